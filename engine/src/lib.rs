@@ -1,0 +1,1 @@
+//! The market itself: a pure function of state, command and stamped time

@@ -1,0 +1,1 @@
+//! The client of the binary protocol: resume, resend, failover

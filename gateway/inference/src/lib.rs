@@ -1,0 +1,1 @@
+//! The inference tier: reserve, stream from a supplier, meter, settle

@@ -1,0 +1,1 @@
+//! The order gateway: the one door through which every command enters

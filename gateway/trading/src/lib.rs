@@ -1,0 +1,1 @@
+//! Trading and Platform HTTP APIs over a replica and the binary door

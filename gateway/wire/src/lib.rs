@@ -1,0 +1,1 @@
+//! The binary protocol: schema, frames and the session, without sockets

@@ -1,0 +1,1 @@
+//! One log: numbers, stamps, journals and replays every command

@@ -1,0 +1,1 @@
+//! A market maker that quotes through the binary door

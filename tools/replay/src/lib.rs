@@ -1,0 +1,1 @@
+//! Replays real order flow and real request traces against a venue

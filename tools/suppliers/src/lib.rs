@@ -1,0 +1,1 @@
+//! Simulated suppliers: real OpenAI-shaped HTTP servers with settable faults
