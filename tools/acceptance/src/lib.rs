@@ -1,0 +1,1 @@
+//! The running venue under real clients, bad input and kill -9.
