@@ -1,0 +1,222 @@
+//! Quantities carry their unit in the type, so a price can't be added to a quantity and a rounding is always named.
+//!
+//! | type     | unit                                   | arithmetic that is allowed                     |
+//! |----------|----------------------------------------|------------------------------------------------|
+//! | `Price`  | ticks per Unit                         | compare; `notional` with an instrument's tick   |
+//! | `Qty`    | Units (1 Unit = 1,000,000 tokens)      | checked add and subtract; `tokens`              |
+//! | `Tokens` | tokens                                 | checked add and subtract; `units_ceil`          |
+//! | `Usd`    | nano-dollars, signed                   | checked add and subtract; `share` (cumulative)  |
+//! | `Nanos`  | nanoseconds since 1970-01-01 UTC       | saturating add                                  |
+//! | `Seq`    | position in the log, from 1            | `next`                                          |
+
+use std::fmt;
+
+/// Tokens in one Unit, for every instrument (contract §2.1).
+pub const TOKENS_PER_UNIT: u64 = 1_000_000;
+/// Nano-dollars in one US dollar.
+pub const NANOS_PER_USD: i64 = 1_000_000_000;
+/// Nanoseconds in one second.
+pub const SECOND: u64 = 1_000_000_000;
+/// Nanoseconds in one UTC day.
+pub const DAY: u64 = 86_400 * SECOND;
+
+macro_rules! unit {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+        $(#[$doc])*
+        #[derive(
+            Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash,
+            serde::Serialize, serde::Deserialize, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize,
+        )]
+        #[rkyv(derive(PartialEq, Eq, PartialOrd, Ord))]
+        #[repr(transparent)]
+        pub struct $name(pub $inner);
+
+        impl $name {
+            /// Nothing of it.
+            pub const ZERO: Self = Self(0);
+
+            /// The sum, or `None` where it would not fit.
+            #[must_use]
+            pub const fn checked_add(self, other: Self) -> Option<Self> {
+                match self.0.checked_add(other.0) { Some(sum) => Some(Self(sum)), None => None }
+            }
+
+            /// The difference, or `None` where it would not fit.
+            #[must_use]
+            pub const fn checked_sub(self, other: Self) -> Option<Self> {
+                match self.0.checked_sub(other.0) { Some(rest) => Some(Self(rest)), None => None }
+            }
+
+            /// The sum; a fault where it does not fit, so call it only where an earlier check excluded that.
+            #[must_use]
+            #[track_caller]
+            pub fn plus(self, other: Self) -> Self {
+                self.checked_add(other).expect("a sum that an earlier check bounded fits")
+            }
+
+            /// The difference; a fault where it does not fit, so call it only where an earlier check excluded that.
+            #[must_use]
+            #[track_caller]
+            pub fn minus(self, other: Self) -> Self {
+                self.checked_sub(other).expect("a difference that an earlier check bounded fits")
+            }
+
+            /// True when there is nothing of it.
+            #[must_use]
+            pub const fn is_zero(self) -> bool { self.0 == 0 }
+        }
+    };
+}
+
+unit! {
+    /// A price in ticks per Unit; what a tick is worth is the instrument's `tick`.
+    Price(u64)
+}
+unit! {
+    /// A quantity in whole Units of an instrument.
+    Qty(u64)
+}
+unit! {
+    /// A number of tokens, prompt and completion counted alike.
+    Tokens(u64)
+}
+unit! {
+    /// An amount in nano-dollars.
+    Usd(i64)
+}
+unit! {
+    /// A moment in UTC, or a span, in nanoseconds.
+    Nanos(u64)
+}
+unit! {
+    /// A position in the log. The first command has 1; 0 means before everything.
+    Seq(u64)
+}
+
+impl Qty {
+    /// The tokens in this many Units, or `None` above `u64::MAX`.
+    #[must_use]
+    pub const fn tokens(self) -> Option<Tokens> {
+        match self.0.checked_mul(TOKENS_PER_UNIT) {
+            Some(tokens) => Some(Tokens(tokens)),
+            None => None,
+        }
+    }
+}
+
+impl Tokens {
+    /// The fewest whole Units that hold this many tokens.
+    #[must_use]
+    pub const fn units_ceil(self) -> Qty {
+        Qty(self.0.div_ceil(TOKENS_PER_UNIT))
+    }
+}
+
+impl Usd {
+    /// Whole dollars as an amount; for configuration and tests.
+    #[must_use]
+    pub const fn dollars(dollars: i64) -> Self {
+        Self(dollars * NANOS_PER_USD)
+    }
+
+    /// The part of this amount that belongs to the first `taken` of `whole`, rounded down.
+    ///
+    /// Cumulative use keeps every nano-dollar: give out `share(taken_after) - share(taken_before)` and the
+    /// parts always add up to the whole (design §2.11).
+    #[must_use]
+    pub fn share(self, taken: u64, whole: u64) -> Self {
+        assert!(taken <= whole && whole > 0, "a share is a part of something");
+        Self((i128::from(self.0) * i128::from(taken) / i128::from(whole)) as i64)
+    }
+
+    /// `bps` hundredths of a percent of this amount, rounded down.
+    #[must_use]
+    pub fn basis_points(self, bps: u16) -> Self {
+        Self((i128::from(self.0) * i128::from(bps) / 10_000) as i64)
+    }
+}
+
+impl fmt::Display for Usd {
+    /// Decimal dollars without trailing zeros: `0.81`, `25`, `-1.000000001`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = if self.0 < 0 { "-" } else { "" };
+        let nanos = self.0.unsigned_abs();
+        let (whole, part) = (nanos / NANOS_PER_USD as u64, nanos % NANOS_PER_USD as u64);
+        if part == 0 {
+            return write!(f, "{sign}{whole}");
+        }
+        let digits = format!("{part:09}");
+        write!(f, "{sign}{whole}.{}", digits.trim_end_matches('0'))
+    }
+}
+
+impl Price {
+    /// What `qty` Units cost at this price when a tick is worth `tick`, or `None` above `i64::MAX`.
+    #[must_use]
+    pub fn notional(self, qty: Qty, tick: Usd) -> Option<Usd> {
+        let value = u128::from(self.0).checked_mul(u128::from(qty.0))?.checked_mul(tick.0 as u128)?;
+        i64::try_from(value).ok().map(Usd)
+    }
+}
+
+impl Nanos {
+    /// This moment plus a span, never past the end of time.
+    #[must_use]
+    pub const fn after(self, span: Self) -> Self {
+        Self(self.0.saturating_add(span.0))
+    }
+
+    /// The next UTC midnight strictly after this moment; DAY orders end there.
+    #[must_use]
+    pub const fn next_midnight(self) -> Self {
+        Self((self.0 / DAY + 1) * DAY)
+    }
+
+    /// The next of the UTC hours 00, 04, 08, 12, 16, 20 strictly after this moment (contract §4.2).
+    #[must_use]
+    pub const fn next_sweep(self) -> Self {
+        let period = DAY / 6;
+        Self((self.0 / period + 1) * period)
+    }
+}
+
+impl Seq {
+    /// The position after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_given_out_cumulatively_add_up_to_the_whole() {
+        let whole = Usd(810_000_001);
+        let mut given = 0;
+        let mut before = Usd::ZERO;
+        for taken in [1, 2, 7, 333_333, 999_999, 1_000_000] {
+            let upto = whole.share(taken, 1_000_000);
+            given += upto.minus(before).0;
+            before = upto;
+        }
+        assert_eq!(given, whole.0);
+    }
+
+    #[test]
+    fn dollars_print_without_trailing_zeros() {
+        let table = [(0, "0"), (810_000_000, "0.81"), (-1_000_000_001, "-1.000000001"), (25_000_000_000, "25")];
+        for (nanos, text) in table {
+            assert_eq!(Usd(nanos).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn sweeps_fall_on_six_utc_hours() {
+        assert_eq!(Nanos(0).next_sweep(), Nanos(DAY / 6));
+        assert_eq!(Nanos(DAY - 1).next_sweep(), Nanos(DAY));
+        assert_eq!(Nanos(DAY).next_midnight(), Nanos(2 * DAY));
+    }
+}
