@@ -1,1 +1,33 @@
-//! The market itself: a pure function of state, command and stamped time
+//! The market itself: a pure function of (state, command, stamped time).
+//!
+//! [`Engine::apply`] takes one [`Entry`] of the log with its position and stamp, changes the [`State`] and says in
+//! [`Event`]s what happened. Same log, same bytes: nothing here knows a clock, chance, a thread, a file, a socket, a
+//! float or an unordered collection (`.clippy.toml` beside `Cargo.toml` says so to the compiler).
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`units`], [`ids`] | quantities and names, each its own type |
+//! | [`command`], [`event`], [`reject`] | what comes in, what goes out, and every "no" with its number |
+//! | [`instrument`] | the terms of what is traded |
+//! | [`state`] | all state as plain data |
+//! | [`book`] | one instrument's resting orders, by price and then time |
+//! | [`limits`] | every bound |
+
+pub mod book;
+pub mod command;
+mod engine;
+pub mod event;
+pub mod ids;
+pub mod instrument;
+pub mod limits;
+pub mod reject;
+pub mod state;
+pub mod units;
+
+pub use command::{Command, Entry};
+pub use engine::{Engine, SnapshotError, Violation};
+pub use event::Event;
+pub use ids::*;
+pub use reject::Reject;
+pub use state::State;
+pub use units::*;

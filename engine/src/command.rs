@@ -1,0 +1,589 @@
+//! Everything that can change the venue, as plain data.
+//!
+//! An [`Entry`] is what the log holds. Its log form is postcard: variants and fields are append-only, so a journal
+//! written by an older build stays readable; what must change becomes a new variant.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{AccountId, Fingerprint, InstrumentId, KeyHash, Label, OrderId, ReservationId, SessionId};
+use crate::instrument::{InstrumentSpec, InstrumentStatus};
+use crate::units::{Nanos, Price, Qty, Tokens, Usd};
+
+/// One command as it stands in the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The session that it came through.
+    pub session: SessionId,
+    /// Its number in that session, strictly increasing, from 1; 0 only from the venue's own session.
+    pub client_seq: u64,
+    /// The account that it acts on. The session's own account, unless that one is a tier or the operator.
+    pub account: AccountId,
+    /// What to do.
+    pub command: Command,
+}
+
+impl Entry {
+    /// A command of the venue itself: timers, session events, the first commands of an empty log.
+    #[must_use]
+    pub const fn venue(command: Command) -> Self {
+        Self {
+            session: SessionId::VENUE,
+            client_seq: 0,
+            account: AccountId::VENUE,
+            command,
+        }
+    }
+
+    /// Appends the log form.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let bytes = postcard::to_allocvec(self).expect("plain data always has a log form");
+        out.extend_from_slice(&bytes);
+    }
+
+    /// Reads the log form. Errors where the bytes are not one whole entry.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        match postcard::take_from_bytes(bytes) {
+            Ok((entry, [])) => Ok(entry),
+            Ok((_, rest)) => Err(DecodeError::TrailingBytes { count: rest.len() }),
+            Err(error) => Err(DecodeError::Malformed {
+                reason: error.to_string(),
+            }),
+        }
+    }
+}
+
+impl Command {
+    /// Appends the log form of the command alone, as directory requests carry it.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let bytes = postcard::to_allocvec(self).expect("plain data always has a log form");
+        out.extend_from_slice(&bytes);
+    }
+
+    /// Reads the log form of a command alone.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        match postcard::take_from_bytes(bytes) {
+            Ok((command, [])) => Ok(command),
+            Ok((_, rest)) => Err(DecodeError::TrailingBytes { count: rest.len() }),
+            Err(error) => Err(DecodeError::Malformed {
+                reason: error.to_string(),
+            }),
+        }
+    }
+}
+
+/// Why bytes are not a command.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The bytes end early or name an unknown variant.
+    #[error("not a command's log form: {reason}")]
+    Malformed {
+        /// What the decoder found.
+        reason: String,
+    },
+    /// A whole command, and then more.
+    #[error("{count} bytes follow the command")]
+    TrailingBytes {
+        /// How many.
+        count: usize,
+    },
+}
+
+/// What can be asked of the venue. Who may: see [`crate::reject::Reject::NotPermitted`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    // -- the book ---------------------------------------------------------------------------------------------
+    /// Enter an order.
+    Place(NewOrder),
+    /// Take an open order out of the book.
+    Cancel {
+        /// Which.
+        order: OrderRef,
+    },
+    /// Change an open order, atomically. A smaller quantity at the same price keeps its place in the queue;
+    /// any other change gives it up, and a price that crosses trades.
+    Replace {
+        /// Which.
+        order: OrderRef,
+        /// New open quantity; zero cancels.
+        qty: Qty,
+        /// New limit price.
+        price: Price,
+        /// Self-trade prevention while the changed order is incoming.
+        stp: SelfTrade,
+        /// Refuse the change if it would trade.
+        post_only: bool,
+    },
+    /// Take every open order of the account that matches out of the book.
+    MassCancel(MassCancelScope),
+
+    // -- delivery ---------------------------------------------------------------------------------------------
+    /// Move Units between trading and consumption.
+    Transfer {
+        /// Of which instrument.
+        instrument: InstrumentId,
+        /// How many.
+        qty: Qty,
+        /// Which way.
+        direction: TransferDirection,
+    },
+    /// Set tokens aside for one inference call; in Auto Mode buys what is missing, in this same command.
+    Reserve {
+        /// Of which instrument.
+        instrument: InstrumentId,
+        /// Upper bound of what the call may use.
+        tokens: Tokens,
+        /// The call's public handle, unique per account.
+        request: u128,
+        /// How long, in log time, until the reservation lapses by itself.
+        valid_for: Nanos,
+    },
+    /// Turn a reservation into a usage record and give the rest back.
+    Settle {
+        /// Which reservation.
+        reservation: ReservationId,
+        /// What was delivered.
+        usage: Usage,
+    },
+    /// Give a whole reservation back: the call failed or was out of specification, and is not billed.
+    Release {
+        /// Which reservation.
+        reservation: ReservationId,
+        /// The supplier that failed, or the venue where none was reached.
+        supplier: AccountId,
+    },
+
+    // -- supply -----------------------------------------------------------------------------------------------
+    /// Issue Units against the capacity that the operator granted; they enter the issuance balance.
+    Issue {
+        /// Of which instrument.
+        instrument: InstrumentId,
+        /// How many.
+        qty: Qty,
+    },
+    /// Move issued Units to the issuer's trading balance, from where they can be sold.
+    TransferIssuance {
+        /// Of which instrument.
+        instrument: InstrumentId,
+        /// How many.
+        qty: Qty,
+    },
+
+    // -- the account's own directory --------------------------------------------------------------------------
+    /// Switch between Auto (`easy`) and Advanced Mode.
+    SetMode {
+        /// The mode from now on.
+        mode: AccountMode,
+    },
+    /// Register an Ed25519 key.
+    AddSigningKey {
+        /// The 32 public bytes.
+        public_key: [u8; 32],
+        /// The owner's name for it, at most 64 bytes.
+        label: String,
+    },
+    /// Revoke an Ed25519 key.
+    RevokeSigningKey {
+        /// Which.
+        fingerprint: Fingerprint,
+    },
+    /// Register a consumption key.
+    AddConsumptionKey {
+        /// SHA-256 of the secret.
+        hash: KeyHash,
+        /// The first 8 characters, to recognise it by.
+        prefix: String,
+        /// The owner's name for it, at most 64 bytes.
+        name: String,
+        /// When it stops working, if ever.
+        expires_at: Option<Nanos>,
+    },
+    /// Revoke a consumption key.
+    RevokeConsumptionKey {
+        /// Which.
+        hash: KeyHash,
+    },
+
+    // -- the operator's ---------------------------------------------------------------------------------------
+    /// Open an account; the answer carries its id.
+    OpenAccount {
+        /// Shown to its owner, at most 64 bytes.
+        name: String,
+        /// Auto or Advanced.
+        mode: AccountMode,
+        /// What it may do beyond trading and consuming.
+        capabilities: Capabilities,
+    },
+    /// Mint dollars into the account: money has arrived.
+    Deposit {
+        /// How much.
+        amount: Usd,
+    },
+    /// Burn dollars from the account: money has left.
+    Withdraw {
+        /// How much.
+        amount: Usd,
+    },
+    /// How the account buys in Auto Mode.
+    SetAutoBuy(AutoBuy),
+    /// Add an instrument, or change the specification of the one with this symbol.
+    DefineInstrument(InstrumentSpec),
+    /// Open, halt or retire an instrument.
+    SetInstrumentStatus {
+        /// Which.
+        instrument: InstrumentId,
+        /// From now on.
+        status: InstrumentStatus,
+    },
+    /// Make the account a supplier, or change what the venue knows of it.
+    RegisterSupplier(SupplierProfile),
+    /// How many undelivered Units of an instrument the supplier may have outstanding.
+    SetCapacity {
+        /// Of which instrument.
+        instrument: InstrumentId,
+        /// At most this many Units issued and neither delivered nor expired.
+        capacity: Qty,
+    },
+
+    // -- the venue's own session only -------------------------------------------------------------------------
+    /// The first command of every log: the operator's account with its key.
+    Genesis {
+        /// The operator's public key.
+        operator_key: [u8; 32],
+    },
+    /// A client negotiated a session with a key of its account.
+    OpenSession {
+        /// The session.
+        session: SessionId,
+        /// The key that signed.
+        key: Fingerprint,
+    },
+    /// A connection took the session over.
+    Establish {
+        /// The session.
+        session: SessionId,
+        /// The key that signed.
+        key: Fingerprint,
+        /// What to do with open orders when the connection is lost: `None` leaves them, a span cancels them
+        /// when nobody has re-established within it.
+        cancel_on_disconnect: Option<Nanos>,
+        /// The gateway's own number for the connection, echoed in the event.
+        connection: u64,
+    },
+    /// The session's connection is gone.
+    SessionLost {
+        /// The session.
+        session: SessionId,
+        /// The connection that ended; an older one than the current is ignored.
+        connection: u64,
+    },
+    /// Time has passed and something is due.
+    Tick,
+}
+
+/// A new order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewOrder {
+    /// Where.
+    pub instrument: InstrumentId,
+    /// Buy or sell.
+    pub side: Side,
+    /// Limit or market, and how long it lives.
+    pub kind: OrderKind,
+    /// How many Units.
+    pub qty: Qty,
+    /// What happens when it meets an order of the same account.
+    pub stp: SelfTrade,
+    /// The client's label, unique among the account's open orders; 0 is none.
+    pub label: Label,
+    /// The client's own order id as text, at most 64 bytes, or empty. With one, the label (its hash) is never
+    /// used a second time, open or not, so that a repeated request can't create a second order.
+    pub tag: String,
+    /// Move bought Units to consumption at once, whatever the mode says.
+    pub to_consumption: bool,
+}
+
+/// Buy or sell.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    rkyv::Archive,
+    rkyv::Serialize,
+    rkyv::Deserialize,
+)]
+pub enum Side {
+    /// A bid.
+    Buy,
+    /// An ask.
+    Sell,
+}
+
+impl Side {
+    /// The other one.
+    #[must_use]
+    pub const fn opposite(self) -> Self {
+        match self {
+            Self::Buy => Self::Sell,
+            Self::Sell => Self::Buy,
+        }
+    }
+}
+
+/// Limit or market, and how long it lives (contract §3.4 to 3.8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OrderKind {
+    /// At this price or better.
+    Limit {
+        /// The limit.
+        price: Price,
+        /// How long the remainder lives.
+        tif: TimeInForce,
+    },
+    /// At the book's prices, never resting.
+    Market {
+        /// No worse than this many basis points from the best opposite price at entry.
+        max_slippage_bps: Option<u16>,
+        /// All or nothing.
+        fill_or_kill: bool,
+    },
+}
+
+/// How long the remainder of a limit order lives.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    rkyv::Archive,
+    rkyv::Serialize,
+    rkyv::Deserialize,
+)]
+pub enum TimeInForce {
+    /// Until filled or cancelled.
+    Gtc,
+    /// Fills what it can at once; the remainder is closed.
+    Ioc,
+    /// Fills whole at once or not at all.
+    Fok,
+    /// Until the next UTC midnight.
+    Day,
+    /// Until filled or cancelled, and refused if it would trade on entry.
+    PostOnly,
+}
+
+/// What happens when an incoming order meets a resting order of the same account.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    rkyv::Archive,
+    rkyv::Serialize,
+    rkyv::Deserialize,
+)]
+pub enum SelfTrade {
+    /// They trade.
+    #[default]
+    Allow,
+    /// The remainder of the incoming order is cancelled.
+    CancelIncoming,
+    /// The resting order is cancelled and matching goes on.
+    CancelResting,
+    /// Both are cancelled.
+    CancelBoth,
+    /// Both lose the smaller of the two quantities; what is left goes on.
+    Decrement,
+}
+
+/// How a client names an order of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OrderRef {
+    /// By the venue's id.
+    Id(OrderId),
+    /// By the client's label.
+    Label(Label),
+}
+
+/// Which open orders of the account a mass cancel takes out; `None` is no restriction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MassCancelScope {
+    /// Only of this instrument.
+    pub instrument: Option<InstrumentId>,
+    /// Only this side.
+    pub side: Option<Side>,
+    /// Only those entered through this session.
+    pub session: Option<SessionId>,
+}
+
+/// Which way a transfer goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TransferDirection {
+    /// To consumption, where Units can no longer be sold.
+    ToConsumption,
+    /// Back to trading: only whole, untouched Units of lots without a deadline.
+    ToTrading,
+}
+
+/// What a call consumed, as metered by the inference tier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// The supplier that delivered.
+    pub supplier: AccountId,
+    /// Tokens of the prompt.
+    pub prompt_tokens: Tokens,
+    /// Tokens of the completion, reasoning included.
+    pub completion_tokens: Tokens,
+    /// Time to first token, in microseconds, measured on the supplier's side of the proxy.
+    pub ttft_us: u32,
+    /// Whole duration in microseconds.
+    pub duration_us: u32,
+    /// The counts are the venue's own, because the supplier sent none or they were not believable.
+    pub estimated: bool,
+    /// The stream ended before the supplier was done.
+    pub partial: bool,
+}
+
+/// Auto (`easy`) or Advanced Mode (contract §4.4).
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    rkyv::Archive,
+    rkyv::Serialize,
+    rkyv::Deserialize,
+)]
+pub enum AccountMode {
+    /// The venue buys when consumption runs low; orders of the owner are refused.
+    Easy,
+    /// The owner trades.
+    Advanced,
+}
+
+/// What an account may do beyond trading and consuming for itself.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    rkyv::Archive,
+    rkyv::Serialize,
+    rkyv::Deserialize,
+)]
+pub struct Capabilities {
+    /// Act for any account as its owner would: the HTTP tiers.
+    pub tier: bool,
+    /// Everything: deposits, instruments, suppliers, accounts.
+    pub operator: bool,
+}
+
+/// How an account in Auto Mode buys (contract §4.5).
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    rkyv::Archive,
+    rkyv::Serialize,
+    rkyv::Deserialize,
+)]
+pub struct AutoBuy {
+    /// On by force in `easy`; a choice in `advanced`.
+    pub enabled: bool,
+    /// Units bought at a time, at least; default 1.
+    pub quantity: Qty,
+    /// Buys when fewer Units than this are free in consumption; default 1.
+    pub trigger_threshold: Qty,
+    /// No fill further than this from the best ask at entry.
+    pub max_slippage_bps: u16,
+    /// Never more than this for one Unit; zero is no ceiling.
+    pub price_ceiling: Usd,
+}
+
+impl Default for AutoBuy {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            quantity: Qty(1),
+            trigger_threshold: Qty(1),
+            max_slippage_bps: 1_000,
+            price_ceiling: Usd::ZERO,
+        }
+    }
+}
+
+/// What the venue knows of a supplier.
+#[derive(
+    Clone,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    rkyv::Archive,
+    rkyv::Serialize,
+    rkyv::Deserialize,
+)]
+pub struct SupplierProfile {
+    /// Shown to the operator only, at most 64 bytes.
+    pub name: String,
+    /// Base of its OpenAI-compatible API, ending in `/v1`, at most 256 bytes.
+    pub base_url: String,
+    /// Its API key, sealed with the venue's key; empty where it wants none. At most 512 bytes.
+    pub sealed_credential: Vec<u8>,
+    /// Which of its models serves which instrument; at most 64.
+    pub offers: Vec<Offer>,
+    /// Off the roster when true: it gets no traffic.
+    pub suspended: bool,
+}
+
+/// One model of a supplier that may fill one instrument.
+#[derive(
+    Clone,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    rkyv::Archive,
+    rkyv::Serialize,
+    rkyv::Deserialize,
+)]
+pub struct Offer {
+    /// The instrument that it fills.
+    pub instrument: InstrumentId,
+    /// The model's name at the supplier, at most 128 bytes.
+    pub model: String,
+}

@@ -1,0 +1,466 @@
+//! What happened. Facts for whoever keeps history or shows the market, and numbered reports for sessions.
+
+use serde::{Deserialize, Serialize};
+
+use crate::command::{Side, TimeInForce, Usage};
+use crate::ids::{AccountId, InstrumentId, Label, LotId, OrderId, ReservationId, SessionId, TradeId};
+use crate::reject::Reject;
+use crate::units::{Nanos, Price, Qty, Seq, Tokens, Usd};
+
+/// One thing that a command did. Events of one command are in the order in which they happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A numbered report to a session.
+    Report {
+        /// To whom.
+        session: SessionId,
+        /// The report.
+        report: Report,
+    },
+    /// A client sequence at or below the high-water mark came again: nothing was executed, and this is what was
+    /// answered then; `None` when the venue no longer holds it or the number was never applied.
+    Repeated {
+        /// To whom.
+        session: SessionId,
+        /// The repeated number.
+        client_seq: u64,
+        /// The answer of then.
+        report: Option<Report>,
+    },
+    /// A session was negotiated, or refused.
+    SessionOpened {
+        /// Which.
+        session: SessionId,
+        /// Its account, or why not.
+        result: Result<AccountId, Reject>,
+    },
+    /// A connection owns the session now, or was refused.
+    SessionEstablished {
+        /// Which.
+        session: SessionId,
+        /// The gateway's number for the connection.
+        connection: u64,
+        /// Where both streams stand, or why not.
+        result: Result<SessionPosition, Reject>,
+    },
+    /// An order was accepted.
+    OrderOpened(OrderOpened),
+    /// An open order was changed.
+    OrderReplaced {
+        /// Which.
+        order: OrderId,
+        /// Whose.
+        account: AccountId,
+        /// Where.
+        instrument: InstrumentId,
+        /// Limit from now on.
+        price: Price,
+        /// Open quantity from now on.
+        remaining: Qty,
+    },
+    /// A taker and a maker traded.
+    Traded(Trade),
+    /// An order is no longer open.
+    OrderClosed {
+        /// Which.
+        order: OrderId,
+        /// Whose.
+        account: AccountId,
+        /// Where.
+        instrument: InstrumentId,
+        /// Filled over its life.
+        filled: Qty,
+        /// Not filled.
+        remaining: Qty,
+        /// Why.
+        reason: Closure,
+    },
+    /// A price level after the command that touched it; once per level and command. Zero quantity: it is gone.
+    Level {
+        /// Where.
+        instrument: InstrumentId,
+        /// Which side.
+        side: Side,
+        /// At which price.
+        price: Price,
+        /// Open quantity there.
+        qty: Qty,
+        /// Orders there.
+        orders: u32,
+    },
+    /// An account, key, instrument or supplier changed; readers look at the state.
+    DirectoryChanged,
+    /// Dollars entered (positive) or left (negative).
+    Funded {
+        /// Whose.
+        account: AccountId,
+        /// How much.
+        amount: Usd,
+    },
+    /// Units moved between balances of one account.
+    Moved {
+        /// Whose.
+        account: AccountId,
+        /// Of which instrument.
+        instrument: InstrumentId,
+        /// How many.
+        qty: Qty,
+        /// Between which.
+        movement: Moved,
+        /// Transfers' own number, counted from 1.
+        transfer: u64,
+    },
+    /// A supplier issued Units.
+    Issued {
+        /// Who.
+        account: AccountId,
+        /// Of which instrument.
+        instrument: InstrumentId,
+        /// How many.
+        qty: Qty,
+        /// Issuances' own number, counted from 1.
+        issuance: u64,
+    },
+    /// A call was settled.
+    Used(UsageRecord),
+    /// A reservation was given back or lapsed.
+    ReservationEnded {
+        /// Which.
+        reservation: ReservationId,
+        /// Whose.
+        account: AccountId,
+        /// The call's handle.
+        request: u128,
+        /// True when log time ended it.
+        lapsed: bool,
+    },
+    /// A lot reached its deadline with tokens left.
+    LotExpired {
+        /// Which.
+        lot: LotId,
+        /// Whose.
+        account: AccountId,
+        /// Of which instrument.
+        instrument: InstrumentId,
+        /// What was left.
+        tokens: Tokens,
+    },
+}
+
+/// Where a session stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionPosition {
+    /// Its account.
+    pub account: AccountId,
+    /// The highest client sequence that was applied.
+    pub last_client_seq: u64,
+    /// The number of the next report.
+    pub next_report: u64,
+}
+
+/// An order as accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OrderOpened {
+    /// Its id.
+    pub order: OrderId,
+    /// Whose.
+    pub account: AccountId,
+    /// Where.
+    pub instrument: InstrumentId,
+    /// Buy or sell.
+    pub side: Side,
+    /// Limit, or `None` for a market order.
+    pub price: Option<Price>,
+    /// How long it lives.
+    pub tif: TimeInForce,
+    /// Quantity asked for.
+    pub qty: Qty,
+    /// The client's label.
+    pub label: Label,
+    /// The client's order id as text, or empty.
+    pub tag: String,
+}
+
+/// One match.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trade {
+    /// Its id.
+    pub trade: TradeId,
+    /// Where.
+    pub instrument: InstrumentId,
+    /// The maker's price.
+    pub price: Price,
+    /// How many Units.
+    pub qty: Qty,
+    /// What the buyer paid for them, before fees.
+    pub value: Usd,
+    /// The incoming side.
+    pub aggressor: Side,
+    /// The incoming order.
+    pub taker_order: OrderId,
+    /// Its account.
+    pub taker: AccountId,
+    /// What it paid the venue.
+    pub taker_fee: Usd,
+    /// The resting order.
+    pub maker_order: OrderId,
+    /// Its account.
+    pub maker: AccountId,
+    /// What it paid the venue.
+    pub maker_fee: Usd,
+}
+
+/// Why an order is no longer open (contract §3.10).
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    rkyv::Archive,
+    rkyv::Serialize,
+    rkyv::Deserialize,
+)]
+#[repr(u8)]
+pub enum Closure {
+    /// Wholly filled.
+    Filled = 0,
+    /// By its owner, or by cancel-on-disconnect.
+    Cancelled = 1,
+    /// By self-trade prevention.
+    SelfTrade = 2,
+    /// The book ran out after some fills.
+    PartiallyFilledNoLiquidity = 3,
+    /// The slippage limit was reached after some fills.
+    PartiallyFilledMaxSlippage = 4,
+    /// Nothing to trade with.
+    NoFillNoLiquidity = 5,
+    /// Nothing within the slippage limit.
+    NoFillMaxSlippage = 6,
+    /// A DAY order's day is over.
+    Expired = 7,
+}
+
+/// Between which balances of an account Units moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Moved {
+    /// Trading to consumption by the owner.
+    ToConsumption,
+    /// Consumption to trading by the owner.
+    ToTrading,
+    /// Trading to consumption at fill.
+    AtFill,
+    /// Trading to consumption by a scheduled sweep.
+    Swept,
+    /// Issuance to trading.
+    Issuance,
+}
+
+/// A settled call: who used what, delivered by whom, drawn from where (contract §4.3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsageRecord {
+    /// The reservation that it settles.
+    pub reservation: ReservationId,
+    /// The call's handle.
+    pub request: u128,
+    /// Who pays.
+    pub account: AccountId,
+    /// For what.
+    pub instrument: InstrumentId,
+    /// What was delivered and by whom.
+    pub usage: Usage,
+    /// What was billed: delivered tokens as far as lots covered them.
+    pub billed: Tokens,
+    /// Delivered but not covered by any lot; nobody pays for it.
+    pub unbilled: Tokens,
+    /// What the billed tokens had cost.
+    pub cost: Usd,
+    /// From which lots they came.
+    pub draws: Vec<Draw>,
+}
+
+/// Tokens drawn from one lot.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    rkyv::Archive,
+    rkyv::Serialize,
+    rkyv::Deserialize,
+)]
+pub struct Draw {
+    /// The lot.
+    pub lot: LotId,
+    /// Who issued its Units.
+    pub issuer: AccountId,
+    /// The trade in which the consumer bought them; 0 where it issued them itself.
+    pub trade: TradeId,
+    /// How many.
+    pub tokens: Tokens,
+    /// What they had cost.
+    pub cost: Usd,
+}
+
+/// One numbered report to a session; the last ones are kept in state, so that any later leader can repeat them.
+#[derive(
+    Clone,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    rkyv::Archive,
+    rkyv::Serialize,
+    rkyv::Deserialize,
+)]
+pub struct Report {
+    /// Its number in the session, from 1 without gaps.
+    pub number: u64,
+    /// The client sequence that it answers; 0 when unsolicited.
+    pub client_seq: u64,
+    /// The command that caused it.
+    pub seq: Seq,
+    /// That command's stamp.
+    pub at: Nanos,
+    /// The account concerned.
+    pub account: AccountId,
+    /// What it says.
+    pub body: ReportBody,
+}
+
+/// What a report says. The first report that echoes a client sequence is that command's answer.
+#[derive(
+    Clone,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    rkyv::Archive,
+    rkyv::Serialize,
+    rkyv::Deserialize,
+)]
+pub enum ReportBody {
+    /// Something happened to an order.
+    Order(OrderReport),
+    /// The command was refused.
+    Rejected {
+        /// Why.
+        reject: Reject,
+        /// The label that the command carried.
+        label: Label,
+        /// For `DuplicateLabel` the earlier order, else 0.
+        order: OrderId,
+    },
+    /// A mass cancel is done; each order's own report follows.
+    MassCancelled {
+        /// How many orders were taken out.
+        count: u32,
+    },
+    /// Tokens are set aside.
+    Reserved {
+        /// Under this id.
+        reservation: ReservationId,
+        /// How many.
+        tokens: Tokens,
+        /// Units that Auto Mode bought for it.
+        bought: Qty,
+        /// What it paid for them.
+        spent: Usd,
+        /// Who issued the tokens, in the order of the draws, without repeats, at most 4.
+        issuers: Vec<AccountId>,
+    },
+    /// A call is settled.
+    Settled {
+        /// Which.
+        reservation: ReservationId,
+        /// Tokens billed.
+        billed: Tokens,
+        /// Tokens delivered that no lot covered.
+        unbilled: Tokens,
+        /// What the billed tokens had cost.
+        cost: Usd,
+    },
+    /// The command is done.
+    Done {
+        /// The id of what it made: account, instrument, transfer, issuance; 0 where it made nothing.
+        created: u64,
+    },
+}
+
+/// What happened to an order.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    rkyv::Archive,
+    rkyv::Serialize,
+    rkyv::Deserialize,
+)]
+pub struct OrderReport {
+    /// What.
+    pub exec: Exec,
+    /// To which.
+    pub order: OrderId,
+    /// The client's label.
+    pub label: Label,
+    /// Where.
+    pub instrument: InstrumentId,
+    /// Buy or sell.
+    pub side: Side,
+    /// Limit; zero for a market order.
+    pub price: Price,
+    /// Still open.
+    pub remaining: Qty,
+    /// Filled over its life.
+    pub filled: Qty,
+}
+
+/// What happened to an order, with what belongs to it.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    rkyv::Archive,
+    rkyv::Serialize,
+    rkyv::Deserialize,
+)]
+pub enum Exec {
+    /// Accepted.
+    New,
+    /// Changed.
+    Replaced,
+    /// Traded.
+    Trade {
+        /// The match.
+        trade: TradeId,
+        /// At this price.
+        price: Price,
+        /// This many.
+        qty: Qty,
+        /// It was the incoming one.
+        aggressor: bool,
+    },
+    /// No longer open.
+    Closed(Closure),
+}

@@ -1,0 +1,32 @@
+//! Every bound of the engine, in one place. Reaching one is a reject, never a fault (design §2.9).
+
+use crate::units::{Nanos, SECOND, Usd};
+
+/// Accounts on the venue.
+pub const ACCOUNTS: usize = 1_000_000;
+/// Instruments on the venue.
+pub const INSTRUMENTS: usize = 4_096;
+/// Open orders of one account.
+pub const OPEN_ORDERS: usize = 250_000;
+/// Keys on the venue, signing and consumption keys each.
+pub const KEYS: usize = 4_000_000;
+/// Sessions on the venue.
+pub const SESSIONS: usize = 100_000;
+/// Open reservations on the venue.
+pub const RESERVATIONS: usize = 1_000_000;
+/// Reports kept per session for resends and retransmissions.
+pub const REPORTS_KEPT: usize = 8_192;
+/// Client order ids kept per account, so that a repeat can't create a second order.
+pub const TAGS_KEPT: usize = 16_384;
+/// Longest life of a reservation.
+pub const RESERVATION_LIFE: Nanos = Nanos(3_600 * SECOND);
+/// Longest grace of cancel-on-disconnect.
+pub const DISCONNECT_GRACE: Nanos = Nanos(3_600 * SECOND);
+/// Longest name, label or tag, in bytes.
+pub const TEXT: usize = 64;
+/// Highest fee in hundredths of a percent.
+pub const FEE_BPS: u16 = 1_000;
+/// All dollars on the venue together. Since no account can hold more than all, no balance can overflow.
+pub const ALL_USD: Usd = Usd(i64::MAX / 2);
+/// All tokens of one instrument together, for the same reason.
+pub const ALL_TOKENS: u64 = u64::MAX / 4;

@@ -1,0 +1,107 @@
+//! A reject is an ordinary "no". Numbers are for ever: a retired one is never used again.
+
+use serde::{Deserialize, Serialize};
+
+/// Why a command was refused. Declared in the order in which the checks run.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    rkyv::Archive,
+    rkyv::Serialize,
+    rkyv::Deserialize,
+    thiserror::Error,
+)]
+#[repr(u16)]
+pub enum Reject {
+    /// The session is not one that the venue knows.
+    #[error("unknown session")]
+    UnknownSession = 1,
+    /// The session's account may not do this, or not for this account.
+    #[error("not permitted")]
+    NotPermitted = 2,
+    /// No such account.
+    #[error("unknown account")]
+    UnknownAccount = 3,
+    /// The key is unknown, revoked or expired.
+    #[error("unknown or revoked key")]
+    UnknownKey = 4,
+    /// The key is registered already.
+    #[error("key is registered already")]
+    DuplicateKey = 5,
+    /// The account is in Auto Mode, where the venue trades for it (contract §3.23).
+    #[error("auto mode trading restricted")]
+    AutoModeTradingRestricted = 6,
+    /// No such instrument.
+    #[error("unknown instrument")]
+    UnknownInstrument = 10,
+    /// The instrument takes no orders now.
+    #[error("instrument is not open for trading")]
+    InstrumentNotLive = 11,
+    /// Zero, off the lot grid, or outside the instrument's minimum and maximum.
+    #[error("invalid quantity")]
+    InvalidQuantity = 12,
+    /// Zero or above the instrument's maximum.
+    #[error("invalid price")]
+    InvalidPrice = 13,
+    /// The value does not fit, so the command could not be carried out whole.
+    #[error("amount out of range")]
+    OutOfRange = 14,
+    /// A text is too long or has characters that are not allowed.
+    #[error("invalid text")]
+    InvalidText = 15,
+    /// The account has an open order with this label, or used this client order id before.
+    #[error("duplicate client order id")]
+    DuplicateLabel = 20,
+    /// No open order of this account has that id or label.
+    #[error("unknown order")]
+    UnknownOrder = 21,
+    /// A post-only order that would have traded.
+    #[error("post-only order would trade")]
+    WouldTrade = 22,
+    /// Too many open orders on the account.
+    #[error("too many open orders")]
+    TooManyOrders = 23,
+    /// Fewer dollars available than the order would hold, or than the withdrawal takes.
+    #[error("insufficient funds")]
+    InsufficientFunds = 30,
+    /// Fewer Units available than the order or transfer needs.
+    #[error("insufficient units")]
+    InsufficientUnits = 31,
+    /// Fewer tokens free in consumption than asked for, and Auto Mode is off.
+    #[error("insufficient tokens")]
+    InsufficientTokens = 32,
+    /// Auto Mode had to buy, and nobody sells within the account's limits.
+    #[error("no supply within the price limit")]
+    NoSupply = 33,
+    /// No such reservation, or settled, released or lapsed already.
+    #[error("unknown reservation")]
+    UnknownReservation = 40,
+    /// The request handle is reserved already.
+    #[error("duplicate request")]
+    DuplicateRequest = 41,
+    /// The account is not a supplier.
+    #[error("not a supplier")]
+    NotASupplier = 50,
+    /// More Units than the operator granted capacity for.
+    #[error("beyond capacity")]
+    BeyondCapacity = 51,
+    /// A limit of the venue is reached: sessions, keys, accounts, instruments, reservations.
+    #[error("limit reached")]
+    LimitReached = 60,
+}
+
+impl Reject {
+    /// The number on the wire.
+    #[must_use]
+    pub const fn code(self) -> u16 {
+        self as u16
+    }
+}

@@ -1,0 +1,382 @@
+//! The venue's whole state, as plain data: what is hashed, compared between replicas and written to snapshots.
+//!
+//! Only `Engine::apply` changes it; everybody else reads. Each struct states the invariant that
+//! `Engine::check_invariants` proves of it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::book::Book;
+use crate::command::{AccountMode, AutoBuy, Capabilities, SupplierProfile};
+use crate::event::{Draw, Report};
+use crate::ids::{
+    AccountId, Fingerprint, InstrumentId, KeyHash, Label, LotId, OrderId, ReservationId, SessionId, TradeId,
+};
+use crate::instrument::InstrumentSpec;
+use crate::units::{Nanos, Price, Qty, Seq, Tokens, Usd};
+
+/// Everything.
+///
+/// Invariants: deposited − withdrawn = all dollars of all accounts + escrow in all tranches and lots; per instrument,
+/// issued − delivered − expired = all Units in issuance and trading × 1,000,000 + all tokens in lots.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct State {
+    /// The last command applied.
+    pub seq: Seq,
+    /// Its stamp; never goes back.
+    pub now: Nanos,
+    /// By id.
+    pub accounts: Vec<Account>,
+    /// By id, beside `books`.
+    pub instruments: Vec<Instrument>,
+    /// By instrument id.
+    pub books: Vec<Book>,
+    /// Symbol to instrument.
+    pub symbols: BTreeMap<String, InstrumentId>,
+    /// Signing keys, revoked ones too.
+    pub signing_keys: BTreeMap<Fingerprint, SigningKey>,
+    /// Consumption keys, revoked ones too.
+    pub consumption_keys: BTreeMap<KeyHash, ConsumptionKey>,
+    /// Binary sessions.
+    pub sessions: BTreeMap<SessionId, Session>,
+    /// Accounts that supply.
+    pub suppliers: BTreeMap<AccountId, Supplier>,
+    /// Open reservations.
+    pub reservations: BTreeMap<ReservationId, Reservation>,
+    /// Open reservations by account and request handle.
+    pub requests: BTreeMap<(AccountId, u128), ReservationId>,
+    /// What falls due when, earliest first.
+    pub timers: BTreeSet<(Nanos, Timer)>,
+    /// Last numbers given out.
+    pub counters: Counters,
+    /// Dollars minted and burnt so far.
+    pub deposited: Usd,
+    /// Dollars burnt so far.
+    pub withdrawn: Usd,
+}
+
+/// Last numbers given out; the next is one more.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize,
+)]
+pub struct Counters {
+    /// Of trades.
+    pub trade: u64,
+    /// Of lots.
+    pub lot: u64,
+    /// Of transfers.
+    pub transfer: u64,
+    /// Of issuances.
+    pub issuance: u64,
+}
+
+/// One participant.
+///
+/// Invariants: no balance is negative; `usd_held` = the holds of its open buy orders; `orders` = its orders in the books.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct Account {
+    /// Its id.
+    pub id: AccountId,
+    /// For its owner to recognise.
+    pub name: String,
+    /// Auto or Advanced.
+    pub mode: AccountMode,
+    /// What it may do.
+    pub capabilities: Capabilities,
+    /// How it buys in Auto Mode.
+    pub auto_buy: AutoBuy,
+    /// Free dollars.
+    pub usd_available: Usd,
+    /// Dollars behind open buy orders.
+    pub usd_held: Usd,
+    /// Units and tokens, per instrument ever touched.
+    pub holdings: BTreeMap<InstrumentId, Holding>,
+    /// Open orders and where they are.
+    pub orders: BTreeMap<OrderId, InstrumentId>,
+    /// Labels of open orders.
+    pub labels: BTreeMap<Label, OrderId>,
+    /// Labels of orders that carried a tag, open or not: the last [`crate::limits::TAGS_KEPT`].
+    pub tags: BTreeMap<Label, OrderId>,
+    /// The same, oldest first.
+    pub tags_by_age: VecDeque<Label>,
+    /// When it was opened.
+    pub created_at: Nanos,
+    /// When a balance last changed.
+    pub updated_at: Nanos,
+    /// Last deposit, or 0.
+    pub deposited_at: Nanos,
+    /// Last withdrawal, or 0.
+    pub withdrawn_at: Nanos,
+}
+
+/// One account's Units and tokens of one instrument.
+///
+/// Invariants: `available + held` = the tranches' sum; `held` = open sell orders' remainders;
+/// lots are ordered by deadline (none last), then id.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct Holding {
+    /// Units issued by this account and not yet moved to trading.
+    pub issuance: Qty,
+    /// Units in trading that are free.
+    pub available: Qty,
+    /// Units in trading behind open sell orders.
+    pub held: Qty,
+    /// The Units in trading by origin, spent from the front.
+    pub tranches: VecDeque<Tranche>,
+    /// Tokens in consumption, spent from the front.
+    pub lots: Vec<Lot>,
+    /// Counts for the account's own view.
+    pub totals: HoldingTotals,
+    /// When the holding was first touched.
+    pub created_at: Nanos,
+    /// When it last changed.
+    pub updated_at: Nanos,
+}
+
+/// What went in and out of consumption over the holding's life.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize,
+)]
+pub struct HoldingTotals {
+    /// Units that entered consumption.
+    pub moved_in: Qty,
+    /// Units that went back to trading.
+    pub moved_out: Qty,
+    /// Tokens used.
+    pub used: Tokens,
+    /// Tokens lost to a deadline.
+    pub expired: Tokens,
+}
+
+impl Holding {
+    /// Tokens in consumption that no reservation holds.
+    #[must_use]
+    pub fn free_tokens(&self) -> Tokens {
+        Tokens(self.lots.iter().map(|lot| lot.free.0).sum())
+    }
+
+    /// Tokens in consumption that reservations hold.
+    #[must_use]
+    pub fn reserved_tokens(&self) -> Tokens {
+        Tokens(self.lots.iter().map(|lot| lot.reserved.0).sum())
+    }
+}
+
+/// Units of one origin in trading. A Unit names the supplier that must deliver it (design §4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct Tranche {
+    /// Who must deliver.
+    pub issuer: AccountId,
+    /// How many Units.
+    pub qty: Qty,
+    /// Proceeds of their first sale, waiting for delivery.
+    pub escrow: Usd,
+    /// What the present holder paid for them, before fees.
+    pub cost: Usd,
+    /// The trade that brought them here; 0 while they were never sold.
+    pub trade: TradeId,
+}
+
+/// Tokens that entered consumption together.
+///
+/// Invariant: `free + reserved + drawn = tokens`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct Lot {
+    /// Its id.
+    pub id: LotId,
+    /// Who must deliver.
+    pub issuer: AccountId,
+    /// At the start.
+    pub tokens: Tokens,
+    /// Not used and not reserved.
+    pub free: Tokens,
+    /// Reserved by calls in progress.
+    pub reserved: Tokens,
+    /// Delivered.
+    pub drawn: Tokens,
+    /// Proceeds of the first sale of the whole lot; `share(drawn, tokens)` of it has been paid out.
+    pub escrow: Usd,
+    /// What the holder paid for the whole lot.
+    pub cost: Usd,
+    /// The trade that brought it here; 0 for a supplier's own.
+    pub trade: TradeId,
+    /// When it entered consumption.
+    pub opened_at: Nanos,
+    /// When the rest is lost; `None` never.
+    pub expires_at: Option<Nanos>,
+}
+
+/// An instrument and its market's last trade.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct Instrument {
+    /// Its id.
+    pub id: InstrumentId,
+    /// Its terms.
+    pub spec: InstrumentSpec,
+    /// The tape's last line.
+    pub last_trade: Option<LastTrade>,
+    /// Trades so far.
+    pub trades: u64,
+    /// Units traded so far.
+    pub volume: Qty,
+    /// Tokens minted.
+    pub issued: Tokens,
+    /// Tokens delivered.
+    pub delivered: Tokens,
+    /// Tokens lost to deadlines.
+    pub expired: Tokens,
+    /// When it was defined.
+    pub created_at: Nanos,
+    /// When its terms last changed.
+    pub updated_at: Nanos,
+}
+
+/// The last trade of an instrument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct LastTrade {
+    /// Price.
+    pub price: Price,
+    /// Quantity.
+    pub qty: Qty,
+    /// When.
+    pub at: Nanos,
+}
+
+/// A registered Ed25519 key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct SigningKey {
+    /// Whose.
+    pub account: AccountId,
+    /// The 32 public bytes.
+    pub public_key: [u8; 32],
+    /// The owner's name for it.
+    pub label: String,
+    /// False once revoked.
+    pub active: bool,
+    /// When it was registered.
+    pub created_at: Nanos,
+}
+
+/// A registered consumption key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct ConsumptionKey {
+    /// Whose.
+    pub account: AccountId,
+    /// First 8 characters of the secret.
+    pub prefix: String,
+    /// The owner's name for it.
+    pub name: String,
+    /// False once revoked.
+    pub active: bool,
+    /// When it stops working, if ever.
+    pub expires_at: Option<Nanos>,
+    /// When it was registered.
+    pub created_at: Nanos,
+}
+
+/// A binary session: what makes a resend harmless and a lost report recoverable.
+///
+/// Invariant: the kept reports are numbered without gaps up to `next_report - 1`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct Session {
+    /// Its account.
+    pub account: AccountId,
+    /// The highest client sequence applied.
+    pub last_client_seq: u64,
+    /// The number of the next report.
+    pub next_report: u64,
+    /// The last [`crate::limits::REPORTS_KEPT`] reports, oldest first.
+    pub reports: VecDeque<Report>,
+    /// The gateway's number of the connection that owns it; `None` while disconnected.
+    pub connection: Option<u64>,
+    /// Cancel its orders when it stays disconnected this long.
+    pub cancel_on_disconnect: Option<Nanos>,
+    /// When that will happen.
+    pub cancels_at: Option<Nanos>,
+}
+
+/// A supplier.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct Supplier {
+    /// What the venue knows of it.
+    pub profile: SupplierProfile,
+    /// What it owes, per instrument.
+    pub supply: BTreeMap<InstrumentId, Supply>,
+}
+
+/// A supplier's obligations in one instrument.
+///
+/// Invariants: `issued ≥ delivered + expired`; `escrow` = what waits in tranches and lots of this issuer.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize,
+)]
+pub struct Supply {
+    /// The operator's limit on liability.
+    pub capacity: Qty,
+    /// Tokens issued so far.
+    pub issued: Tokens,
+    /// Issued tokens that were delivered, by whomever.
+    pub delivered: Tokens,
+    /// Issued tokens lost to their holder's deadline.
+    pub expired: Tokens,
+    /// Units moved from issuance to trading so far.
+    pub moved_to_trading: Qty,
+    /// Proceeds waiting for delivery.
+    pub escrow: Usd,
+    /// Proceeds paid out so far.
+    pub earned: Usd,
+    /// Calls it delivered.
+    pub calls: u64,
+    /// Calls it failed.
+    pub failures: u64,
+}
+
+impl Supply {
+    /// Tokens issued that were neither delivered nor expired.
+    #[must_use]
+    pub fn liability(&self) -> Tokens {
+        self.issued.minus(self.delivered).minus(self.expired)
+    }
+}
+
+/// Tokens set aside for one call.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct Reservation {
+    /// Whose.
+    pub account: AccountId,
+    /// Of what.
+    pub instrument: InstrumentId,
+    /// The call's handle.
+    pub request: u128,
+    /// From which lots, in the order in which they are drawn down. `cost` is filled in when settled.
+    pub draws: Vec<Draw>,
+    /// When it lapses.
+    pub expires_at: Nanos,
+}
+
+/// Something that falls due.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    rkyv::Archive,
+    rkyv::Serialize,
+    rkyv::Deserialize,
+)]
+#[rkyv(derive(PartialEq, Eq, PartialOrd, Ord))]
+pub enum Timer {
+    /// A reservation lapses.
+    Reservation(ReservationId),
+    /// A lot's deadline.
+    Lot(AccountId, InstrumentId, LotId),
+    /// A DAY order's midnight.
+    DayOrder(InstrumentId, OrderId),
+    /// A disconnected session's orders are cancelled.
+    Session(SessionId),
+    /// A scheduled sweep of an instrument.
+    Sweep(InstrumentId),
+}
