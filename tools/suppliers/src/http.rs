@@ -1,0 +1,410 @@
+//! The server: one thread, two listeners (the API and its control), and the routes.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+
+use crate::answer::{self, Plan};
+use crate::faults::Faults;
+use crate::stats::{Books, OpenCall, Outcome};
+use crate::stream::{Envelope, Pace, SseBody, WholeBody, usage};
+use crate::words::Draw;
+use crate::{RunningSupplier, SupplierConfig};
+
+/// Requests above this are answered 413.
+const BODY_BYTES_MAX: usize = 64 << 20;
+
+type Reply = Response<UnsyncBoxBody<Bytes, io::Error>>;
+
+/// What the server's thread and the handle outside share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    config: SupplierConfig,
+    pub(crate) books: Books,
+    faults: watch::Sender<Faults>,
+    requests: AtomicU64,
+    listening: Mutex<bool>,
+    listening_changed: Condvar,
+}
+
+impl Shared {
+    /// Replaces the faults and returns once the listener has followed (at the latest after five seconds).
+    pub(crate) fn set_faults(&self, faults: Faults) {
+        let want = !faults.refuse;
+        self.faults.send_replace(faults);
+        let listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        let follow = self
+            .listening_changed
+            .wait_timeout_while(listening, Duration::from_secs(5), |now| *now != want);
+        drop(follow);
+    }
+
+    fn set_listening(&self, now: bool) {
+        *self.listening.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        self.listening_changed.notify_all();
+    }
+
+    /// The faults of the next chat request; where they were set for a number of requests, one is used up.
+    fn take_faults(&self) -> (u64, Faults) {
+        let number = self.requests.fetch_add(1, Ordering::Relaxed);
+        let mut draw = Draw::new(&[self.config.seed, number]);
+        let draw = [draw.unit(), draw.unit(), draw.unit()];
+        let mut taken = Faults::default();
+        self.faults.send_if_modified(|faults| {
+            taken = faults.decide(draw);
+            match &mut faults.next_requests {
+                Some(left) => {
+                    *left = left.saturating_sub(1);
+                    if *left == 0 {
+                        *faults = Faults::default();
+                    }
+                    true
+                }
+                None => false,
+            }
+        });
+        (number, taken)
+    }
+}
+
+pub(crate) fn start(config: SupplierConfig) -> io::Result<RunningSupplier> {
+    let (api, control) = (
+        StdListener::bind(config.addr)?,
+        StdListener::bind(config.control_addr)?,
+    );
+    let (addr, control_addr) = (api.local_addr()?, control.local_addr()?);
+    let (faults, _) = watch::channel(config.faults.clone());
+    let name = config.name.clone();
+    let shared = Arc::new(Shared {
+        config,
+        books: Books::default(),
+        faults,
+        requests: AtomicU64::new(0),
+        listening: Mutex::new(true),
+        listening_changed: Condvar::new(),
+    });
+    let (stop, stopped) = oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let inside = Arc::clone(&shared);
+    let thread = std::thread::Builder::new()
+        .name(format!("supplier-{name}"))
+        .spawn(move || {
+            let served = runtime.block_on(async move {
+                tokio::select! {
+                    result = serve_api(Arc::clone(&inside), api, addr) => result,
+                    result = serve_control(inside, control) => result,
+                    _ = stopped => Ok(()),
+                }
+            });
+            if let Err(error) = served {
+                tracing::error!(%error, "simulated supplier stopped");
+            }
+        })?;
+    Ok(RunningSupplier {
+        name,
+        url: format!("http://{addr}/v1"),
+        control_url: format!("http://{control_addr}/control"),
+        shared,
+        stop: Some(stop),
+        thread: Some(thread),
+    })
+}
+
+fn adopt(listener: StdListener) -> io::Result<TcpListener> {
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+/// Accepts while the supplier does not refuse; to refuse is to have no listener at all.
+async fn serve_api(shared: Arc<Shared>, first: StdListener, addr: SocketAddr) -> io::Result<()> {
+    let mut faults = shared.faults.subscribe();
+    let mut listener = Some(adopt(first)?);
+    loop {
+        if faults.borrow_and_update().refuse {
+            listener = None;
+            shared.set_listening(false);
+            if faults.wait_for(|f| !f.refuse).await.is_err() {
+                return Ok(());
+            }
+        }
+        let open = match listener.take() {
+            Some(open) => open,
+            None => TcpListener::bind(addr).await?,
+        };
+        shared.set_listening(true);
+        tokio::select! {
+            accepted = open.accept() => match accepted {
+                Ok((socket, _)) => serve_connection(Arc::clone(&shared), socket, false),
+                Err(error) => {
+                    tracing::warn!(%error, "accept failed");
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            },
+            _ = faults.changed() => {}
+        }
+        listener = Some(open);
+    }
+}
+
+async fn serve_control(shared: Arc<Shared>, listener: StdListener) -> io::Result<()> {
+    let listener = adopt(listener)?;
+    loop {
+        let (socket, _) = listener.accept().await?;
+        serve_connection(Arc::clone(&shared), socket, true);
+    }
+}
+
+fn serve_connection(shared: Arc<Shared>, socket: tokio::net::TcpStream, control: bool) {
+    let _ = socket.set_nodelay(true);
+    tokio::spawn(async move {
+        let service = service_fn(move |request| {
+            let shared = Arc::clone(&shared);
+            async move {
+                if control {
+                    Ok(control_route(&shared, request).await)
+                } else {
+                    api_route(shared, request).await
+                }
+            }
+        });
+        let served = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .serve_connection(TokioIo::new(socket), service)
+            .await;
+        if let Err(error) = served {
+            tracing::debug!(%error, "connection ended");
+        }
+    });
+}
+
+async fn control_route(shared: &Shared, request: Request<Incoming>) -> Reply {
+    match (request.method(), request.uri().path()) {
+        (&Method::GET, "/control") => json_reply(200, &json!(*shared.faults.borrow())),
+        (&Method::GET, "/stats") => json_reply(200, &json!(shared.books.stats())),
+        (&Method::GET, "/calls") => json_reply(200, &json!(shared.books.calls())),
+        (&Method::POST, "/control") => {
+            let Ok(body) = Limited::new(request.into_body(), BODY_BYTES_MAX).collect().await else {
+                return error_reply(400, "the body could not be read", None);
+            };
+            match serde_json::from_slice::<Faults>(&body.to_bytes()) {
+                Ok(faults) => {
+                    shared.faults.send_replace(faults.clone());
+                    while *shared.listening.lock().unwrap_or_else(PoisonError::into_inner) == faults.refuse {
+                        tokio::task::yield_now().await;
+                    }
+                    json_reply(200, &json!(faults))
+                }
+                Err(error) => error_reply(400, &error.to_string(), None),
+            }
+        }
+        _ => error_reply(404, "the control address has /control, /stats and /calls", None),
+    }
+}
+
+async fn api_route(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<Reply> {
+    if shared.faults.borrow().refuse {
+        return Err(io::Error::new(
+            io::ErrorKind::ConnectionRefused,
+            "the simulated supplier refuses",
+        ));
+    }
+    let path = request.uri().path().to_owned();
+    if path == "/health" {
+        return Ok(json_reply(200, &json!({"status": "ok", "simulated": true})));
+    }
+    if !authorized(&shared.config, &request) {
+        return Ok(error_reply(401, "this supplier wants its own key", None));
+    }
+    let models = &shared.config.models;
+    let model =
+        |id: &String| json!({"id": id, "object": "model", "created": 0, "owned_by": shared.config.name});
+    match (request.method(), path.as_str()) {
+        (&Method::POST, "/v1/chat/completions") => chat(shared, request).await,
+        (&Method::GET, "/v1/models") => {
+            let data: Vec<Value> = models.iter().map(model).collect();
+            Ok(json_reply(200, &json!({"object": "list", "data": data})))
+        }
+        (&Method::GET, path) => {
+            let known = path
+                .strip_prefix("/v1/models/")
+                .and_then(|id| models.iter().find(|m| *m == id));
+            Ok(known.map_or_else(
+                || error_reply(404, "no such path or model", None),
+                |id| json_reply(200, &model(id)),
+            ))
+        }
+        _ => Ok(error_reply(404, "no such path", None)),
+    }
+}
+
+fn authorized(config: &SupplierConfig, request: &Request<Incoming>) -> bool {
+    let Some(key) = &config.api_key else { return true };
+    let given = request.headers().get(AUTHORIZATION).and_then(|v| v.to_str().ok());
+    given.and_then(|v| v.strip_prefix("Bearer ")) == Some(key)
+}
+
+async fn chat(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<Reply> {
+    let start = Instant::now();
+    let Ok(body) = Limited::new(request.into_body(), BODY_BYTES_MAX).collect().await else {
+        return Ok(error_reply(413, "the body is too large or broke off", None));
+    };
+    let Ok(request) = serde_json::from_slice::<Value>(&body.to_bytes()) else {
+        return Ok(error_reply(400, "the body is not JSON", None));
+    };
+    let plan = match answer::plan(&shared.config.name, shared.config.seed, &request) {
+        Ok(plan) => plan,
+        Err((text, field)) => return Ok(error_reply(400, &text, field)),
+    };
+    if !shared.config.models.contains(&plan.model) {
+        return Ok(error_reply(
+            404,
+            &format!("the model {} does not exist here", plan.model),
+            Some("model"),
+        ));
+    }
+    let (number, faults) = shared.take_faults();
+    let created = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs());
+    let id = format!("chatcmpl-sim-{}-{number}", shared.config.name.replace(' ', "-"));
+    let mut call = OpenCall::begin(
+        Arc::clone(&shared),
+        id.clone(),
+        plan.model.clone(),
+        plan.prompt_tokens,
+    );
+    if faults.stall_before_headers_ms > 0 {
+        tokio::time::sleep(Duration::from_millis(faults.stall_before_headers_ms)).await;
+    }
+    if let Some(status) = faults.status {
+        call.close(Outcome::Refused);
+        return Ok(failure(status, &faults));
+    }
+    let pace = Pace {
+        start,
+        ttft: shared.config.ttft,
+        tokens_per_second: shared.config.tokens_per_second,
+    };
+    let envelope = Envelope {
+        id,
+        created,
+        model: plan.model.clone(),
+    };
+    if faults.invalid_json {
+        call.close(Outcome::Refused);
+        return Ok(garbage(plan.stream));
+    }
+    if plan.stream {
+        let body = SseBody::new(envelope, plan, faults, pace, call);
+        return Ok(reply(200, "text/event-stream", body.boxed_unsync()));
+    }
+    whole(envelope, plan, &faults, pace, call).await
+}
+
+/// The answer that is not streamed: ready only when its last token is.
+async fn whole(env: Envelope, plan: Plan, faults: &Faults, pace: Pace, call: OpenCall) -> io::Result<Reply> {
+    let tokens = plan.completion_tokens();
+    let longest = plan
+        .choices
+        .iter()
+        .map(|c| c.pieces.len() as u64)
+        .max()
+        .unwrap_or(0);
+    tokio::time::sleep_until(pace.due(longest)).await;
+    if faults.stall_after_tokens.is_some() {
+        tokio::time::sleep(Duration::from_millis(faults.stall_ms)).await;
+    }
+    let choices: Vec<Value> = (plan.choices.iter().enumerate())
+        .map(|(index, choice)| {
+            json!({"index": index, "message": choice.message(), "logprobs": null,
+                "finish_reason": choice.finish_reason})
+        })
+        .collect();
+    let mut answer = json!({"id": env.id, "object": "chat.completion", "created": env.created, "model": env.model,
+        "system_fingerprint": null, "choices": choices});
+    if !faults.omit_usage {
+        answer["usage"] = usage(&plan, faults);
+    }
+    let bytes = Bytes::from(answer.to_string());
+    let dies = faults.die_after_tokens.is_some() || faults.error_event_after_tokens.is_some();
+    Ok(reply(
+        200,
+        "application/json",
+        WholeBody::new(bytes, tokens, dies, call).boxed_unsync(),
+    ))
+}
+
+fn failure(status: u16, faults: &Faults) -> Reply {
+    let mut reply = error_reply(status, "simulated failure", None);
+    if let Some(seconds) = faults.retry_after_s {
+        reply.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
+    reply
+}
+
+fn garbage(stream: bool) -> Reply {
+    let (kind, text) = match stream {
+        true => (
+            "text/event-stream",
+            "data: {\"id\": \"chatcmpl-sim\", \"choices\": [{\n\ndata: <html>\n\n",
+        ),
+        false => ("application/json", "{\"id\": \"chatcmpl-sim\", \"choices\": [{"),
+    };
+    reply(200, kind, full(text.to_owned()))
+}
+
+fn full(text: String) -> UnsyncBoxBody<Bytes, io::Error> {
+    Full::new(Bytes::from(text))
+        .map_err(|never| match never {})
+        .boxed_unsync()
+}
+
+fn reply(status: u16, kind: &'static str, body: UnsyncBoxBody<Bytes, io::Error>) -> Reply {
+    let mut reply = Response::new(body);
+    *reply.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    reply
+        .headers_mut()
+        .insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
+    reply
+}
+
+fn json_reply(status: u16, value: &Value) -> Reply {
+    reply(status, "application/json", full(value.to_string()))
+}
+
+fn error_reply(status: u16, text: &str, field: Option<&str>) -> Reply {
+    let kind = match status {
+        401 => "authentication_error",
+        429 => "rate_limit_error",
+        400..=499 => "invalid_request_error",
+        _ => "server_error",
+    };
+    let code = match status {
+        401 => "invalid_api_key",
+        404 => "model_not_found",
+        429 => "rate_limit_exceeded",
+        400..=499 => "invalid_request",
+        _ => "simulated_fault",
+    };
+    json_reply(
+        status,
+        &json!({"error": {"message": text, "type": kind, "param": field, "code": code}}),
+    )
+}
