@@ -12,7 +12,7 @@ pub const ESTABLISH_DOMAIN: &[u8] = b"grid/establish/v1\0";
 pub const LOGIN_WINDOW_NS: u64 = 5_000_000_000;
 
 /// The bytes that a [`Negotiate`] signs: domain, server nonce, client nonce, session, fingerprint,
-/// timestamp, account, schema version, flow types; numbers little-endian.
+/// timestamp, schema version, flow types; numbers little-endian.
 pub fn negotiate_transcript(server_nonce: &[u8; 32], message: &Negotiate) -> Vec<u8> {
     let mut out = Vec::with_capacity(160);
     out.extend_from_slice(NEGOTIATE_DOMAIN);
@@ -21,7 +21,6 @@ pub fn negotiate_transcript(server_nonce: &[u8; 32], message: &Negotiate) -> Vec
     out.extend_from_slice(&message.session.to_le_bytes());
     out.extend_from_slice(&message.fingerprint);
     out.extend_from_slice(&message.timestamp.to_le_bytes());
-    out.extend_from_slice(&message.account.to_le_bytes());
     out.extend_from_slice(&message.schema_version.to_le_bytes());
     out.extend_from_slice(&[message.client_flow as u8, message.server_flow as u8]);
     out
@@ -107,7 +106,6 @@ mod tests {
                 ..base
             },
             Negotiate { timestamp: 1, ..base },
-            Negotiate { account: 1, ..base },
             Negotiate {
                 schema_version: 1,
                 ..base

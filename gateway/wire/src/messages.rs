@@ -532,7 +532,7 @@ plain {
         schema_version: u16,
     }
     /// Opens a session, once per session id; signed.
-    [2] Negotiate, 160 {
+    [2] Negotiate, 156 {
         /// Chosen by the client, at random, never zero.
         session: u128,
         /// Drawn by the client.
@@ -543,8 +543,6 @@ plain {
         timestamp: u64,
         /// Ed25519 over the negotiation transcript.
         signature: Signature,
-        /// Zero for the key's own account, else an account it may act for.
-        account: u32,
         /// The schema version that the client speaks.
         schema_version: u16,
         /// Must be Idempotent.
@@ -799,7 +797,7 @@ plain {
         client_seq: u64,
         /// The client's clock, nanoseconds UTC.
         sending_time: u64,
-        /// The client's id of the call.
+        /// The client's id of the call, unique per account.
         request_id: u128,
         /// Tokens wanted at most.
         tokens: u64,
@@ -811,7 +809,7 @@ plain {
         instrument: u16,
     }
     /// Turns a reservation into a usage record and gives back the rest.
-    [26] Settle, 61 {
+    [26] Settle, 57 {
         /// Strictly increasing in the session; at most once.
         client_seq: u64,
         /// The client's clock, nanoseconds UTC.
@@ -822,19 +820,19 @@ plain {
         prompt_tokens: u64,
         /// Tokens that came out.
         completion_tokens: u64,
-        /// First byte to last, microseconds.
-        duration_us: u64,
         /// The account; zero for the session's own.
         account: u32,
         /// The account of the supplier that delivered.
         supplier: u32,
         /// Request to first token, microseconds.
         ttft_us: u32,
+        /// Whole duration, microseconds.
+        duration_us: u32,
         /// Remarks.
         flags: SettleFlags,
     }
     /// Gives a reservation back whole.
-    [27] Release, 33 {
+    [27] Release, 32 {
         /// Strictly increasing in the session; at most once.
         client_seq: u64,
         /// The client's clock, nanoseconds UTC.
@@ -843,10 +841,8 @@ plain {
         reservation: u64,
         /// The account; zero for the session's own.
         account: u32,
-        /// The account of the supplier that failed; zero for none.
+        /// The account of the supplier that failed; zero where none was reached.
         supplier: u32,
-        /// Why.
-        reason: ReleaseReason,
     }
     /// Moves units between the trading and the consumption pocket of one account.
     [28] Transfer, 31 {
@@ -882,7 +878,7 @@ plain {
     }
 
     /// What happened to an order.
-    [50] ExecutionReport, 124 {
+    [50] ExecutionReport, 115 {
         /// Number in the session's report flow; zero if not part of it.
         session_seq: u64,
         /// Log sequence of the command that caused it.
@@ -907,8 +903,6 @@ plain {
         last_qty: u64,
         /// The trade; zero if this is none.
         trade_id: u64,
-        /// Fee of this trade, nano-dollars; negative for a rebate.
-        fee: i64,
         /// The account.
         account: u32,
         /// The instrument.
@@ -923,8 +917,6 @@ plain {
         closure: Closure,
         /// Remarks.
         flags: ReportFlags,
-        /// Its self-trade prevention.
-        self_trade: SelfTrade,
     }
     /// A request was refused.
     [51] CommandReject, 63 {
@@ -948,7 +940,7 @@ plain {
         flags: ReportFlags,
     }
     /// A mass cancel was done; each order has its own execution report too.
-    [52] MassCancelReport, 45 {
+    [52] MassCancelReport, 41 {
         /// Number in the session's report flow.
         session_seq: u64,
         /// Log sequence of the command; the id of this mass action.
@@ -961,20 +953,14 @@ plain {
         cancelled: u32,
         /// The account.
         account: u32,
-        /// The instrument, where the request named one.
-        instrument: Option<u16>,
         /// Remarks.
         flags: ReportFlags,
-        /// Only this side.
-        side: SideScope,
-        /// Whose.
-        scope: CancelScope,
     }
     /// A reservation was settled.
-    [54] SettleReport, 99 {
+    [54] SettleReport, 69 {
         /// Number in the session's report flow.
         session_seq: u64,
-        /// Log sequence of the command; the id of the usage record.
+        /// Log sequence of the command.
         log_seq: u64,
         /// Log time of that command, nanoseconds UTC.
         match_time: u64,
@@ -982,29 +968,19 @@ plain {
         client_seq: u64,
         /// The reservation.
         reservation: u64,
-        /// Tokens in, billed.
-        prompt_tokens: u64,
-        /// Tokens out, billed.
-        completion_tokens: u64,
-        /// Tokens delivered beyond what could be billed.
-        unbilled_tokens: u64,
-        /// Tokens given back to the account's lots.
-        returned_tokens: u64,
+        /// Tokens billed.
+        billed: u64,
+        /// Tokens delivered that no lot covered; nobody pays for them.
+        unbilled: u64,
         /// What the billed tokens had cost, nano-dollars.
         cost: i64,
-        /// The usage record.
-        usage_id: u64,
         /// The account.
         account: u32,
-        /// The supplier that delivered.
-        supplier: u32,
-        /// The instrument.
-        instrument: u16,
         /// Remarks.
         flags: ReportFlags,
     }
     /// A request without a report of its own kind was done.
-    [55] CommandReport, 55 {
+    [55] CommandReport, 45 {
         /// Number in the session's report flow.
         session_seq: u64,
         /// Log sequence of the command.
@@ -1015,12 +991,8 @@ plain {
         client_seq: u64,
         /// The thing that it made, or acted on; zero for none.
         id: u64,
-        /// The amount that it moved, in the command's own unit.
-        amount: i64,
         /// The account.
         account: u32,
-        /// The engine's number of the kind of command.
-        kind: u16,
         /// Remarks.
         flags: ReportFlags,
     }
@@ -1065,7 +1037,7 @@ plain {
 }
 group {
     /// Tokens are reserved.
-    [53] ReserveReport, 87 {
+    [53] ReserveReport, 69 {
         /// Number in the session's report flow.
         session_seq: u64,
         /// Log sequence of the command.
@@ -1074,8 +1046,6 @@ group {
         match_time: u64,
         /// The request.
         client_seq: u64,
-        /// The client's id of the call.
-        request_id: u128,
         /// The reservation.
         reservation: u64,
         /// Tokens reserved.
@@ -1086,8 +1056,6 @@ group {
         spent: i64,
         /// The account.
         account: u32,
-        /// The instrument.
-        instrument: u16,
         /// Remarks.
         flags: ReportFlags,
     } issuers: Issuer;
@@ -1139,10 +1107,8 @@ data {
     } payload;
 }
 entries {
-    /// Whose tokens a reservation holds.
-    Issuer, 12 {
-        /// Tokens of this issuer.
-        tokens: u64,
+    /// Whose tokens a reservation holds, in the order in which they will be drawn.
+    Issuer, 4 {
         /// The supplier's account.
         supplier: u32,
     }

@@ -86,20 +86,6 @@ wire_enum! {
 }
 
 wire_enum! {
-    /// Why a reservation is given back.
-    ReleaseReason as "releaseReason" {
-        /// It was not needed.
-        Unused = 0,
-        /// The supplier failed before anything was delivered.
-        SupplierFailed = 1,
-        /// What came was outside the instrument's specification.
-        OutOfSpec = 2,
-        /// The consumer left before anything was delivered.
-        ConsumerLeft = 3,
-    }
-}
-
-wire_enum! {
     /// What an execution report says happened; FIX ExecType letters.
     ExecType as "execType" {
         /// Accepted; FIX 0.
@@ -142,9 +128,9 @@ wire_enum! {
 wire_enum! {
     /// Why an order closed.
     Closure as "closure" {
-        /// It is open, or closed by trading whole.
+        /// It is open.
         None = 0,
-        /// Its owner cancelled it.
+        /// By its owner, or by cancel-on-disconnect.
         Cancelled = 1,
         /// Traded in part; then the book was empty.
         PartiallyFilledNoLiquidity = 2,
@@ -158,12 +144,8 @@ wire_enum! {
         SelfTrade = 6,
         /// Its day is over.
         DayOver = 7,
-        /// Its session was lost and the grace ran out.
-        Disconnected = 8,
-        /// The operator, a halt or a suspension ended it.
-        Operator = 9,
-        /// A mass cancel.
-        MassCancelled = 10,
+        /// Traded whole.
+        Filled = 8,
     }
 }
 
@@ -316,6 +298,8 @@ wire_set! {
     OrderFlags as "orderFlags" {
         /// Rejected if it would trade at once.
         POST_ONLY("postOnly") = 0,
+        /// Bought units go to consumption at once, whatever the account's mode says.
+        TO_CONSUMPTION("toConsumption") = 1,
     }
 }
 
@@ -334,12 +318,10 @@ wire_set! {
 wire_set! {
     /// Remarks of the inference tier on a delivery.
     SettleFlags as "settleFlags" {
-        /// The venue counted the tokens: the supplier gave no usage.
-        COUNTED("counted") = 0,
-        /// The consumer left; what was delivered is billed.
-        CUT("cut") = 1,
-        /// The supplier broke off; what was delivered is billed.
-        BROKEN("broken") = 2,
+        /// The counts are the venue's own: the supplier sent none, or none to believe.
+        ESTIMATED("estimated") = 0,
+        /// The stream ended before the supplier was done.
+        PARTIAL("partial") = 1,
     }
 }
 
@@ -371,4 +353,6 @@ pub mod gateway_reject {
     pub const PAYLOAD: u16 = 60_005;
     /// The client sequence number is zero.
     pub const ZERO_SEQUENCE: u16 = 60_006;
+    /// The number was used before and its answer is no longer kept, or it was skipped; not executed.
+    pub const FORGOTTEN: u16 = 60_007;
 }
