@@ -55,11 +55,15 @@ fn golden_files_hold_exactly_what_we_encode() {
         golden(&home().join(format!("golden/{name}.bin")), &bytes);
         let message = whole(&bytes);
         let (fields, entries) = message.values();
-        let expected = serde_json::json!({
+        let mut expected = serde_json::json!({
             "template": name,
             "fields": json(&fields),
             "entries": entries.iter().map(|entry| json(entry)).collect::<Vec<_>>(),
         });
+        if let Message::Terminate(_, data) | Message::DirectoryRequest(_, data) = message {
+            let hex: String = data.iter().map(|byte| format!("{byte:02x}")).collect();
+            expected["data"] = hex.into();
+        }
         let text = serde_json::to_string_pretty(&expected).unwrap() + "\n";
         golden(&home().join(format!("golden/{name}.json")), text.as_bytes());
     }
