@@ -350,6 +350,7 @@ pub struct Report {
     rkyv::Serialize,
     rkyv::Deserialize,
 )]
+#[rkyv(attr(allow(missing_docs)))] // the derive's fields mirror these, which are documented
 pub enum ReportBody {
     /// Something happened to an order.
     Order(OrderReport),
@@ -445,6 +446,7 @@ pub struct OrderReport {
     rkyv::Serialize,
     rkyv::Deserialize,
 )]
+#[rkyv(attr(allow(missing_docs)))] // the derive's fields mirror these, which are documented
 pub enum Exec {
     /// Accepted.
     New,

@@ -178,7 +178,7 @@ pub struct Tranche {
 
 /// Tokens that entered consumption together.
 ///
-/// Invariant: `free + reserved + drawn = tokens`.
+/// Invariant: `free + reserved + drawn + expired = tokens`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 pub struct Lot {
     /// Its id.
@@ -193,7 +193,9 @@ pub struct Lot {
     pub reserved: Tokens,
     /// Delivered.
     pub drawn: Tokens,
-    /// Proceeds of the first sale of the whole lot; `share(drawn, tokens)` of it has been paid out.
+    /// Lost to the deadline.
+    pub expired: Tokens,
+    /// Proceeds of the first sale of the whole lot; the share of what is drawn or expired has been paid out.
     pub escrow: Usd,
     /// What the holder paid for the whole lot.
     pub cost: Usd,
@@ -203,6 +205,20 @@ pub struct Lot {
     pub opened_at: Nanos,
     /// When the rest is lost; `None` never.
     pub expires_at: Option<Nanos>,
+}
+
+impl Lot {
+    /// Tokens that are no longer in the lot.
+    #[must_use]
+    pub fn gone(&self) -> Tokens {
+        self.drawn.plus(self.expired)
+    }
+
+    /// Proceeds that still wait for delivery.
+    #[must_use]
+    pub fn escrow_left(&self) -> Usd {
+        self.escrow.minus(self.escrow.share(self.gone().0, self.tokens.0))
+    }
 }
 
 /// An instrument and its market's last trade.

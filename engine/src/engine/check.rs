@@ -1,0 +1,238 @@
+//! Every invariant that the state's types promise, proved from scratch. Slow on purpose: it trusts no running total.
+
+use std::collections::BTreeMap;
+
+use crate::command::Side;
+use crate::ids::{AccountId, InstrumentId, LotId};
+use crate::state::{Account, Holding, State, Timer};
+use crate::units::{TOKENS_PER_UNIT, Usd};
+
+macro_rules! hold {
+    ($condition:expr, $($words:tt)+) => {
+        if !$condition {
+            return Err(format!($($words)+));
+        }
+    };
+}
+
+pub(super) fn check(state: &State) -> Result<(), String> {
+    for book in &state.books {
+        book.check()?;
+    }
+    let reserved = reserved_by_lot(state);
+    let mut escrow: BTreeMap<(AccountId, InstrumentId), i128> = BTreeMap::new();
+    let mut usd: i128 = 0;
+    let mut tokens: BTreeMap<InstrumentId, u128> = BTreeMap::new();
+    for account in &state.accounts {
+        usd += check_account(state, account)?;
+        for (&instrument, holding) in &account.holdings {
+            check_holding(state, account.id, instrument, holding, &reserved)?;
+            for tranche in &holding.tranches {
+                *escrow.entry((tranche.issuer, instrument)).or_default() += i128::from(tranche.escrow.0);
+            }
+            for lot in &holding.lots {
+                *escrow.entry((lot.issuer, instrument)).or_default() += i128::from(lot.escrow_left().0);
+            }
+            *tokens.entry(instrument).or_default() += held_tokens(holding);
+        }
+    }
+    check_money(state, usd, &escrow)?;
+    check_tokens(state, &tokens)?;
+    check_sessions(state)?;
+    check_timers(state)
+}
+
+/// Dollars of the account, after its own books add up.
+fn check_account(state: &State, account: &Account) -> Result<i128, String> {
+    let id = account.id;
+    hold!(
+        account.usd_available >= Usd::ZERO && account.usd_held >= Usd::ZERO,
+        "{id:?} owes nobody dollars"
+    );
+    let mut held = 0;
+    for (&order_id, &instrument) in &account.orders {
+        let order = state.books[usize::from(instrument.0)].order(order_id);
+        let order = order.ok_or_else(|| format!("{order_id:?} of {id:?} rests in its book"))?;
+        hold!(
+            order.account == id,
+            "{order_id:?} belongs to the account that lists it"
+        );
+        held += order.hold.0;
+    }
+    hold!(
+        account.usd_held == Usd(held),
+        "{id:?} holds {held} behind its bids, not {:?}",
+        account.usd_held
+    );
+    for (label, order) in &account.labels {
+        hold!(
+            account.orders.contains_key(order),
+            "{label:?} of {id:?} names an open order"
+        );
+    }
+    Ok(i128::from(account.usd_available.0) + i128::from(account.usd_held.0))
+}
+
+fn check_holding(
+    state: &State,
+    account: AccountId,
+    instrument: InstrumentId,
+    holding: &Holding,
+    reserved: &BTreeMap<(AccountId, InstrumentId, LotId), u64>,
+) -> Result<(), String> {
+    let tranches: u64 = holding.tranches.iter().map(|tranche| tranche.qty.0).sum();
+    hold!(
+        holding.available.0 + holding.held.0 == tranches,
+        "available + held of {account:?} are its tranches: {holding:?}"
+    );
+    let book = &state.books[usize::from(instrument.0)];
+    let asks: u64 = state.accounts[account.0 as usize]
+        .orders
+        .iter()
+        .filter(|&(_, &at)| at == instrument)
+        .filter_map(|(&id, _)| book.order(id))
+        .filter(|order| order.side == Side::Sell)
+        .map(|order| order.remaining.0)
+        .sum();
+    hold!(
+        holding.held.0 == asks,
+        "held Units of {account:?} stand behind its asks: {} and {asks}",
+        holding.held.0
+    );
+    for tranche in &holding.tranches {
+        hold!(
+            !tranche.qty.is_zero() && tranche.escrow.0 >= 0 && tranche.cost.0 >= 0,
+            "a tranche is something"
+        );
+    }
+    let mut before = None;
+    for lot in &holding.lots {
+        hold!(
+            lot.free.0 + lot.reserved.0 + lot.drawn.0 + lot.expired.0 == lot.tokens.0,
+            "a lot's parts are the whole: {lot:?}"
+        );
+        hold!(lot.gone() != lot.tokens, "a used-up lot is gone: {lot:?}");
+        let wanted = reserved.get(&(account, instrument, lot.id)).copied().unwrap_or(0);
+        hold!(
+            lot.reserved.0 == wanted,
+            "what a lot reserves is what reservations draw: {lot:?}, {wanted}"
+        );
+        let key = (lot.expires_at.map_or(u64::MAX, |at| at.0), lot.id);
+        hold!(
+            before < Some(key),
+            "lots are in the order in which they are spent"
+        );
+        before = Some(key);
+    }
+    Ok(())
+}
+
+fn reserved_by_lot(state: &State) -> BTreeMap<(AccountId, InstrumentId, LotId), u64> {
+    let mut reserved = BTreeMap::new();
+    for reservation in state.reservations.values() {
+        for draw in &reservation.draws {
+            *reserved
+                .entry((reservation.account, reservation.instrument, draw.lot))
+                .or_default() += draw.tokens.0;
+        }
+    }
+    reserved
+}
+
+fn held_tokens(holding: &Holding) -> u128 {
+    let units = u128::from(holding.issuance.0) + u128::from(holding.available.0) + u128::from(holding.held.0);
+    let lots: u128 = holding
+        .lots
+        .iter()
+        .map(|lot| u128::from(lot.free.0) + u128::from(lot.reserved.0))
+        .sum();
+    units * u128::from(TOKENS_PER_UNIT) + lots
+}
+
+fn check_money(
+    state: &State,
+    accounts: i128,
+    escrow: &BTreeMap<(AccountId, InstrumentId), i128>,
+) -> Result<(), String> {
+    let all: i128 = escrow.values().sum();
+    let minted = i128::from(state.deposited.0) - i128::from(state.withdrawn.0);
+    hold!(
+        accounts + all == minted,
+        "dollars are conserved: {accounts} in accounts, {all} in escrow, {minted} minted"
+    );
+    for (&id, supplier) in &state.suppliers {
+        for (&instrument, supply) in &supplier.supply {
+            let waiting = escrow.get(&(id, instrument)).copied().unwrap_or(0);
+            hold!(
+                i128::from(supply.escrow.0) == waiting,
+                "escrow of {id:?} is {waiting}, not {:?}",
+                supply.escrow
+            );
+            hold!(
+                supply.issued.0 >= supply.delivered.0 + supply.expired.0,
+                "{id:?} delivers only what it issued"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn check_tokens(state: &State, tokens: &BTreeMap<InstrumentId, u128>) -> Result<(), String> {
+    for record in &state.instruments {
+        let held = tokens.get(&record.id).copied().unwrap_or(0);
+        let minted =
+            u128::from(record.issued.0) - u128::from(record.delivered.0) - u128::from(record.expired.0);
+        hold!(
+            held == minted,
+            "tokens of {} are conserved: {held} held, {minted} minted",
+            record.spec.symbol
+        );
+        let liability: u128 = state
+            .suppliers
+            .values()
+            .filter_map(|supplier| supplier.supply.get(&record.id))
+            .map(|supply| u128::from(supply.liability().0))
+            .sum();
+        hold!(
+            liability == minted,
+            "every token of {} is some supplier's liability",
+            record.spec.symbol
+        );
+    }
+    Ok(())
+}
+
+fn check_sessions(state: &State) -> Result<(), String> {
+    for (id, session) in &state.sessions {
+        let first = session.next_report - session.reports.len() as u64;
+        for (expected, report) in (first..).zip(&session.reports) {
+            hold!(
+                report.number == expected,
+                "reports of {id:?} are numbered without gaps"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn check_timers(state: &State) -> Result<(), String> {
+    for (id, reservation) in &state.reservations {
+        let timer = (reservation.expires_at, Timer::Reservation(*id));
+        hold!(state.timers.contains(&timer), "{id:?} lapses at its time");
+        hold!(
+            state.requests.get(&(reservation.account, reservation.request)) == Some(id),
+            "{id:?} has its handle"
+        );
+    }
+    hold!(
+        state.requests.len() == state.reservations.len(),
+        "handles name open reservations"
+    );
+    hold!(
+        state.timers.first().is_none_or(|&(due, _)| due > state.now),
+        "nothing that fell due is left undone at {:?}: {:?}",
+        state.now,
+        state.timers.first()
+    );
+    Ok(())
+}

@@ -1,0 +1,617 @@
+//! From owning Units to using tokens: lots, reservations, what was used, and what time takes away.
+
+use super::ledger::{push_tranche, take_tranches};
+use super::trading::{Entering, Incoming};
+use super::{Refusal, Step};
+use crate::book::Order;
+use crate::command::{AccountMode, SelfTrade, Side, TimeInForce, TransferDirection, Usage};
+use crate::event::{Draw, Event, Moved, ReportBody, UsageRecord};
+use crate::ids::{AccountId, InstrumentId, Label, LotId, OrderId, ReservationId, SessionId};
+use crate::instrument::{InstrumentStatus, Movement};
+use crate::limits;
+use crate::reject::Reject;
+use crate::state::{Holding, Lot, Reservation, Timer, Tranche};
+use crate::units::{Nanos, Price, Qty, TOKENS_PER_UNIT, Tokens, Usd};
+
+/// What Auto Mode bought for a reservation.
+#[derive(Clone, Copy, Default)]
+struct Bought {
+    qty: Qty,
+    spent: Usd,
+}
+
+impl Step<'_> {
+    /// Turns Units into lots, one per tranche, so that every lot names one issuer and one price.
+    pub(super) fn to_consumption(
+        &mut self,
+        account: AccountId,
+        instrument: InstrumentId,
+        tranches: Vec<Tranche>,
+        movement: Moved,
+    ) {
+        let window = self.state.instruments[usize::from(instrument.0)]
+            .spec
+            .delivery
+            .window;
+        let expires_at = window.map(|window| self.at.after(window));
+        let mut qty = Qty::ZERO;
+        for tranche in tranches {
+            qty = qty.plus(tranche.qty);
+            self.state.counters.lot += 1;
+            let tokens = tranche.qty.tokens().expect("bounded by ALL_TOKENS");
+            let lot = Lot {
+                id: LotId(self.state.counters.lot),
+                issuer: tranche.issuer,
+                tokens,
+                free: tokens,
+                reserved: Tokens::ZERO,
+                drawn: Tokens::ZERO,
+                expired: Tokens::ZERO,
+                escrow: tranche.escrow,
+                cost: tranche.cost,
+                trade: tranche.trade,
+                opened_at: self.at,
+                expires_at,
+            };
+            if let Some(at) = expires_at {
+                self.state
+                    .timers
+                    .insert((at, Timer::Lot(account, instrument, lot.id)));
+            }
+            insert_lot(&mut self.holding_mut(account, instrument).lots, lot);
+        }
+        let holding = self.holding_mut(account, instrument);
+        holding.totals.moved_in = holding.totals.moved_in.plus(qty);
+        self.moved(account, instrument, qty, movement);
+    }
+
+    pub(super) fn moved(
+        &mut self,
+        account: AccountId,
+        instrument: InstrumentId,
+        qty: Qty,
+        movement: Moved,
+    ) -> u64 {
+        self.state.counters.transfer += 1;
+        let transfer = self.state.counters.transfer;
+        self.events.push(Event::Moved {
+            account,
+            instrument,
+            qty,
+            movement,
+            transfer,
+        });
+        transfer
+    }
+
+    pub(super) fn transfer(
+        &mut self,
+        instrument: InstrumentId,
+        qty: Qty,
+        direction: TransferDirection,
+    ) -> Result<(), Refusal> {
+        self.state
+            .instrument(instrument)
+            .ok_or(Reject::UnknownInstrument)?;
+        if qty.is_zero() {
+            return Err(Reject::InvalidQuantity.into());
+        }
+        match direction {
+            TransferDirection::ToConsumption => {
+                let holding = self.state.holding(self.account, instrument);
+                if holding.is_none_or(|holding| qty > holding.available) {
+                    return Err(Reject::InsufficientUnits.into());
+                }
+                let holding = self.holding_mut(self.account, instrument);
+                holding.available = holding.available.minus(qty);
+                let tranches = take_tranches(&mut holding.tranches, qty);
+                self.to_consumption(self.account, instrument, tranches, Moved::ToConsumption);
+            }
+            TransferDirection::ToTrading => self.back_to_trading(instrument, qty)?,
+        }
+        let created = self.state.counters.transfer;
+        self.answer(ReportBody::Done { created });
+        Ok(())
+    }
+
+    /// Only whole Units of lots that nobody has touched and no deadline hangs over.
+    fn back_to_trading(&mut self, instrument: InstrumentId, qty: Qty) -> Result<(), Reject> {
+        let untouched = |lot: &Lot| lot.free == lot.tokens && lot.expires_at.is_none();
+        let movable: u64 = self.state.holding(self.account, instrument).map_or(0, |holding| {
+            holding
+                .lots
+                .iter()
+                .filter(|lot| untouched(lot))
+                .map(|lot| lot.tokens.0 / TOKENS_PER_UNIT)
+                .sum()
+        });
+        if qty.0 > movable {
+            return Err(Reject::InsufficientUnits);
+        }
+        let holding = self.holding_mut(self.account, instrument);
+        let mut left = qty;
+        for lot in &mut holding.lots {
+            if left.is_zero() || !untouched(lot) {
+                continue;
+            }
+            let units = Qty(lot.tokens.0 / TOKENS_PER_UNIT).min(left);
+            let tokens = units.tokens().expect("part of the lot");
+            let (escrow, cost) = (
+                lot.escrow.share(tokens.0, lot.tokens.0),
+                lot.cost.share(tokens.0, lot.tokens.0),
+            );
+            lot.escrow = lot.escrow.minus(escrow);
+            lot.cost = lot.cost.minus(cost);
+            lot.tokens = lot.tokens.minus(tokens);
+            lot.free = lot.tokens;
+            let tranche = Tranche {
+                issuer: lot.issuer,
+                qty: units,
+                escrow,
+                cost,
+                trade: lot.trade,
+            };
+            push_tranche(&mut holding.tranches, tranche);
+            left = left.minus(units);
+        }
+        holding.lots.retain(|lot| !lot.tokens.is_zero());
+        holding.available = holding.available.plus(qty);
+        holding.totals.moved_out = holding.totals.moved_out.plus(qty);
+        self.moved(self.account, instrument, qty, Moved::ToTrading);
+        Ok(())
+    }
+
+    pub(super) fn reserve(
+        &mut self,
+        instrument: InstrumentId,
+        tokens: Tokens,
+        request: u128,
+        valid_for: Nanos,
+    ) -> Result<(), Refusal> {
+        self.state
+            .instrument(instrument)
+            .ok_or(Reject::UnknownInstrument)?;
+        if tokens.is_zero() || tokens.0 > limits::ALL_TOKENS {
+            return Err(Reject::InvalidQuantity.into());
+        }
+        if valid_for > limits::RESERVATION_LIFE || valid_for == Nanos::ZERO {
+            return Err(Reject::OutOfRange.into());
+        }
+        if self.state.requests.contains_key(&(self.account, request)) {
+            return Err(Reject::DuplicateRequest.into());
+        }
+        if self.state.reservations.len() >= limits::RESERVATIONS {
+            return Err(Reject::LimitReached.into());
+        }
+        let bought = self.top_up(instrument, tokens)?;
+
+        let id = ReservationId(self.seq.0);
+        let draws = draw_free(self.holding_mut(self.account, instrument), tokens);
+        let expires_at = self.at.after(valid_for);
+        let mut issuers: Vec<AccountId> = Vec::new();
+        for draw in &draws {
+            if issuers.len() < 4 && !issuers.contains(&draw.issuer) {
+                issuers.push(draw.issuer);
+            }
+        }
+        let reservation = Reservation {
+            account: self.account,
+            instrument,
+            request,
+            draws,
+            expires_at,
+        };
+        self.state.reservations.insert(id, reservation);
+        self.state.requests.insert((self.account, request), id);
+        self.state.timers.insert((expires_at, Timer::Reservation(id)));
+        self.answer(ReportBody::Reserved {
+            reservation: id,
+            tokens,
+            bought: bought.qty,
+            spent: bought.spent,
+            issuers,
+        });
+        Ok(())
+    }
+
+    /// Makes sure that `tokens` are free, buying in Auto Mode what is missing. A purchase that only refills the
+    /// threshold is a courtesy: when it can't be had, the call goes on without it.
+    fn top_up(&mut self, instrument: InstrumentId, tokens: Tokens) -> Result<Bought, Reject> {
+        let account = &self.state.accounts[self.account.0 as usize];
+        let policy = account.auto_buy;
+        let automatic = account.mode == AccountMode::Easy || policy.enabled;
+        let free = account
+            .holdings
+            .get(&instrument)
+            .map_or(Tokens::ZERO, Holding::free_tokens);
+        if let Some(rest) = free.checked_sub(tokens) {
+            let threshold = policy.trigger_threshold.tokens().unwrap_or(Tokens(u64::MAX));
+            if automatic && rest < threshold {
+                return Ok(self.auto_buy(instrument, policy.quantity).unwrap_or_default());
+            }
+            return Ok(Bought::default());
+        }
+        if !automatic {
+            return Err(Reject::InsufficientTokens);
+        }
+        let missing = tokens.minus(free).units_ceil();
+        if policy.quantity > missing
+            && let Ok(bought) = self.auto_buy(instrument, policy.quantity)
+        {
+            return Ok(bought);
+        }
+        self.auto_buy(instrument, missing)
+    }
+
+    /// Buys exactly `qty` Units at market for consumption, or nothing.
+    fn auto_buy(&mut self, instrument: InstrumentId, qty: Qty) -> Result<Bought, Reject> {
+        let record = &self.state.instruments[usize::from(instrument.0)];
+        let terms = record.spec.market;
+        if record.spec.status != InstrumentStatus::Live {
+            return Err(Reject::NoSupply);
+        }
+        let qty = Qty(qty.0.max(terms.min_qty.0).div_ceil(terms.lot.0) * terms.lot.0);
+        let policy = self.state.accounts[self.account.0 as usize].auto_buy;
+        let by_slippage = self
+            .slippage_limit(instrument, Side::Buy, policy.max_slippage_bps)
+            .ok_or(Reject::NoSupply)?;
+        let limit = if policy.price_ceiling.is_zero() {
+            by_slippage
+        } else {
+            by_slippage.min(Price((policy.price_ceiling.0 / terms.tick.0) as u64))
+        };
+        let order = Order {
+            id: OrderId(self.seq.0),
+            account: self.account,
+            session: SessionId::VENUE,
+            label: Label::default(),
+            side: Side::Buy,
+            price: Price::ZERO,
+            remaining: qty,
+            filled: Qty::ZERO,
+            hold: Usd::ZERO,
+            tif: TimeInForce::Fok,
+            maker_fee_bps: terms.maker_fee_bps,
+            taker_fee_bps: terms.taker_fee_bps,
+            to_consumption: true,
+            submitted_at: self.at,
+            updated_at: self.at,
+        };
+        // The buyer's own asks stand aside: it would otherwise buy from itself.
+        let stp = SelfTrade::CancelResting;
+        let incoming = Incoming {
+            order,
+            instrument,
+            limit: Some(limit),
+            kind: Entering::AllOrNothing,
+            stp,
+        };
+        let preview = self.preview(&incoming)?;
+        if preview.fillable < qty {
+            return Err(Reject::NoSupply);
+        }
+        let spent = preview
+            .value
+            .plus(preview.value.basis_points(terms.taker_fee_bps));
+        if spent > self.state.accounts[self.account.0 as usize].usd_available {
+            return Err(Reject::InsufficientFunds);
+        }
+        let filled = self.enter(incoming, None, String::new(), false);
+        assert_eq!(filled, qty, "a purchase that the book can fill is filled whole");
+        Ok(Bought { qty, spent })
+    }
+
+    pub(super) fn settle(&mut self, id: ReservationId, usage: Usage) -> Result<(), Refusal> {
+        let owner = self
+            .state
+            .reservations
+            .get(&id)
+            .map(|reservation| reservation.account);
+        if owner != Some(self.account) {
+            return Err(Reject::UnknownReservation.into());
+        }
+        if !self.state.suppliers.contains_key(&usage.supplier) {
+            return Err(Reject::NotASupplier.into());
+        }
+        let delivered = usage
+            .prompt_tokens
+            .checked_add(usage.completion_tokens)
+            .ok_or(Reject::OutOfRange)?;
+        let Reservation {
+            account,
+            instrument,
+            request,
+            draws,
+            ..
+        } = self.end_reservation(id);
+
+        let mut left = delivered;
+        let mut drawn = Vec::with_capacity(draws.len());
+        for draw in draws {
+            let used = Tokens(left.0.min(draw.tokens.0));
+            self.unreserve(account, instrument, draw.lot, draw.tokens.minus(used));
+            if !used.is_zero() {
+                drawn.push(Draw { tokens: used, ..draw });
+                left = left.minus(used);
+            }
+        }
+        // A call that used more than it reserved takes what is still free; beyond that the venue gave it away.
+        if !left.is_zero() {
+            let holding = self.holding_mut(account, instrument);
+            let more = Tokens(left.0.min(holding.free_tokens().0));
+            for draw in draw_free(holding, more) {
+                left = left.minus(draw.tokens);
+                drawn.push(draw);
+            }
+        }
+        let mut cost = Usd::ZERO;
+        for draw in &mut drawn {
+            draw.cost = self.deliver(account, instrument, draw, usage.supplier);
+            cost = cost.plus(draw.cost);
+        }
+        let billed = delivered.minus(left);
+        self.supply_mut(usage.supplier, instrument).calls += 1;
+        self.holding_mut(account, instrument).totals.used = Tokens(
+            self.holding_mut(account, instrument)
+                .totals
+                .used
+                .0
+                .saturating_add(billed.0),
+        );
+        let record = UsageRecord {
+            reservation: id,
+            request,
+            account,
+            instrument,
+            usage,
+            billed,
+            unbilled: left,
+            cost,
+            draws: drawn,
+        };
+        self.events.push(Event::Used(record));
+        self.answer(ReportBody::Settled {
+            reservation: id,
+            billed,
+            unbilled: left,
+            cost,
+        });
+        Ok(())
+    }
+
+    /// Turns reserved tokens of one lot into delivered ones and pays the supplier that delivered. Returns their cost.
+    fn deliver(
+        &mut self,
+        account: AccountId,
+        instrument: InstrumentId,
+        draw: &Draw,
+        supplier: AccountId,
+    ) -> Usd {
+        let holding = self.holding_mut(account, instrument);
+        let (released, cost) = {
+            let lot = find_lot(&mut holding.lots, draw.lot);
+            let before = lot.gone();
+            lot.reserved = lot.reserved.minus(draw.tokens);
+            lot.drawn = lot.drawn.plus(draw.tokens);
+            parts(lot, before)
+        };
+        holding.lots.retain(|lot| lot.gone() != lot.tokens);
+        let owed = self.supply_mut(draw.issuer, instrument);
+        owed.delivered = owed.delivered.plus(draw.tokens);
+        self.pay_from_escrow(draw.issuer, supplier, instrument, released);
+        let record = &mut self.state.instruments[usize::from(instrument.0)];
+        record.delivered = record.delivered.plus(draw.tokens);
+        cost
+    }
+
+    fn pay_from_escrow(
+        &mut self,
+        issuer: AccountId,
+        payee: AccountId,
+        instrument: InstrumentId,
+        amount: Usd,
+    ) {
+        let owed = self.supply_mut(issuer, instrument);
+        owed.escrow = owed.escrow.minus(amount);
+        let earned = self.supply_mut(payee, instrument);
+        earned.earned = earned.earned.plus(amount);
+        let account = self.account_mut(payee);
+        account.usd_available = account.usd_available.plus(amount);
+    }
+
+    pub(super) fn release(&mut self, id: ReservationId, supplier: AccountId) -> Result<(), Refusal> {
+        let owner = self
+            .state
+            .reservations
+            .get(&id)
+            .map(|reservation| reservation.account);
+        if owner != Some(self.account) {
+            return Err(Reject::UnknownReservation.into());
+        }
+        let reservation = self.end_reservation(id);
+        if self.state.suppliers.contains_key(&supplier) {
+            self.supply_mut(supplier, reservation.instrument).failures += 1;
+        }
+        self.give_back(id, reservation, false);
+        self.answer(ReportBody::Done { created: 0 });
+        Ok(())
+    }
+
+    /// A reservation that nobody settled in time: the proxy died, and nobody pays.
+    pub(super) fn lapse(&mut self, id: ReservationId) {
+        if self.state.reservations.contains_key(&id) {
+            let reservation = self.end_reservation(id);
+            self.give_back(id, reservation, true);
+        }
+    }
+
+    fn end_reservation(&mut self, id: ReservationId) -> Reservation {
+        let reservation = self.state.reservations.remove(&id).expect("the caller found it");
+        self.state
+            .requests
+            .remove(&(reservation.account, reservation.request));
+        self.state
+            .timers
+            .remove(&(reservation.expires_at, Timer::Reservation(id)));
+        reservation
+    }
+
+    fn give_back(&mut self, id: ReservationId, reservation: Reservation, lapsed: bool) {
+        let Reservation {
+            account,
+            instrument,
+            request,
+            draws,
+            ..
+        } = reservation;
+        for draw in draws {
+            self.unreserve(account, instrument, draw.lot, draw.tokens);
+        }
+        self.events.push(Event::ReservationEnded {
+            reservation: id,
+            account,
+            request,
+            lapsed,
+        });
+    }
+
+    /// Frees reserved tokens. Past their lot's deadline they are lost at once: a reservation only delayed that.
+    fn unreserve(&mut self, account: AccountId, instrument: InstrumentId, id: LotId, tokens: Tokens) {
+        let at = self.at;
+        let lot = find_lot(&mut self.holding_mut(account, instrument).lots, id);
+        lot.reserved = lot.reserved.minus(tokens);
+        lot.free = lot.free.plus(tokens);
+        if lot.expires_at.is_some_and(|deadline| deadline <= at) {
+            self.expire_lot(account, instrument, id);
+        }
+    }
+
+    /// What is free of a lot at its deadline is lost to its holder and earned by its issuer: take or pay.
+    pub(super) fn expire_lot(&mut self, account: AccountId, instrument: InstrumentId, id: LotId) {
+        let holding = self.holding_mut(account, instrument);
+        let Some(lot) = holding.lots.iter_mut().find(|lot| lot.id == id) else {
+            return;
+        };
+        let tokens = lot.free;
+        if tokens.is_zero() {
+            return;
+        }
+        let before = lot.gone();
+        lot.free = Tokens::ZERO;
+        lot.expired = lot.expired.plus(tokens);
+        let (released, _) = parts(lot, before);
+        let issuer = lot.issuer;
+        holding.lots.retain(|lot| lot.gone() != lot.tokens);
+        holding.totals.expired = Tokens(holding.totals.expired.0.saturating_add(tokens.0));
+        let owed = self.supply_mut(issuer, instrument);
+        owed.expired = owed.expired.plus(tokens);
+        self.pay_from_escrow(issuer, issuer, instrument, released);
+        let record = &mut self.state.instruments[usize::from(instrument.0)];
+        record.expired = record.expired.plus(tokens);
+        self.events.push(Event::LotExpired {
+            lot: id,
+            account,
+            instrument,
+            tokens,
+        });
+    }
+
+    /// A scheduled sweep: everything that is free to move, of everybody, goes to consumption. A supplier's own
+    /// unsold Units stay: nobody has bought them yet.
+    pub(super) fn sweep(&mut self, instrument: InstrumentId) {
+        if self.state.instruments[usize::from(instrument.0)]
+            .spec
+            .delivery
+            .movement
+            != Movement::Swept
+        {
+            return;
+        }
+        self.state
+            .timers
+            .insert((self.at.next_sweep(), Timer::Sweep(instrument)));
+        for index in 0..self.state.accounts.len() {
+            let account = self.state.accounts[index].id;
+            let Some(holding) = self.state.accounts[index].holdings.get(&instrument) else {
+                continue;
+            };
+            if holding.available.is_zero() {
+                continue;
+            }
+            let holding = self.holding_mut(account, instrument);
+            let mut swept = Vec::new();
+            let mut left = holding.available;
+            let all = std::mem::take(&mut holding.tranches);
+            for mut tranche in all {
+                let unsold = tranche.issuer == account && tranche.trade.0 == 0;
+                if unsold || left.is_zero() {
+                    holding.tranches.push_back(tranche);
+                } else if tranche.qty <= left {
+                    left = left.minus(tranche.qty);
+                    swept.push(tranche);
+                } else {
+                    let mut one = std::collections::VecDeque::from([tranche]);
+                    swept.extend(take_tranches(&mut one, left));
+                    tranche = one.pop_front().expect("a part of it is left");
+                    left = Qty::ZERO;
+                    holding.tranches.push_back(tranche);
+                }
+            }
+            let moved = Qty(swept.iter().map(|tranche| tranche.qty.0).sum());
+            holding.available = holding.available.minus(moved);
+            if !moved.is_zero() {
+                self.to_consumption(account, instrument, swept, Moved::Swept);
+            }
+        }
+    }
+}
+
+/// Reserves up to `tokens` of what is free, from the front. The caller has made sure that they are there.
+fn draw_free(holding: &mut Holding, tokens: Tokens) -> Vec<Draw> {
+    let mut left = tokens;
+    let mut draws = Vec::new();
+    for lot in &mut holding.lots {
+        if left.is_zero() {
+            break;
+        }
+        let take = Tokens(lot.free.0.min(left.0));
+        if take.is_zero() {
+            continue;
+        }
+        lot.free = lot.free.minus(take);
+        lot.reserved = lot.reserved.plus(take);
+        left = left.minus(take);
+        draws.push(Draw {
+            lot: lot.id,
+            issuer: lot.issuer,
+            trade: lot.trade,
+            tokens: take,
+            cost: Usd::ZERO,
+        });
+    }
+    assert!(left.is_zero(), "the caller made sure that enough is free");
+    draws
+}
+
+/// Nearest deadline first, none last, then oldest first.
+fn insert_lot(lots: &mut Vec<Lot>, lot: Lot) {
+    let key = |lot: &Lot| (lot.expires_at.unwrap_or(Nanos(u64::MAX)), lot.id);
+    let at = lots.partition_point(|other| key(other) < key(&lot));
+    lots.insert(at, lot);
+}
+
+fn find_lot(lots: &mut [Lot], id: LotId) -> &mut Lot {
+    lots.iter_mut()
+        .find(|lot| lot.id == id)
+        .expect("a reserved lot stays until its tokens are used or returned")
+}
+
+/// The escrow and the cost that belong to the tokens that left the lot since `before`.
+fn parts(lot: &Lot, before: Tokens) -> (Usd, Usd) {
+    let part = |whole: Usd| {
+        whole
+            .share(lot.gone().0, lot.tokens.0)
+            .minus(whole.share(before.0, lot.tokens.0))
+    };
+    (part(lot.escrow), part(lot.cost))
+}

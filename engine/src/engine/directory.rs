@@ -1,0 +1,450 @@
+//! Who takes part and what is traded: accounts, money in and out, keys, instruments, suppliers, issuance.
+
+use super::{Refusal, Step};
+use crate::book::Book;
+use crate::command::{AccountMode, AutoBuy, Capabilities, SupplierProfile};
+use crate::event::{Event, Moved, ReportBody};
+use crate::ids::{AccountId, Fingerprint, InstrumentId, KeyHash, TradeId};
+use crate::instrument::{InstrumentSpec, InstrumentStatus, Movement};
+use crate::limits;
+use crate::reject::Reject;
+use crate::state::{Account, ConsumptionKey, Instrument, SigningKey, Supplier, Timer, Tranche};
+use crate::units::{Nanos, Qty, Tokens, Usd};
+
+impl Step<'_> {
+    /// The venue's account and the operator's. Only an empty venue has a genesis.
+    pub(super) fn genesis(&mut self, operator_key: &[u8; 32]) {
+        if !self.state.accounts.is_empty() {
+            return;
+        }
+        self.insert_account("venue", AccountMode::Advanced, Capabilities::default());
+        let all = Capabilities {
+            tier: true,
+            operator: true,
+        };
+        let operator = self.insert_account("operator", AccountMode::Advanced, all);
+        self.insert_signing_key(operator, operator_key, "genesis");
+        self.events.push(Event::DirectoryChanged);
+    }
+
+    fn insert_account(&mut self, name: &str, mode: AccountMode, capabilities: Capabilities) -> AccountId {
+        let id = AccountId(u32::try_from(self.state.accounts.len()).expect("bounded by ACCOUNTS"));
+        self.state.accounts.push(Account {
+            id,
+            name: name.to_owned(),
+            mode,
+            capabilities,
+            auto_buy: AutoBuy {
+                enabled: mode == AccountMode::Easy,
+                ..AutoBuy::default()
+            },
+            usd_available: Usd::ZERO,
+            usd_held: Usd::ZERO,
+            holdings: Default::default(),
+            orders: Default::default(),
+            labels: Default::default(),
+            tags: Default::default(),
+            tags_by_age: Default::default(),
+            created_at: self.at,
+            updated_at: self.at,
+            deposited_at: Nanos::ZERO,
+            withdrawn_at: Nanos::ZERO,
+        });
+        id
+    }
+
+    pub(super) fn open_account(
+        &mut self,
+        name: &str,
+        mode: AccountMode,
+        capabilities: Capabilities,
+    ) -> Result<(), Refusal> {
+        check_text(name, limits::TEXT)?;
+        if self.state.accounts.len() >= limits::ACCOUNTS {
+            return Err(Reject::LimitReached.into());
+        }
+        let id = self.insert_account(name, mode, capabilities);
+        self.directory_changed(u64::from(id.0))
+    }
+
+    pub(super) fn deposit(&mut self, amount: Usd) -> Result<(), Refusal> {
+        let in_venue = self.state.deposited.minus(self.state.withdrawn);
+        let fits = amount.0 > 0
+            && in_venue
+                .checked_add(amount)
+                .is_some_and(|all| all <= limits::ALL_USD)
+            && self.state.deposited.checked_add(amount).is_some();
+        if !fits {
+            return Err(Reject::OutOfRange.into());
+        }
+        self.state.deposited = self.state.deposited.plus(amount);
+        let at = self.at;
+        let account = self.account_mut(self.account);
+        account.usd_available = account.usd_available.plus(amount);
+        account.deposited_at = at;
+        self.funded(amount)
+    }
+
+    pub(super) fn withdraw(&mut self, amount: Usd) -> Result<(), Refusal> {
+        if amount.0 <= 0 || self.state.withdrawn.checked_add(amount).is_none() {
+            return Err(Reject::OutOfRange.into());
+        }
+        if amount > self.state.accounts[self.account.0 as usize].usd_available {
+            return Err(Reject::InsufficientFunds.into());
+        }
+        self.state.withdrawn = self.state.withdrawn.plus(amount);
+        let at = self.at;
+        let account = self.account_mut(self.account);
+        account.usd_available = account.usd_available.minus(amount);
+        account.withdrawn_at = at;
+        self.funded(Usd(-amount.0))
+    }
+
+    fn funded(&mut self, amount: Usd) -> Result<(), Refusal> {
+        self.events.push(Event::Funded {
+            account: self.account,
+            amount,
+        });
+        self.answer(ReportBody::Done { created: 0 });
+        Ok(())
+    }
+
+    pub(super) fn set_mode(&mut self, mode: AccountMode) -> Result<(), Refusal> {
+        let account = self.account_mut(self.account);
+        account.mode = mode;
+        account.auto_buy.enabled = mode == AccountMode::Easy;
+        self.directory_changed(0)
+    }
+
+    /// The owner may switch buying on and off in Advanced Mode; amounts and limits are the operator's (contract §4.5).
+    pub(super) fn set_auto_buy(&mut self, wanted: AutoBuy) -> Result<(), Refusal> {
+        let by_operator = self.caller_is_operator();
+        let account = self.account_mut(self.account);
+        let only_switch = AutoBuy {
+            enabled: account.auto_buy.enabled,
+            ..wanted
+        } == account.auto_buy;
+        if (!by_operator && !only_switch) || (account.mode == AccountMode::Easy && !wanted.enabled) {
+            return Err(Reject::NotPermitted.into());
+        }
+        if wanted.quantity.is_zero() || wanted.price_ceiling.0 < 0 || wanted.quantity.tokens().is_none() {
+            return Err(Reject::InvalidQuantity.into());
+        }
+        account.auto_buy = wanted;
+        self.directory_changed(0)
+    }
+
+    fn caller_is_operator(&self) -> bool {
+        let session = self.state.sessions.get(&self.session);
+        session
+            .and_then(|session| self.state.account(session.account))
+            .is_some_and(|a| a.capabilities.operator)
+    }
+
+    pub(super) fn add_signing_key(&mut self, public_key: &[u8; 32], label: &str) -> Result<(), Refusal> {
+        if self.state.signing_keys.contains_key(&Fingerprint::of(public_key)) {
+            return Err(Reject::DuplicateKey.into());
+        }
+        check_text(label, limits::TEXT)?;
+        if self.state.signing_keys.len() >= limits::KEYS {
+            return Err(Reject::LimitReached.into());
+        }
+        self.insert_signing_key(self.account, public_key, label);
+        self.directory_changed(0)
+    }
+
+    fn insert_signing_key(&mut self, account: AccountId, public_key: &[u8; 32], label: &str) {
+        let key = SigningKey {
+            account,
+            public_key: *public_key,
+            label: label.to_owned(),
+            active: true,
+            created_at: self.at,
+        };
+        self.state.signing_keys.insert(Fingerprint::of(public_key), key);
+    }
+
+    pub(super) fn revoke_signing_key(&mut self, fingerprint: Fingerprint) -> Result<(), Refusal> {
+        let account = self.account;
+        let key = self
+            .state
+            .signing_keys
+            .get_mut(&fingerprint)
+            .filter(|key| key.account == account && key.active);
+        key.ok_or(Reject::UnknownKey)?.active = false;
+        self.directory_changed(0)
+    }
+
+    pub(super) fn add_consumption_key(
+        &mut self,
+        hash: KeyHash,
+        prefix: &str,
+        name: &str,
+        expires_at: Option<Nanos>,
+    ) -> Result<(), Refusal> {
+        if self.state.consumption_keys.contains_key(&hash) {
+            return Err(Reject::DuplicateKey.into());
+        }
+        check_text(prefix, 16)?;
+        check_text(name, limits::TEXT)?;
+        if self.state.consumption_keys.len() >= limits::KEYS {
+            return Err(Reject::LimitReached.into());
+        }
+        let key = ConsumptionKey {
+            account: self.account,
+            prefix: prefix.to_owned(),
+            name: name.to_owned(),
+            active: true,
+            expires_at,
+            created_at: self.at,
+        };
+        self.state.consumption_keys.insert(hash, key);
+        self.directory_changed(0)
+    }
+
+    pub(super) fn revoke_consumption_key(&mut self, hash: KeyHash) -> Result<(), Refusal> {
+        let account = self.account;
+        let key = self
+            .state
+            .consumption_keys
+            .get_mut(&hash)
+            .filter(|key| key.account == account && key.active);
+        key.ok_or(Reject::UnknownKey)?.active = false;
+        self.directory_changed(0)
+    }
+
+    pub(super) fn define_instrument(&mut self, spec: &InstrumentSpec) -> Result<(), Refusal> {
+        check_spec(spec)?;
+        let id = match self.state.symbols.get(&spec.symbol) {
+            Some(&id) => {
+                let busy = !self.book(id).is_empty();
+                let at = self.at;
+                let record = &mut self.state.instruments[usize::from(id.0)];
+                let (old, new) = (&record.spec.market, &spec.market);
+                if busy && (old.tick != new.tick || old.lot != new.lot) {
+                    return Err(Reject::OutOfRange.into());
+                }
+                record.spec = spec.clone();
+                record.updated_at = at;
+                id
+            }
+            None => self.list_instrument(spec)?,
+        };
+        self.schedule_sweep(id);
+        self.directory_changed(u64::from(id.0))
+    }
+
+    fn list_instrument(&mut self, spec: &InstrumentSpec) -> Result<InstrumentId, Reject> {
+        if self.state.instruments.len() >= limits::INSTRUMENTS {
+            return Err(Reject::LimitReached);
+        }
+        let id = InstrumentId(u16::try_from(self.state.instruments.len()).expect("bounded by INSTRUMENTS"));
+        self.state.instruments.push(Instrument {
+            id,
+            spec: spec.clone(),
+            last_trade: None,
+            trades: 0,
+            volume: Qty::ZERO,
+            issued: Tokens::ZERO,
+            delivered: Tokens::ZERO,
+            expired: Tokens::ZERO,
+            created_at: self.at,
+            updated_at: self.at,
+        });
+        self.state.books.push(Book::default());
+        self.state.symbols.insert(spec.symbol.clone(), id);
+        Ok(id)
+    }
+
+    /// Keeps exactly one sweep timer for an instrument that is swept. One left over from an earlier policy ends by
+    /// itself when it fires.
+    fn schedule_sweep(&mut self, id: InstrumentId) {
+        let swept = self.state.instruments[usize::from(id.0)].spec.delivery.movement == Movement::Swept;
+        let scheduled = self
+            .state
+            .timers
+            .iter()
+            .any(|&(_, timer)| timer == Timer::Sweep(id));
+        if swept && !scheduled {
+            self.state.timers.insert((self.at.next_sweep(), Timer::Sweep(id)));
+        }
+    }
+
+    pub(super) fn set_instrument_status(
+        &mut self,
+        instrument: InstrumentId,
+        status: InstrumentStatus,
+    ) -> Result<(), Refusal> {
+        let at = self.at;
+        let record = self
+            .state
+            .instruments
+            .get_mut(usize::from(instrument.0))
+            .ok_or(Reject::UnknownInstrument)?;
+        record.spec.status = status;
+        record.updated_at = at;
+        self.directory_changed(u64::from(instrument.0))
+    }
+
+    pub(super) fn register_supplier(&mut self, profile: &SupplierProfile) -> Result<(), Refusal> {
+        check_text(&profile.name, limits::TEXT)?;
+        check_text(&profile.base_url, 256)?;
+        let offers_fit = profile.offers.len() <= 64
+            && profile.sealed_credential.len() <= 512
+            && profile
+                .offers
+                .iter()
+                .all(|offer| check_text(&offer.model, 128).is_ok());
+        if !offers_fit {
+            return Err(Reject::InvalidText.into());
+        }
+        if profile
+            .offers
+            .iter()
+            .any(|offer| self.state.instrument(offer.instrument).is_none())
+        {
+            return Err(Reject::UnknownInstrument.into());
+        }
+        self.state
+            .suppliers
+            .entry(self.account)
+            .or_insert_with(Supplier::default)
+            .profile = profile.clone();
+        self.directory_changed(0)
+    }
+
+    pub(super) fn set_capacity(&mut self, instrument: InstrumentId, capacity: Qty) -> Result<(), Refusal> {
+        self.state
+            .instrument(instrument)
+            .ok_or(Reject::UnknownInstrument)?;
+        if capacity
+            .tokens()
+            .is_none_or(|tokens| tokens.0 > limits::ALL_TOKENS)
+        {
+            return Err(Reject::OutOfRange.into());
+        }
+        if !self.state.suppliers.contains_key(&self.account) {
+            return Err(Reject::NotASupplier.into());
+        }
+        self.supply_mut(self.account, instrument).capacity = capacity;
+        self.directory_changed(0)
+    }
+
+    /// Mints Units against capacity: liability, this issue included, stays within what the operator granted.
+    pub(super) fn issue(&mut self, instrument: InstrumentId, qty: Qty) -> Result<(), Refusal> {
+        let record = self
+            .state
+            .instrument(instrument)
+            .ok_or(Reject::UnknownInstrument)?;
+        if qty.is_zero() {
+            return Err(Reject::InvalidQuantity.into());
+        }
+        let tokens = qty.tokens().ok_or(Reject::OutOfRange)?;
+        let all = record.issued.checked_add(tokens).ok_or(Reject::OutOfRange)?;
+        if all.0 > limits::ALL_TOKENS {
+            return Err(Reject::OutOfRange.into());
+        }
+        let supplier = self
+            .state
+            .suppliers
+            .get(&self.account)
+            .ok_or(Reject::NotASupplier)?;
+        let supply = supplier.supply.get(&instrument).copied().unwrap_or_default();
+        let capacity = supply.capacity.tokens().expect("checked when it was set");
+        if supply.liability().plus(tokens) > capacity {
+            return Err(Reject::BeyondCapacity.into());
+        }
+        self.state.instruments[usize::from(instrument.0)].issued = all;
+        let supply = self.supply_mut(self.account, instrument);
+        supply.issued = supply.issued.plus(tokens);
+        let holding = self.holding_mut(self.account, instrument);
+        holding.issuance = holding.issuance.plus(qty);
+        self.state.counters.issuance += 1;
+        let issuance = self.state.counters.issuance;
+        self.events.push(Event::Issued {
+            account: self.account,
+            instrument,
+            qty,
+            issuance,
+        });
+        self.answer(ReportBody::Done { created: issuance });
+        Ok(())
+    }
+
+    pub(super) fn transfer_issuance(&mut self, instrument: InstrumentId, qty: Qty) -> Result<(), Refusal> {
+        self.state
+            .instrument(instrument)
+            .ok_or(Reject::UnknownInstrument)?;
+        if qty.is_zero() {
+            return Err(Reject::InvalidQuantity.into());
+        }
+        let issued = self
+            .state
+            .holding(self.account, instrument)
+            .map_or(Qty::ZERO, |holding| holding.issuance);
+        if qty > issued {
+            return Err(Reject::InsufficientUnits.into());
+        }
+        let own = Tranche {
+            issuer: self.account,
+            qty,
+            escrow: Usd::ZERO,
+            cost: Usd::ZERO,
+            trade: TradeId::default(),
+        };
+        let holding = self.holding_mut(self.account, instrument);
+        holding.issuance = holding.issuance.minus(qty);
+        holding.available = holding.available.plus(qty);
+        super::ledger::push_tranche(&mut holding.tranches, own);
+        let supply = self.supply_mut(self.account, instrument);
+        supply.moved_to_trading = supply.moved_to_trading.plus(qty);
+        let transfer = self.moved(self.account, instrument, qty, Moved::Issuance);
+        self.answer(ReportBody::Done { created: transfer });
+        Ok(())
+    }
+
+    fn directory_changed(&mut self, created: u64) -> Result<(), Refusal> {
+        self.events.push(Event::DirectoryChanged);
+        self.answer(ReportBody::Done { created });
+        Ok(())
+    }
+}
+
+fn check_text(text: &str, max: usize) -> Result<(), Reject> {
+    if text.len() > max || text.chars().any(char::is_control) {
+        Err(Reject::InvalidText)
+    } else {
+        Ok(())
+    }
+}
+
+fn check_spec(spec: &InstrumentSpec) -> Result<(), Reject> {
+    let market = &spec.market;
+    if market.lot.is_zero()
+        || market.min_qty.is_zero()
+        || market.min_qty > market.max_qty
+        || market
+            .max_qty
+            .tokens()
+            .is_none_or(|tokens| tokens.0 > limits::ALL_TOKENS)
+    {
+        return Err(Reject::InvalidQuantity);
+    }
+    if market.tick.0 <= 0 || market.max_price.is_zero() {
+        return Err(Reject::InvalidPrice);
+    }
+    if market.maker_fee_bps > limits::FEE_BPS || market.taker_fee_bps > limits::FEE_BPS {
+        return Err(Reject::OutOfRange);
+    }
+    let symbol_fits = (1..=32).contains(&spec.symbol.len())
+        && spec
+            .symbol
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    if !symbol_fits {
+        return Err(Reject::InvalidText);
+    }
+    check_text(&spec.name, limits::TEXT)?;
+    check_text(&spec.description, 512)?;
+    check_text(&spec.quality.index, limits::TEXT)
+}

@@ -1,0 +1,394 @@
+//! Applies commands. One file per concern, all of them methods of [`Step`], the work on one command.
+//!
+//! | file | does |
+//! |---|---|
+//! | `trading.rs` | place, cancel, replace, mass cancel: checks, holds, what rests and what closes |
+//! | `matching.rs` | incoming against resting: price, time, self-trade prevention |
+//! | `ledger.rs` | what a fill moves: dollars, Units by origin, escrow, fees |
+//! | `delivery.rs` | lots, transfers, reserve with auto-buy, settle, release, sweeps, deadlines |
+//! | `directory.rs` | accounts, keys, instruments, suppliers, issuance |
+//! | `sessions.rs` | high-water marks, numbered reports, cancel-on-disconnect |
+//! | `check.rs` | every invariant, for tests and for the operator |
+
+mod check;
+mod delivery;
+mod directory;
+mod ledger;
+mod matching;
+mod sessions;
+mod trading;
+
+use crate::book::Book;
+use crate::command::{Command, Entry, Side};
+use crate::event::Event;
+use crate::ids::{AccountId, InstrumentId, Label, OrderId, SessionId};
+use crate::reject::Reject;
+use crate::state::{Account, Holding, Instrument, State, Timer};
+use crate::units::{Nanos, Price, Seq};
+
+/// The state of the venue and the only way to change it.
+#[derive(Clone, Debug, Default)]
+pub struct Engine {
+    state: State,
+    /// Levels that the command in progress has touched; empty between commands.
+    touched: Vec<(InstrumentId, Side, Price)>,
+}
+
+/// A broken invariant, in words: a fault.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Violation(pub String);
+
+/// Why bytes are not a snapshot of the engine.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotError {
+    /// The checked reader refused them.
+    #[error("not an engine snapshot: {reason}")]
+    Malformed {
+        /// What it found.
+        reason: String,
+    },
+}
+
+impl Engine {
+    /// An empty venue; its log begins with `Command::Genesis`.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Everything, to read.
+    #[must_use]
+    pub const fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Applies one command of the log: first whatever fell due by `at`, then the command itself.
+    ///
+    /// # Panics
+    /// A gap in the log or a stamp that goes back is a fault.
+    pub fn apply(&mut self, seq: Seq, at: Nanos, entry: &Entry, events: &mut Vec<Event>) {
+        assert_eq!(seq, self.state.seq.next(), "the log has no gaps");
+        assert!(at >= self.state.now, "stamps never go back");
+        self.state.seq = seq;
+        self.state.now = at;
+        let mut step = Step {
+            state: &mut self.state,
+            touched: &mut self.touched,
+            events,
+            seq,
+            at,
+            session: entry.session,
+            client_seq: entry.client_seq,
+            account: entry.account,
+        };
+        step.run_timers();
+        step.execute(&entry.command);
+        step.publish_levels();
+    }
+
+    /// When the next timer falls due, if any: by then the log needs a command, a `Tick` if nothing else comes.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Nanos> {
+        self.state.timers.first().map(|&(at, _)| at)
+    }
+
+    /// Proves every invariant of the state; the first broken one is a fault.
+    pub fn check_invariants(&self) -> Result<(), Violation> {
+        check::check(&self.state).map_err(Violation)
+    }
+
+    /// The state as snapshot bytes.
+    ///
+    /// # Panics
+    /// Never: plain data always has a snapshot.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<u8> {
+        rkyv::to_bytes::<rkyv::rancor::Error>(&self.state)
+            .expect("plain data always has a snapshot")
+            .to_vec()
+    }
+
+    /// The engine that a snapshot was taken of.
+    pub fn restore(bytes: &[u8]) -> Result<Self, SnapshotError> {
+        let mut aligned = rkyv::util::AlignedVec::<16>::with_capacity(bytes.len());
+        aligned.extend_from_slice(bytes);
+        let state = rkyv::from_bytes::<State, rkyv::rancor::Error>(&aligned).map_err(|error| {
+            SnapshotError::Malformed {
+                reason: error.to_string(),
+            }
+        })?;
+        Ok(Self {
+            state,
+            touched: Vec::new(),
+        })
+    }
+
+    /// A hash over the whole state, equal on every replica at the same log sequence.
+    #[must_use]
+    pub fn state_hash(&self) -> u64 {
+        use std::hash::{Hash, Hasher};
+        let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+        self.state.hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+impl State {
+    /// An account.
+    #[must_use]
+    pub fn account(&self, id: AccountId) -> Option<&Account> {
+        self.accounts.get(id.0 as usize)
+    }
+
+    /// An instrument.
+    #[must_use]
+    pub fn instrument(&self, id: InstrumentId) -> Option<&Instrument> {
+        self.instruments.get(usize::from(id.0))
+    }
+
+    /// An instrument by its symbol; case does not matter (contract §2.2).
+    #[must_use]
+    pub fn instrument_by_symbol(&self, symbol: &str) -> Option<&Instrument> {
+        self.symbols
+            .get(&symbol.to_ascii_lowercase())
+            .and_then(|&id| self.instrument(id))
+    }
+
+    /// The book of an instrument.
+    #[must_use]
+    pub fn book(&self, id: InstrumentId) -> Option<&Book> {
+        self.books.get(usize::from(id.0))
+    }
+
+    /// What an account holds of an instrument, if it ever touched it.
+    #[must_use]
+    pub fn holding(&self, account: AccountId, instrument: InstrumentId) -> Option<&Holding> {
+        self.account(account)
+            .and_then(|account| account.holdings.get(&instrument))
+    }
+}
+
+/// The work on one command: the state, where events go, and who asks.
+pub(crate) struct Step<'a> {
+    state: &'a mut State,
+    touched: &'a mut Vec<(InstrumentId, Side, Price)>,
+    events: &'a mut Vec<Event>,
+    seq: Seq,
+    at: Nanos,
+    session: SessionId,
+    client_seq: u64,
+    account: AccountId,
+}
+
+/// A reject with what its report says besides the code.
+pub(crate) struct Refusal {
+    reject: Reject,
+    label: Label,
+    order: OrderId,
+}
+
+impl From<Reject> for Refusal {
+    fn from(reject: Reject) -> Self {
+        Self {
+            reject,
+            label: Label::default(),
+            order: OrderId::default(),
+        }
+    }
+}
+
+impl Step<'_> {
+    fn execute(&mut self, command: &Command) {
+        if self.session == SessionId::VENUE {
+            return self.execute_venue(command);
+        }
+        if !self.admit_client_seq() {
+            return;
+        }
+        let done = self
+            .permit(command)
+            .map_err(Refusal::from)
+            .and_then(|()| self.dispatch(command));
+        if let Err(refusal) = done {
+            self.refuse(refusal);
+        }
+    }
+
+    /// Commands of clients. On success each has already reported its answer.
+    fn dispatch(&mut self, command: &Command) -> Result<(), Refusal> {
+        match command {
+            Command::Place(order) => self.place(order),
+            Command::Cancel { order } => self.cancel(*order),
+            Command::Replace {
+                order,
+                qty,
+                price,
+                stp,
+                post_only,
+            } => self.replace(*order, *qty, *price, *stp, *post_only),
+            Command::MassCancel(scope) => self.mass_cancel(*scope),
+            Command::Transfer {
+                instrument,
+                qty,
+                direction,
+            } => self.transfer(*instrument, *qty, *direction),
+            Command::Reserve {
+                instrument,
+                tokens,
+                request,
+                valid_for,
+            } => self.reserve(*instrument, *tokens, *request, *valid_for),
+            Command::Settle { reservation, usage } => self.settle(*reservation, *usage),
+            Command::Release {
+                reservation,
+                supplier,
+            } => self.release(*reservation, *supplier),
+            Command::Issue { instrument, qty } => self.issue(*instrument, *qty),
+            Command::TransferIssuance { instrument, qty } => self.transfer_issuance(*instrument, *qty),
+            Command::SetMode { mode } => self.set_mode(*mode),
+            Command::AddSigningKey { public_key, label } => self.add_signing_key(public_key, label),
+            Command::RevokeSigningKey { fingerprint } => self.revoke_signing_key(*fingerprint),
+            Command::AddConsumptionKey {
+                hash,
+                prefix,
+                name,
+                expires_at,
+            } => self.add_consumption_key(*hash, prefix, name, *expires_at),
+            Command::RevokeConsumptionKey { hash } => self.revoke_consumption_key(*hash),
+            Command::OpenAccount {
+                name,
+                mode,
+                capabilities,
+            } => self.open_account(name, *mode, *capabilities),
+            Command::Deposit { amount } => self.deposit(*amount),
+            Command::Withdraw { amount } => self.withdraw(*amount),
+            Command::SetAutoBuy(auto_buy) => self.set_auto_buy(*auto_buy),
+            Command::DefineInstrument(spec) => self.define_instrument(spec),
+            Command::SetInstrumentStatus { instrument, status } => {
+                self.set_instrument_status(*instrument, *status)
+            }
+            Command::RegisterSupplier(profile) => self.register_supplier(profile),
+            Command::SetCapacity { instrument, capacity } => self.set_capacity(*instrument, *capacity),
+            Command::Genesis { .. }
+            | Command::OpenSession { .. }
+            | Command::Establish { .. }
+            | Command::SessionLost { .. }
+            | Command::Tick => Err(Reject::NotPermitted.into()),
+        }
+    }
+
+    /// Commands of the venue's own session; nobody waits for an answer.
+    fn execute_venue(&mut self, command: &Command) {
+        match *command {
+            Command::Genesis { operator_key } => self.genesis(&operator_key),
+            Command::OpenSession { session, key } => self.open_session(session, key),
+            Command::Establish {
+                session,
+                key,
+                cancel_on_disconnect,
+                connection,
+            } => {
+                self.establish(session, key, cancel_on_disconnect, connection);
+            }
+            Command::SessionLost { session, connection } => self.session_lost(session, connection),
+            // A tick only moves time, which `run_timers` has done; nothing else comes from the venue itself.
+            _ => {}
+        }
+    }
+
+    /// Who may do what: an owner for itself; a tier for anybody, as the owner would, and delivery; the operator
+    /// everything. Delivery is the tiers' alone: an owner could settle its own call below what was delivered.
+    fn permit(&self, command: &Command) -> Result<(), Reject> {
+        let session = self
+            .state
+            .sessions
+            .get(&self.session)
+            .ok_or(Reject::UnknownSession)?;
+        let caller = self
+            .state
+            .account(session.account)
+            .ok_or(Reject::UnknownAccount)?;
+        let capabilities = caller.capabilities;
+        let permitted = match command {
+            Command::OpenAccount { .. }
+            | Command::Deposit { .. }
+            | Command::Withdraw { .. }
+            | Command::DefineInstrument(_)
+            | Command::SetInstrumentStatus { .. }
+            | Command::RegisterSupplier(_)
+            | Command::SetCapacity { .. } => capabilities.operator,
+            Command::Reserve { .. } | Command::Settle { .. } | Command::Release { .. } => {
+                capabilities.tier || capabilities.operator
+            }
+            _ => caller.id == self.account || capabilities.tier || capabilities.operator,
+        };
+        if !permitted {
+            return Err(Reject::NotPermitted);
+        }
+        if self.account == AccountId::VENUE || self.state.account(self.account).is_none() {
+            return Err(Reject::UnknownAccount);
+        }
+        Ok(())
+    }
+
+    fn run_timers(&mut self) {
+        while let Some(&(due, timer)) = self.state.timers.first()
+            && due <= self.at
+        {
+            self.state.timers.pop_first();
+            match timer {
+                Timer::Reservation(reservation) => self.lapse(reservation),
+                Timer::Lot(account, instrument, lot) => self.expire_lot(account, instrument, lot),
+                Timer::DayOrder(instrument, order) => self.expire_day_order(instrument, order),
+                Timer::Session(session) => self.cancel_disconnected(session),
+                Timer::Sweep(instrument) => self.sweep(instrument),
+            }
+        }
+    }
+
+    /// Tells the market each level that the command touched, once, as it stands now.
+    fn publish_levels(&mut self) {
+        self.touched.sort_unstable();
+        self.touched.dedup();
+        for (instrument, side, price) in self.touched.drain(..) {
+            let level = self.state.books[usize::from(instrument.0)].level(side, price);
+            let (qty, orders) = level.map_or_else(Default::default, |level| (level.qty, level.orders));
+            self.events.push(Event::Level {
+                instrument,
+                side,
+                price,
+                qty,
+                orders,
+            });
+        }
+    }
+
+    fn account_mut(&mut self, id: AccountId) -> &mut Account {
+        let at = self.at;
+        let account = &mut self.state.accounts[id.0 as usize];
+        account.updated_at = at;
+        account
+    }
+
+    fn holding_mut(&mut self, account: AccountId, instrument: InstrumentId) -> &mut Holding {
+        let at = self.at;
+        let holding = self.state.accounts[account.0 as usize]
+            .holdings
+            .entry(instrument)
+            .or_insert_with(|| Holding {
+                created_at: at,
+                ..Holding::default()
+            });
+        holding.updated_at = at;
+        holding
+    }
+
+    fn book(&self, instrument: InstrumentId) -> &Book {
+        &self.state.books[usize::from(instrument.0)]
+    }
+
+    fn book_mut(&mut self, instrument: InstrumentId) -> &mut Book {
+        &mut self.state.books[usize::from(instrument.0)]
+    }
+}

@@ -1,0 +1,190 @@
+//! Sessions: at most once in, nothing lost out.
+
+use super::{Refusal, Step};
+use crate::event::{Event, Report, ReportBody, SessionPosition};
+use crate::ids::{AccountId, Fingerprint, SessionId};
+use crate::limits;
+use crate::reject::Reject;
+use crate::state::{Session, Timer};
+use crate::units::Nanos;
+
+impl Step<'_> {
+    /// Moves the session's high-water mark to this command, or answers a repeated number from state and returns
+    /// false: it is never executed a second time (design §2.7).
+    pub(super) fn admit_client_seq(&mut self) -> bool {
+        let (id, client_seq) = (self.session, self.client_seq);
+        let Some(session) = self.state.sessions.get_mut(&id) else {
+            self.events.push(Event::SessionOpened {
+                session: id,
+                result: Err(Reject::UnknownSession),
+            });
+            return false;
+        };
+        if client_seq > session.last_client_seq {
+            session.last_client_seq = client_seq;
+            return true;
+        }
+        let report = session
+            .reports
+            .iter()
+            .rev()
+            .find(|report| report.client_seq == client_seq)
+            .cloned();
+        self.events.push(Event::Repeated {
+            session: id,
+            client_seq,
+            report,
+        });
+        false
+    }
+
+    /// The answer to the command in progress.
+    pub(super) fn answer(&mut self, body: ReportBody) {
+        self.report(self.session, self.client_seq, self.account, body);
+    }
+
+    /// The answer to a refused command.
+    pub(super) fn refuse(&mut self, refusal: Refusal) {
+        let Refusal { reject, label, order } = refusal;
+        self.answer(ReportBody::Rejected { reject, label, order });
+    }
+
+    /// Something that nobody asked for just now.
+    pub(super) fn notify(&mut self, session: SessionId, account: AccountId, body: ReportBody) {
+        self.report(session, 0, account, body);
+    }
+
+    fn report(&mut self, id: SessionId, client_seq: u64, account: AccountId, body: ReportBody) {
+        // The venue's own orders (auto-buy) have no session that would listen.
+        let Some(session) = self.state.sessions.get_mut(&id) else {
+            return;
+        };
+        let report = Report {
+            number: session.next_report,
+            client_seq,
+            seq: self.seq,
+            at: self.at,
+            account,
+            body,
+        };
+        session.next_report += 1;
+        if session.reports.len() == limits::REPORTS_KEPT {
+            session.reports.pop_front();
+        }
+        session.reports.push_back(report.clone());
+        self.events.push(Event::Report { session: id, report });
+    }
+
+    pub(super) fn open_session(&mut self, id: SessionId, key: Fingerprint) {
+        let result = self.try_open_session(id, key);
+        self.events.push(Event::SessionOpened { session: id, result });
+    }
+
+    fn try_open_session(&mut self, id: SessionId, key: Fingerprint) -> Result<AccountId, Reject> {
+        let account = self.active_key_account(key)?;
+        if id == SessionId::VENUE {
+            return Err(Reject::NotPermitted);
+        }
+        if let Some(session) = self.state.sessions.get(&id) {
+            // Negotiating again is harmless for its owner and nobody else's business.
+            return if session.account == account {
+                Ok(account)
+            } else {
+                Err(Reject::NotPermitted)
+            };
+        }
+        if self.state.sessions.len() >= limits::SESSIONS {
+            return Err(Reject::LimitReached);
+        }
+        let session = Session {
+            account,
+            last_client_seq: 0,
+            next_report: 1,
+            reports: std::collections::VecDeque::new(),
+            connection: None,
+            cancel_on_disconnect: None,
+            cancels_at: None,
+        };
+        self.state.sessions.insert(id, session);
+        Ok(account)
+    }
+
+    pub(super) fn establish(
+        &mut self,
+        id: SessionId,
+        key: Fingerprint,
+        grace: Option<Nanos>,
+        connection: u64,
+    ) {
+        let result = self.try_establish(id, key, grace, connection);
+        self.events.push(Event::SessionEstablished {
+            session: id,
+            connection,
+            result,
+        });
+    }
+
+    fn try_establish(
+        &mut self,
+        id: SessionId,
+        key: Fingerprint,
+        grace: Option<Nanos>,
+        connection: u64,
+    ) -> Result<SessionPosition, Reject> {
+        let account = self.active_key_account(key)?;
+        let session = self.state.sessions.get_mut(&id).ok_or(Reject::UnknownSession)?;
+        if session.account != account {
+            return Err(Reject::NotPermitted);
+        }
+        if grace.is_some_and(|grace| grace > limits::DISCONNECT_GRACE) {
+            return Err(Reject::OutOfRange);
+        }
+        if let Some(at) = session.cancels_at.take() {
+            self.state.timers.remove(&(at, Timer::Session(id)));
+        }
+        session.connection = Some(connection);
+        session.cancel_on_disconnect = grace;
+        Ok(SessionPosition {
+            account,
+            last_client_seq: session.last_client_seq,
+            next_report: session.next_report,
+        })
+    }
+
+    /// A lost connection starts the grace; an older connection's end, arriving late, changes nothing.
+    pub(super) fn session_lost(&mut self, id: SessionId, connection: u64) {
+        let at = self.at;
+        let Some(session) = self.state.sessions.get_mut(&id) else {
+            return;
+        };
+        if session.connection != Some(connection) {
+            return;
+        }
+        session.connection = None;
+        if let Some(grace) = session.cancel_on_disconnect {
+            let due = at.after(grace);
+            session.cancels_at = Some(due);
+            self.state.timers.insert((due, Timer::Session(id)));
+        }
+    }
+
+    /// The grace is over and nobody came back.
+    pub(super) fn cancel_disconnected(&mut self, id: SessionId) {
+        let Some(session) = self.state.sessions.get_mut(&id) else {
+            return;
+        };
+        session.cancels_at = None;
+        let account = session.account;
+        self.cancel_orders_of_session(account, id);
+    }
+
+    fn active_key_account(&self, key: Fingerprint) -> Result<AccountId, Reject> {
+        let key = self
+            .state
+            .signing_keys
+            .get(&key)
+            .filter(|key| key.active)
+            .ok_or(Reject::UnknownKey)?;
+        Ok(key.account)
+    }
+}
