@@ -1,1 +1,319 @@
-//! The client of the binary protocol: resume, resend, failover
+//! The client of the binary protocol: everything that changes the venue goes through here.
+//!
+//! A [`Client`] is a cloneable handle on one session. A thread of its own holds the socket; callers, async or
+//! blocking, have as many requests in flight as the window allows, each under its own client sequence number. When
+//! the connection breaks, the client takes up the same session elsewhere, learns what was applied, sends the
+//! unanswered again under the same numbers, and asks for the reports that it missed. A caller is answered once.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), grid_client::ClientError> {
+//! use grid_client::{Client, Config};
+//! use grid_wire::{NewOrder, Side};
+//!
+//! let config = Config::new(vec!["127.0.0.1:7000".parse().unwrap()], [7; 32]);
+//! let client = Client::connect(config)?;
+//! let order = NewOrder { instrument: 0, side: Side::Buy, price: 810, qty: 3, ..NewOrder::default() };
+//! let answer = client.call_blocking(order)?;
+//! println!("in the log at {}", answer.log_seq());
+//! # Ok(()) }
+//! ```
+//!
+//! What a failure says about the request: [`ClientError::not_applied`]. Not here: HTTP, and the meaning of codes
+//! (the engine's list of rejects).
+
+mod book;
+mod core;
+mod error;
+mod flow;
+mod message;
+mod pace;
+mod socket;
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{broadcast, oneshot};
+
+pub use crate::book::{BookImage, Depth};
+pub use crate::error::{ClientError, Refusal};
+pub use crate::message::{Event, Report, Request};
+
+/// How to reach the venue and how to behave there.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Gateways, tried in order and round again.
+    pub addresses: Vec<SocketAddr>,
+    /// The session's id; keep it to resume the session in another process. Zero draws one at random.
+    pub session: u128,
+    /// Seed of the Ed25519 key that signs the login.
+    pub key_seed: [u8; 32],
+    /// Longest silence on the connection; three of them end it.
+    pub keep_alive: Duration,
+    /// Cancels the session's open orders once a lost connection has stayed away this long; `None` keeps them.
+    pub cancel_on_disconnect: Option<Duration>,
+    /// Requests sent and not yet answered, at most.
+    pub window: usize,
+    /// Requests that wait to be sent, at most; one more is [`ClientError::Busy`].
+    pub queue: usize,
+    /// How long a caller waits for an answer.
+    pub call_timeout: Duration,
+    /// How long [`Client::connect`] waits for a session, and each later attempt for a login.
+    pub connect_timeout: Duration,
+    /// Events that a slow listener may be behind before it loses the oldest.
+    pub event_capacity: usize,
+}
+
+impl Config {
+    /// A random session with no cancel-on-disconnect and limits that suit a service.
+    #[must_use]
+    pub fn new(addresses: Vec<SocketAddr>, key_seed: [u8; 32]) -> Self {
+        Self {
+            addresses,
+            session: 0,
+            key_seed,
+            keep_alive: Duration::from_secs(2),
+            cancel_on_disconnect: None,
+            window: 1_024,
+            queue: 65_536,
+            call_timeout: Duration::from_secs(30),
+            connect_timeout: Duration::from_secs(10),
+            event_capacity: 65_536,
+        }
+    }
+}
+
+/// A handle on a live session; clones share it. The session's connection ends when the last clone is dropped.
+#[derive(Clone, Debug)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    inbox: SyncSender<Input>,
+    bell: Arc<Bell>,
+    events: broadcast::Sender<Event>,
+    session: u128,
+    account: Arc<OnceLock<u32>>,
+    thread: std::sync::Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.bell.stop.store(true, Ordering::Release);
+        self.bell.ring_always();
+    }
+}
+
+/// What the handles tell the thread.
+#[derive(Debug)]
+enum Input {
+    Call {
+        request: Request,
+        reply: Reply,
+        at: Instant,
+    },
+    Subscribe {
+        instrument: u16,
+        depth: u16,
+    },
+    Unsubscribe {
+        instrument: u16,
+    },
+}
+
+type Reply = oneshot::Sender<Result<Report, ClientError>>;
+
+/// Wakes the thread, but only where it sleeps: a system call per request would cost more than the request.
+#[derive(Debug)]
+struct Bell {
+    waker: mio::Waker,
+    asleep: AtomicBool,
+    stop: AtomicBool,
+}
+
+impl Bell {
+    fn ring(&self) {
+        if self.asleep.swap(false, Ordering::SeqCst) {
+            self.ring_always();
+        }
+    }
+
+    fn ring_always(&self) {
+        if let Err(error) = self.waker.wake() {
+            tracing::error!(%error, "the client's thread could not be woken");
+        }
+    }
+}
+
+impl Client {
+    /// Connects, logs in and takes up the session; waits until it is live. Call it outside async code, or on a
+    /// thread that may block.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] where the venue will not have this session, [`ClientError::Timeout`] where no
+    /// gateway answered in `connect_timeout`, [`ClientError::Io`] where this machine has no sockets to give.
+    pub fn connect(config: Config) -> Result<Self, ClientError> {
+        let mut config = config;
+        while config.session == 0 {
+            config.session = rand::random();
+        }
+        let (inbox, outbox) = sync_channel(config.queue.max(1));
+        let (events, _) = broadcast::channel(config.event_capacity.max(16));
+        let account = Arc::new(OnceLock::new());
+        let session = config.session;
+        let started = socket::start(config, outbox, events.clone(), Arc::clone(&account))?;
+        let thread = std::sync::Mutex::new(Some(started.thread));
+        let inner = Inner {
+            inbox,
+            bell: started.bell,
+            events,
+            session,
+            account,
+            thread,
+        };
+        let client = Self {
+            inner: Arc::new(inner),
+        };
+        match started.live.recv() {
+            Ok(Ok(())) => Ok(client),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(ClientError::Closed),
+        }
+    }
+
+    /// Sends a request; the result is its answer, to be awaited or waited for. Requests of one thread are sent in
+    /// the order of these calls.
+    pub fn submit(&self, request: impl Into<Request>) -> Pending {
+        let (reply, answer) = oneshot::channel();
+        let request = request.into();
+        if let Some(error) = request.unfit() {
+            let _ = reply.send(Err(error));
+        } else {
+            match self.inner.inbox.try_send(Input::Call {
+                request,
+                reply,
+                at: Instant::now(),
+            }) {
+                Ok(()) => self.inner.bell.ring(),
+                Err(TrySendError::Full(Input::Call { reply, .. })) => {
+                    let _ = reply.send(Err(ClientError::Busy));
+                }
+                // Dropping the reply says that the client is closed.
+                Err(_) => {}
+            }
+        }
+        Pending { answer }
+    }
+
+    /// Sends a request and awaits its answer.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; [`ClientError::not_applied`] tells whether it can safely be sent again.
+    pub async fn call(&self, request: impl Into<Request>) -> Result<Report, ClientError> {
+        self.submit(request).await
+    }
+
+    /// Sends a request and waits for its answer. Not for async code.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub fn call_blocking(&self, request: impl Into<Request>) -> Result<Report, ClientError> {
+        self.submit(request).wait()
+    }
+
+    /// Everything that the venue says from now on: reports, market data, and what becomes of the connection.
+    /// A listener that falls behind by more than `event_capacity` is told how many it lost.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.inner.events.subscribe()
+    }
+
+    /// Asks for depth and trades of an instrument; `depth` levels a side, 0 for all. The snapshot, the changes and
+    /// a refusal come as events. After a reconnection the client subscribes anew by itself.
+    ///
+    /// # Errors
+    /// [`ClientError::Busy`] or [`ClientError::Closed`].
+    pub fn subscribe(&self, instrument: u16, depth: u16) -> Result<(), ClientError> {
+        self.send(Input::Subscribe { instrument, depth })
+    }
+
+    /// Ends a subscription.
+    ///
+    /// # Errors
+    /// [`ClientError::Busy`] or [`ClientError::Closed`].
+    pub fn unsubscribe(&self, instrument: u16) -> Result<(), ClientError> {
+        self.send(Input::Unsubscribe { instrument })
+    }
+
+    /// The session's id.
+    #[must_use]
+    pub fn session(&self) -> u128 {
+        self.inner.session
+    }
+
+    /// The account that the session trades for.
+    #[must_use]
+    pub fn account(&self) -> u32 {
+        self.inner.account.get().copied().unwrap_or_default()
+    }
+
+    /// Ends the session's connection in good order and waits for the thread. Requests without an answer, of any
+    /// clone, fail with [`ClientError::Closed`].
+    pub fn close(self) {
+        self.inner.bell.stop.store(true, Ordering::Release);
+        self.inner.bell.ring_always();
+        let thread = self
+            .inner
+            .thread
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+
+    fn send(&self, input: Input) -> Result<(), ClientError> {
+        match self.inner.inbox.try_send(input) {
+            Ok(()) => {
+                self.inner.bell.ring();
+                Ok(())
+            }
+            Err(TrySendError::Full(_)) => Err(ClientError::Busy),
+            Err(TrySendError::Disconnected(_)) => Err(ClientError::Closed),
+        }
+    }
+}
+
+/// The answer to come of a request that was submitted. Dropping it does not take the request back.
+#[derive(Debug)]
+pub struct Pending {
+    answer: oneshot::Receiver<Result<Report, ClientError>>,
+}
+
+impl Pending {
+    /// Waits for the answer. Not for async code.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub fn wait(self) -> Result<Report, ClientError> {
+        self.answer.blocking_recv().unwrap_or(Err(ClientError::Closed))
+    }
+}
+
+impl Future for Pending {
+    type Output = Result<Report, ClientError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.answer)
+            .poll(cx)
+            .map(|answer| answer.unwrap_or(Err(ClientError::Closed)))
+    }
+}

@@ -1,0 +1,559 @@
+//! The client's side of a session, without sockets and without a clock: messages and time come in, frames and
+//! answers go out. What must hold: a request gets its number once and keeps it; a caller is answered once; after a
+//! reconnection everything unanswered is sent again, in order, before anything new.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+use ed25519_dalek::{Signer, SigningKey};
+use grid_wire::{
+    Beat, CancelPolicy, Establish, EstablishmentAck, EstablishmentCode, Flow, Hello, Liveness,
+    MarketDataSubscribe, MarketDataUnsubscribe, Message, Negotiate, NegotiationCode, RetransmitCode,
+    SCHEMA_VERSION, Sequence, Signature, Terminate, TerminateCode, establish_transcript,
+    negotiate_transcript,
+};
+use sha2::{Digest, Sha256};
+use tokio::sync::broadcast;
+
+use crate::error::{ClientError, Refusal};
+use crate::flow::ReportFlow;
+use crate::message::{Event, Report, Request};
+use crate::pace::Bucket;
+use crate::{Config, Reply};
+
+/// No request is added to this many bytes that the socket has not taken.
+const OUT_BYTES_MAX: usize = 256 * 1024;
+
+/// What the socket's owner must do next.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Verdict {
+    /// Nothing.
+    Continue,
+    /// Leave this connection and try the next address.
+    Reconnect,
+    /// Stop for good.
+    Stop(ClientError),
+}
+
+/// A moment on both clocks, nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Now {
+    /// The steady clock.
+    pub(crate) steady: u64,
+    /// UTC.
+    pub(crate) wall: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Offline,
+    AwaitingHello,
+    Negotiating,
+    Establishing,
+    Live,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    request: Request,
+    reply: Reply,
+    deadline: u64,
+}
+
+#[derive(Debug)]
+struct Sent {
+    frame: Vec<u8>,
+    reply: Reply,
+    deadline: u64,
+    cancel: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Core {
+    config: Config,
+    key: SigningKey,
+    events: broadcast::Sender<Event>,
+    account: Arc<OnceLock<u32>>,
+    phase: Phase,
+    address: Option<SocketAddr>,
+    negotiated: bool,
+    server_nonce: [u8; 32],
+    /// The next request's number; 0 until the venue has said where the session stands.
+    next_seq: u64,
+    flow: Option<ReportFlow>,
+    liveness: Option<Liveness>,
+    requests: Bucket,
+    cancels: Bucket,
+    paced_until: Option<u64>,
+    waiting: VecDeque<Waiting>,
+    in_flight: BTreeMap<u64, Sent>,
+    resend: VecDeque<u64>,
+    subscriptions: BTreeMap<u16, u16>,
+    market_requests: u64,
+}
+
+impl Core {
+    pub(crate) fn new(config: Config, events: broadcast::Sender<Event>, account: Arc<OnceLock<u32>>) -> Self {
+        Self {
+            key: SigningKey::from_bytes(&config.key_seed),
+            config,
+            events,
+            account,
+            phase: Phase::Offline,
+            address: None,
+            negotiated: false,
+            server_nonce: [0; 32],
+            next_seq: 0,
+            flow: None,
+            liveness: None,
+            requests: Bucket::new(0, 0),
+            cancels: Bucket::new(0, 0),
+            paced_until: None,
+            waiting: VecDeque::new(),
+            in_flight: BTreeMap::new(),
+            resend: VecDeque::new(),
+            subscriptions: BTreeMap::new(),
+            market_requests: 0,
+        }
+    }
+
+    pub(crate) fn is_live(&self) -> bool {
+        self.phase == Phase::Live
+    }
+
+    /// Whether another request may be submitted now.
+    pub(crate) fn has_room(&self) -> bool {
+        self.waiting.len() < self.config.window
+    }
+
+    pub(crate) fn submit(&mut self, request: Request, reply: Reply, deadline: u64) {
+        self.waiting.push_back(Waiting {
+            request,
+            reply,
+            deadline,
+        });
+    }
+
+    pub(crate) fn subscribe(&mut self, instrument: u16, depth: u16, out: &mut Vec<u8>) {
+        self.subscriptions.insert(instrument, depth);
+        if self.is_live() {
+            self.send_subscribe(instrument, depth, out);
+        }
+    }
+
+    pub(crate) fn unsubscribe(&mut self, instrument: u16, out: &mut Vec<u8>) {
+        if self.subscriptions.remove(&instrument).is_some() && self.is_live() {
+            self.market_requests += 1;
+            MarketDataUnsubscribe {
+                request_id: self.market_requests,
+                instrument,
+            }
+            .encode(out);
+        }
+    }
+
+    /// A connection is open; the venue speaks first.
+    pub(crate) fn connected(&mut self, address: SocketAddr) {
+        self.phase = Phase::AwaitingHello;
+        self.address = Some(address);
+    }
+
+    /// The connection is gone.
+    pub(crate) fn disconnected(&mut self) {
+        if self.is_live() {
+            let _ = self.events.send(Event::Disconnected);
+        }
+        self.phase = Phase::Offline;
+        self.liveness = None;
+        self.paced_until = None;
+        self.resend.clear();
+    }
+
+    /// Answers everybody; nothing is sent any more.
+    pub(crate) fn stop(&mut self, error: &ClientError) {
+        let _ = self.events.send(Event::Stopped(error.clone()));
+        for waiting in self.waiting.drain(..) {
+            let _ = waiting.reply.send(Err(error.clone()));
+        }
+        for (_, sent) in std::mem::take(&mut self.in_flight) {
+            let _ = sent.reply.send(Err(error.clone()));
+        }
+    }
+
+    /// The last words of a connection.
+    pub(crate) fn farewell(&self, out: &mut Vec<u8>) {
+        if self.phase != Phase::Offline {
+            Terminate {
+                code: TerminateCode::Finished,
+            }
+            .encode(b"", out);
+        }
+    }
+
+    /// Takes in a message of the venue.
+    pub(crate) fn receive(&mut self, now: Now, message: &Message<'_>, out: &mut Vec<u8>) -> Verdict {
+        if let Some(liveness) = &mut self.liveness {
+            liveness.heard(now.steady);
+        }
+        match (self.phase, message) {
+            (_, Message::Terminate(end, _)) => terminated(end.code),
+            (Phase::AwaitingHello, Message::Hello(hello)) => {
+                self.log_in(now, hello, out);
+                Verdict::Continue
+            }
+            (Phase::Negotiating, Message::NegotiationResponse(_)) => {
+                self.negotiated = true;
+                self.establish(now, out);
+                Verdict::Continue
+            }
+            (Phase::Negotiating, Message::NegotiationReject(reject)) => match reject.code {
+                NegotiationCode::Busy | NegotiationCode::Unspecified => Verdict::Reconnect,
+                code => {
+                    let refusal = Refusal::Negotiation {
+                        code,
+                        engine_code: reject.engine_code,
+                    };
+                    Verdict::Stop(ClientError::Refused(refusal))
+                }
+            },
+            (Phase::Establishing, Message::EstablishmentAck(ack)) => {
+                self.established(now, ack, out);
+                Verdict::Continue
+            }
+            (Phase::Establishing, Message::EstablishmentReject(reject)) => {
+                self.not_established(reject.code, reject.engine_code)
+            }
+            (Phase::Live, message) => {
+                self.live_message(message, out);
+                Verdict::Continue
+            }
+            // Anything else is out of turn: this is not a venue that we can speak with.
+            (phase, message) => {
+                tracing::warn!(?phase, message = message.name(), "the venue spoke out of turn");
+                Verdict::Reconnect
+            }
+        }
+    }
+
+    fn log_in(&mut self, now: Now, hello: &Hello, out: &mut Vec<u8>) {
+        self.server_nonce = hello.server_nonce;
+        if self.negotiated {
+            return self.establish(now, out);
+        }
+        self.phase = Phase::Negotiating;
+        let mut message = Negotiate {
+            session: self.config.session,
+            client_nonce: rand::random(),
+            fingerprint: self.fingerprint(),
+            timestamp: now.wall,
+            schema_version: SCHEMA_VERSION,
+            client_flow: Flow::Idempotent,
+            server_flow: Flow::Recoverable,
+            ..Negotiate::default()
+        };
+        message.signature = self.sign(&negotiate_transcript(&self.server_nonce, &message));
+        message.encode(out);
+    }
+
+    fn establish(&mut self, now: Now, out: &mut Vec<u8>) {
+        self.phase = Phase::Establishing;
+        let millis = |d: std::time::Duration| u32::try_from(d.as_millis()).unwrap_or(u32::MAX);
+        let mut message = Establish {
+            session: self.config.session,
+            client_nonce: rand::random(),
+            fingerprint: self.fingerprint(),
+            timestamp: now.wall,
+            next_seq: self.flow.as_ref().map_or(1, ReportFlow::wanted),
+            keep_alive_ms: millis(self.config.keep_alive),
+            grace_ms: self.config.cancel_on_disconnect.map_or(0, millis),
+            schema_version: SCHEMA_VERSION,
+            cancel_policy: match self.config.cancel_on_disconnect {
+                Some(_) => CancelPolicy::CancelAfterGrace,
+                None => CancelPolicy::Keep,
+            },
+            ..Establish::default()
+        };
+        message.signature = self.sign(&establish_transcript(&self.server_nonce, &message));
+        message.encode(out);
+    }
+
+    fn fingerprint(&self) -> [u8; 32] {
+        Sha256::digest(self.key.verifying_key().as_bytes()).into()
+    }
+
+    fn sign(&self, transcript: &[u8]) -> Signature {
+        Signature(self.key.sign(transcript).to_bytes())
+    }
+
+    fn established(&mut self, now: Now, ack: &EstablishmentAck, out: &mut Vec<u8>) {
+        self.phase = Phase::Live;
+        let _ = self.account.set(ack.account);
+        let own_ms = u32::try_from(self.config.keep_alive.as_millis()).unwrap_or(u32::MAX);
+        self.liveness = Some(Liveness::new(now.steady, own_ms, ack.keep_alive_ms));
+        self.requests = Bucket::new(ack.requests_per_second, ack.requests_burst);
+        self.cancels = Bucket::new(ack.cancels_per_second, ack.cancels_burst);
+        // Reports from before this process are not its business; those that it missed since are.
+        let flow = self.flow.get_or_insert_with(|| ReportFlow::from(ack.next_seq));
+        flow.reconnected();
+        flow.announced(ack.next_seq);
+        if let Some((from, until)) = flow.give_up_before(ack.oldest_seq) {
+            let _ = self.events.send(Event::ReportsLost { from, until });
+        }
+        self.next_seq = self.next_seq.max(ack.last_client_seq + 1);
+        self.resend = self.in_flight.keys().copied().collect();
+        if let Some(address) = self.address {
+            let _ = self.events.send(Event::Connected {
+                address,
+                last_client_seq: ack.last_client_seq,
+            });
+        }
+        for (instrument, depth) in self.subscriptions.clone() {
+            self.send_subscribe(instrument, depth, out);
+        }
+        self.ask_for_missing(out);
+    }
+
+    fn not_established(&mut self, code: EstablishmentCode, engine_code: u16) -> Verdict {
+        match code {
+            EstablishmentCode::Unnegotiated => {
+                self.negotiated = false;
+                Verdict::Reconnect
+            }
+            // The venue never sent what we want next: take its word for where the reports stand.
+            EstablishmentCode::NextSeqNo => {
+                self.flow = None;
+                Verdict::Reconnect
+            }
+            EstablishmentCode::NotLeader
+            | EstablishmentCode::Busy
+            | EstablishmentCode::AlreadyEstablished
+            | EstablishmentCode::Unspecified => Verdict::Reconnect,
+            code => Verdict::Stop(ClientError::Refused(Refusal::Establishment { code, engine_code })),
+        }
+    }
+
+    fn live_message(&mut self, message: &Message<'_>, out: &mut Vec<u8>) {
+        if let Some(report) = Report::from_message(message) {
+            self.report(report);
+            self.ask_for_missing(out);
+            return;
+        }
+        match message {
+            Message::Throttled(m) => {
+                let error = ClientError::Throttled {
+                    retry_after_ms: m.retry_after_ms,
+                };
+                self.answer(m.client_seq, Err(error));
+            }
+            Message::NotApplied(m) => {
+                let until = m.from.saturating_add(m.count);
+                let lost: Vec<u64> = self.in_flight.range(m.from..until).map(|(seq, _)| *seq).collect();
+                for seq in lost {
+                    self.answer(seq, Err(ClientError::NotApplied));
+                }
+            }
+            Message::Sequence(m) => {
+                if let Some(flow) = &mut self.flow {
+                    flow.announced(m.next_seq);
+                }
+                self.ask_for_missing(out);
+            }
+            Message::RetransmitReject(m) => {
+                if let Some(flow) = &mut self.flow {
+                    // Busy: our request crossed another one, and the next report or heartbeat asks again.
+                    let beyond = if m.code == RetransmitCode::Busy {
+                        m.from
+                    } else {
+                        m.from + u64::from(m.count)
+                    };
+                    if let Some((from, until)) = flow.give_up_before(beyond) {
+                        let _ = self.events.send(Event::ReportsLost { from, until });
+                    }
+                }
+            }
+            Message::BookSnapshot(m, levels) => self.tell(Event::Snapshot(*m, levels.iter().collect())),
+            Message::BookIncrement(m, changes) => self.tell(Event::Increment(*m, changes.iter().collect())),
+            Message::TradePrint(m) => self.tell(Event::Trade(*m)),
+            Message::MarketDataReject(m) => self.tell(Event::MarketDataReject(*m)),
+            Message::Retransmission(_) | Message::MarketDataUnsubscribed(_) => {}
+            other => tracing::warn!(message = other.name(), "the venue sent what it should not"),
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        let _ = self.events.send(event);
+    }
+
+    /// Hands a report on if its number is new, and answers the request that it names if that still waits.
+    fn report(&mut self, report: Report) {
+        let number = report.session_seq();
+        let new = number == 0 || self.flow.as_mut().is_none_or(|flow| flow.arrive(number));
+        if new {
+            self.tell(Event::Report(report.clone()));
+        }
+        let client_seq = report.client_seq();
+        let answer = match report {
+            Report::Reject(reject) if reject.code == grid_wire::gateway_reject::FORGOTTEN => {
+                Err(ClientError::AnswerLost)
+            }
+            Report::Reject(reject) => Err(ClientError::Rejected(reject)),
+            report => Ok(report),
+        };
+        self.answer(client_seq, answer);
+    }
+
+    fn answer(&mut self, client_seq: u64, answer: Result<Report, ClientError>) {
+        if let Some(sent) = self.in_flight.remove(&client_seq) {
+            // A caller that went away does not want it.
+            let _ = sent.reply.send(answer);
+        }
+    }
+
+    fn ask_for_missing(&mut self, out: &mut Vec<u8>) {
+        if let Some(request) = self.flow.as_mut().and_then(ReportFlow::request) {
+            request.encode(out);
+        }
+    }
+
+    fn send_subscribe(&mut self, instrument: u16, depth: u16, out: &mut Vec<u8>) {
+        self.market_requests += 1;
+        MarketDataSubscribe {
+            request_id: self.market_requests,
+            instrument,
+            depth,
+        }
+        .encode(out);
+    }
+
+    /// Moves requests to the socket's buffer: first those to be sent again, then new ones, as far as window, pace
+    /// and buffer allow.
+    pub(crate) fn pump(&mut self, now: Now, out: &mut Vec<u8>) {
+        self.paced_until = None;
+        if !self.is_live() {
+            return;
+        }
+        let before = out.len();
+        while out.len() < OUT_BYTES_MAX && self.paced_until.is_none() {
+            if let Some(seq) = self.resend.front().copied() {
+                let cancel = self.in_flight.get(&seq).map(|sent| sent.cancel);
+                if let Some(cancel) = cancel {
+                    if !self.may_send(cancel, now) {
+                        break;
+                    }
+                    out.extend_from_slice(&self.in_flight[&seq].frame);
+                }
+                self.resend.pop_front();
+            } else if self.in_flight.len() < self.config.window {
+                let Some(cancel) = self.waiting.front().map(|w| w.request.is_cancel()) else {
+                    break;
+                };
+                if !self.may_send(cancel, now) {
+                    break;
+                }
+                self.send_new(now, cancel, out);
+            } else {
+                break;
+            }
+        }
+        if let Some(liveness) = self.liveness.as_mut().filter(|_| out.len() > before) {
+            liveness.sent(now.steady);
+        }
+    }
+
+    fn may_send(&mut self, cancel: bool, now: Now) -> bool {
+        let bucket = if cancel {
+            &mut self.cancels
+        } else {
+            &mut self.requests
+        };
+        match bucket.take(now.steady) {
+            Ok(()) => true,
+            Err(until) => {
+                self.paced_until = Some(until);
+                false
+            }
+        }
+    }
+
+    fn send_new(&mut self, now: Now, cancel: bool, out: &mut Vec<u8>) {
+        let Some(waiting) = self.waiting.pop_front() else {
+            return;
+        };
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        let frame = waiting.request.encode(seq, now.wall);
+        out.extend_from_slice(&frame);
+        self.in_flight.insert(
+            seq,
+            Sent {
+                frame,
+                reply: waiting.reply,
+                deadline: waiting.deadline,
+                cancel,
+            },
+        );
+    }
+
+    /// Does what time asks for: heartbeats, and answers for those who waited long enough.
+    pub(crate) fn tick(&mut self, now: Now, out: &mut Vec<u8>) -> Verdict {
+        // Requests are submitted in the order of their deadlines, so the oldest stand in front.
+        while self.waiting.front().is_some_and(|w| w.deadline <= now.steady) {
+            if let Some(waiting) = self.waiting.pop_front() {
+                let _ = waiting.reply.send(Err(ClientError::Timeout { sent: false }));
+            }
+        }
+        while let Some(entry) = self
+            .in_flight
+            .first_entry()
+            .filter(|e| e.get().deadline <= now.steady)
+        {
+            let _ = entry
+                .remove()
+                .reply
+                .send(Err(ClientError::Timeout { sent: true }));
+        }
+        match self.liveness.as_mut().map(|l| (l.beat(now.steady), l)) {
+            Some((Beat::Send, liveness)) => {
+                liveness.sent(now.steady);
+                Sequence {
+                    next_seq: self.next_seq,
+                }
+                .encode(out);
+                Verdict::Continue
+            }
+            Some((Beat::Lapsed, _)) => {
+                Terminate {
+                    code: TerminateCode::KeepAliveLapsed,
+                }
+                .encode(b"", out);
+                Verdict::Reconnect
+            }
+            _ => Verdict::Continue,
+        }
+    }
+
+    /// When [`Core::tick`] or [`Core::pump`] has something to do, steady nanoseconds.
+    pub(crate) fn due(&self, now: Now) -> Option<u64> {
+        let beat = self.liveness.as_ref().map(|l| match l.beat(now.steady) {
+            Beat::Wait(until) => until,
+            Beat::Send | Beat::Lapsed => now.steady,
+        });
+        let waiting = self.waiting.front().map(|w| w.deadline);
+        let sent = self.in_flight.first_key_value().map(|(_, s)| s.deadline);
+        [beat, waiting, sent, self.paced_until]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+}
+
+fn terminated(code: TerminateCode) -> Verdict {
+    match code {
+        // Somebody else has the session, or the key is worth nothing: coming back would only be a quarrel.
+        TerminateCode::Superseded | TerminateCode::Revoked => {
+            Verdict::Stop(ClientError::Refused(Refusal::Terminated(code)))
+        }
+        _ => Verdict::Reconnect,
+    }
+}
