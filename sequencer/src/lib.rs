@@ -1,1 +1,45 @@
-//! One log: numbers, stamps, journals and replays every command
+//! One log: every command is numbered, stamped, journalled and committed before the machine sees it, and can be replayed.
+//!
+//! ```text
+//! Submitter ─► sequencer ─► block ─► journal ─► commit gate ─► matcher ─► OutputPoller
+//! ```
+//! The life of a run: [`recover`] builds up the state from a data directory, [`Sequencer::start`] runs it, [`Submitter`]s
+//! hand commands in, [`OutputPoller`]s see what they did, [`Handle::shutdown`] ends it with everything on disk.
+//!
+//! What is deliberately not known here: what a command means ([`Machine`] says), sockets, and other nodes ([`Consensus`] does).
+//! The bytes on disk are described in `JOURNAL.md`.
+
+mod block;
+mod clock;
+mod consensus;
+mod doorbell;
+mod fault;
+mod inbound;
+pub mod inspect;
+mod journal;
+mod layout;
+mod machine;
+mod outbound;
+mod recover;
+mod segment;
+mod sequencer;
+mod snapshot;
+mod stages;
+
+pub use block::{Block, BlockHeader, BlockKind, CommandBytes, CommittedBlock, Position};
+pub use clock::Clock;
+pub use consensus::{Consensus, HardState, Placement, Solo};
+pub use fault::abort_on_panic;
+pub use inbound::{SubmitError, Submitter};
+pub use journal::{Journal, JournalConfig, JournalError};
+pub use layout::{LayoutError, StageName, ThreadLayout, ThreadPlan, Wait};
+pub use machine::{Machine, Unreadable};
+pub use outbound::{Output, OutputPoller, Polled, Waker};
+pub use recover::{
+    DataDir, Progress, RecoverError, Recovered, RecoveryReport, Replayed, recover, replay_events,
+    replay_from_first_block,
+};
+pub use segment::TornTail;
+pub use sequencer::{Config, Handle, Sequencer, StartError, Stopped};
+pub use snapshot::{SnapshotError, SnapshotMeta, SnapshotStore};
+pub use stages::{BlockLimits, Status};

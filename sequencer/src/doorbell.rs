@@ -1,0 +1,103 @@
+//! How a parked thread is woken without a wake-up ever getting lost.
+//!
+//! The sleeper raises a flag, then looks for work once more, then parks. The ringer makes work visible, then looks at
+//! the flag. A full fence on both sides, between the write and the look, means that at least one of them sees the other: either the
+//! sleeper finds the work, or the ringer finds the flag. While the other side is awake, ringing is a fence and a load.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::time::Duration;
+
+use crossbeam::sync::{Parker, Unparker};
+use crossbeam::utils::CachePadded;
+
+/// The side that wakes; shared by everyone who may hand work to the sleeper.
+#[derive(Debug)]
+pub(crate) struct Doorbell {
+    asleep: CachePadded<AtomicBool>,
+    unparker: Unparker,
+}
+
+/// The side that sleeps; owned by one thread at a time.
+#[derive(Debug)]
+pub(crate) struct Sleeper {
+    bell: Arc<Doorbell>,
+    parker: Parker,
+}
+
+/// A new doorbell and the sleeper behind it.
+pub(crate) fn doorbell() -> (Arc<Doorbell>, Sleeper) {
+    let parker = Parker::new();
+    let bell = Doorbell {
+        asleep: CachePadded::new(AtomicBool::new(false)),
+        unparker: parker.unparker().clone(),
+    };
+    let bell = Arc::new(bell);
+    (Arc::clone(&bell), Sleeper { bell, parker })
+}
+
+impl Doorbell {
+    /// Wakes the sleeper if it sleeps; call it after the work is visible.
+    pub(crate) fn ring(&self) {
+        fence(Ordering::SeqCst);
+        if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::AcqRel) {
+            self.unparker.unpark();
+        }
+    }
+}
+
+impl Sleeper {
+    /// Sleeps until rung or until `limit` has passed, unless `has_work` says at the last moment that there is some.
+    pub(crate) fn sleep(&self, limit: Option<Duration>, has_work: impl Fn() -> bool) {
+        self.bell.asleep.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        if !has_work() {
+            match limit {
+                Some(limit) => self.parker.park_timeout(limit),
+                None => self.parker.park(),
+            }
+        }
+        self.bell.asleep.store(false, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use super::*;
+
+    #[test]
+    fn no_wake_up_is_lost_when_both_sides_race() {
+        // Two threads hand a counter to and fro; one lost wake-up and the test never ends.
+        const ROUNDS: u64 = 20_000;
+        let ball = Arc::new(AtomicU64::new(0));
+        let (left_bell, left) = doorbell();
+        let (right_bell, right) = doorbell();
+        let play = |sleeper: Sleeper, other: Arc<Doorbell>, ball: Arc<AtomicU64>, parity: u64| {
+            std::thread::spawn(move || {
+                loop {
+                    let at = ball.load(Ordering::Acquire);
+                    if at >= ROUNDS {
+                        other.ring();
+                        return;
+                    }
+                    if at % 2 == parity {
+                        ball.store(at + 1, Ordering::Release);
+                        other.ring();
+                    } else {
+                        sleeper.sleep(None, || {
+                            let at = ball.load(Ordering::Acquire);
+                            at % 2 == parity || at >= ROUNDS
+                        });
+                    }
+                }
+            })
+        };
+        let a = play(left, Arc::clone(&right_bell), Arc::clone(&ball), 0);
+        let b = play(right, left_bell, Arc::clone(&ball), 1);
+        a.join().expect("left player ends");
+        b.join().expect("right player ends");
+        assert!(ball.load(Ordering::Acquire) >= ROUNDS);
+    }
+}

@@ -1,0 +1,284 @@
+//! The way out: what each committed block did, to several independent consumers.
+//!
+//! Every consumer sees every block, in order, at its own pace within the ring. If the slowest falls a whole ring behind, the matcher waits for it; memory
+//! stays bounded and nothing is skipped, so a consumer must keep up or give up. One that is dropped is
+//! drained by the matcher from then on; one that hangs delays a shutdown only for a grace period.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use disruptor::{
+    EventPoller, MultiConsumerBarrier, Polling, Producer, SingleProducer, SingleProducerBarrier,
+};
+use grid_engine::Seq;
+
+use crate::block::CommittedBlock;
+use crate::doorbell::{Doorbell, Sleeper, doorbell};
+use crate::machine::Machine;
+
+/// One committed block and all that applying it brought about.
+#[derive(Debug)]
+pub struct Output<M: Machine> {
+    /// The block with its commands.
+    pub block: Arc<CommittedBlock<M::Command>>,
+    /// The events of its commands, in order, each with the number of the command that caused it.
+    pub events: Vec<(Seq, M::Event)>,
+}
+
+/// Called after each publication, from the matcher's thread: make it short, and do not block in it.
+pub type Waker = Arc<dyn Fn() + Send + Sync>;
+
+type Slot<M> = Option<Arc<Output<M>>>;
+type RingPoller<M> = EventPoller<Slot<M>, SingleProducerBarrier>;
+
+struct Seat {
+    name: String,
+    bell: Arc<Doorbell>,
+    waker: Mutex<Option<Waker>>,
+}
+
+/// What both ends share.
+struct Hall<M: Machine> {
+    seats: Vec<Seat>,
+    /// Pollers whose consumer is gone; the matcher moves them along.
+    orphans: Mutex<Vec<RingPoller<M>>>,
+    orphan_count: AtomicUsize,
+    closed: AtomicBool,
+    /// The matcher found the ring full and wants to hear of progress.
+    blocked: AtomicBool,
+    matcher: Arc<Doorbell>,
+}
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<M: Machine> Hall<M> {
+    fn tell_matcher_if_blocked(&self) {
+        fence(Ordering::SeqCst);
+        if self.blocked.load(Ordering::Relaxed) && self.blocked.swap(false, Ordering::AcqRel) {
+            self.matcher.ring();
+        }
+    }
+}
+
+/// The matcher's end.
+pub(crate) struct Outbound<M: Machine> {
+    ring: Option<SingleProducer<Slot<M>, MultiConsumerBarrier>>,
+    hall: Arc<Hall<M>>,
+}
+
+/// A consumer's end; poll it from one thread.
+pub struct OutputPoller<M: Machine> {
+    ring: Option<RingPoller<M>>,
+    hall: Arc<Hall<M>>,
+    seat: usize,
+    sleeper: Sleeper,
+}
+
+/// What a poll brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Polled {
+    /// So many outputs were appended.
+    Some(usize),
+    /// Nothing new.
+    Empty,
+    /// The venue has stopped and nothing will follow.
+    Closed,
+}
+
+/// A ring of `slots` (a power of two) with a poller for each name.
+pub(crate) fn outbound<M: Machine>(
+    slots: usize,
+    names: &[String],
+    matcher: Arc<Doorbell>,
+) -> (Outbound<M>, Vec<OutputPoller<M>>) {
+    let mut builder =
+        disruptor::build_single_producer(slots, || None, disruptor::BusySpin).with_multi_consumer();
+    let mut rings = Vec::new();
+    // The ring needs a consumer even if nobody listens; that one is an orphan from the start.
+    for _ in 0..names.len().max(1) {
+        let (poller, next) = builder.new_event_poller();
+        rings.push(poller);
+        builder = next;
+    }
+    let ring = builder.build();
+    let (seats, sleepers): (Vec<_>, Vec<_>) = names
+        .iter()
+        .map(|name| {
+            let (bell, sleeper) = doorbell();
+            (
+                Seat {
+                    name: name.clone(),
+                    bell,
+                    waker: Mutex::new(None),
+                },
+                sleeper,
+            )
+        })
+        .unzip();
+    let orphans: Vec<_> = if names.is_empty() {
+        rings.drain(..).collect()
+    } else {
+        Vec::new()
+    };
+    let hall = Arc::new(Hall {
+        seats,
+        orphan_count: AtomicUsize::new(orphans.len()),
+        orphans: Mutex::new(orphans),
+        closed: AtomicBool::new(false),
+        blocked: AtomicBool::new(false),
+        matcher,
+    });
+    let pollers = rings.into_iter().zip(sleepers).enumerate();
+    let pollers = pollers
+        .map(|(seat, (ring, sleeper))| OutputPoller {
+            ring: Some(ring),
+            hall: Arc::clone(&hall),
+            seat,
+            sleeper,
+        })
+        .collect();
+    (
+        Outbound {
+            ring: Some(ring),
+            hall,
+        },
+        pollers,
+    )
+}
+
+impl<M: Machine> Outbound<M> {
+    /// Publishes, or gives the output back because the slowest consumer is a whole ring behind.
+    ///
+    /// After a refusal the matcher's bell rings as soon as that consumer has moved.
+    pub(crate) fn try_publish(&mut self, output: Arc<Output<M>>) -> Result<(), Arc<Output<M>>> {
+        self.drain_orphans();
+        let output = match self.attempt(output) {
+            Ok(()) => return Ok(()),
+            Err(output) => output,
+        };
+        self.hall.blocked.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        self.drain_orphans();
+        let again = self.attempt(output);
+        if again.is_ok() {
+            self.hall.blocked.store(false, Ordering::Relaxed);
+        }
+        again
+    }
+
+    fn attempt(&mut self, output: Arc<Output<M>>) -> Result<(), Arc<Output<M>>> {
+        let ring = self.ring.as_mut().expect("nothing is published after the end");
+        let mut output = Some(output);
+        let published = ring.try_publish(|slot| *slot = output.take());
+        match (published, output) {
+            (Err(_), Some(output)) => Err(output),
+            _ => Ok(()),
+        }
+    }
+
+    fn drain_orphans(&mut self) {
+        if self.hall.orphan_count.load(Ordering::Acquire) > 0 {
+            for orphan in held(&self.hall.orphans).iter_mut() {
+                let _ = orphan.poll();
+            }
+        }
+    }
+
+    /// True while a refused output waits for a consumer.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.hall.blocked.load(Ordering::Acquire)
+    }
+
+    /// Wakes all consumers; once a step, after its last publication.
+    pub(crate) fn wake(&self) {
+        for seat in &self.hall.seats {
+            seat.bell.ring();
+            let waker = held(&seat.waker).clone();
+            if let Some(waker) = waker {
+                waker();
+            }
+        }
+    }
+
+    /// Ends the stream: consumers see what is in the ring, then `Closed`.
+    pub(crate) fn close(&mut self) {
+        drop(self.ring.take());
+        self.hall.closed.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+
+    /// Names of the consumers, for messages.
+    pub(crate) fn names(&self) -> String {
+        self.hall
+            .seats
+            .iter()
+            .map(|seat| seat.name.as_str())
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+}
+
+impl<M: Machine> OutputPoller<M> {
+    /// The name it was asked for under.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.hall.seats[self.seat].name
+    }
+
+    /// Has `waker` called after each publication; for a consumer that sleeps in an event loop of its own.
+    ///
+    /// It is called once right away, so nothing that was published before is overlooked.
+    pub fn set_waker(&self, waker: Waker) {
+        *held(&self.hall.seats[self.seat].waker) = Some(Arc::clone(&waker));
+        waker();
+    }
+
+    /// Appends up to `limit` outputs to `into` and frees their places in the ring. Does not wait.
+    pub fn poll(&mut self, limit: usize, into: &mut Vec<Arc<Output<M>>>) -> Polled {
+        let ring = self.ring.as_mut().expect("present until dropped");
+        let polled = match ring.take(limit as u64) {
+            Ok(mut ready) => {
+                let before = into.len();
+                into.extend(
+                    (&mut ready).map(|slot| Arc::clone(slot.as_ref().expect("a published slot is filled"))),
+                );
+                Polled::Some(into.len() - before)
+            }
+            Err(Polling::NoEvents) => return Polled::Empty,
+            Err(Polling::Shutdown) => return Polled::Closed,
+        };
+        self.hall.tell_matcher_if_blocked();
+        polled
+    }
+
+    /// Parks until there is something to poll, the venue has stopped, or `limit` has passed.
+    pub fn wait(&self, limit: Duration) {
+        let ring = self.ring.as_ref().expect("present until dropped");
+        self.sleeper.sleep(Some(limit), || {
+            ring.has_available() || self.hall.closed.load(Ordering::SeqCst)
+        });
+    }
+}
+
+impl<M: Machine> Drop for OutputPoller<M> {
+    /// Hands the place in the ring to the matcher, so that a consumer that ends does not stop everybody else.
+    fn drop(&mut self) {
+        if let Some(ring) = self.ring.take() {
+            held(&self.hall.orphans).push(ring);
+            self.hall.orphan_count.fetch_add(1, Ordering::AcqRel);
+        }
+        *held(&self.hall.seats[self.seat].waker) = None;
+        self.hall.tell_matcher_if_blocked();
+    }
+}
+
+impl<M: Machine> std::fmt::Debug for OutputPoller<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OutputPoller")
+            .field("name", &self.name())
+            .finish_non_exhaustive()
+    }
+}

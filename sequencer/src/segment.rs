@@ -1,0 +1,377 @@
+//! One segment file: its header, and the walk over its blocks that tells a clean end, a torn tail and damage apart.
+//!
+//! The judgement is the heart of recovery. Segments are filled with zeros ahead of use, and disks write sectors of 512
+//! bytes whole or not at all. So a write that a crash cut short leaves a whole sector of zeros inside the block (or the file ends there).
+//! Such a block is a *torn tail*, and is cut, unless a later block proves that it had been committed. Everything else
+//! that does not check is *damage* to something that was acknowledged, and is refused.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use grid_engine::{Nanos, Seq};
+
+use crate::block::{BLOCK_ALIGN, BlockHeader, BlockKind, CommandBytes, HEADER_BYTES, NoHeader, Position};
+use crate::journal::JournalError;
+
+/// Bytes before the first block of a segment.
+pub(crate) const SEGMENT_HEADER_BYTES: usize = 4096;
+/// Version of the file format, apart from the machine's own command format.
+pub(crate) const SEGMENT_FORMAT: u32 = 1;
+/// The unit that a disk writes whole or not at all.
+const SECTOR: usize = 512;
+const MAGIC: [u8; 8] = *b"GRIDJRNL";
+/// Bytes of the segment header that are used; its CRC covers them up to itself.
+const USED: usize = 100;
+
+/// The first 4 KiB of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentHeader {
+    pub(crate) machine_format: u32,
+    pub(crate) ordinal: u64,
+    pub(crate) cluster: u64,
+    pub(crate) node: u64,
+    /// Bytes of the whole file.
+    pub(crate) file_bytes: u64,
+    /// Where the log stood before the first block.
+    pub(crate) before: Position,
+}
+
+impl SegmentHeader {
+    pub(crate) fn layout(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(SEGMENT_HEADER_BYTES);
+        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(&SEGMENT_FORMAT.to_le_bytes());
+        out.extend_from_slice(&self.machine_format.to_le_bytes());
+        for word in [
+            self.ordinal,
+            self.cluster,
+            self.node,
+            self.file_bytes,
+            self.before.index + 1,
+            self.before.term,
+            self.before.seq.0 + 1,
+            self.before.chain,
+            self.before.at.0,
+        ] {
+            out.extend_from_slice(&word.to_le_bytes());
+        }
+        out.resize(USED - 4, 0);
+        let crc = crc32c::crc32c(&out);
+        out.extend_from_slice(&crc.to_le_bytes());
+        out.resize(SEGMENT_HEADER_BYTES, 0);
+        out
+    }
+
+    fn read(bytes: &[u8]) -> Result<Self, String> {
+        let bytes: &[u8; USED] = bytes.first_chunk().ok_or("the file is shorter than its header")?;
+        if bytes[..8] != MAGIC {
+            return Err("it does not begin like a journal segment".to_owned());
+        }
+        let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+        if crc32c::crc32c(&bytes[..USED - 4]) != u32_at(USED - 4) {
+            return Err("its header is damaged".to_owned());
+        }
+        if u32_at(8) > SEGMENT_FORMAT {
+            return Err(format!(
+                "its format {} is newer than {SEGMENT_FORMAT}, which this program knows",
+                u32_at(8)
+            ));
+        }
+        let word = |nth: usize| {
+            let at = 16 + nth * 8;
+            u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+        };
+        if word(4) == 0 || word(6) == 0 {
+            return Err("its header is damaged".to_owned());
+        }
+        Ok(Self {
+            machine_format: u32_at(12),
+            ordinal: word(0),
+            cluster: word(1),
+            node: word(2),
+            file_bytes: word(3),
+            before: Position {
+                index: word(4) - 1,
+                term: word(5),
+                seq: Seq(word(6) - 1),
+                chain: word(7),
+                at: Nanos(word(8)),
+            },
+        })
+    }
+}
+
+/// A segment found on disk.
+#[derive(Clone, Debug)]
+pub(crate) struct SegmentInfo {
+    pub(crate) path: PathBuf,
+    pub(crate) header: SegmentHeader,
+}
+
+/// File name of a segment.
+pub(crate) fn segment_name(ordinal: u64) -> String {
+    format!("journal-{ordinal:010}.seg")
+}
+
+/// All segments of a journal directory in order, checked to be without a gap.
+pub(crate) fn list_segments(dir: &Path, machine_format: u32) -> Result<Vec<SegmentInfo>, JournalError> {
+    let io = |action, path: &Path| {
+        let path = path.to_owned();
+        move |source| JournalError::Io { action, path, source }
+    };
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(io("list", dir))? {
+        let path = entry.map_err(io("list", dir))?.path();
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        if name.starts_with("journal-") && name.ends_with(".seg") {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    let mut segments: Vec<SegmentInfo> = Vec::with_capacity(paths.len());
+    for path in paths {
+        let mut head = Vec::with_capacity(USED);
+        let file = File::open(&path).map_err(io("open", &path))?;
+        file.take(USED as u64)
+            .read_to_end(&mut head)
+            .map_err(io("read", &path))?;
+        let header = SegmentHeader::read(&head).map_err(|why| JournalError::BadSegment {
+            path: path.clone(),
+            why,
+        })?;
+        let misplaced = |why: String| {
+            Err(JournalError::BadSegment {
+                path: path.clone(),
+                why,
+            })
+        };
+        if header.machine_format > machine_format {
+            return misplaced(format!(
+                "its commands have format {}, newer than {machine_format}, which this program knows",
+                header.machine_format
+            ));
+        }
+        if path
+            .file_name()
+            .is_none_or(|name| name != segment_name(header.ordinal).as_str())
+        {
+            return misplaced(format!(
+                "its header says that it is number {}; it was renamed",
+                header.ordinal
+            ));
+        }
+        if let Some(last) = segments.last()
+            && last.header.ordinal + 1 != header.ordinal
+        {
+            return misplaced(format!(
+                "segment {} ahead of it is missing",
+                segment_name(header.ordinal - 1)
+            ));
+        }
+        segments.push(SegmentInfo { path, header });
+    }
+    Ok(segments)
+}
+
+/// One block met by a walk.
+#[derive(Debug)]
+pub(crate) struct Visited<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) offset: u64,
+    pub(crate) header: BlockHeader,
+    pub(crate) payload: &'a [u8],
+}
+
+/// A tail that a crash left half written, and that is or will be cut off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TornTail {
+    /// The segment file.
+    pub path: PathBuf,
+    /// Where the log now ends in it, in bytes from its start.
+    pub offset: u64,
+    /// Bytes from there to the last that is not zero.
+    pub bytes: u64,
+}
+
+/// Where a walk over a segment ended.
+#[derive(Debug)]
+pub(crate) struct End {
+    pub(crate) offset: u64,
+    pub(crate) position: Position,
+    pub(crate) torn: Option<TornTail>,
+}
+
+/// Walks one segment. `last` says that no segment follows, so that its tail may be torn.
+pub(crate) fn walk<E: From<JournalError>>(
+    segment: &SegmentInfo,
+    last: bool,
+    visit: &mut dyn FnMut(&Visited<'_>) -> Result<(), E>,
+) -> Result<End, E> {
+    let path = segment.path.as_path();
+    let mut bytes = std::fs::read(path).map_err(|source| JournalError::Io {
+        action: "read",
+        path: path.to_owned(),
+        source,
+    })?;
+    let on_disk = bytes.len();
+    bytes.resize(on_disk.max(segment.header.file_bytes as usize), 0);
+    let mut position = segment.header.before;
+    let mut offset = SEGMENT_HEADER_BYTES;
+    loop {
+        let fault = match read_block(&bytes, offset, &position) {
+            Ok((header, payload)) if offset + HEADER_BYTES + payload.len() <= on_disk => {
+                visit(&Visited {
+                    path,
+                    offset: offset as u64,
+                    header,
+                    payload,
+                })?;
+                position = Position::after(&header);
+                offset += header.block_bytes();
+                continue;
+            }
+            // All bytes beyond the end of the file happen to be zeros of the payload: whole, but not on disk as such.
+            Ok(_) => BadBlock {
+                why: "the file ends inside it".to_owned(),
+                extent: bytes.len() - offset,
+                hole: false,
+            },
+            Err(Next::End) => {
+                return Ok(End {
+                    offset: offset as u64,
+                    position,
+                    torn: None,
+                });
+            }
+            Err(Next::Bad(bad)) => bad,
+        };
+        let damaged = |why: String| JournalError::Damaged {
+            path: path.to_owned(),
+            offset: offset as u64,
+            index: position.index + 1,
+            why,
+        };
+        if !last {
+            return Err(damaged(format!("{}, and a later segment follows", fault.why)).into());
+        }
+        let end = (offset + fault.extent).min(bytes.len());
+        let may_be_torn = fault.hole || end > on_disk || has_empty_sector(&bytes[..end], offset);
+        if !may_be_torn {
+            return Err(damaged(format!(
+                "{}, and no part of it is missing as after a crash",
+                fault.why
+            ))
+            .into());
+        }
+        if let Some((at, later)) = later_proof(&bytes, offset + BLOCK_ALIGN, position.index + 1) {
+            let why = format!(
+                "{}, and block {later} at byte {at} proves that it had been committed",
+                fault.why
+            );
+            return Err(damaged(why).into());
+        }
+        let used = bytes
+            .iter()
+            .rposition(|byte| *byte != 0)
+            .map_or(offset, |at| at + 1)
+            .max(offset);
+        let torn = TornTail {
+            path: path.to_owned(),
+            offset: offset as u64,
+            bytes: (used - offset) as u64,
+        };
+        return Ok(End {
+            offset: offset as u64,
+            position,
+            torn: Some(torn),
+        });
+    }
+}
+
+struct BadBlock {
+    why: String,
+    /// Bytes that the block covers, as far as known.
+    extent: usize,
+    /// Nothing at all is where the block should begin, but something is behind it.
+    hole: bool,
+}
+
+enum Next {
+    End,
+    Bad(BadBlock),
+}
+
+fn read_block<'a>(
+    bytes: &'a [u8],
+    offset: usize,
+    position: &Position,
+) -> Result<(BlockHeader, &'a [u8]), Next> {
+    let rest = &bytes[offset.min(bytes.len())..];
+    if rest.len() < HEADER_BYTES {
+        return Err(Next::End);
+    }
+    let bad = |why: &str, extent| {
+        Err(Next::Bad(BadBlock {
+            why: why.to_owned(),
+            extent,
+            hole: false,
+        }))
+    };
+    let header = match BlockHeader::read(rest) {
+        Ok(header) => header,
+        Err(NoHeader::Empty) if rest.iter().all(|byte| *byte == 0) => return Err(Next::End),
+        Err(NoHeader::Empty) => {
+            let why = "there is nothing where it should begin, but something behind it".to_owned();
+            return Err(Next::Bad(BadBlock {
+                why,
+                extent: HEADER_BYTES,
+                hole: true,
+            }));
+        }
+        Err(NoHeader::Damaged) => return bad("its header does not match its checksum", HEADER_BYTES),
+    };
+    let Some(payload) = rest.get(HEADER_BYTES..HEADER_BYTES + header.payload_len as usize) else {
+        return bad("it is longer than the segment", rest.len());
+    };
+    if !header.matches(payload) {
+        return bad("it does not match its checksum", HEADER_BYTES + payload.len());
+    }
+    if let Some(why) = position.refuses(&header) {
+        return bad(&why, HEADER_BYTES + payload.len());
+    }
+    if CommandBytes::new(payload).count() != header.commands as usize && header.kind == BlockKind::Entry {
+        return bad(
+            "it holds another number of commands than it says",
+            HEADER_BYTES + payload.len(),
+        );
+    }
+    Ok((header, payload))
+}
+
+/// True when some sector's share of the block that begins at `from` and ends with `bytes` is all zeros.
+fn has_empty_sector(bytes: &[u8], from: usize) -> bool {
+    let mut at = from;
+    while at < bytes.len() {
+        let end = (at / SECTOR + 1) * SECTOR;
+        if bytes[at..end.min(bytes.len())].iter().all(|byte| *byte == 0) {
+            return true;
+        }
+        at = end;
+    }
+    false
+}
+
+/// The first whole block after `from` that was sealed when block `index` was already committed.
+fn later_proof(bytes: &[u8], from: usize, index: u64) -> Option<(usize, u64)> {
+    (from..bytes.len().saturating_sub(HEADER_BYTES))
+        .step_by(BLOCK_ALIGN)
+        .find_map(|at| {
+            let header = BlockHeader::read(&bytes[at..]).ok()?;
+            let payload = bytes.get(at + HEADER_BYTES..at + HEADER_BYTES + header.payload_len as usize)?;
+            (header.committed_before() >= index && header.matches(payload)).then_some((at, header.index))
+        })
+}

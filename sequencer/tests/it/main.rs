@@ -1,0 +1,9 @@
+//! The sequencer from the outside: a toy machine driven through rings, journal, crash and recovery.
+
+#![allow(unreachable_pub, reason = "a test binary has no surface")]
+
+mod damage;
+mod pipeline;
+mod snapshots;
+mod toy;
+mod venue;
