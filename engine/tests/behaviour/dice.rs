@@ -39,7 +39,10 @@ impl Dice {
 
 /// The seeds of a test: its own, or the one in `GRID_SEED`, to look for new failures or to see one again.
 pub(crate) fn seed(own: u64) -> u64 {
-    #[expect(clippy::disallowed_methods, reason = "tests may be told a seed; the engine hears chance from nowhere")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "tests may be told a seed; the engine hears chance from nowhere"
+    )]
     let told = std::env::var("GRID_SEED");
     told.map_or(own, |text| text.parse().expect("GRID_SEED is a number"))
 }

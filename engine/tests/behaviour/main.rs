@@ -10,9 +10,6 @@
 //! One binary, because linking takes longer than running. Shared: `venue` (an engine with sessions) and `dice`.
 
 mod dice;
-mod mixed;
 mod naive;
 mod oracle;
-mod rejects;
-mod rules;
 mod venue;

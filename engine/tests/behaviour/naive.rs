@@ -205,7 +205,12 @@ impl Book {
             resting.filled += qty;
             incoming.order.remaining -= qty;
             incoming.order.filled += qty;
-            out.fills.push(Fill { taker: incoming.order.id, maker: resting.id, price: resting.price, qty });
+            out.fills.push(Fill {
+                taker: incoming.order.id,
+                maker: resting.id,
+                price: resting.price,
+                qty,
+            });
             if resting.remaining == 0 {
                 let resting = self.orders.remove(at);
                 out.close(&resting, Closure::Filled);
@@ -230,14 +235,25 @@ impl Book {
 
 impl Incoming {
     fn beyond(&self, price: Price) -> bool {
-        self.limit.is_some_and(|limit| !crosses(self.order.side, limit, price))
+        self.limit
+            .is_some_and(|limit| !crosses(self.order.side, limit, price))
     }
 }
 
 impl Outcome {
     pub(crate) fn close(&mut self, order: &Order, reason: Closure) {
-        let Order { id, filled, remaining, .. } = *order;
-        self.closed.push(Closed { order: id, filled, remaining, reason });
+        let Order {
+            id,
+            filled,
+            remaining,
+            ..
+        } = *order;
+        self.closed.push(Closed {
+            order: id,
+            filled,
+            remaining,
+            reason,
+        });
     }
 }
 
@@ -257,4 +273,3 @@ pub(crate) fn slippage_limit(side: Side, best: Price, bps: u16) -> Price {
         Side::Sell => Price((best * (10_000 - bps.min(10_000))).div_ceil(10_000) as u64),
     }
 }
-

@@ -1,14 +1,16 @@
 //! An engine with its log: sequence numbers, stamps and sessions, as the sequencer and a gateway would give them.
 
 use grid_engine::command::{
-    AccountMode, Capabilities, Command, Entry, NewOrder, OrderKind, SelfTrade, Side, SupplierProfile, TimeInForce,
+    AccountMode, Capabilities, Command, Entry, NewOrder, OrderKind, SelfTrade, Side, SupplierProfile,
+    TimeInForce,
 };
 use grid_engine::event::{Event, Report, ReportBody};
 use grid_engine::instrument::{
     DeliveryTerms, InstrumentSpec, InstrumentStatus, MarketTerms, Movement, QualityTerms,
 };
 use grid_engine::{
-    AccountId, Engine, Fingerprint, InstrumentId, Label, Nanos, Price, Qty, Reject, SECOND, Seq, SessionId, Usd,
+    AccountId, Engine, Fingerprint, InstrumentId, Label, Nanos, Price, Qty, Reject, SECOND, Seq, SessionId,
+    Usd,
 };
 
 /// 2026-01-01 10:00:00 UTC.
@@ -47,9 +49,15 @@ impl Venue {
             now: START,
             events: Vec::new(),
             log: Some(Vec::new()),
-            operator: Actor { account: AccountId::VENUE, session: SessionId(1), client_seq: 0 },
+            operator: Actor {
+                account: AccountId::VENUE,
+                session: SessionId(1),
+                client_seq: 0,
+            },
         };
-        venue.apply(Entry::venue(Command::Genesis { operator_key: OPERATOR_KEY }));
+        venue.apply(Entry::venue(Command::Genesis {
+            operator_key: OPERATOR_KEY,
+        }));
         venue.operator = venue.connect(SessionId(1), OPERATOR_KEY);
         venue
     }
@@ -66,7 +74,12 @@ impl Venue {
     /// Applies a command under the actor's next number.
     pub(crate) fn send(&mut self, actor: &mut Actor, account: AccountId, command: Command) {
         actor.client_seq += 1;
-        self.apply(Entry { session: actor.session, client_seq: actor.client_seq, account, command });
+        self.apply(Entry {
+            session: actor.session,
+            client_seq: actor.client_seq,
+            account,
+            command,
+        });
     }
 
     /// The same, and the answer's body.
@@ -78,7 +91,9 @@ impl Venue {
     /// The first report that echoes the actor's last number.
     pub(crate) fn answer(&self, actor: &Actor) -> Report {
         let answers = self.events.iter().find_map(|event| match event {
-            Event::Report { session, report } if *session == actor.session && report.client_seq == actor.client_seq => {
+            Event::Report { session, report }
+                if *session == actor.session && report.client_seq == actor.client_seq =>
+            {
                 Some(report.clone())
             }
             _ => None,
@@ -100,10 +115,20 @@ impl Venue {
 
     /// An account with a key and a session that is connected.
     pub(crate) fn join(&mut self, name: &str, mode: AccountMode, capabilities: Capabilities) -> Actor {
-        let open = Command::OpenAccount { name: name.into(), mode, capabilities };
+        let open = Command::OpenAccount {
+            name: name.into(),
+            mode,
+            capabilities,
+        };
         let account = AccountId(u32::try_from(self.operate(self.operator.account, open)).unwrap());
         let key = key_of(account);
-        self.operate(account, Command::AddSigningKey { public_key: key, label: String::new() });
+        self.operate(
+            account,
+            Command::AddSigningKey {
+                public_key: key,
+                label: String::new(),
+            },
+        );
         self.connect(SessionId(u128::from(account.0) + 100), key)
     }
 
@@ -111,11 +136,24 @@ impl Venue {
         let key = Fingerprint::of(&key);
         self.apply(Entry::venue(Command::OpenSession { session, key }));
         let account = match &self.events[..] {
-            [Event::SessionOpened { result: Ok(account), .. }] => *account,
+            [
+                Event::SessionOpened {
+                    result: Ok(account), ..
+                },
+            ] => *account,
             other => panic!("a session opens: {other:?}"),
         };
-        self.apply(Entry::venue(Command::Establish { session, key, cancel_on_disconnect: None, connection: 1 }));
-        Actor { account, session, client_seq: 0 }
+        self.apply(Entry::venue(Command::Establish {
+            session,
+            key,
+            cancel_on_disconnect: None,
+            connection: 1,
+        }));
+        Actor {
+            account,
+            session,
+            client_seq: 0,
+        }
     }
 
     pub(crate) fn deposit(&mut self, account: AccountId, amount: Usd) {
@@ -146,7 +184,9 @@ impl Venue {
 
     pub(crate) fn units_available(&self, account: AccountId, instrument: InstrumentId) -> Qty {
         let holdings = &self.engine.state().accounts[account.0 as usize].holdings;
-        holdings.get(&instrument).map_or(Qty::ZERO, |holding| holding.available)
+        holdings
+            .get(&instrument)
+            .map_or(Qty::ZERO, |holding| holding.available)
     }
 }
 
@@ -173,7 +213,10 @@ pub(crate) fn spec(symbol: &str) -> InstrumentSpec {
             maker_fee_bps: 0,
             taker_fee_bps: 0,
         },
-        delivery: DeliveryTerms { window: None, movement: Movement::AtFill },
+        delivery: DeliveryTerms {
+            window: None,
+            movement: Movement::AtFill,
+        },
         status: InstrumentStatus::Live,
     }
 }
@@ -183,7 +226,10 @@ pub(crate) fn limit(instrument: InstrumentId, side: Side, price: u64, qty: u64) 
     NewOrder {
         instrument,
         side,
-        kind: OrderKind::Limit { price: Price(price), tif: TimeInForce::Gtc },
+        kind: OrderKind::Limit {
+            price: Price(price),
+            tif: TimeInForce::Gtc,
+        },
         qty: Qty(qty),
         stp: SelfTrade::Allow,
         label: Label::default(),

@@ -89,8 +89,18 @@ impl Case {
             (Action::Cancel, Some(order)) => Some(Command::Cancel {
                 order: OrderRef::Id(order),
             }),
-            (Action::Replace { price, qty }, Some(order)) => self.replace(account, order, price, qty, op.stp)?,
-            (Action::Limit { side, price, qty, tif }, None) => match (price.0, qty.0) {
+            (Action::Replace { price, qty }, Some(order)) => {
+                self.replace(account, order, price, qty, op.stp)?
+            }
+            (
+                Action::Limit {
+                    side,
+                    price,
+                    qty,
+                    tif,
+                },
+                None,
+            ) => match (price.0, qty.0) {
                 (Some(price), Some(qty)) => {
                     let (price, qty) = (Price(price), Qty(qty));
                     self.venue.provide_limit(account, side, price, qty)?;
@@ -178,7 +188,10 @@ impl Case {
                 }
                 Event::Report { report, .. } => match report.body {
                     // Says something about the venue's size, not about the book.
-                    ReportBody::Rejected { reject: Reject::TooManyOrders, .. } => {
+                    ReportBody::Rejected {
+                        reject: Reject::TooManyOrders,
+                        ..
+                    } => {
                         return Err(Reject::TooManyOrders);
                     }
                     ReportBody::Rejected { .. } => self.result.rejected.push(id.clone()),
@@ -230,6 +243,7 @@ fn place(side: Side, kind: OrderKind, qty: Qty, stp: SelfTrade) -> Command {
 #[derive(Clone)]
 struct Venue {
     engine: Engine,
+    operator: AccountId,
     seq: Seq,
     client_seq: u64,
     events: Vec<Event>,
@@ -243,6 +257,7 @@ impl Venue {
             .get_or_init(|| {
                 let mut venue = Self {
                     engine: Engine::new(),
+                    operator: AccountId::VENUE,
                     seq: Seq::ZERO,
                     client_seq: 0,
                     events: Vec::new(),
@@ -254,12 +269,16 @@ impl Venue {
                     session: SESSION,
                     key: Fingerprint::of(&OPERATOR_KEY),
                 }));
-                let operator = match &venue.events[..] {
-                    [Event::SessionOpened { result: Ok(account), .. }] => *account,
+                venue.operator = match &venue.events[..] {
+                    [
+                        Event::SessionOpened {
+                            result: Ok(account), ..
+                        },
+                    ] => *account,
                     other => unreachable!("the operator's key opens a session: {other:?}"),
                 };
                 venue
-                    .ask(operator, Command::DefineInstrument(instrument()))
+                    .ask(venue.operator, Command::DefineInstrument(instrument()))
                     .expect("the script's instrument is valid");
                 venue
             })
@@ -270,7 +289,8 @@ impl Venue {
         self.seq = self.seq.next();
         self.events.clear();
         // Log time is the log's position: order scripts know no clock.
-        self.engine.apply(self.seq, Nanos(self.seq.0), entry, &mut self.events);
+        self.engine
+            .apply(self.seq, Nanos(self.seq.0), entry, &mut self.events);
     }
 
     /// Applies a command for an account; the id that a new order of it gets.
@@ -306,7 +326,7 @@ impl Venue {
             mode: AccountMode::Advanced,
             capabilities: Capabilities::default(),
         };
-        let account = self.ask(AccountId::VENUE, open)?;
+        let account = self.ask(self.operator, open)?;
         let account = AccountId(u32::try_from(account).expect("account ids have 32 bits"));
         self.ask(account, Command::RegisterSupplier(SupplierProfile::default()))?;
         self.ask(
@@ -320,7 +340,13 @@ impl Venue {
     }
 
     /// Gives an account what it lacks for a limit order. One that is refused anyway gets nothing.
-    fn provide_limit(&mut self, account: AccountId, side: Side, price: Price, qty: Qty) -> Result<(), Reject> {
+    fn provide_limit(
+        &mut self,
+        account: AccountId,
+        side: Side,
+        price: Price,
+        qty: Qty,
+    ) -> Result<(), Reject> {
         match side {
             Side::Buy => self.provide_usd(account, price.notional(qty, TICK)),
             Side::Sell => self.provide_units(account, qty),
@@ -328,7 +354,13 @@ impl Venue {
     }
 
     /// Gives an account what it lacks for a market order.
-    fn provide_market(&mut self, account: AccountId, side: Side, qty: Qty, stp: SelfTrade) -> Result<(), Reject> {
+    fn provide_market(
+        &mut self,
+        account: AccountId,
+        side: Side,
+        qty: Qty,
+        stp: SelfTrade,
+    ) -> Result<(), Reject> {
         match side {
             Side::Buy => self.provide_usd(account, self.cost_of_taking(account, qty, stp)),
             Side::Sell => self.provide_units(account, qty),
@@ -347,7 +379,9 @@ impl Venue {
 
     fn provide_units(&mut self, account: AccountId, needs: Qty) -> Result<(), Reject> {
         let holdings = &self.engine.state().accounts[account.0 as usize].holdings;
-        let has = holdings.get(&MARKET).map_or(Qty::ZERO, |holding| holding.available);
+        let has = holdings
+            .get(&MARKET)
+            .map_or(Qty::ZERO, |holding| holding.available);
         match needs.checked_sub(has) {
             Some(qty) if !qty.is_zero() && needs <= QTY_MAX => {
                 let instrument = MARKET;
