@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Why a command was refused. Declared in the order in which the checks run.
+/// Why a command was refused. Declared in the order in which the checks run, whatever the command; a test walks it.
 #[derive(
     Clone,
     Copy,
@@ -39,6 +39,12 @@ pub enum Reject {
     /// The account is in Auto Mode, where the venue trades for it (contract §3.23).
     #[error("auto mode trading restricted")]
     AutoModeTradingRestricted = 6,
+    /// No open order of this account has that id or label.
+    #[error("unknown order")]
+    UnknownOrder = 21,
+    /// No such reservation, or settled, released or lapsed already.
+    #[error("unknown reservation")]
+    UnknownReservation = 40,
     /// No such instrument.
     #[error("unknown instrument")]
     UnknownInstrument = 10,
@@ -51,6 +57,9 @@ pub enum Reject {
     /// Zero or above the instrument's maximum.
     #[error("invalid price")]
     InvalidPrice = 13,
+    /// The account is not a supplier.
+    #[error("not a supplier")]
+    NotASupplier = 50,
     /// The value does not fit, so the command could not be carried out whole.
     #[error("amount out of range")]
     OutOfRange = 14,
@@ -60,42 +69,33 @@ pub enum Reject {
     /// The account has an open order with this label, or used this client order id before.
     #[error("duplicate client order id")]
     DuplicateLabel = 20,
-    /// No open order of this account has that id or label.
-    #[error("unknown order")]
-    UnknownOrder = 21,
+    /// The request handle is reserved already.
+    #[error("duplicate request")]
+    DuplicateRequest = 41,
     /// A post-only order that would have traded.
     #[error("post-only order would trade")]
     WouldTrade = 22,
     /// Too many open orders on the account.
     #[error("too many open orders")]
     TooManyOrders = 23,
-    /// Fewer dollars available than the order would hold, or than the withdrawal takes.
-    #[error("insufficient funds")]
-    InsufficientFunds = 30,
-    /// Fewer Units available than the order or transfer needs.
-    #[error("insufficient units")]
-    InsufficientUnits = 31,
+    /// A limit of the venue is reached: sessions, keys, accounts, instruments, reservations.
+    #[error("limit reached")]
+    LimitReached = 60,
     /// Fewer tokens free in consumption than asked for, and Auto Mode is off.
     #[error("insufficient tokens")]
     InsufficientTokens = 32,
     /// Auto Mode had to buy, and nobody sells within the account's limits.
     #[error("no supply within the price limit")]
     NoSupply = 33,
-    /// No such reservation, or settled, released or lapsed already.
-    #[error("unknown reservation")]
-    UnknownReservation = 40,
-    /// The request handle is reserved already.
-    #[error("duplicate request")]
-    DuplicateRequest = 41,
-    /// The account is not a supplier.
-    #[error("not a supplier")]
-    NotASupplier = 50,
+    /// Fewer dollars available than the order would hold, or than the withdrawal takes.
+    #[error("insufficient funds")]
+    InsufficientFunds = 30,
+    /// Fewer Units available than the order or transfer needs.
+    #[error("insufficient units")]
+    InsufficientUnits = 31,
     /// More Units than the operator granted capacity for.
     #[error("beyond capacity")]
     BeyondCapacity = 51,
-    /// A limit of the venue is reached: sessions, keys, accounts, instruments, reservations.
-    #[error("limit reached")]
-    LimitReached = 60,
 }
 
 impl Reject {

@@ -292,7 +292,8 @@ impl Step<'_> {
         }
         let spent = preview
             .value
-            .plus(preview.value.basis_points(terms.taker_fee_bps));
+            .checked_add(preview.value.basis_points(terms.taker_fee_bps))
+            .ok_or(Reject::OutOfRange)?;
         if spent > self.state.accounts[self.account.0 as usize].usd_available {
             return Err(Reject::InsufficientFunds);
         }

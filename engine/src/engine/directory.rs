@@ -214,16 +214,19 @@ impl Step<'_> {
     }
 
     pub(super) fn define_instrument(&mut self, spec: &InstrumentSpec) -> Result<(), Refusal> {
-        check_spec(spec)?;
-        let id = match self.state.symbols.get(&spec.symbol) {
-            Some(&id) => {
-                let busy = !self.book(id).is_empty();
+        check_terms(spec)?;
+        let known = self.state.symbols.get(&spec.symbol).copied();
+        if let Some(id) = known {
+            let (old, new) = (self.state.instruments[usize::from(id.0)].spec.market, spec.market);
+            if !self.book(id).is_empty() && (old.tick != new.tick || old.lot != new.lot) {
+                return Err(Reject::OutOfRange.into());
+            }
+        }
+        check_texts(spec)?;
+        let id = match known {
+            Some(id) => {
                 let at = self.at;
                 let record = &mut self.state.instruments[usize::from(id.0)];
-                let (old, new) = (&record.spec.market, &spec.market);
-                if busy && (old.tick != new.tick || old.lot != new.lot) {
-                    return Err(Reject::OutOfRange.into());
-                }
                 record.spec = spec.clone();
                 record.updated_at = at;
                 id
@@ -287,6 +290,13 @@ impl Step<'_> {
     }
 
     pub(super) fn register_supplier(&mut self, profile: &SupplierProfile) -> Result<(), Refusal> {
+        if profile
+            .offers
+            .iter()
+            .any(|offer| self.state.instrument(offer.instrument).is_none())
+        {
+            return Err(Reject::UnknownInstrument.into());
+        }
         check_text(&profile.name, limits::TEXT)?;
         check_text(&profile.base_url, 256)?;
         let offers_fit = profile.offers.len() <= 64
@@ -297,13 +307,6 @@ impl Step<'_> {
                 .all(|offer| check_text(&offer.model, 128).is_ok());
         if !offers_fit {
             return Err(Reject::InvalidText.into());
-        }
-        if profile
-            .offers
-            .iter()
-            .any(|offer| self.state.instrument(offer.instrument).is_none())
-        {
-            return Err(Reject::UnknownInstrument.into());
         }
         self.state
             .suppliers
@@ -317,14 +320,14 @@ impl Step<'_> {
         self.state
             .instrument(instrument)
             .ok_or(Reject::UnknownInstrument)?;
+        if !self.state.suppliers.contains_key(&self.account) {
+            return Err(Reject::NotASupplier.into());
+        }
         if capacity
             .tokens()
             .is_none_or(|tokens| tokens.0 > limits::ALL_TOKENS)
         {
             return Err(Reject::OutOfRange.into());
-        }
-        if !self.state.suppliers.contains_key(&self.account) {
-            return Err(Reject::NotASupplier.into());
         }
         self.supply_mut(self.account, instrument).capacity = capacity;
         self.directory_changed(0)
@@ -339,16 +342,16 @@ impl Step<'_> {
         if qty.is_zero() {
             return Err(Reject::InvalidQuantity.into());
         }
-        let tokens = qty.tokens().ok_or(Reject::OutOfRange)?;
-        let all = record.issued.checked_add(tokens).ok_or(Reject::OutOfRange)?;
-        if all.0 > limits::ALL_TOKENS {
-            return Err(Reject::OutOfRange.into());
-        }
         let supplier = self
             .state
             .suppliers
             .get(&self.account)
             .ok_or(Reject::NotASupplier)?;
+        let tokens = qty.tokens().ok_or(Reject::OutOfRange)?;
+        let all = record.issued.checked_add(tokens).ok_or(Reject::OutOfRange)?;
+        if all.0 > limits::ALL_TOKENS {
+            return Err(Reject::OutOfRange.into());
+        }
         let supply = supplier.supply.get(&instrument).copied().unwrap_or_default();
         let capacity = supply.capacity.tokens().expect("checked when it was set");
         if supply.liability().plus(tokens) > capacity {
@@ -418,7 +421,7 @@ fn check_text(text: &str, max: usize) -> Result<(), Reject> {
     }
 }
 
-fn check_spec(spec: &InstrumentSpec) -> Result<(), Reject> {
+fn check_terms(spec: &InstrumentSpec) -> Result<(), Reject> {
     let market = &spec.market;
     if market.lot.is_zero()
         || market.min_qty.is_zero()
@@ -433,9 +436,16 @@ fn check_spec(spec: &InstrumentSpec) -> Result<(), Reject> {
     if market.tick.0 <= 0 || market.max_price.is_zero() {
         return Err(Reject::InvalidPrice);
     }
-    if market.maker_fee_bps > limits::FEE_BPS || market.taker_fee_bps > limits::FEE_BPS {
+    if market.maker_fee_bps > limits::FEE_BPS
+        || market.taker_fee_bps > limits::FEE_BPS
+        || spec.delivery.window == Some(Nanos::ZERO)
+    {
         return Err(Reject::OutOfRange);
     }
+    Ok(())
+}
+
+fn check_texts(spec: &InstrumentSpec) -> Result<(), Reject> {
     let symbol_fits = (1..=32).contains(&spec.symbol.len())
         && spec
             .symbol

@@ -28,7 +28,7 @@ impl Step<'_> {
             .reports
             .iter()
             .rev()
-            .find(|report| report.client_seq == client_seq)
+            .find(|report| report.client_seq == client_seq && client_seq != 0)
             .cloned();
         self.events.push(Event::Repeated {
             session: id,
@@ -161,6 +161,9 @@ impl Step<'_> {
             return;
         }
         session.connection = None;
+        if session.cancel_on_disconnect == Some(Nanos::ZERO) {
+            return self.cancel_disconnected(id);
+        }
         if let Some(grace) = session.cancel_on_disconnect {
             let due = at.after(grace);
             session.cancels_at = Some(due);

@@ -43,6 +43,10 @@ impl Step<'_> {
             order: OrderId::default(),
         };
         let incoming = self.admit(new).map_err(refuse)?;
+        let needed = self.needed_hold(&incoming).map_err(refuse)?;
+        if new.tag.len() > limits::TEXT || (!new.tag.is_empty() && new.label == Label::default()) {
+            return Err(refuse(Reject::InvalidText));
+        }
         self.check_label(new)?;
         if matches!(new.kind, OrderKind::Limit { tif: TimeInForce::PostOnly, price }
             if self.would_trade(new.instrument, new.side, price))
@@ -52,7 +56,7 @@ impl Step<'_> {
         if self.state.accounts[self.account.0 as usize].orders.len() >= limits::OPEN_ORDERS {
             return Err(refuse(Reject::TooManyOrders));
         }
-        self.fund(&incoming).map_err(refuse)?;
+        self.fund(&incoming, needed).map_err(refuse)?;
         self.remember_tag(new, incoming.order.id);
         let price = match new.kind {
             OrderKind::Limit { price, .. } => Some(price),
@@ -95,9 +99,6 @@ impl Step<'_> {
                 (Price::ZERO, limit, TimeInForce::Ioc, kind)
             }
         };
-        if new.tag.len() > limits::TEXT || (!new.tag.is_empty() && new.label == Label::default()) {
-            return Err(Reject::InvalidText);
-        }
         let order = Order {
             id: OrderId(self.seq.0),
             account: self.account,
@@ -186,8 +187,7 @@ impl Step<'_> {
     }
 
     /// Refuses what the account can't pay or deliver; changes nothing.
-    fn fund(&mut self, incoming: &Incoming) -> Result<(), Reject> {
-        let needed = self.needed_hold(incoming)?;
+    fn fund(&self, incoming: &Incoming, needed: Usd) -> Result<(), Reject> {
         let account = &self.state.accounts[incoming.order.account.0 as usize];
         match incoming.order.side {
             Side::Buy if needed > account.usd_available => Err(Reject::InsufficientFunds),

@@ -10,6 +10,7 @@
 //! One binary, because linking takes longer than running. Shared: `venue` (an engine with sessions) and `dice`.
 
 mod dice;
+mod mixed;
 mod naive;
 mod oracle;
 mod venue;
