@@ -85,7 +85,7 @@ impl World {
                 AccountMode::Advanced
             };
             let actor = venue.join(&format!("actor {n}"), mode, Capabilities::default());
-            venue.deposit(actor.account, Usd::dollars(1_000));
+            venue.deposit(actor.account, Usd::dollars(if n < 5 { 60 } else { 1_000 }));
             if n >= 5 {
                 for instrument in 0..3 {
                     venue.supply(actor.account, InstrumentId(instrument), Qty(5_000));
@@ -160,7 +160,7 @@ impl World {
             );
         }
         assert!(
-            self.rejects.len() > 22,
+            self.rejects.len() >= 22,
             "most rejects occur, seed {}: {:?}",
             self.seed,
             self.rejects
@@ -263,9 +263,11 @@ impl World {
             .events
             .iter()
             .filter(|event| matches!(event, Event::Repeated { .. }));
-        let setup = client_seq <= 200 && matches!(self.actors.len() - from, 1);
+        // What the operator was answered while the venue was set up, nobody noted.
+        let noted =
+            actor.session != self.venue.operator.session || client_seq > self.venue.operator.client_seq;
         let told: Vec<_> = held.collect();
-        if told.len() != 1 || (*told[0] != repeated && !setup && client_seq != 0) {
+        if told.len() != 1 || (noted && *told[0] != repeated) {
             self.fail(&format!("the old answer again: {repeated:?}"));
         }
         let others = self
@@ -427,7 +429,7 @@ impl World {
             79..=81 => {
                 let amount = Usd(match self.dice.below(20) {
                     0 => *self.dice.pick(&[0, -1, i64::MAX, i64::MIN]),
-                    _ => self.dice.between(1, 200_000_000_000) as i64,
+                    _ => self.dice.between(1, 30_000_000_000) as i64,
                 });
                 (for_own(operator, own), Command::Deposit { amount })
             }

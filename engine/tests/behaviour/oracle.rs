@@ -563,15 +563,6 @@ impl World {
         {
             return Err(Reject::InvalidPrice);
         }
-        if new.tag.len() > 64 || (!new.tag.is_empty() && new.label == Label::default()) {
-            return Err(Reject::InvalidText);
-        }
-        let labelled = new.label != Label::default();
-        let open = |order: &Order| order.account == account && order.label == new.label;
-        let used = self.tags.contains_key(&(account, new.label));
-        if labelled && (used || self.books.iter().flat_map(|book| &book.orders).any(open)) {
-            return Err(Reject::DuplicateLabel);
-        }
         let book = &self.books[instrument];
         let best = book.best_price(new.side.opposite());
         let (price, limit, market, tif, fok) = match new.kind {
@@ -586,9 +577,6 @@ impl World {
                 (Price::ZERO, limit, true, TimeInForce::Ioc, fill_or_kill)
             }
         };
-        if tif == TimeInForce::PostOnly && best.is_some_and(|best| naive::crosses(new.side, price, best)) {
-            return Err(Reject::WouldTrade);
-        }
         let order = Order {
             id: OrderId(self.venue.seq.0 + 1),
             account,
@@ -618,6 +606,18 @@ impl World {
         };
         if needs > i128::from(i64::MAX) {
             return Err(Reject::OutOfRange);
+        }
+        if new.tag.len() > 64 || (!new.tag.is_empty() && new.label == Label::default()) {
+            return Err(Reject::InvalidText);
+        }
+        let labelled = new.label != Label::default();
+        let open = |order: &Order| order.account == account && order.label == new.label;
+        let used = self.tags.contains_key(&(account, new.label));
+        if labelled && (used || self.books.iter().flat_map(|book| &book.orders).any(open)) {
+            return Err(Reject::DuplicateLabel);
+        }
+        if tif == TimeInForce::PostOnly && best.is_some_and(|best| naive::crosses(new.side, price, best)) {
+            return Err(Reject::WouldTrade);
         }
         match new.side {
             Side::Buy

@@ -221,23 +221,6 @@ pub(crate) fn spec(symbol: &str) -> InstrumentSpec {
     }
 }
 
-/// A plain limit order.
-pub(crate) fn limit(instrument: InstrumentId, side: Side, price: u64, qty: u64) -> NewOrder {
-    NewOrder {
-        instrument,
-        side,
-        kind: OrderKind::Limit {
-            price: Price(price),
-            tif: TimeInForce::Gtc,
-        },
-        qty: Qty(qty),
-        stp: SelfTrade::Allow,
-        label: Label::default(),
-        tag: String::new(),
-        to_consumption: false,
-    }
-}
-
 /// The reject of an answer, if it is one.
 pub(crate) const fn rejected(body: &ReportBody) -> Option<Reject> {
     match body {
