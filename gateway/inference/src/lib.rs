@@ -1,1 +1,50 @@
-//! The inference tier: reserve, stream from a supplier, meter, settle
+//! The inference tier: the place where tokens bought on the book become completions.
+//!
+//! A developer points any OpenAI client at it. The life of a call (design §7):
+//!
+//! ```text
+//! authenticate ─► validate ─► upper bound of tokens ─► Reserve ─► supplier ─► stream ─► Settle
+//!   key hash       contract     the body's bytes         the        issuers     whole      before the
+//!   from the       §6.3         + the output limit       door       first       events     last byte
+//!   replica
+//! ```
+//!
+//! | module | knows |
+//! |---|---|
+//! | `server` | sockets, routes, `/v1/models` |
+//! | `keys` | who is calling, and how much at once |
+//! | `request` | what may be asked, and the bytes that go to the supplier |
+//! | `call` | the life above: failover before the first content, three clocks, the end |
+//! | `upstream` | one attempt at one supplier |
+//! | `roster` | which supplier next: issuers first, circuit breakers, concurrency |
+//! | `sse`, `answer` | events of a stream and what they say |
+//! | `meter`, `tokens` | our own count, and whether the supplier's is believable |
+//! | `hold` | the guard that settles or releases a reservation exactly once |
+//! | `seal` | supplier credentials, sealed with the venue's key |
+//!
+//! What it deliberately does not know: matching rules, prices, the log. It changes state through [`Door`] and reads
+//! it through [`Directory`]. It never stores or logs a prompt or a completion, and passes none of a client's headers
+//! to a supplier.
+
+mod answer;
+mod call;
+mod config;
+mod door;
+mod hold;
+mod keys;
+mod meter;
+mod reply;
+mod request;
+mod roster;
+mod seal;
+mod server;
+mod sse;
+mod stats;
+mod tokens;
+mod upstream;
+
+pub use config::{Clocks, Config, KeyLimits, Limits, Metering, Routing};
+pub use door::{Deps, Directory, Door, DoorError, Pending, Reserved, Settled};
+pub use seal::{SealError, VenueKey};
+pub use server::{RunningTier, serve};
+pub use stats::Snapshot;

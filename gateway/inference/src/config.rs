@@ -1,0 +1,196 @@
+//! Every limit and clock of the tier by name, so that "full" and "too late" are answers and never surprises.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use crate::seal::VenueKey;
+
+/// How the tier runs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where OpenAI clients connect; port 0 takes any free port.
+    pub inference_addr: SocketAddr,
+    /// Where Anthropic clients connect, if anywhere; the same routes, errors in Anthropic's envelope.
+    pub messages_addr: Option<SocketAddr>,
+    /// Opens the suppliers' credentials.
+    pub venue_key: VenueKey,
+    /// Sizes and counts.
+    pub limits: Limits,
+    /// Times.
+    pub clocks: Clocks,
+    /// Choice of suppliers.
+    pub routing: Routing,
+    /// How far a supplier's count may stray from ours.
+    pub metering: Metering,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            inference_addr: (Ipv4Addr::LOCALHOST, 0).into(),
+            messages_addr: None,
+            venue_key: VenueKey::new([0; 32]),
+            limits: Limits::default(),
+            clocks: Clocks::default(),
+            routing: Routing::default(),
+            metering: Metering::default(),
+        }
+    }
+}
+
+/// Sizes and counts.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Largest request body, in bytes; a larger one is 413.
+    pub body_bytes: usize,
+    /// Largest answer of a call that is not streamed, in bytes.
+    pub answer_bytes: usize,
+    /// Largest event of a stream, in bytes.
+    pub event_bytes: usize,
+    /// Largest request head, in bytes (at least 8,192).
+    pub head_bytes: usize,
+    /// Most headers of a request.
+    pub headers: usize,
+    /// Open connections.
+    pub connections: usize,
+    /// Calls in progress, all keys together; more are 503.
+    pub calls: usize,
+    /// Calls of one key.
+    pub key: KeyLimits,
+    /// Events between supplier and a slow client.
+    pub events_buffered: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes: 8 << 20,
+            answer_bytes: 32 << 20,
+            event_bytes: 1 << 20,
+            head_bytes: 64 << 10,
+            headers: 100,
+            connections: 20_000,
+            calls: 10_000,
+            key: KeyLimits::default(),
+            events_buffered: 32,
+        }
+    }
+}
+
+/// Calls of one key; above either, 429.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyLimits {
+    /// Calls in progress.
+    pub concurrent: u32,
+    /// Calls per second in the long run; 0 is no limit.
+    pub per_second: u32,
+    /// Calls at once after a pause.
+    pub burst: u32,
+}
+
+impl Default for KeyLimits {
+    fn default() -> Self {
+        Self {
+            concurrent: 1_000,
+            per_second: 0,
+            burst: 100,
+        }
+    }
+}
+
+/// Times.
+#[derive(Clone, Copy, Debug)]
+pub struct Clocks {
+    /// For a client to send its request head.
+    pub head_read: Duration,
+    /// For a client to send its body.
+    pub body_read: Duration,
+    /// How long a client may leave the stream unread before it counts as gone.
+    pub client_stall: Duration,
+    /// For the venue to answer a reservation.
+    pub reserve: Duration,
+    /// How long the end of an answer waits for its settlement; after that the settlement goes on by itself.
+    pub settle: Duration,
+    /// For a supplier to accept a connection.
+    pub connect: Duration,
+    /// From the request to a supplier's first content.
+    pub first_content: Duration,
+    /// Between two frames of a supplier's stream.
+    pub idle: Duration,
+    /// From the request to a supplier's whole answer, where it is not streamed.
+    pub whole_answer: Duration,
+    /// The whole call, all attempts together; below `reservation`, so that it can still be settled.
+    pub call: Duration,
+    /// Life of a reservation, in log time.
+    pub reservation: Duration,
+    /// How long a shutdown waits for calls in progress.
+    pub shutdown: Duration,
+}
+
+impl Default for Clocks {
+    fn default() -> Self {
+        Self {
+            head_read: Duration::from_secs(30),
+            body_read: Duration::from_secs(30),
+            client_stall: Duration::from_secs(60),
+            reserve: Duration::from_secs(10),
+            settle: Duration::from_secs(5),
+            connect: Duration::from_secs(2),
+            first_content: Duration::from_secs(20),
+            idle: Duration::from_secs(20),
+            whole_answer: Duration::from_secs(600),
+            call: Duration::from_secs(840),
+            reservation: Duration::from_secs(900),
+            shutdown: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Choice of suppliers.
+#[derive(Clone, Copy, Debug)]
+pub struct Routing {
+    /// Suppliers tried for one call.
+    pub attempts: usize,
+    /// Failures in a row after which a supplier gets no calls of an instrument.
+    pub breaker_failures: u32,
+    /// For how long; then one probe decides.
+    pub breaker_open: Duration,
+    /// Calls in progress at one supplier.
+    pub supplier_concurrent: u32,
+    /// Output limit where neither client nor instrument names one, in tokens.
+    pub output_tokens: u64,
+}
+
+impl Default for Routing {
+    fn default() -> Self {
+        Self {
+            attempts: 3,
+            breaker_failures: 5,
+            breaker_open: Duration::from_secs(10),
+            supplier_concurrent: 4_096,
+            output_tokens: 16_384,
+        }
+    }
+}
+
+/// How far above our own count a supplier's may be: `own + own × percent / 100 + slack`. Beyond it, ours is billed.
+///
+/// Tokenizers of different model families differ by some tens of percent on the same text; the slack covers chat
+/// templates and short answers. A supplier that reports less than we count is taken at its word: only it loses.
+/// Reasoning that is not shown can't be checked, so it is billed only within this tolerance.
+#[derive(Clone, Copy, Debug)]
+pub struct Metering {
+    /// Relative tolerance.
+    pub percent: u64,
+    /// Absolute tolerance, in tokens, for prompt and completion each.
+    pub slack: u64,
+}
+
+impl Default for Metering {
+    fn default() -> Self {
+        Self {
+            percent: 50,
+            slack: 64,
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! What the tier needs of the venue: three commands, and sight of a replica's state.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use grid_engine::state::State;
+use grid_engine::{AccountId, InstrumentId, Nanos, Qty, Reject, ReservationId, Tokens, Usd};
+
+/// An answer of the venue that is still to come.
+pub type Pending<T> = Pin<Box<dyn Future<Output = Result<T, DoorError>> + Send>>;
+
+/// The way into the log. Each call is one command; the implementation resends under the same number when its
+/// connection breaks, so that a command is executed at most once.
+pub trait Door: Send + Sync + 'static {
+    /// Sets tokens aside.
+    fn reserve(
+        &self,
+        account: AccountId,
+        instrument: InstrumentId,
+        tokens: Tokens,
+        request: u128,
+        valid_for: Nanos,
+    ) -> Pending<Reserved>;
+
+    /// Turns a reservation into a usage record.
+    fn settle(
+        &self,
+        account: AccountId,
+        reservation: ReservationId,
+        usage: grid_engine::command::Usage,
+    ) -> Pending<Settled>;
+
+    /// Gives a reservation back.
+    fn release(&self, account: AccountId, reservation: ReservationId, supplier: AccountId) -> Pending<()>;
+}
+
+/// A reservation as answered by the venue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reserved {
+    /// Its id.
+    pub reservation: ReservationId,
+    /// How many tokens.
+    pub tokens: Tokens,
+    /// Units that Auto Mode bought for it.
+    pub bought: Qty,
+    /// What it paid for them.
+    pub spent: Usd,
+    /// Who issued the tokens, in the order of the draws.
+    pub issuers: Vec<AccountId>,
+}
+
+/// A settlement as answered by the venue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// Tokens billed.
+    pub billed: Tokens,
+    /// Tokens delivered that no lot covered.
+    pub unbilled: Tokens,
+    /// What the billed tokens had cost.
+    pub cost: Usd,
+}
+
+/// Why the venue did not do it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DoorError {
+    /// It said no.
+    #[error("refused: {0}")]
+    Rejected(Reject),
+    /// It could not be reached, or its answer was lost.
+    #[error("the venue is out of reach: {0}")]
+    Unavailable(String),
+}
+
+/// Sight of the venue's state at some recent moment of the log.
+pub trait Directory: Send + Sync + 'static {
+    /// Runs `look` on the state. It holds a lock meanwhile, so `look` is short.
+    fn look(&self, look: &mut dyn FnMut(&State));
+}
+
+impl dyn Directory {
+    /// What `read` finds in the state.
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
+        let (mut read, mut found) = (Some(read), None);
+        self.look(&mut |state| found = read.take().map(|read| read(state)));
+        found.expect("a directory shows its state exactly once")
+    }
+}
+
+/// The venue as the tier sees it.
+#[derive(Clone)]
+pub struct Deps {
+    /// Changes state.
+    pub door: Arc<dyn Door>,
+    /// Reads it.
+    pub directory: Arc<dyn Directory>,
+}
+
+impl fmt::Debug for Deps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Deps").finish_non_exhaustive()
+    }
+}

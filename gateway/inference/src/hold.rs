@@ -1,0 +1,256 @@
+//! The guard of a reservation: whatever happens, it is settled or released, and only once.
+//!
+//! A [`Hold`] is owned by the task that runs the call. Ending it hands the last word to the venue in a task of its
+//! own, which nothing else can cancel and which repeats itself until the venue has answered. Dropping it, in a panic
+//! or with its task, does the same with what was delivered so far.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use grid_engine::command::Usage;
+use grid_engine::{AccountId, Reject, ReservationId, Tokens};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+use crate::answer::Said;
+use crate::config::Metering;
+use crate::door::{Door, DoorError, Settled};
+use crate::meter::{Bill, Meter};
+use crate::stats::{Stats, bump, drop_one};
+
+/// First and longest wait before the venue is asked again.
+const AGAIN_MIN: Duration = Duration::from_millis(20);
+const AGAIN_MAX: Duration = Duration::from_secs(2);
+
+/// What holds share with the tier.
+#[derive(Clone)]
+pub(crate) struct Bureau {
+    pub(crate) door: Arc<dyn Door>,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) metering: Metering,
+    /// How long a reservation lives; after that there is nothing left to settle.
+    pub(crate) life: Duration,
+}
+
+/// An open reservation with its meter.
+pub(crate) struct Hold {
+    open: Option<Open>,
+}
+
+struct Open {
+    bureau: Bureau,
+    runtime: Handle,
+    account: AccountId,
+    reservation: ReservationId,
+    made: Instant,
+    body: Bytes,
+    supplier: AccountId,
+    meter: Meter,
+    attempt: Instant,
+    first_content: Option<Instant>,
+}
+
+/// The last word about a reservation.
+#[derive(Clone, Copy, Debug)]
+enum Last {
+    Settle(Usage),
+    Release(AccountId),
+}
+
+impl Hold {
+    /// Takes charge of a reservation that the venue has just made.
+    pub(crate) fn new(bureau: Bureau, account: AccountId, reservation: ReservationId, body: Bytes) -> Self {
+        bump(&bureau.stats.reserved);
+        bump(&bureau.stats.open);
+        let now = Instant::now();
+        Self {
+            open: Some(Open {
+                bureau,
+                runtime: Handle::current(),
+                account,
+                reservation,
+                made: now,
+                meter: Meter::new(body.clone()),
+                body,
+                supplier: AccountId::VENUE,
+                attempt: now,
+                first_content: None,
+            }),
+        }
+    }
+
+    fn open(&mut self) -> &mut Open {
+        self.open.as_mut().expect("a hold is open until it is consumed")
+    }
+
+    /// Another supplier is tried; what an earlier one sent reached nobody.
+    pub(crate) fn attempt(&mut self, supplier: AccountId) {
+        let open = self.open();
+        open.supplier = supplier;
+        open.meter = Meter::new(open.body.clone());
+        open.attempt = Instant::now();
+        open.first_content = None;
+    }
+
+    /// The first content came from the supplier.
+    pub(crate) fn first_content(&mut self) {
+        self.open().first_content.get_or_insert_with(Instant::now);
+    }
+
+    /// This has reached the client.
+    pub(crate) fn delivered(&mut self, said: &Said<'_>) {
+        self.open().meter.take(said);
+    }
+
+    /// The bill of a call that the supplier finished.
+    pub(crate) async fn bill(mut self) -> Option<(Self, Bill)> {
+        let large = self.open().meter.is_large();
+        let count = move || {
+            let open = self.open();
+            let bill = open.meter.bill(open.bureau.metering);
+            (self, bill)
+        };
+        off_loop(large, count).await
+    }
+
+    /// Settles a finished call. The result is the venue's answer, whether or not anybody waits for it.
+    pub(crate) fn settle(mut self, bill: Bill) -> JoinHandle<Option<Settled>> {
+        let open = self.open.take().expect("a hold is open until it is consumed");
+        let usage = open.usage(bill, false);
+        open.end(Last::Settle(usage))
+    }
+
+    /// Settles a call that ended early: what was delivered, by our own count; released where that is nothing.
+    pub(crate) fn cut_short(mut self) -> JoinHandle<Option<Settled>> {
+        let open = self.open.take().expect("a hold is open until it is consumed");
+        open.cut_short()
+    }
+
+    /// Gives everything back. `failed` is the supplier to blame, or the venue.
+    pub(crate) fn release(mut self, failed: AccountId) -> JoinHandle<Option<Settled>> {
+        let open = self.open.take().expect("a hold is open until it is consumed");
+        open.end(Last::Release(failed))
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if let Some(open) = self.open.take() {
+            drop(open.cut_short());
+        }
+    }
+}
+
+impl Open {
+    fn usage(&self, bill: Bill, partial: bool) -> Usage {
+        let micros = |span: Duration| u32::try_from(span.as_micros()).unwrap_or(u32::MAX);
+        let first = self.first_content.unwrap_or_else(Instant::now);
+        if bill.estimated {
+            bump(&self.bureau.stats.estimated);
+        }
+        if bill.distrusted {
+            bump(&self.bureau.stats.distrusted);
+            tracing::warn!(
+                supplier = self.supplier.0,
+                reservation = self.reservation.0,
+                "supplier's token count is beyond tolerance; billed by our own"
+            );
+        }
+        if partial {
+            bump(&self.bureau.stats.partial);
+        }
+        Usage {
+            supplier: self.supplier,
+            prompt_tokens: Tokens(bill.prompt),
+            completion_tokens: Tokens(bill.completion),
+            ttft_us: micros(first.saturating_duration_since(self.attempt)),
+            duration_us: micros(self.attempt.elapsed()),
+            estimated: bill.estimated,
+            partial,
+        }
+    }
+
+    fn cut_short(self) -> JoinHandle<Option<Settled>> {
+        if !self.meter.delivered() {
+            return self.end(Last::Release(AccountId::VENUE));
+        }
+        let runtime = self.runtime.clone();
+        runtime.spawn(async move {
+            let counted = off_loop(self.meter.is_large(), move || {
+                let usage = self.usage(self.meter.partial_bill(), true);
+                (self, usage)
+            });
+            let (open, usage) = counted.await?;
+            open.end(Last::Settle(usage)).await.ok().flatten()
+        })
+    }
+
+    /// Says the last word until the venue has heard it.
+    fn end(self, last: Last) -> JoinHandle<Option<Settled>> {
+        let runtime = self.runtime.clone();
+        runtime.spawn(async move {
+            let settled = self.say(last).await;
+            drop_one(&self.bureau.stats.open);
+            settled
+        })
+    }
+
+    async fn say(&self, last: Last) -> Option<Settled> {
+        let Bureau {
+            door, stats, life, ..
+        } = &self.bureau;
+        let (mut wait, mut repeated) = (AGAIN_MIN, false);
+        loop {
+            let answer = match last {
+                Last::Settle(usage) => door.settle(self.account, self.reservation, usage).await.map(Some),
+                Last::Release(failed) => door
+                    .release(self.account, self.reservation, failed)
+                    .await
+                    .map(|()| None),
+            };
+            match answer {
+                Ok(settled) => {
+                    bump(if settled.is_some() {
+                        &stats.settled
+                    } else {
+                        &stats.released
+                    });
+                    return settled;
+                }
+                // The answer to an earlier try was lost, not the try.
+                Err(DoorError::Rejected(Reject::UnknownReservation)) if repeated => {
+                    bump(match last {
+                        Last::Settle(_) => &stats.settled,
+                        Last::Release(_) => &stats.released,
+                    });
+                    return None;
+                }
+                Err(DoorError::Rejected(reject)) => {
+                    bump(&stats.refused);
+                    tracing::warn!(reservation = self.reservation.0, %reject, "the venue refused a settlement");
+                    return None;
+                }
+                Err(DoorError::Unavailable(reason)) => {
+                    bump(&stats.unanswered);
+                    if self.made.elapsed() > *life {
+                        bump(&stats.refused);
+                        tracing::warn!(reservation = self.reservation.0, %reason, "a reservation lapsed before it could be settled");
+                        return None;
+                    }
+                    tokio::time::sleep(wait).await;
+                    (wait, repeated) = ((wait * 2).min(AGAIN_MAX), true);
+                }
+            }
+        }
+    }
+}
+
+/// Counts off the event loop what takes milliseconds to count, in which a hundred other streams could move.
+async fn off_loop<T: Send + 'static>(large: bool, count: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    if large {
+        tokio::task::spawn_blocking(count).await.ok()
+    } else {
+        Some(count())
+    }
+}

@@ -1,0 +1,595 @@
+//! Sockets and routes. Everything that a client can send is bounded here, in size, count and time.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use grid_engine::command::Side;
+use grid_engine::instrument::InstrumentStatus;
+use grid_engine::state::{Instrument, State};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use hyper::header::{ALLOW, EXPECT, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::time::timeout;
+
+use crate::call::{self, Call};
+use crate::config::Config;
+use crate::door::{Deps, Directory};
+use crate::hold::Bureau;
+use crate::keys::{self, Caller, Permit, Turnstile};
+use crate::reply::{Out, Refusal, Surface, json_response};
+use crate::request::ChatRequest;
+use crate::roster::{self, Roster};
+use crate::stats::{Snapshot, Stats, bump, drop_one};
+use crate::tokens;
+use crate::upstream::Upstream;
+
+/// Of a refused body so much is still read, so that the client gets to see why, in bytes.
+const SPARED_BYTES: usize = 64 << 20;
+/// For so long.
+const SPARED_TIME: Duration = Duration::from_secs(5);
+
+/// What all connections share.
+pub(crate) struct Tier {
+    pub(crate) config: Config,
+    pub(crate) directory: Arc<dyn Directory>,
+    pub(crate) bureau: Bureau,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) roster: Arc<Roster>,
+    pub(crate) upstream: Upstream,
+    turnstile: Arc<Turnstile>,
+    calls: Arc<Semaphore>,
+}
+
+/// A call's place in the counts, for as long as it lasts.
+pub(crate) struct InFlight {
+    stats: Arc<Stats>,
+    _key: Permit,
+    _call: OwnedSemaphorePermit,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        drop_one(&self.stats.in_flight);
+    }
+}
+
+/// A tier that serves until it is shut down or dropped.
+#[derive(Debug)]
+pub struct RunningTier {
+    /// Where OpenAI clients connect.
+    pub inference_addr: SocketAddr,
+    /// Where Anthropic clients connect.
+    pub messages_addr: Option<SocketAddr>,
+    stats: Arc<Stats>,
+    stop: watch::Sender<bool>,
+    patience: Duration,
+}
+
+impl RunningTier {
+    /// Base URL for an OpenAI client, ending in `/v1`.
+    #[must_use]
+    pub fn inference_url(&self) -> String {
+        format!("http://{}/v1", self.inference_addr)
+    }
+
+    /// Base URL for an Anthropic client, ending in `/v1`: its own listener, or else the same.
+    #[must_use]
+    pub fn messages_url(&self) -> String {
+        format!("http://{}/v1", self.messages_addr.unwrap_or(self.inference_addr))
+    }
+
+    /// The counters now.
+    #[must_use]
+    pub fn stats(&self) -> Snapshot {
+        self.stats.snapshot()
+    }
+
+    /// Takes no more calls and waits, within bounds, until those in progress have ended and are settled.
+    pub async fn shutdown(self) {
+        self.stop.send_replace(true);
+        let ended = async {
+            loop {
+                let now = self.stats.snapshot();
+                if now.in_flight == 0 && now.open == 0 {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let _ = timeout(self.patience, ended).await;
+    }
+}
+
+impl Drop for RunningTier {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+    }
+}
+
+/// Binds the listeners and serves in tasks of the current runtime.
+///
+/// # Errors
+/// An address that can't be bound.
+pub async fn serve(config: Config, deps: Deps) -> io::Result<RunningTier> {
+    let inference = TcpListener::bind(config.inference_addr).await?;
+    let messages = match config.messages_addr {
+        Some(addr) => Some(TcpListener::bind(addr).await?),
+        None => None,
+    };
+    let stats = Arc::new(Stats::default());
+    let (stop, stopped) = watch::channel(false);
+    let running = RunningTier {
+        inference_addr: inference.local_addr()?,
+        messages_addr: messages.as_ref().map(TcpListener::local_addr).transpose()?,
+        stats: Arc::clone(&stats),
+        stop,
+        patience: config.clocks.shutdown,
+    };
+    let tier = Arc::new(Tier {
+        directory: deps.directory,
+        bureau: Bureau {
+            door: deps.door,
+            stats: Arc::clone(&stats),
+            metering: config.metering,
+            life: config.clocks.reservation,
+        },
+        stats,
+        roster: Roster::new(config.routing),
+        upstream: Upstream::new(config.clocks, &config.limits),
+        turnstile: Turnstile::new(config.limits.key),
+        calls: Arc::new(Semaphore::new(config.limits.calls)),
+        config,
+    });
+    drop(tokio::task::spawn_blocking(tokens::warm));
+    let connections = Arc::new(Semaphore::new(tier.config.limits.connections));
+    for (listener, surface) in [(Some(inference), Surface::OpenAi), (messages, Surface::Anthropic)] {
+        if let Some(listener) = listener {
+            let (tier, connections) = (Arc::clone(&tier), Arc::clone(&connections));
+            tokio::spawn(accept(tier, listener, surface, connections, stopped.clone()));
+        }
+    }
+    Ok(running)
+}
+
+async fn accept(
+    tier: Arc<Tier>,
+    listener: TcpListener,
+    surface: Surface,
+    connections: Arc<Semaphore>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    loop {
+        let Ok(room) = Arc::clone(&connections).acquire_owned().await else {
+            return;
+        };
+        let accepted = tokio::select! {
+            biased;
+            _ = stopped.wait_for(|stop| *stop) => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((socket, _)) => {
+                tokio::spawn(connection(
+                    Arc::clone(&tier),
+                    socket,
+                    surface,
+                    room,
+                    stopped.clone(),
+                ));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accept failed");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    }
+}
+
+async fn connection(
+    tier: Arc<Tier>,
+    socket: TcpStream,
+    surface: Surface,
+    _room: OwnedSemaphorePermit,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let _ = socket.set_nodelay(true);
+    let limits = &tier.config.limits;
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(tier.config.clocks.head_read)
+        .max_headers(limits.headers)
+        .max_buf_size(limits.head_bytes.max(8_192));
+    let service = service_fn(|request| {
+        let tier = Arc::clone(&tier);
+        async move { Ok::<_, Infallible>(handle(tier, surface, request).await) }
+    });
+    let serving = builder.serve_connection(TokioIo::new(socket), service);
+    let mut serving = std::pin::pin!(serving);
+    let stop = async {
+        let _ = stopped.wait_for(|stop| *stop).await;
+    };
+    let ended = tokio::select! {
+        ended = &mut serving => Some(ended),
+        () = stop => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection ended");
+    }
+}
+
+async fn handle(tier: Arc<Tier>, surface: Surface, request: Request<Incoming>) -> Response<Out> {
+    let number: u128 = rand::random();
+    let name = format!("req_{number:032x}");
+    let head = request.method() == Method::HEAD;
+    let (parts, body) = request.into_parts();
+    let asked = Asked {
+        tier,
+        surface,
+        number,
+        name: &name,
+        parts,
+    };
+    let mut response = match asked.route(body).await {
+        Ok(response) => response,
+        Err((refusal, surface)) => refusal.response(surface, &name),
+    };
+    if head {
+        *response.body_mut() = Out::empty();
+    }
+    if let Ok(value) = HeaderValue::from_str(&name) {
+        let headers = response.headers_mut();
+        for header in ["x-grid-request-id", "x-request-id", "request-id"] {
+            headers.insert(header, value.clone());
+        }
+    }
+    response
+}
+
+/// One request, with its body apart.
+struct Asked<'a> {
+    tier: Arc<Tier>,
+    surface: Surface,
+    number: u128,
+    name: &'a str,
+    parts: hyper::http::request::Parts,
+}
+
+type Answer = Result<Response<Out>, (Refusal, Surface)>;
+
+impl Asked<'_> {
+    async fn route(self, body: Incoming) -> Answer {
+        let path = self.parts.uri.path().to_owned();
+        let path = path
+            .strip_prefix("/api/v1")
+            .map_or_else(|| path.clone(), |rest| format!("/v1{rest}"));
+        let path = if path.len() > 1 {
+            path.trim_end_matches('/')
+        } else {
+            &path
+        };
+        let surface = self.surface;
+        let reading = matches!(self.parts.method, Method::GET | Method::HEAD);
+        let answered = match path {
+            "/v1/chat/completions" if self.parts.method == Method::POST => {
+                return self
+                    .chat(body)
+                    .await
+                    .map_err(|refusal| (refusal, Surface::OpenAi));
+            }
+            "/v1/messages" | "/v1/messages/count_tokens" => Err((
+                Refusal::new(
+                    StatusCode::NOT_FOUND,
+                    "not_found",
+                    "the Messages API is not offered yet; use /v1/chat/completions",
+                ),
+                Surface::Anthropic,
+            )),
+            "/" | "/v1" | "/api" if reading => Ok(json_response(
+                StatusCode::OK,
+                &json!({"object": "grid.inference", "endpoints": ["/v1/models", "/v1/chat/completions", "/health"]}),
+            )),
+            "/health" | "/v1/health" if reading => {
+                Ok(json_response(StatusCode::OK, &json!({"status": "ok"})))
+            }
+            "/v1/models" if reading => self.models().map_err(|refusal| (refusal, surface)),
+            "/v1/chat/completions" => Err((method("POST"), Surface::OpenAi)),
+            "/" | "/v1" | "/health" | "/v1/models" => Err((method("GET"), surface)),
+            _ if path.starts_with("/v1/v1") => Err((
+                Refusal::new(
+                    StatusCode::NOT_FOUND,
+                    "not_found",
+                    "the path has /v1 twice: give your client the base URL without it, or once",
+                ),
+                surface,
+            )),
+            _ => match path.strip_prefix("/v1/models/") {
+                Some(symbol) if reading => self.model(symbol).map_err(|refusal| (refusal, surface)),
+                _ => Err((
+                    Refusal::new(StatusCode::NOT_FOUND, "not_found", "no such path"),
+                    surface,
+                )),
+            },
+        };
+        if answered.is_err() {
+            spare(&self.parts.headers, body);
+        }
+        answered.map(|mut response| {
+            if self.parts.method != Method::GET && response.status() == StatusCode::METHOD_NOT_ALLOWED {
+                response
+                    .headers_mut()
+                    .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            }
+            response
+        })
+    }
+
+    fn caller(&self) -> Result<Caller, Refusal> {
+        let secret = keys::secret(&self.parts.headers);
+        self.tier
+            .directory
+            .read(|state| keys::authenticate(state, secret))
+    }
+
+    /// Everybody may look at what is offered; a key that is sent must be a good one all the same.
+    fn models(&self) -> Result<Response<Out>, Refusal> {
+        if keys::secret(&self.parts.headers).is_some() {
+            self.caller()?;
+        }
+        let models: Vec<Value> = self.tier.directory.read(|state| {
+            let listed = state.instruments.iter().filter(|one| is_offered(one));
+            listed.map(|instrument| model_json(state, instrument)).collect()
+        });
+        Ok(json_response(
+            StatusCode::OK,
+            &json!({"object": "list", "data": models}),
+        ))
+    }
+
+    fn model(&self, symbol: &str) -> Result<Response<Out>, Refusal> {
+        if keys::secret(&self.parts.headers).is_some() {
+            self.caller()?;
+        }
+        let found = self.tier.directory.read(|state| {
+            let id = state.symbols.get(&symbol.to_ascii_lowercase())?;
+            let instrument = state.instruments.get(usize::from(id.0))?;
+            is_offered(instrument).then(|| model_json(state, instrument))
+        });
+        found
+            .map(|model| json_response(StatusCode::OK, &model))
+            .ok_or_else(unknown_instrument)
+    }
+
+    async fn chat(self, body: Incoming) -> Result<Response<Out>, Refusal> {
+        let admitted = self.caller().and_then(|caller| {
+            let permit = self.tier.turnstile.enter(caller.key)?;
+            let room = Arc::clone(&self.tier.calls).try_acquire_owned().map_err(|_| {
+                Refusal::unavailable("busy", "too many calls in progress", Duration::from_secs(1))
+            })?;
+            let length = body.size_hint().lower();
+            if length > self.tier.config.limits.body_bytes as u64 {
+                return Err(too_large(self.tier.config.limits.body_bytes));
+            }
+            Ok((caller, permit, room))
+        });
+        let (caller, permit, room) = match admitted {
+            Ok(admitted) => admitted,
+            Err(refusal) => {
+                spare(&self.parts.headers, body);
+                return Err(refusal);
+            }
+        };
+        let stats = Arc::clone(&self.tier.stats);
+        bump(&stats.in_flight);
+        let in_flight = InFlight {
+            stats,
+            _key: permit,
+            _call: room,
+        };
+        let body = self.body(body).await?;
+        let chat = ChatRequest::parse(body)?;
+        let tier = self.tier;
+        let known = tier.directory.read(|state| {
+            let id = *state.symbols.get(&chat.symbol)?;
+            let instrument = state.instruments.get(usize::from(id.0))?;
+            let output = u64::from(instrument.spec.quality.output_floor);
+            Some((id, output, roster::offers(state, id)))
+        });
+        let (instrument, output_floor, candidates) = known.ok_or_else(unknown_instrument)?;
+        bump(&tier.stats.calls);
+        if candidates.is_empty() {
+            return Err(Refusal::unavailable(
+                "no_supplier",
+                "no supplier is on the roster of this instrument",
+                Duration::from_secs(5),
+            ));
+        }
+        tier.roster.ready(&candidates).map_err(|wait| {
+            Refusal::unavailable(
+                "no_supplier",
+                "every supplier of this instrument is failing or full",
+                wait,
+            )
+        })?;
+        let call = Call {
+            name: self.name.to_owned(),
+            request: self.number,
+            account: caller.account,
+            instrument,
+            output_default: if output_floor > 0 {
+                output_floor
+            } else {
+                tier.config.routing.output_tokens
+            },
+            candidates,
+            chat,
+            _in_flight: in_flight,
+        };
+        let (head, answer) = oneshot::channel();
+        tokio::spawn(call::run(tier, call, head));
+        answer.await.unwrap_or_else(|_| {
+            Err(Refusal::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal",
+                "the call ended by a fault of ours; nothing was billed",
+            ))
+        })
+    }
+
+    /// The body, within its size and time.
+    async fn body(&self, mut body: Incoming) -> Result<Bytes, Refusal> {
+        let limit = self.tier.config.limits.body_bytes;
+        let mut all = BytesMut::new();
+        let read = async {
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|_| {
+                    Refusal::new(StatusCode::BAD_REQUEST, "incomplete_body", "the body ended early").closing()
+                })?;
+                if let Some(data) = frame.data_ref() {
+                    if all.len() + data.len() > limit {
+                        return Err(too_large(limit));
+                    }
+                    all.extend_from_slice(data);
+                }
+            }
+            Ok(())
+        };
+        match timeout(self.tier.config.clocks.body_read, read).await {
+            Ok(Ok(())) => Ok(all.freeze()),
+            Ok(Err(refusal)) => {
+                spare(&self.parts.headers, body);
+                Err(refusal)
+            }
+            Err(_) => {
+                let message = "the body took too long to arrive";
+                Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message).closing())
+            }
+        }
+    }
+}
+
+fn method(allowed: &str) -> Refusal {
+    let message = format!("this path takes {allowed}");
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+}
+
+fn too_large(limit: usize) -> Refusal {
+    let message = format!("the body is larger than {limit} bytes");
+    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message).closing()
+}
+
+fn unknown_instrument() -> Refusal {
+    Refusal {
+        param: Some("model"),
+        ..Refusal::new(
+            StatusCode::NOT_FOUND,
+            "model_not_found",
+            "unknown instrument: `model` takes an instrument's symbol, see /v1/models",
+        )
+    }
+}
+
+/// Reads on for a moment after a refusal, because a socket that is closed with unread bytes loses the answer too.
+/// A client that waits for `100 Continue` has sent nothing yet.
+fn spare(headers: &hyper::HeaderMap, mut body: Incoming) {
+    if body.is_end_stream() || headers.contains_key(EXPECT) {
+        return;
+    }
+    tokio::spawn(async move {
+        let read = async {
+            let mut seen = 0;
+            while let Some(Ok(frame)) = body.frame().await {
+                seen += frame.data_ref().map_or(0, Bytes::len);
+                if seen > SPARED_BYTES {
+                    return;
+                }
+            }
+        };
+        let _ = timeout(SPARED_TIME, read).await;
+    });
+}
+
+/// Delivery goes on while an instrument is halted; one in preview can't be had yet.
+fn is_offered(instrument: &Instrument) -> bool {
+    instrument.spec.status != InstrumentStatus::Preview
+}
+
+fn model_json(state: &State, instrument: &Instrument) -> Value {
+    let spec = &instrument.spec;
+    let quality = &spec.quality;
+    let best = state
+        .books
+        .get(usize::from(instrument.id.0))
+        .and_then(|book| book.best(Side::Sell))
+        .map(|level| level.price)
+        .or(instrument.last_trade.map(|trade| trade.price));
+    let pricing = best.and_then(|price| {
+        let unit = price.notional(grid_engine::Qty(1), spec.market.tick)?;
+        let token = per_token(unit.0);
+        Some(json!({"currency": "USD", "unit": unit.to_string(), "prompt": token, "completion": token}))
+    });
+    let floor = |value: u32| (value > 0).then_some(value);
+    json!({
+        "id": spec.symbol,
+        "object": "model",
+        "created": instrument.created_at.0 / 1_000_000_000,
+        "owned_by": "grid",
+        "display_name": spec.name,
+        "description": spec.description,
+        "status": match spec.status {
+            InstrumentStatus::Preview => "preview",
+            InstrumentStatus::Live => "live",
+            InstrumentStatus::Halted => "halted",
+        },
+        "context_length": floor(quality.context_floor),
+        "max_output_tokens": floor(quality.output_floor),
+        "capabilities": {"streaming": true, "tools": true, "json_mode": true},
+        "pricing": pricing,
+    })
+}
+
+/// A Unit's price in nano-dollars as decimal dollars per token: 810,000,000 is `0.00000081`.
+fn per_token(unit_nanos: i64) -> String {
+    let digits = format!("{unit_nanos:016}");
+    let (whole, part) = digits.split_at(digits.len() - 15);
+    let part = part.trim_end_matches('0');
+    if part.is_empty() {
+        whole.to_owned()
+    } else {
+        format!("{whole}.{part}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_price_per_token_has_no_rounding() {
+        for (nanos, text) in [
+            (810_000_000, "0.00000081"),
+            (1, "0.000000000000001"),
+            (2_000_000_000_000_000, "2"),
+            (0, "0"),
+        ] {
+            assert_eq!(per_token(nanos), text);
+        }
+    }
+}

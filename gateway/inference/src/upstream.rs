@@ -1,0 +1,309 @@
+//! One attempt at one supplier, up to its first content.
+//!
+//! Nothing that a supplier sends before its first content reaches the client, so until then any failure can be
+//! repaired elsewhere. What each answer means:
+//!
+//! | the supplier | means |
+//! |---|---|
+//! | can't be connected to, closes, takes too long | failed: try another |
+//! | 200 with content | the one that delivers |
+//! | 200 and then an error event, another content type, no JSON, nothing | failed: try another |
+//! | 429, 503 with `Retry-After` | busy: leave it alone that long, try another |
+//! | 400, 413, 422 | the request is at fault: its answer goes to the client |
+//! | anything else (401, 402, 404 are our contract with it, not the client's) | failed: try another |
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER, USER_AGENT,
+};
+use hyper::{Method, Request, Response, StatusCode, Uri};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::answer;
+use crate::config::{Clocks, Limits};
+use crate::sse::{Event, Splitter};
+
+/// Idle connections kept per supplier.
+const IDLE_CONNECTIONS: usize = 4_096;
+/// Events that a supplier may send before its first content.
+const LIFECYCLE_EVENTS: usize = 64;
+/// Of a supplier's error, so much is read, in bytes.
+const ERROR_BYTES: usize = 64 << 10;
+
+/// Connections to all suppliers.
+#[derive(Clone, Debug)]
+pub(crate) struct Upstream {
+    client: Client<HttpConnector, Full<Bytes>>,
+    clocks: Clocks,
+    answer_bytes: usize,
+    event_bytes: usize,
+}
+
+/// What to send, and where.
+#[derive(Debug)]
+pub(crate) struct Order<'a> {
+    pub(crate) base_url: &'a str,
+    pub(crate) credential: &'a [u8],
+    pub(crate) body: Bytes,
+    pub(crate) stream: bool,
+    pub(crate) request: &'a str,
+    /// The whole call must be over by then.
+    pub(crate) deadline: Instant,
+}
+
+/// A supplier that has begun to deliver.
+#[derive(Debug)]
+pub(crate) enum Opened {
+    /// The events up to and with the first content, and the rest to come.
+    Stream { held: Vec<Event>, rest: Events },
+    /// A whole answer.
+    Whole(Bytes),
+}
+
+/// Why an attempt delivered nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The supplier's fault or the network's: another one may do better.
+    Failed(&'static str),
+    /// It has too much to do.
+    Busy(Duration),
+    /// The client's fault.
+    Refused { status: StatusCode, message: String },
+}
+
+impl Upstream {
+    pub(crate) fn new(clocks: Clocks, limits: &Limits) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(clocks.connect));
+        let client = Client::builder(TokioExecutor::new())
+            .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .pool_idle_timeout(Duration::from_secs(60))
+            .pool_timer(TokioTimer::new())
+            .build(connector);
+        Self {
+            client,
+            clocks,
+            answer_bytes: limits.answer_bytes,
+            event_bytes: limits.event_bytes,
+        }
+    }
+
+    /// Sends the request and waits for the first content. Dropping the future cancels the request at the supplier.
+    pub(crate) async fn open(&self, order: Order<'_>) -> Result<Opened, Failure> {
+        let clock = if order.stream {
+            self.clocks.first_content
+        } else {
+            self.clocks.whole_answer
+        };
+        let until = order.deadline.min(Instant::now() + clock);
+        let stream = order.stream;
+        let attempt = async {
+            let response = self.client.request(request(&order)?).await.map_err(|error| {
+                Failure::Failed(if error.is_connect() {
+                    "connect"
+                } else {
+                    "transport"
+                })
+            })?;
+            let response = self.accepted(response).await?;
+            if stream {
+                self.first_content(response).await
+            } else {
+                self.whole(response).await
+            }
+        };
+        timeout_at(until, attempt)
+            .await
+            .unwrap_or(Err(Failure::Failed(if stream {
+                "no content in time"
+            } else {
+                "no answer in time"
+            })))
+    }
+
+    async fn accepted(&self, response: Response<Incoming>) -> Result<Response<Incoming>, Failure> {
+        let status = response.status();
+        let after = response.headers().get(RETRY_AFTER);
+        let after = after.and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
+        match status.as_u16() {
+            200 => Ok(response),
+            400 | 413 | 422 => Err(Failure::Refused {
+                status,
+                message: self.error_message(response).await,
+            }),
+            429 => Err(Failure::Busy(Duration::from_secs(after.unwrap_or(1)))),
+            503 if after.is_some() => Err(Failure::Busy(Duration::from_secs(after.unwrap_or(1)))),
+            300..=399 => Err(Failure::Failed("redirect")),
+            401..=403 => Err(Failure::Failed("credential refused")),
+            404 => Err(Failure::Failed("model unknown there")),
+            _ => Err(Failure::Failed("status")),
+        }
+    }
+
+    /// What the supplier finds wrong with the request; it goes to the client and nowhere else.
+    async fn error_message(&self, response: Response<Incoming>) -> String {
+        let read = collect(response.into_body(), ERROR_BYTES);
+        let body = timeout(self.clocks.idle, read).await;
+        let body = body.ok().and_then(Result::ok).unwrap_or_default();
+        let value: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+        let message = [
+            "/error/message",
+            "/errors/detail",
+            "/message",
+            "/detail",
+            "/error",
+        ]
+        .iter()
+        .find_map(|path| value.pointer(path)?.as_str());
+        message.unwrap_or("the request was refused upstream").to_owned()
+    }
+
+    async fn first_content(&self, response: Response<Incoming>) -> Result<Opened, Failure> {
+        if !is_type(&response, "text/event-stream") || is_encoded(&response) {
+            return Err(Failure::Failed("not an event stream"));
+        }
+        let mut rest = Events {
+            body: response.into_body(),
+            splitter: Splitter::new(self.event_bytes),
+            ended: false,
+        };
+        let mut held = Vec::new();
+        while let Some(event) = rest.next().await? {
+            let Some(data) = event.data.clone() else {
+                continue;
+            };
+            if data.as_ref() == b"[DONE]" {
+                break;
+            }
+            let said = answer::read(&data).map_err(|_| Failure::Failed("not JSON"))?;
+            if said.error.is_some() {
+                return Err(Failure::Failed("error event"));
+            }
+            held.push(event);
+            if said.is_content() {
+                return Ok(Opened::Stream { held, rest });
+            }
+            if held.len() >= LIFECYCLE_EVENTS {
+                return Err(Failure::Failed("too many events without content"));
+            }
+        }
+        Err(Failure::Failed("ended without content"))
+    }
+
+    async fn whole(&self, response: Response<Incoming>) -> Result<Opened, Failure> {
+        if !is_type(&response, "application/json") || is_encoded(&response) {
+            return Err(Failure::Failed("not JSON"));
+        }
+        let body = collect(response.into_body(), self.answer_bytes).await?;
+        let said = answer::read(&body).map_err(|_| Failure::Failed("not JSON"))?;
+        if said.error.is_some() || !said.choices {
+            return Err(Failure::Failed("no choices"));
+        }
+        Ok(Opened::Whole(body))
+    }
+}
+
+/// The request is built from nothing: none of the client's headers go to a supplier, its key least of all.
+fn request(order: &Order<'_>) -> Result<Request<Full<Bytes>>, Failure> {
+    let url = format!("{}/chat/completions", order.base_url.trim_end_matches('/'));
+    let uri: Uri = url.parse().map_err(|_| Failure::Failed("base URL"))?;
+    let accept = if order.stream {
+        "text/event-stream"
+    } else {
+        "application/json"
+    };
+    let mut request = Request::new(Full::new(order.body.clone()));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = uri;
+    let headers = request.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(ACCEPT, HeaderValue::from_static(accept));
+    headers.insert(USER_AGENT, HeaderValue::from_static("grid/1"));
+    if let Ok(value) = HeaderValue::from_str(order.request) {
+        headers.insert("x-request-id", value);
+    }
+    if !order.credential.is_empty() {
+        let bearer = [b"Bearer ".as_slice(), order.credential].concat();
+        let mut value = HeaderValue::from_bytes(&bearer).map_err(|_| Failure::Failed("credential"))?;
+        value.set_sensitive(true);
+        headers.insert(AUTHORIZATION, value);
+    }
+    Ok(request)
+}
+
+fn is_type<B>(response: &Response<B>, wanted: &str) -> bool {
+    let given = response
+        .headers()
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    given.is_some_and(|given| {
+        let kind = given.split(';').next().unwrap_or_default().trim();
+        kind.eq_ignore_ascii_case(wanted)
+    })
+}
+
+/// We ask for no compression, so an encoded answer is one that we can't meter.
+fn is_encoded<B>(response: &Response<B>) -> bool {
+    let encoding = response.headers().get(CONTENT_ENCODING);
+    encoding.is_some_and(|value| value.as_bytes() != b"identity")
+}
+
+async fn collect(mut body: Incoming, limit: usize) -> Result<Bytes, Failure> {
+    let mut all = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Failure::Failed("transport"))?;
+        if let Some(data) = frame.data_ref() {
+            if all.len() + data.len() > limit {
+                return Err(Failure::Failed("answer too large"));
+            }
+            all.extend_from_slice(data);
+        }
+    }
+    Ok(all.freeze())
+}
+
+/// The events of a stream as they come.
+#[derive(Debug)]
+pub(crate) struct Events {
+    body: Incoming,
+    splitter: Splitter,
+    ended: bool,
+}
+
+impl Events {
+    /// The next event; `None` at the end. May be dropped and called again: nothing is lost.
+    pub(crate) async fn next(&mut self) -> Result<Option<Event>, Failure> {
+        loop {
+            if let Some(event) = self
+                .splitter
+                .next()
+                .map_err(|_| Failure::Failed("event too long"))?
+            {
+                return Ok(Some(event));
+            }
+            if self.ended {
+                return Ok(None);
+            }
+            match self.body.frame().await {
+                Some(Ok(frame)) => {
+                    if let Some(data) = frame.data_ref() {
+                        self.splitter.push(data);
+                    }
+                }
+                Some(Err(_)) => return Err(Failure::Failed("transport")),
+                None => {
+                    self.ended = true;
+                    return Ok(self.splitter.finish());
+                }
+            }
+        }
+    }
+}
