@@ -1,0 +1,7 @@
+//! The tier from outside: real HTTP clients before it, real HTTP suppliers behind it, a venue that notes what it is
+//! asked. One binary, so that it is linked once.
+
+mod aborts;
+mod calls;
+mod edges;
+mod support;
