@@ -99,9 +99,59 @@ pub enum Reject {
 }
 
 impl Reject {
+    /// Every reject, in the order of declaration.
+    pub const ALL: [Self; 25] = [
+        Self::UnknownSession,
+        Self::NotPermitted,
+        Self::UnknownAccount,
+        Self::UnknownKey,
+        Self::DuplicateKey,
+        Self::AutoModeTradingRestricted,
+        Self::UnknownOrder,
+        Self::UnknownReservation,
+        Self::UnknownInstrument,
+        Self::InstrumentNotLive,
+        Self::InvalidQuantity,
+        Self::InvalidPrice,
+        Self::NotASupplier,
+        Self::OutOfRange,
+        Self::InvalidText,
+        Self::DuplicateLabel,
+        Self::DuplicateRequest,
+        Self::WouldTrade,
+        Self::TooManyOrders,
+        Self::LimitReached,
+        Self::InsufficientTokens,
+        Self::NoSupply,
+        Self::InsufficientFunds,
+        Self::InsufficientUnits,
+        Self::BeyondCapacity,
+    ];
+
+    /// The reject with this number on the wire.
+    #[must_use]
+    pub fn from_code(code: u16) -> Option<Self> {
+        Self::ALL.into_iter().find(|reject| reject.code() == code)
+    }
+
     /// The number on the wire.
     #[must_use]
     pub const fn code(self) -> u16 {
         self as u16
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_leads_back_to_its_reject() {
+        for reject in Reject::ALL {
+            assert_eq!(Reject::from_code(reject.code()), Some(reject));
+        }
+        let numbers: std::collections::BTreeSet<u16> = Reject::ALL.map(Reject::code).into();
+        assert_eq!(numbers.len(), Reject::ALL.len());
+        assert_eq!(Reject::from_code(0), None);
     }
 }
