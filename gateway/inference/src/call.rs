@@ -18,8 +18,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::answer::{self, Said};
-use crate::door::{DoorError, Reserved};
-use crate::hold::Hold;
+use crate::door::{Directory, DoorError, Reserved};
+use crate::hold::{Bureau, Hold};
 use crate::meter::Bill;
 use crate::reply::{Out, Refusal, bytes_response};
 use crate::request::ChatRequest;
@@ -31,6 +31,9 @@ use crate::upstream::{Events, Failure, Opened, Order};
 
 /// Smallest output that a capped call is still worth starting for, in tokens.
 const OUTPUT_MIN: u64 = 16;
+/// How soon and how late a replica is searched for a reservation whose answer was lost.
+const LOST_LOOK_MIN: Duration = Duration::from_millis(50);
+const LOST_LOOK_MAX: Duration = Duration::from_secs(60);
 
 /// A validated call of a known client.
 pub(crate) struct Call {
@@ -169,13 +172,20 @@ async fn ask(tier: &Tier, call: &Call, tokens: u64) -> Result<(Reserved, Hold), 
         .reserve(call.account, call.instrument, Tokens(tokens), call.request, life);
     let (bureau, account, body) = (tier.bureau.clone(), call.account, call.chat.body.clone());
     let (give, take) = oneshot::channel();
+    let (directory, request) = (Arc::clone(&tier.directory), call.request);
     tokio::spawn(async move {
-        let answer = answer.await.map(|reserved| {
-            let hold = Hold::new(bureau, account, reserved.reservation, body);
+        let answer = answer.await;
+        let lost = matches!(answer, Err(DoorError::Unavailable(_)));
+        let made = bureau.clone();
+        let answer = answer.map(|reserved| {
+            let hold = Hold::new(made, account, reserved.reservation, body);
             (reserved, hold)
         });
         if let Err(Ok((_, hold))) = give.send(answer) {
             drop(hold.release(AccountId::VENUE));
+        }
+        if lost {
+            release_if_made(&*directory, bureau, account, request).await;
         }
     });
     let lost = |why: &str| Err(DoorError::Unavailable(why.to_owned()));
@@ -183,6 +193,22 @@ async fn ask(tier: &Tier, call: &Call, tokens: u64) -> Result<(Reserved, Hold), 
         Ok(Ok(answer)) => answer,
         Ok(Err(_)) => lost("the answer was lost"),
         Err(_) => lost("no answer in time"),
+    }
+}
+
+/// A reservation whose answer was lost may have been made all the same: it shows in the replica then, and is given
+/// back instead of being left to lapse.
+async fn release_if_made(directory: &dyn Directory, bureau: Bureau, account: AccountId, request: u128) {
+    let mut wait = LOST_LOOK_MIN;
+    while wait <= LOST_LOOK_MAX {
+        let made = directory.read(|state| state.requests.get(&(account, request)).copied());
+        if let Some(reservation) = made {
+            let hold = Hold::new(bureau, account, reservation, Bytes::new());
+            drop(hold.release(AccountId::VENUE));
+            return;
+        }
+        tokio::time::sleep(wait).await;
+        wait *= 2;
     }
 }
 

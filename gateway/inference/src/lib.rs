@@ -42,6 +42,7 @@ mod sse;
 mod stats;
 mod tokens;
 mod upstream;
+mod venue;
 
 pub use config::{Clocks, Config, KeyLimits, Limits, Metering, Routing};
 pub use door::{Deps, Directory, Door, DoorError, Pending, Reserved, Settled};

@@ -708,6 +708,19 @@ async fn a_reservation_that_comes_too_late_is_given_back() {
 }
 
 #[tokio::test]
+async fn a_reservation_whose_answer_was_lost_is_found_and_given_back() {
+    let venue = Venue::new();
+    let upstream = Upstream::always(Script::json(&whole("x", usage(1, 1)))).await;
+    venue.supplier(2, &upstream.url);
+    venue.ways(|ways| ways.lose_reservation = true);
+    let tier = tier(&venue, |_| {}).await;
+    assert_eq!(Caller::new(&tier).chat(&ask(json!({}))).await.status, 503);
+    venue.until_settled().await;
+    assert_eq!(venue.releases(), [0]);
+    venue.assert_each_ended_once();
+}
+
+#[tokio::test]
 async fn calls_above_a_key_s_limit_are_429_with_a_time_to_come_back() {
     let venue = Venue::new();
     let gate = Arc::new(Semaphore::new(0));

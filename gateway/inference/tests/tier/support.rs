@@ -63,6 +63,8 @@ pub(crate) struct Ways {
     pub(crate) lose_answers: u32,
     /// So many settlements and releases are lost before they arrive.
     pub(crate) lose_commands: u32,
+    /// The next reservation is made, but its answer is lost.
+    pub(crate) lose_reservation: bool,
     /// Issuers in the answers.
     pub(crate) issuers: Vec<AccountId>,
 }
@@ -264,8 +266,17 @@ impl Door for TestDoor {
                 request,
             });
             let issuers = ledger.ways.issuers.clone();
+            let lost = std::mem::take(&mut ledger.ways.lose_reservation);
             drop(ledger);
+            venue
+                .state
+                .lock()
+                .requests
+                .insert((account, request), ReservationId(id));
             venue.changed.send_replace(());
+            if lost {
+                return Err(DoorError::Unavailable("the answer was lost".into()));
+            }
             Ok(Reserved {
                 reservation: ReservationId(id),
                 tokens,

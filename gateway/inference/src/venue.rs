@@ -1,0 +1,96 @@
+//! The real venue behind [`Door`]: the client of the binary protocol.
+//!
+//! It resends by itself, under the same number, so a command is executed at most once and its answer found again
+//! after a lost connection.
+
+use grid_client::{Client, ClientError, Report};
+use grid_engine::command::Usage;
+use grid_engine::{AccountId, InstrumentId, Nanos, Qty, Reject, ReservationId, Tokens, Usd};
+use grid_wire::{Release, Reserve, Settle, SettleFlags};
+
+use crate::door::{Door, DoorError, Pending, Reserved, Settled};
+
+const NANOS_PER_MS: u64 = 1_000_000;
+
+impl Door for Client {
+    fn reserve(
+        &self,
+        account: AccountId,
+        instrument: InstrumentId,
+        tokens: Tokens,
+        request: u128,
+        valid_for: Nanos,
+    ) -> Pending<Reserved> {
+        let answer = self.submit(Reserve {
+            request_id: request,
+            tokens: tokens.0,
+            account: account.0,
+            valid_for_ms: u32::try_from(valid_for.0 / NANOS_PER_MS).unwrap_or(u32::MAX),
+            instrument: instrument.0,
+            ..Reserve::default()
+        });
+        Box::pin(async move {
+            match answer.await.map_err(refused)? {
+                Report::Reserve(report, issuers) => Ok(Reserved {
+                    reservation: ReservationId(report.reservation),
+                    tokens: Tokens(report.tokens),
+                    bought: Qty(report.bought_qty),
+                    spent: Usd(report.spent),
+                    issuers: issuers.iter().map(|issuer| AccountId(issuer.supplier)).collect(),
+                }),
+                other => Err(unexpected(&other)),
+            }
+        })
+    }
+
+    fn settle(&self, account: AccountId, reservation: ReservationId, usage: Usage) -> Pending<Settled> {
+        let answer = self.submit(Settle {
+            reservation: reservation.0,
+            prompt_tokens: usage.prompt_tokens.0,
+            completion_tokens: usage.completion_tokens.0,
+            account: account.0,
+            supplier: usage.supplier.0,
+            ttft_us: usage.ttft_us,
+            duration_us: usage.duration_us,
+            flags: SettleFlags::none()
+                .with(SettleFlags::ESTIMATED, usage.estimated)
+                .with(SettleFlags::PARTIAL, usage.partial),
+            ..Settle::default()
+        });
+        Box::pin(async move {
+            match answer.await.map_err(refused)? {
+                Report::Settle(report) => Ok(Settled {
+                    billed: Tokens(report.billed),
+                    unbilled: Tokens(report.unbilled),
+                    cost: Usd(report.cost),
+                }),
+                other => Err(unexpected(&other)),
+            }
+        })
+    }
+
+    fn release(&self, account: AccountId, reservation: ReservationId, supplier: AccountId) -> Pending<()> {
+        let answer = self.submit(Release {
+            reservation: reservation.0,
+            account: account.0,
+            supplier: supplier.0,
+            ..Release::default()
+        });
+        Box::pin(async move { answer.await.map(drop).map_err(refused) })
+    }
+}
+
+/// An engine's reject stays one; whatever else went wrong, the command may be sent again.
+fn refused(error: ClientError) -> DoorError {
+    match error.code().and_then(Reject::from_code) {
+        Some(reject) => DoorError::Rejected(reject),
+        None => DoorError::Unavailable(error.to_string()),
+    }
+}
+
+fn unexpected(report: &Report) -> DoorError {
+    DoorError::Unavailable(format!(
+        "another kind of answer than asked for, at {}",
+        report.log_seq()
+    ))
+}
