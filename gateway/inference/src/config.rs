@@ -101,7 +101,7 @@ impl Default for KeyLimits {
 /// Times.
 #[derive(Clone, Copy, Debug)]
 pub struct Clocks {
-    /// For a client to send its request head.
+    /// For a client to send its request head; an idle connection is closed after it too.
     pub head_read: Duration,
     /// For a client to send its body.
     pub body_read: Duration,
@@ -130,7 +130,7 @@ pub struct Clocks {
 impl Default for Clocks {
     fn default() -> Self {
         Self {
-            head_read: Duration::from_secs(30),
+            head_read: Duration::from_secs(60),
             body_read: Duration::from_secs(30),
             client_stall: Duration::from_secs(60),
             reserve: Duration::from_secs(10),
@@ -138,7 +138,7 @@ impl Default for Clocks {
             connect: Duration::from_secs(2),
             first_content: Duration::from_secs(20),
             idle: Duration::from_secs(20),
-            whole_answer: Duration::from_secs(600),
+            whole_answer: Duration::from_secs(180),
             call: Duration::from_secs(840),
             reservation: Duration::from_secs(900),
             shutdown: Duration::from_secs(10),

@@ -254,3 +254,126 @@ async fn off_loop<T: Send + 'static>(large: bool, count: impl FnOnce() -> T + Se
         Some(count())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::answer;
+    use crate::door::{Pending, Reserved};
+    use grid_engine::{InstrumentId, Nanos, Usd};
+    use parking_lot::Mutex;
+    use tokio::sync::mpsc;
+
+    /// Notes every last word; the first ones are lost.
+    struct Note {
+        said: mpsc::UnboundedSender<Last>,
+        lost: Mutex<u32>,
+    }
+
+    impl Note {
+        fn hear(&self, last: Last) -> Result<(), DoorError> {
+            let mut lost = self.lost.lock();
+            if *lost > 0 {
+                *lost -= 1;
+                return Err(DoorError::Unavailable("lost".into()));
+            }
+            self.said
+                .send(last)
+                .map_err(|_| DoorError::Unavailable("the test is over".into()))
+        }
+    }
+
+    impl Door for Note {
+        fn reserve(&self, _: AccountId, _: InstrumentId, _: Tokens, _: u128, _: Nanos) -> Pending<Reserved> {
+            unreachable!("holds make no reservations")
+        }
+
+        fn settle(&self, _: AccountId, _: ReservationId, usage: Usage) -> Pending<Settled> {
+            let heard = self.hear(Last::Settle(usage)).map(|()| Settled {
+                billed: Tokens(0),
+                unbilled: Tokens(0),
+                cost: Usd(0),
+            });
+            Box::pin(async move { heard })
+        }
+
+        fn release(&self, _: AccountId, _: ReservationId, supplier: AccountId) -> Pending<()> {
+            let heard = self.hear(Last::Release(supplier));
+            Box::pin(async move { heard })
+        }
+    }
+
+    fn hold(lost: u32) -> (Hold, mpsc::UnboundedReceiver<Last>, Arc<Stats>) {
+        let (said, heard) = mpsc::unbounded_channel();
+        let stats = Arc::new(Stats::default());
+        let bureau = Bureau {
+            door: Arc::new(Note {
+                said,
+                lost: Mutex::new(lost),
+            }),
+            stats: Arc::clone(&stats),
+            metering: Metering::default(),
+            life: Duration::from_secs(900),
+        };
+        let body = Bytes::from_static(br#"{"messages":[{"role":"user","content":"the market"}]}"#);
+        let mut hold = Hold::new(bureau, AccountId(1), ReservationId(7), body);
+        hold.attempt(AccountId(2));
+        (hold, heard, stats)
+    }
+
+    fn deliver(hold: &mut Hold) {
+        let chunk = br#"{"choices":[{"index":0,"delta":{"content":"the market price"}}]}"#;
+        hold.delivered(&answer::read(chunk).unwrap());
+    }
+
+    /// The one last word, after which everybody who could say another is gone.
+    async fn only(mut heard: mpsc::UnboundedReceiver<Last>) -> Last {
+        let last = heard.recv().await.expect("a last word");
+        assert!(heard.recv().await.is_none(), "a second last word");
+        last
+    }
+
+    #[tokio::test]
+    async fn a_panic_settles_what_was_delivered_or_releases() {
+        for delivered in [false, true] {
+            let (mut hold, heard, stats) = hold(2);
+            let task = tokio::spawn(async move {
+                if delivered {
+                    deliver(&mut hold);
+                }
+                let _hold = hold;
+                std::panic::resume_unwind(Box::new("a fault"));
+            });
+            assert!(task.await.unwrap_err().is_panic());
+            match only(heard).await {
+                Last::Release(failed) => assert!(!delivered && failed == AccountId::VENUE),
+                Last::Settle(usage) => {
+                    assert!(delivered && usage.partial && usage.estimated);
+                    assert_eq!(
+                        (usage.supplier, usage.completion_tokens),
+                        (AccountId(2), Tokens(3))
+                    );
+                }
+            }
+            assert_eq!(stats.snapshot().open, 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_aborted_task_ends_its_hold_and_an_ended_hold_outlives_its_task() {
+        let (mut aborted, heard, _) = hold(0);
+        deliver(&mut aborted);
+        let task = tokio::spawn(async move {
+            let _hold = aborted;
+            std::future::pending::<()>().await;
+        });
+        task.abort();
+        assert!(matches!(only(heard).await, Last::Settle(usage) if usage.partial));
+
+        let (ended, heard, stats) = hold(3);
+        let task = tokio::spawn(async move { ended.release(AccountId(2)).await });
+        task.abort();
+        assert!(matches!(only(heard).await, Last::Release(_)));
+        assert_eq!(stats.snapshot().reserved, 1);
+    }
+}

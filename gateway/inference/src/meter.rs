@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::answer::{self, Reported, Said};
 use crate::config::Metering;
+use crate::request;
 use crate::tokens;
 
 /// Text kept for counting before it is counted and let go, per choice, in bytes.
@@ -88,7 +89,8 @@ impl Meter {
         let silent = reported.completion == 0 && self.deltas > 0;
         let prompt_fits = || {
             let prompt = Prompt::read(&self.body);
-            within(reported.prompt, prompt.words()) || within(reported.prompt, prompt.tokens())
+            let text = reported.prompt.saturating_sub(request::media_tokens(&self.body));
+            within(text, prompt.words()) || within(text, prompt.tokens())
         };
         let completion_fits = || {
             let words = self.texts.iter().map(|text| text.words).sum();
@@ -188,7 +190,7 @@ impl Prompt {
         prompt.messages = body.messages.len() as u64;
         for message in &body.messages {
             answer::strings(message, &mut |text| {
-                // An image is not text; a supplier counts it by its own rule, within our tolerance.
+                // An image is not text; a supplier counts it by its own rule, within an allowance.
                 if !text.starts_with("data:") {
                     prompt.texts.push_str(text);
                     prompt.texts.push('\n');

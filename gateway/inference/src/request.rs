@@ -44,7 +44,7 @@ pub(crate) struct ChatRequest {
     max_tokens: Option<Range<usize>>,
     /// Just after the opening brace.
     inside: usize,
-    media: u64,
+    media_tokens: u64,
 }
 
 impl ChatRequest {
@@ -89,10 +89,7 @@ impl ChatRequest {
         let options = StreamOptions::read(peek.stream_options)?;
         let output_limit = peek.output_limit()?;
         let choices = whole("n", peek.n, 1, CHOICES_MAX)?.unwrap_or(1);
-        let media = ["\"image_url\"", "\"input_audio\"", "\"file\""]
-            .iter()
-            .map(|kind| memchr::memmem::find_iter(&body, kind).count() as u64)
-            .sum();
+        let media_tokens = media_tokens(&body);
         Ok(Self {
             symbol: symbol.to_ascii_lowercase(),
             stream,
@@ -104,7 +101,7 @@ impl ChatRequest {
             include_usage: options.include_usage.map(&span),
             max_tokens: peek.max_tokens.filter(|raw| raw.get() == "null").map(&span),
             inside: text.find('{').map_or(0, |at| at + 1),
-            media,
+            media_tokens,
             body,
         })
     }
@@ -112,7 +109,7 @@ impl ChatRequest {
     /// More prompt tokens than any supplier can count: a tokenizer makes at most one token of each byte of text, and
     /// the JSON around a message is longer than what a chat template puts around it.
     pub(crate) fn prompt_bound(&self) -> u64 {
-        self.body.len() as u64 + TEMPLATE_TOKENS + MEDIA_TOKENS * self.media
+        self.body.len() as u64 + TEMPLATE_TOKENS + self.media_tokens
     }
 
     /// The bytes for a supplier that calls the model `model`; `cap` limits the output where the client did not.
@@ -157,6 +154,15 @@ impl ChatRequest {
         out.extend_from_slice(&self.body[copied..]);
         Bytes::from(out)
     }
+}
+
+/// An allowance for images, sounds and files, whose tokens don't follow from the bytes of the body.
+pub(crate) fn media_tokens(body: &[u8]) -> u64 {
+    let kinds = ["\"image_url\"", "\"input_audio\"", "\"file\""];
+    let parts = kinds
+        .iter()
+        .map(|kind| memchr::memmem::find_iter(body, kind).count() as u64);
+    MEDIA_TOKENS * parts.sum::<u64>()
 }
 
 /// The fields that have a rule. Whatever else is there is not even looked at.

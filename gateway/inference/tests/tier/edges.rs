@@ -323,3 +323,67 @@ async fn slow_truncated_and_garbage_bytes_are_answered_or_closed_and_hold_nothin
     assert_eq!(asked, 2, "only the good call reached the venue");
     tier.shutdown().await;
 }
+
+/// Keeps everything that is logged.
+#[derive(Clone, Default)]
+struct Log(std::sync::Arc<parking_lot::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn prompts_completions_and_keys_are_never_logged() {
+    const SECRET: &str = "zebra-xylophone";
+    let log = Log::default();
+    let writer = log.clone();
+    let logged = tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _logging = tracing::subscriber::set_default(logged);
+    let venue = Venue::new();
+    let said = format!("{SECRET} said");
+    let broken = delta(&said).replace("}]}", "}]");
+    let scripts = [
+        Script::events(steps(&good_stream(&[&said], 5, 50_000))),
+        Script::events(vec![send(&delta(&said)), Step::Die]),
+        Script::events(vec![send(&delta(&said)), send(&broken)]),
+        Script::new(
+            400,
+            "application/json",
+            vec![send(&json!({"error": {"message": SECRET}}).to_string())],
+        ),
+        Script::new(200, "application/json", vec![send(&broken)]),
+        Script::status(500),
+    ];
+    let upstream = Upstream::start(move |number, _| scripts[number % scripts.len()].clone()).await;
+    venue.supplier(2, &upstream.url);
+    let tier = tier(&venue, |config| config.routing.breaker_failures = u32::MAX).await;
+    let caller = Caller::new(&tier);
+    for number in 0..12 {
+        let body =
+            json!({"stream": number < 6, "user": SECRET, "messages": [{"role": "user", "content": SECRET}]});
+        caller.chat(&ask(body)).await;
+        let bad = json!({"messages": SECRET, "temperature": SECRET});
+        assert_eq!(caller.chat(&ask(bad)).await.status, 422);
+        let unknown = ask(json!({})).to_string();
+        assert_eq!(caller.post(CHAT, Some(SECRET), &unknown).await.status, 401);
+    }
+    venue.until_settled().await;
+    let log = String::from_utf8_lossy(&log.0.lock()).into_owned();
+    assert!(
+        log.contains("supplier failed") && log.contains("beyond tolerance"),
+        "{log}"
+    );
+    for hidden in [SECRET, "zebra", KEY, CREDENTIAL] {
+        assert!(!log.contains(hidden), "{hidden} is in the log");
+    }
+}
