@@ -320,6 +320,20 @@ async fn before_the_first_content_every_failure_is_repaired_by_another_supplier(
 }
 
 #[tokio::test]
+async fn a_supplier_whose_tls_fails_is_passed_over() {
+    let venue = Venue::new();
+    let plain = Upstream::always(Script::events(steps(&good_stream(&TEXTS, 5, 5)))).await;
+    venue.supplier(2, &plain.url.replace("http://", "https://"));
+    venue.supplier(3, &plain.url);
+    let tier = tier(&venue, |_| {}).await;
+    assert_eq!(Caller::new(&tier).chat(&ask_stream()).await.status, 200);
+    assert_eq!(
+        (venue.usages()[0].supplier, tier.stats().failovers),
+        (AccountId(3), 1)
+    );
+}
+
+#[tokio::test]
 async fn whole_answers_fail_over_too() {
     let mut half = Script::json(&whole("x", usage(1, 1)));
     half.steps = vec![send("{\"choices\":"), Step::Die];
