@@ -89,10 +89,6 @@ pub fn visit_blocks(
 ) -> Result<JournalSummary, JournalError> {
     let dir = journal_dir(data);
     let segments = list_segments(&dir, machine_format)?;
-    let from = segments
-        .first()
-        .map(|segment| segment.header.before)
-        .unwrap_or_default();
     let mut summary = JournalSummary {
         segments: segments.len(),
         ..JournalSummary::default()
@@ -115,7 +111,7 @@ pub fn visit_blocks(
         });
         Ok(())
     };
-    let read = journal::read(&dir, machine_format, from, &mut each, &mut |_, _| {})?;
+    let read = journal::read(&dir, machine_format, None, &mut each, &mut |_, _| {})?;
     summary.position = read.position;
     summary.hard_state = read.hard_state;
     summary.torn = read.torn;

@@ -17,7 +17,8 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use crate::block::{Block, BlockHeader, BlockKind, HEADER_BYTES, Position};
 use crate::consensus::HardState;
 use crate::segment::{
-    SEGMENT_HEADER_BYTES, SegmentHeader, SegmentInfo, TornTail, Visited, list_segments, segment_name, walk,
+    End, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentInfo, TornTail, Visited, list_segments, segment_name,
+    walk,
 };
 
 /// Most buffers that the kernel takes in one vectored write.
@@ -89,13 +90,13 @@ pub enum JournalError {
         why: String,
     },
     /// The journal does not reach from the start that was asked for.
-    #[error("the journal in {} begins after block {first}, but block {needed} is needed; restore the older segments", dir.display())]
+    #[error("the journal in {} begins after block {first}, but block {needed} must be read; restore the older segments", dir.display())]
     Missing {
         /// The journal's directory.
         dir: PathBuf,
         /// Index before the first segment.
         first: u64,
-        /// Index that must be read.
+        /// Index of the first block that must be read.
         needed: u64,
     },
     /// The journal and the snapshot that it should continue are not of one history.
@@ -155,48 +156,34 @@ pub(crate) struct Read {
     end: Option<(SegmentInfo, u64)>,
 }
 
-/// Reads all blocks after `from`, in order, with bytes read and to be read. Changes nothing.
+/// Reads all blocks after `from`, in order, with bytes read and to be read; without `from`, all blocks there are.
+/// Changes nothing.
 ///
-/// `visit` sees every block of the segments it takes, also the few before `from`; it can tell by the index.
+/// `visit` sees every block of the segments it takes, also those up to `from`; it can tell by the index. The block that `from`
+/// stands behind is always among them, so that it is certain that this journal continues it.
 pub(crate) fn read<E: From<JournalError>>(
     dir: &Path,
     machine_format: u32,
-    from: Position,
+    from: Option<Position>,
     visit: &mut dyn FnMut(&Visited<'_>) -> Result<(), E>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Read, E> {
     let segments = list_segments(dir, machine_format)?;
-    let Some(first) = segments
-        .iter()
-        .rposition(|segment| segment.header.before.index <= from.index)
-    else {
-        if let Some(segment) = segments.first() {
-            let missing = JournalError::Missing {
-                dir: dir.to_owned(),
-                first: segment.header.before.index,
-                needed: from.index + 1,
-            };
-            return Err(missing.into());
-        }
-        if from.index > 0 {
-            return Err(foreign(dir, &from, "the journal is empty").into());
-        }
+    let segments = segments_from(dir, &segments, from)?;
+    let Some(first) = segments.first() else {
+        let position = from.unwrap_or_default();
         return Ok(Read {
-            position: from,
+            position,
             hard_state: HardState::default(),
             torn: None,
             end: None,
         });
     };
-    let segments = &segments[first..];
+    let from = from.unwrap_or(first.header.before);
+    let mut continues = first.header.before == from;
     let total: u64 = segments.iter().map(|segment| segment.header.file_bytes).sum();
     let mut hard_state = HardState::default();
     let mut found: Option<End> = None;
-    struct End {
-        offset: u64,
-        position: Position,
-        torn: Option<TornTail>,
-    }
     let mut done = 0;
     for (nth, segment) in segments.iter().enumerate() {
         if let Some(before) = &found
@@ -223,10 +210,8 @@ pub(crate) fn read<E: From<JournalError>>(
                     why: "its hard state has another length than 16 bytes".to_owned(),
                 })?;
             }
-            if header.kind == BlockKind::Entry
-                && header.index == from.index
-                && Position::after(header) != from
-            {
+            continues |= Position::after(header) == from;
+            if header.index > from.index && !continues {
                 return Err(foreign(dir, &from, "the block of that index is another one").into());
             }
             visit(visited)?;
@@ -235,17 +220,13 @@ pub(crate) fn read<E: From<JournalError>>(
         };
         let end = walk(segment, last, &mut check)?;
         done += segment.header.file_bytes;
-        found = Some(End {
-            offset: end.offset,
-            position: end.position,
-            torn: end.torn,
-        });
+        found = Some(end);
     }
     progress(total, total);
     let (end, segment) = found
         .zip(segments.last())
         .expect("at least one segment was walked");
-    if end.position.index < from.index {
+    if !continues {
         let why = format!("the journal ends at block {}", end.position.index);
         return Err(foreign(dir, &from, &why).into());
     }
@@ -255,6 +236,33 @@ pub(crate) fn read<E: From<JournalError>>(
         torn: end.torn,
         end: Some((segment.clone(), end.offset)),
     })
+}
+
+/// The segments from the one that holds the block at `from` to the last.
+fn segments_from<'a>(
+    dir: &Path,
+    segments: &'a [SegmentInfo],
+    from: Option<Position>,
+) -> Result<&'a [SegmentInfo], JournalError> {
+    let (Some(from), Some(oldest)) = (from, segments.first()) else {
+        return match from {
+            Some(from) if from.index > 0 => Err(foreign(dir, &from, "the journal is empty")),
+            _ => Ok(segments),
+        };
+    };
+    // From the beginning, or the last segment that began before the block was written.
+    let first = match from.index {
+        0 => (oldest.header.before.index == 0).then_some(0),
+        index => segments
+            .iter()
+            .rposition(|segment| segment.header.before.index < index),
+    };
+    let first = first.ok_or_else(|| JournalError::Missing {
+        dir: dir.to_owned(),
+        first: oldest.header.before.index,
+        needed: from.index,
+    })?;
+    Ok(&segments[first..])
 }
 
 fn foreign(dir: &Path, from: &Position, why: &str) -> JournalError {

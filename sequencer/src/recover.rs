@@ -87,7 +87,14 @@ pub struct RecoveryReport {
 pub struct DataDir {
     path: PathBuf,
     /// Held for its lock, which the system releases however the process ends.
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for DataDir {
+    /// Unlocks in so many words: closing would not, while a child that is just being started still shares the file.
+    fn drop(&mut self) {
+        let _ = self.lock.unlock();
+    }
 }
 
 impl DataDir {
@@ -114,7 +121,7 @@ impl DataDir {
         match lock.try_lock() {
             Ok(()) => Ok(Self {
                 path: path.to_owned(),
-                _lock: lock,
+                lock,
             }),
             Err(TryLockError::WouldBlock) => Err(RecoverError::InUse { dir: path.to_owned() }),
             Err(TryLockError::Error(source)) => Err(io("lock", &lock_path)(source)),
@@ -359,7 +366,7 @@ impl<M: Machine> Replay<M> {
         journal::read(
             dir,
             M::FORMAT,
-            from,
+            Some(from),
             &mut visit,
             &mut |bytes_done, bytes_total| {
                 progress(Progress {

@@ -135,7 +135,7 @@ fn a_venue_goes_on_after_a_torn_tail_and_both_lives_replay() {
 /// A group of several blocks is one write; a crash may leave any of its sectors out, also those of the first.
 #[test]
 fn sectors_missing_from_the_last_group_cut_it_where_they_are_missing() {
-    for seed in 0..40 {
+    for seed in 0..25 {
         let mut dice = Dice::new(seed);
         let dir = tempfile::tempdir().expect("a directory");
         fill(dir.path(), 4);
@@ -160,18 +160,16 @@ fn sectors_missing_from_the_last_group_cut_it_where_they_are_missing() {
         let in_flight: Vec<_> = in_flight.iter().filter(|place| place.path == last.path).collect();
         let from = in_flight[0].offset.next_multiple_of(512);
         let to = last.offset + last.len;
-        let mut missing = Vec::new();
+        let before = std::fs::read(&last.path).expect("read");
         for sector in (from..to).step_by(512) {
             if dice.below(3) == 0 {
-                missing.push(sector);
                 overwrite(&last.path, sector, &[0; 512]);
             }
         }
+        let after = std::fs::read(&last.path).expect("read");
         let lost_from = in_flight.iter().find(|place| {
-            let payload_end = place.offset + 64 + place.payload_len;
-            missing
-                .iter()
-                .any(|sector| *sector < payload_end && place.offset < sector + 512)
+            let bytes = place.offset as usize..(place.offset + 64 + place.payload_len) as usize;
+            before[bytes.clone()] != after[bytes]
         });
         let expected = lost_from.map_or(last.last_seq, |place| {
             places

@@ -112,6 +112,30 @@ fn a_snapshot_whose_state_hash_differs_is_not_used() {
     assert_eq!(recovered.machine.commands, 10);
 }
 
+/// Each start journals its term, so a log position may stand behind such a block as well as behind the entry ahead of it.
+#[test]
+fn a_snapshot_taken_after_idle_restarts_is_found_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for idle in 0..4 {
+        snapshot_after(dir.path(), 10);
+        for _ in 0..idle {
+            fill_more(dir.path(), 0);
+        }
+        let path = snapshot_after(dir.path(), 0);
+        let recovered = open(dir.path()).unwrap_or_else(|error| panic!("after {idle} idle starts: {error}"));
+        assert_eq!(
+            recovered.report.snapshot.map(|position| position.seq.0),
+            Some((idle + 1) * 10)
+        );
+        assert_eq!(recovered.report.replayed, 0);
+        drop(recovered);
+        // The same state, but as the replica of the venue before saw it: behind the entry.
+        std::fs::remove_file(path).expect("removed");
+        fill_more(dir.path(), 0);
+        assert!(open(dir.path()).is_ok(), "after {idle} idle starts");
+    }
+}
+
 #[test]
 fn three_snapshots_are_kept() {
     let dir = tempfile::tempdir().expect("a directory");

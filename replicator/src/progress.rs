@@ -1,0 +1,100 @@
+//! How far a replica has come, and waiting for it: from async tasks and from plain threads.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use grid_engine::Seq;
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::watch;
+
+/// Why a wait ended without the replica having got there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WaitError {
+    /// The venue stopped before.
+    #[error("the venue has stopped")]
+    Stopped,
+    /// It took longer than the caller allowed.
+    #[error("the replica did not get there in time")]
+    Timeout,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Reached {
+    seq: Seq,
+    ended: bool,
+}
+
+impl Reached {
+    fn settles(self, seq: Seq) -> Option<Result<(), WaitError>> {
+        match self {
+            Self { seq: reached, .. } if reached >= seq => Some(Ok(())),
+            Self { ended: true, .. } => Some(Err(WaitError::Stopped)),
+            Self { .. } => None,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Progress {
+    applied: AtomicU64,
+    tasks: watch::Sender<Reached>,
+    threads: Mutex<Reached>,
+    moved: Condvar,
+}
+
+impl Progress {
+    pub(crate) fn new(seq: Seq) -> Self {
+        let reached = Reached { seq, ended: false };
+        Self {
+            applied: AtomicU64::new(seq.0),
+            tasks: watch::Sender::new(reached),
+            threads: Mutex::new(reached),
+            moved: Condvar::new(),
+        }
+    }
+
+    pub(crate) fn applied(&self) -> Seq {
+        Seq(self.applied.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn reach(&self, seq: Seq) {
+        self.applied.store(seq.0, Ordering::Release);
+        self.tell(|reached| reached.seq = seq);
+    }
+
+    pub(crate) fn end(&self) {
+        self.tell(|reached| reached.ended = true);
+    }
+
+    fn tell(&self, change: impl Fn(&mut Reached)) {
+        self.tasks.send_modify(&change);
+        change(&mut self.threads.lock());
+        self.moved.notify_all();
+    }
+
+    pub(crate) async fn wait_for(&self, seq: Seq) -> Result<(), WaitError> {
+        if self.applied() >= seq {
+            return Ok(());
+        }
+        let mut tasks = self.tasks.subscribe();
+        let reached = tasks.wait_for(|reached| reached.settles(seq).is_some()).await;
+        let settled = reached.ok().and_then(|reached| reached.settles(seq));
+        settled.unwrap_or(Err(WaitError::Stopped))
+    }
+
+    pub(crate) fn wait_for_blocking(&self, seq: Seq, limit: Duration) -> Result<(), WaitError> {
+        if self.applied() >= seq {
+            return Ok(());
+        }
+        let give_up = Instant::now() + limit;
+        let mut reached = self.threads.lock();
+        loop {
+            if let Some(settled) = reached.settles(seq) {
+                return settled;
+            }
+            if self.moved.wait_until(&mut reached, give_up).timed_out() {
+                return reached.settles(seq).unwrap_or(Err(WaitError::Timeout));
+            }
+        }
+    }
+}
