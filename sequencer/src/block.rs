@@ -378,6 +378,17 @@ mod tests {
         assert_eq!(read.committed_before(), 3);
     }
 
+    /// A journal of today must open tomorrow: if this fails, the format changed, and needs a new number and a reader of the old.
+    #[test]
+    fn the_bytes_of_a_block_are_those_of_format_1() {
+        let hex: String = sealed()
+            .bytes()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        assert_eq!(hex, "GOLDEN_BLOCK");
+    }
+
     #[test]
     fn every_flipped_bit_is_noticed() {
         let block = sealed();

@@ -111,6 +111,9 @@ impl DataDir {
             std::fs::create_dir_all(&dir).map_err(io("create", &dir))?;
         }
         sync_dir(path)?;
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            sync_dir(parent)?;
+        }
         let lock_path = path.join("LOCK");
         let lock = File::options()
             .create(true)

@@ -375,3 +375,34 @@ fn later_proof(bytes: &[u8], from: usize, index: u64) -> Option<(usize, u64)> {
             (header.committed_before() >= index && header.matches(payload)).then_some((at, header.index))
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As for a block's bytes: a change needs a new format number and a reader of the old.
+    #[test]
+    fn the_bytes_of_a_segment_header_are_those_of_format_1() {
+        let before = Position {
+            index: 6,
+            term: 2,
+            seq: Seq(40),
+            chain: 0x0102_0304_0506_0708,
+            at: Nanos(1_234),
+        };
+        let header = SegmentHeader {
+            machine_format: 3,
+            ordinal: 5,
+            cluster: 1,
+            node: 2,
+            file_bytes: 16 << 10,
+            before,
+        };
+        let bytes = header.layout();
+        assert_eq!(bytes.len(), SEGMENT_HEADER_BYTES);
+        let hex: String = bytes[..USED].iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "GOLDEN_SEGMENT");
+        assert!(bytes[USED..].iter().all(|byte| *byte == 0));
+        assert_eq!(SegmentHeader::read(&bytes), Ok(header));
+    }
+}

@@ -240,3 +240,29 @@ fn read_header(bytes: &[u8; HEADER]) -> Result<(SnapshotMeta, u64), &'static str
         word(6),
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As for a block's bytes: a change needs a new format number and a reader of the old.
+    #[test]
+    fn the_bytes_of_a_snapshot_header_are_those_of_format_1() {
+        let position = Position {
+            index: 7,
+            term: 2,
+            seq: Seq(42),
+            chain: 0x0102_0304_0506_0708,
+            at: Nanos(1_234),
+        };
+        let meta = SnapshotMeta {
+            position,
+            state_hash: 0xfeed,
+            machine_format: 3,
+        };
+        let bytes = header(&meta, 3_000_000);
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "GOLDEN_SNAPSHOT");
+        assert_eq!(read_header(&bytes), Ok((meta, 3_000_000)));
+    }
+}

@@ -57,7 +57,7 @@ const GROUP_BLOCKS: u64 = 1024;
 const SEAL_BLOCKS: usize = 16;
 /// Most blocks that the matcher applies before other stages of its thread get a turn.
 const MATCH_BLOCKS: u64 = 64;
-/// A tick that brought the deadline no further is repeated after this long, in case the ring was full.
+/// A tick that the ring refused, or that brought the deadline no further, is repeated after this long.
 const TICK_AGAIN: Duration = Duration::from_millis(20);
 /// How often the clock is compared with the wall.
 const WALL_EVERY: Duration = Duration::from_secs(1);
@@ -456,14 +456,25 @@ impl<M: Machine> Stage for MatcherStage<M> {
     }
 }
 
+/// The last tick, to know when another is called for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SubmittedTick {
+    /// The deadline that it was for.
+    deadline: u64,
+    when: Instant,
+    /// The last command applied at that time; until that changes, the tick may still be under way.
+    applied: u64,
+    /// The ring did not take it.
+    refused: bool,
+}
+
 /// Submits a tick when the machine's deadline has come, and only then: an idle venue writes nothing.
 pub(crate) struct TimerStage<M: Machine> {
     pub(crate) submitter: Submitter<M>,
     pub(crate) door: Arc<Door>,
     pub(crate) clock: Clock,
     pub(crate) cursors: Arc<Cursors>,
-    /// The deadline that a tick was last submitted for, and when.
-    pub(crate) submitted: Option<(u64, Instant)>,
+    pub(crate) submitted: Option<SubmittedTick>,
     pub(crate) wall_seen: Instant,
 }
 
@@ -475,8 +486,12 @@ impl<M: Machine> TimerStage<M> {
             return None;
         }
         match self.submitted {
-            Some((for_deadline, when)) if for_deadline == deadline => {
-                Some(TICK_AGAIN.saturating_sub(when.elapsed()))
+            Some(tick) if tick.deadline == deadline => {
+                // Never two under way: a venue that waits for a consumer must not fill up with ticks.
+                let under_way =
+                    !tick.refused && tick.applied == self.cursors.applied_seq.load(Ordering::Acquire);
+                let rest = TICK_AGAIN.saturating_sub(tick.when.elapsed());
+                Some(if under_way { TICK_AGAIN } else { rest })
             }
             _ => Some(Duration::from_nanos(deadline.saturating_sub(self.clock.now().0))),
         }
@@ -496,9 +511,14 @@ impl<M: Machine> Stage for TimerStage<M> {
             return Step::Idle;
         }
         let deadline = self.cursors.deadline.load(Ordering::Acquire);
-        self.submitted = Some((deadline, Instant::now()));
-        // A full ring or a closing door: the same deadline is tried again in a moment.
-        let _ = self.submitter.try_submit(M::tick());
+        let applied = self.cursors.applied_seq.load(Ordering::Acquire);
+        let refused = self.submitter.try_submit(M::tick()).is_err();
+        self.submitted = Some(SubmittedTick {
+            deadline,
+            when: Instant::now(),
+            applied,
+            refused,
+        });
         Step::Worked
     }
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use grid_engine::{Nanos, Seq};
 use grid_sequencer::{
-    Clock, Config, Machine, Output, Polled, RecoverError, Sequencer, StageName, SubmitError, ThreadLayout,
-    ThreadPlan, Wait, replay_from_first_block,
+    Clock, Config, JournalConfig, Machine, Output, Polled, RecoverError, Sequencer, StageName, SubmitError,
+    ThreadLayout, ThreadPlan, Wait, recover, replay_from_first_block,
 };
 
 use crate::toy::{Command, Dice, Event, Toy};
@@ -482,4 +482,50 @@ fn a_panic_in_a_stage_ends_the_process() {
         "{said}"
     );
     assert!(said.contains("FAULT: thread `seq-match` panicked"), "{said}");
+}
+
+/// The disk refuses in the middle of a life; here because files may not grow past 40 KiB.
+#[test]
+fn a_write_that_fails_ends_the_process_and_what_was_told_before_is_there() {
+    const MARK: &str = "GRID_TEST_LIMITED_CHILD";
+    if let Ok(dir) = std::env::var(MARK) {
+        tell_until_killed(dir.as_ref());
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    // Made with large segments, so that the limit falls into the first.
+    let large = JournalConfig {
+        segment_bytes: 256 << 10,
+        ..JournalConfig::default()
+    };
+    drop(recover(dir.path(), large, Toy::default, |_| {}).expect("it recovers"));
+    let test = "pipeline::a_write_that_fails_ends_the_process_and_what_was_told_before_is_there";
+    // With the signal for it ignored, a write past the limit is an error like that of a full disk.
+    let limited = "trap '' XFSZ; ulimit -f 80; exec \"$0\" \"$@\"";
+    let child = std::process::Command::new("sh")
+        .args(["-c", limited])
+        .arg(std::env::current_exe().expect("this test's file"))
+        .args([test, "--exact", "--nocapture"])
+        .env(MARK, dir.path())
+        .output()
+        .expect("a child process");
+    let said = String::from_utf8_lossy(&child.stderr);
+    assert_eq!(
+        std::os::unix::process::ExitStatusExt::signal(&child.status),
+        Some(6),
+        "{said}"
+    );
+    assert!(
+        said.contains("FAULT: cannot write") && said.contains("journal-0000000001.seg"),
+        "{said}"
+    );
+    let told = String::from_utf8_lossy(&child.stdout);
+    let told = told
+        .lines()
+        .filter_map(|line| line.strip_prefix("told ")?.parse::<u64>().ok())
+        .max();
+    let recovered = open(dir.path()).expect("it recovers");
+    assert!(
+        told.is_some_and(|told| recovered.position.seq.0 >= told),
+        "told of {told:?}"
+    );
 }
