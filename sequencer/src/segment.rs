@@ -401,7 +401,12 @@ mod tests {
         let bytes = header.layout();
         assert_eq!(bytes.len(), SEGMENT_HEADER_BYTES);
         let hex: String = bytes[..USED].iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "GOLDEN_SEGMENT");
+        let golden = concat!(
+            "475249444a524e4c01000000030000000500000000000000010000000000000002000000000000000040000000000000",
+            "0700000000000000020000000000000029000000000000000807060504030201d2040000000000000000000000000000",
+            "71783cb8",
+        );
+        assert_eq!(hex, golden);
         assert!(bytes[USED..].iter().all(|byte| *byte == 0));
         assert_eq!(SegmentHeader::read(&bytes), Ok(header));
     }

@@ -262,7 +262,12 @@ mod tests {
         };
         let bytes = header(&meta, 3_000_000);
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "GOLDEN_SNAPSHOT");
+        let golden = concat!(
+            "47524944534e41500100000003000000070000000000000002000000000000002a000000000000000807060504030201",
+            "d204000000000000edfe000000000000c0c62d0000000000000000000000000000000000000000000000000000000000",
+            "0000000000000000000000000000000000000000000000000000000099ff689c",
+        );
+        assert_eq!(hex, golden);
         assert_eq!(read_header(&bytes), Ok((meta, 3_000_000)));
     }
 }
