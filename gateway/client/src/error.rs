@@ -43,7 +43,7 @@ pub enum ClientError {
     /// The venue will not have this session; the client has stopped.
     #[error("the venue refuses the session: {0}")]
     Refused(Refusal),
-    /// This machine could not give what a client needs.
+    /// No gateway could be reached, or this machine could not give what a client needs.
     #[error("{0}")]
     Io(String),
 }

@@ -158,7 +158,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::Refused`] where the venue will not have this session, [`ClientError::Timeout`] where no
-    /// gateway answered in `connect_timeout`, [`ClientError::Io`] where this machine has no sockets to give.
+    /// gateway answered in `connect_timeout`, [`ClientError::Io`] where none could be reached in that time.
     pub fn connect(config: Config) -> Result<Self, ClientError> {
         let mut config = config;
         while config.session == 0 {

@@ -68,6 +68,7 @@ pub(crate) fn start(
         attempts: 0,
         failures: 0,
         live_since: None,
+        trouble: None,
         retry_at: begun,
         begun,
         config,
@@ -103,6 +104,8 @@ struct Runner {
     attempts: usize,
     failures: u32,
     live_since: Option<Instant>,
+    /// Why the last attempt failed, for whoever waits for the first session.
+    trouble: Option<String>,
     retry_at: Instant,
     begun: Instant,
 }
@@ -141,7 +144,8 @@ impl Runner {
         }
         let now = Instant::now();
         if self.live.is_some() && now.duration_since(self.begun) >= self.config.connect_timeout {
-            return Err(ClientError::Timeout { sent: false });
+            let trouble = self.trouble.take().map(ClientError::Io);
+            return Err(trouble.unwrap_or(ClientError::Timeout { sent: false }));
         }
         if self.connection.is_none() && now >= self.retry_at {
             self.dial();
@@ -211,6 +215,7 @@ impl Runner {
                 Ok(true) => self.core.connected(connection.address),
                 Ok(false) => return connection.login_verdict(),
                 Err(error) => {
+                    self.trouble = Some(format!("{}: {error}", connection.address));
                     tracing::debug!(%error, address = %connection.address, "could not connect");
                     return Verdict::Reconnect;
                 }
@@ -222,6 +227,7 @@ impl Runner {
             return verdict;
         }
         if let Err(error) = alive {
+            self.trouble = Some(format!("{}: {error}", connection.address));
             tracing::debug!(%error, address = %connection.address, "connection lost");
             return Verdict::Reconnect;
         }

@@ -427,6 +427,19 @@ fn a_venue_that_refuses_is_not_asked_again() {
 }
 
 #[test]
+fn a_venue_that_is_not_there_is_named() {
+    let nowhere = Venue::open().address();
+    let config = Config {
+        connect_timeout: Duration::from_millis(50),
+        ..Config::new(vec![nowhere], SEED)
+    };
+    match Client::connect(config) {
+        Err(ClientError::Io(reason)) => assert!(reason.contains(&nowhere.to_string()), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn a_node_that_does_not_lead_is_left_for_the_next() {
     let (follower, leader) = (Venue::open(), Venue::open());
     let client = connect(config(&[&follower, &leader]));

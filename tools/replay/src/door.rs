@@ -90,7 +90,7 @@ impl Door {
     }
 
     fn ticks(&self, price: u64) -> Result<u64, DoorError> {
-        if price % self.price_divisor == 0 {
+        if price.is_multiple_of(self.price_divisor) {
             Ok(price / self.price_divisor)
         } else {
             Err(DoorError::OffTick(price))

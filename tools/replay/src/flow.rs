@@ -96,8 +96,8 @@ impl OrderFlow {
     /// # Errors
     /// A file that can't be read, or a line that is not of the format.
     pub fn read(messages: &Path, books: &Path) -> Result<Self, DataError> {
-        let messages_read = lines(messages, |line| message(line))?;
-        let rows = lines(books, |line| row(line))?;
+        let messages_read = lines(messages, message)?;
+        let rows = lines(books, row)?;
         if messages_read.len() != rows.len() {
             let line = rows.len().min(messages_read.len()) + 1;
             return Err(DataError::Line {
