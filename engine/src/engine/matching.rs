@@ -29,6 +29,8 @@ pub(super) struct Preview {
     pub(super) fillable: Qty,
     /// What it would cost.
     pub(super) value: Usd,
+    /// More was there, but beyond its limit.
+    pub(super) limited: bool,
 }
 
 impl Step<'_> {
@@ -43,9 +45,14 @@ impl Step<'_> {
         let mut preview = Preview {
             fillable: Qty::ZERO,
             value: Usd::ZERO,
+            limited: false,
         };
         for resting in self.book(incoming.instrument).queue(order.side.opposite()) {
-            if left.is_zero() || beyond(incoming, resting.price) {
+            if left.is_zero() {
+                break;
+            }
+            if beyond(incoming, resting.price) {
+                preview.limited = true;
                 break;
             }
             let qty = left.min(resting.remaining);

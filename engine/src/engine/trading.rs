@@ -285,9 +285,17 @@ impl Step<'_> {
     /// over its life.
     fn run(&mut self, mut incoming: Incoming) -> Qty {
         if incoming.kind == Entering::AllOrNothing {
-            let preview = self.preview(&incoming);
-            if preview.map_or(true, |preview| preview.fillable < incoming.order.remaining) {
-                self.close_incoming(incoming, Closure::NoFillNoLiquidity);
+            let (fillable, limited) = self
+                .preview(&incoming)
+                .map_or((Qty::ZERO, false), |preview| (preview.fillable, preview.limited));
+            if fillable < incoming.order.remaining {
+                let slipped = limited && incoming.order.price == Price::ZERO;
+                let reason = if slipped {
+                    Closure::NoFillMaxSlippage
+                } else {
+                    Closure::NoFillNoLiquidity
+                };
+                self.close_incoming(incoming, reason);
                 return Qty::ZERO;
             }
         }

@@ -116,12 +116,15 @@ impl Book {
         levels
     }
 
-    /// How much of the incoming order would trade, and what that would cost without fees.
-    pub(crate) fn preview(&self, incoming: &Incoming) -> (u64, i128) {
+    /// How much of the incoming order would trade, what that would cost without fees, and whether its limit stopped it.
+    pub(crate) fn preview(&self, incoming: &Incoming) -> (u64, i128, bool) {
         let (mut left, mut qty, mut cost) = (incoming.order.remaining, 0, 0);
         for order in self.queue(incoming.order.side.opposite()) {
-            if left == 0 || incoming.beyond(order.price) {
+            if left == 0 {
                 break;
+            }
+            if incoming.beyond(order.price) {
+                return (qty, cost, true);
             }
             let part = left.min(order.remaining);
             if order.account == incoming.order.account {
@@ -139,7 +142,7 @@ impl Book {
             qty += part;
             cost += self.value(order.price, part);
         }
-        (qty, cost)
+        (qty, cost, false)
     }
 
     pub(crate) fn value(&self, price: Price, qty: u64) -> i128 {
@@ -154,9 +157,17 @@ impl Book {
 
     /// Enters an order whose account can carry it.
     pub(crate) fn enter(&mut self, mut incoming: Incoming, out: &mut Outcome) {
-        if incoming.all_or_nothing && self.preview(&incoming).0 < incoming.order.remaining {
-            out.close(&incoming.order, Closure::NoFillNoLiquidity);
-            return;
+        if incoming.all_or_nothing {
+            let (qty, _, limited) = self.preview(&incoming);
+            if qty < incoming.order.remaining {
+                let slipped = limited && incoming.market;
+                let reason = if slipped {
+                    Closure::NoFillMaxSlippage
+                } else {
+                    Closure::NoFillNoLiquidity
+                };
+                return out.close(&incoming.order, reason);
+            }
         }
         let opposite = incoming.order.side.opposite();
         loop {
