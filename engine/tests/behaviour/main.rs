@@ -13,4 +13,6 @@ mod dice;
 mod mixed;
 mod naive;
 mod oracle;
+mod rejects;
+mod rules;
 mod venue;

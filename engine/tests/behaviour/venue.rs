@@ -1,16 +1,12 @@
 //! An engine with its log: sequence numbers, stamps and sessions, as the sequencer and a gateway would give them.
 
-use grid_engine::command::{
-    AccountMode, Capabilities, Command, Entry, NewOrder, OrderKind, SelfTrade, Side, SupplierProfile,
-    TimeInForce,
-};
+use grid_engine::command::{AccountMode, Capabilities, Command, Entry, SupplierProfile};
 use grid_engine::event::{Event, Report, ReportBody};
 use grid_engine::instrument::{
     DeliveryTerms, InstrumentSpec, InstrumentStatus, MarketTerms, Movement, QualityTerms,
 };
 use grid_engine::{
-    AccountId, Engine, Fingerprint, InstrumentId, Label, Nanos, Price, Qty, Reject, SECOND, Seq, SessionId,
-    Usd,
+    AccountId, Engine, Fingerprint, InstrumentId, Nanos, Price, Qty, Reject, SECOND, Seq, SessionId, Usd,
 };
 
 /// 2026-01-01 10:00:00 UTC.

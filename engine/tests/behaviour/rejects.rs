@@ -1,0 +1,765 @@
+//! Each "no" in its turn: a command that is wrong in many ways is refused for the first one in the declared order.
+//!
+//! A ladder has one step per check. The command of a step passes every check above it and fails its own and all below
+//! (where that is possible at all), so a check that moves is found by the step that gets the wrong answer.
+
+use grid_engine::command::{
+    AccountMode, Capabilities, Command, Entry, NewOrder, Offer, OrderKind, OrderRef, SelfTrade, Side,
+    SupplierProfile, TimeInForce, TransferDirection, Usage,
+};
+use grid_engine::event::Event;
+use grid_engine::instrument::{InstrumentSpec, InstrumentStatus};
+use grid_engine::{
+    AccountId, InstrumentId, Label, Nanos, OrderId, Price, Qty, Reject, ReservationId, SECOND, SessionId,
+    Tokens, Usd, limits,
+};
+
+use crate::venue::{Actor, Venue, key_of, rejected, spec};
+
+const LIVE: InstrumentId = InstrumentId(0);
+const HALTED: InstrumentId = InstrumentId(1);
+/// Its tick is worth so much that notionals do not fit.
+const DEAR: InstrumentId = InstrumentId(2);
+const NOWHERE: InstrumentId = InstrumentId(99);
+const NOBODY: AccountId = AccountId(999);
+const SOLD_OUT: InstrumentId = InstrumentId(3);
+
+/// The declared order and the numbers, from the source itself.
+fn declared() -> Vec<(String, u16)> {
+    let source = include_str!("../../src/reject.rs");
+    let variants = source
+        .split_once("pub enum Reject {")
+        .unwrap()
+        .1
+        .split_once("\n}")
+        .unwrap()
+        .0;
+    let lines = variants
+        .lines()
+        .filter_map(|line| line.trim().strip_suffix(',')?.split_once(" = "));
+    lines
+        .map(|(name, number)| (name.to_owned(), number.parse().unwrap()))
+        .collect()
+}
+
+#[test]
+fn reject_numbers_are_for_ever() {
+    // Append; never change or remove a line.
+    let numbers = [
+        ("UnknownSession", 1),
+        ("NotPermitted", 2),
+        ("UnknownAccount", 3),
+        ("UnknownKey", 4),
+        ("DuplicateKey", 5),
+        ("AutoModeTradingRestricted", 6),
+        ("UnknownInstrument", 10),
+        ("InstrumentNotLive", 11),
+        ("InvalidQuantity", 12),
+        ("InvalidPrice", 13),
+        ("OutOfRange", 14),
+        ("InvalidText", 15),
+        ("DuplicateLabel", 20),
+        ("UnknownOrder", 21),
+        ("WouldTrade", 22),
+        ("TooManyOrders", 23),
+        ("InsufficientFunds", 30),
+        ("InsufficientUnits", 31),
+        ("InsufficientTokens", 32),
+        ("NoSupply", 33),
+        ("UnknownReservation", 40),
+        ("DuplicateRequest", 41),
+        ("NotASupplier", 50),
+        ("BeyondCapacity", 51),
+        ("LimitReached", 60),
+    ];
+    let mut found = declared();
+    found.sort_by_key(|&(_, number)| number);
+    let found: Vec<_> = found
+        .iter()
+        .map(|(name, number)| (name.as_str(), *number))
+        .collect();
+    assert_eq!(found[..numbers.len()], numbers);
+    assert!(
+        found.windows(2).all(|pair| pair[0].1 < pair[1].1),
+        "no number is used twice"
+    );
+}
+
+/// A venue on which everything that can be wrong is wrong for `owner`.
+struct Stage {
+    venue: Venue,
+    /// Advanced, without a dollar, and with an open order labelled 7 in each instrument where it could.
+    owner: Actor,
+    easy: Actor,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let mut venue = Venue::open();
+        for symbol in ["live", "halted", "dear", "sold-out"] {
+            let mut spec = spec(symbol);
+            if symbol == "dear" {
+                spec.market.tick = Usd::dollars(1_000_000);
+            }
+            venue.define(spec);
+        }
+        let owner = venue.join("owner", AccountMode::Advanced, Capabilities::default());
+        let easy = venue.join("easy", AccountMode::Easy, Capabilities::default());
+        let sue = venue.join("sue", AccountMode::Advanced, Capabilities::default());
+        for actor in [owner, sue] {
+            for instrument in [LIVE, HALTED, DEAR] {
+                venue.supply(actor.account, instrument, Qty(100));
+                venue.stock(actor.account, instrument, Qty(10));
+            }
+        }
+        let mut stage = Self { venue, owner, easy };
+        // Sue asks at 80; the owner, with everything it has, bids at 1 and asks at 100.
+        for instrument in [LIVE, HALTED, DEAR] {
+            stage.must(sue.account, order(instrument, Side::Sell, 80, 1));
+            stage.must(owner.account, order(instrument, Side::Sell, 100, 10));
+        }
+        stage.venue.deposit(owner.account, Usd(10_000_000));
+        let Command::Place(labelled) = order(LIVE, Side::Buy, 1, 1) else {
+            unreachable!()
+        };
+        stage.must(
+            owner.account,
+            Command::Place(NewOrder {
+                label: Label(7),
+                ..labelled
+            }),
+        );
+        let status = InstrumentStatus::Halted;
+        let operator = stage.venue.operator.account;
+        stage.venue.operate(
+            operator,
+            Command::SetInstrumentStatus {
+                instrument: HALTED,
+                status,
+            },
+        );
+        stage
+    }
+
+    /// A command that must succeed, through the operator's session.
+    fn must(&mut self, account: AccountId, command: Command) {
+        let mut operator = self.venue.operator;
+        let body = self.venue.ask(&mut operator, account, command);
+        self.venue.operator = operator;
+        assert_eq!(rejected(&body), None);
+    }
+
+    fn open_order(&self, instrument: InstrumentId) -> OrderRef {
+        let orders = &self.venue.engine.state().accounts[self.owner.account.0 as usize].orders;
+        OrderRef::Id(*orders.iter().find(|&(_, &at)| at == instrument).unwrap().0)
+    }
+
+    /// Climbs down a ladder: through the owner's session or the operator's, each step is refused for its own reason.
+    fn climb(&mut self, name: &str, steps: Vec<(Reject, By, AccountId, Command)>) {
+        let declared = declared();
+        let place = |reject: Reject| {
+            let place = declared.iter().position(|&(_, number)| number == reject.code());
+            place.expect("every reject is declared")
+        };
+        for pair in steps.windows(2) {
+            assert!(
+                place(pair[0].0) <= place(pair[1].0),
+                "{name}: {:?} is declared before {:?}",
+                pair[0].0,
+                pair[1].0
+            );
+        }
+        for (expected, by, account, command) in steps {
+            let mut actor = match by {
+                By::Owner => self.owner,
+                By::Operator => self.venue.operator,
+            };
+            let before = self.venue.engine.clone();
+            let body = self.venue.ask(&mut actor, account, command.clone());
+            match by {
+                By::Owner => self.owner = actor,
+                By::Operator => self.venue.operator = actor,
+            }
+            assert_eq!(rejected(&body), Some(expected), "{name}: {command:?}");
+            assert_eq!(
+                self.venue.events.len(),
+                1,
+                "{name}: a reject says one thing: {:?}",
+                self.venue.events
+            );
+            let (before, after) = (before.state(), self.venue.engine.state());
+            let same = before.accounts == after.accounts
+                && before.instruments == after.instruments
+                && before.books == after.books
+                && before.suppliers == after.suppliers
+                && before.reservations == after.reservations
+                && before.timers == after.timers;
+            assert!(same, "{name}: a reject changes nothing: {command:?}");
+        }
+        self.venue.engine.check_invariants().unwrap();
+    }
+}
+
+#[derive(Clone, Copy)]
+enum By {
+    Owner,
+    Operator,
+}
+use By::{Operator, Owner};
+
+fn order(instrument: InstrumentId, side: Side, price: u64, qty: u64) -> Command {
+    Command::Place(NewOrder {
+        instrument,
+        side,
+        kind: OrderKind::Limit {
+            price: Price(price),
+            tif: TimeInForce::Gtc,
+        },
+        qty: Qty(qty),
+        stp: SelfTrade::Allow,
+        label: Label::default(),
+        tag: String::new(),
+        to_consumption: false,
+    })
+}
+
+#[test]
+fn an_unknown_session_is_told_so_and_nothing_else() {
+    let mut stage = Stage::new();
+    stage.venue.apply(Entry {
+        session: SessionId(4_711),
+        client_seq: 1,
+        account: NOBODY,
+        command: order(NOWHERE, Side::Buy, 0, 0),
+    });
+    let told = [Event::SessionOpened {
+        session: SessionId(4_711),
+        result: Err(Reject::UnknownSession),
+    }];
+    assert_eq!(stage.venue.events, told);
+}
+
+#[test]
+fn new_orders_are_refused_for_the_first_reason() {
+    let mut stage = Stage::new();
+    let (me, easy) = (stage.owner.account, stage.easy.account);
+    // Wrong in every way that the arguments leave open: post-only at a crossing price, a taken label, a long tag.
+    let bad = |instrument, price: u64, qty: u64, tag: usize, label: u128| {
+        Command::Place(NewOrder {
+            instrument,
+            side: Side::Buy,
+            kind: OrderKind::Limit {
+                price: Price(price),
+                tif: TimeInForce::PostOnly,
+            },
+            qty: Qty(qty),
+            stp: SelfTrade::Allow,
+            label: Label(label),
+            tag: "t".repeat(tag),
+            to_consumption: false,
+        })
+    };
+    stage.climb(
+        "place",
+        vec![
+            (Reject::NotPermitted, Owner, NOBODY, bad(NOWHERE, 0, 0, 65, 7)),
+            (Reject::NotPermitted, Owner, easy, bad(NOWHERE, 0, 0, 65, 7)),
+            (
+                Reject::UnknownAccount,
+                Operator,
+                NOBODY,
+                bad(NOWHERE, 0, 0, 65, 7),
+            ),
+            (
+                Reject::AutoModeTradingRestricted,
+                Operator,
+                easy,
+                bad(NOWHERE, 0, 0, 65, 7),
+            ),
+            (Reject::UnknownInstrument, Owner, me, bad(NOWHERE, 0, 0, 65, 7)),
+            (Reject::InstrumentNotLive, Owner, me, bad(HALTED, 0, 0, 65, 7)),
+            (Reject::InvalidQuantity, Owner, me, bad(LIVE, 0, 0, 65, 7)),
+            (Reject::InvalidQuantity, Owner, me, bad(LIVE, 0, 10_001, 65, 7)),
+            (Reject::InvalidPrice, Owner, me, bad(LIVE, 0, 1, 65, 7)),
+            (Reject::InvalidPrice, Owner, me, bad(LIVE, 100_001, 1, 65, 7)),
+            (Reject::OutOfRange, Owner, me, bad(DEAR, 100_000, 10_000, 65, 7)),
+            (Reject::InvalidText, Owner, me, bad(LIVE, 90, 1, 65, 7)),
+            (Reject::InvalidText, Owner, me, bad(LIVE, 90, 1, 64, 0)),
+            (Reject::DuplicateLabel, Owner, me, bad(LIVE, 90, 1, 64, 7)),
+            (Reject::WouldTrade, Owner, me, bad(LIVE, 90, 1, 64, 8)),
+            (Reject::InsufficientFunds, Owner, me, bad(LIVE, 79, 1, 64, 8)),
+            (
+                Reject::InsufficientUnits,
+                Owner,
+                me,
+                order(LIVE, Side::Sell, 81, 1),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn an_account_has_a_bounded_number_of_open_orders() {
+    let mut stage = Stage::new();
+    let me = stage.owner.account;
+    let full = limits::OPEN_ORDERS - stage.venue.engine.state().accounts[me.0 as usize].orders.len();
+    stage.venue.deposit(me, Usd(full as i64 * 10_000_000));
+    stage.venue.log = None;
+    for _ in 0..full {
+        stage.must(me, order(LIVE, Side::Buy, 1, 1));
+    }
+    let crossing = |price| {
+        let Command::Place(new) = order(LIVE, Side::Buy, price, 1) else {
+            unreachable!()
+        };
+        let kind = OrderKind::Limit {
+            price: Price(price),
+            tif: TimeInForce::PostOnly,
+        };
+        Command::Place(NewOrder { kind, ..new })
+    };
+    let mut actor = stage.owner;
+    let mut refused = |command| rejected(&stage.venue.ask(&mut actor, me, command));
+    assert_eq!(refused(crossing(90)), Some(Reject::WouldTrade));
+    assert_eq!(refused(crossing(2)), Some(Reject::TooManyOrders));
+}
+
+#[test]
+fn changes_are_refused_for_the_first_reason() {
+    let mut stage = Stage::new();
+    let (me, easy) = (stage.owner.account, stage.easy.account);
+    let (bid, in_halted, in_dear) = (
+        OrderRef::Label(Label(7)),
+        stage.open_order(HALTED),
+        stage.open_order(DEAR),
+    );
+    let unknown = OrderRef::Id(OrderId(1));
+    let replace = |order, qty, price| Command::Replace {
+        order,
+        qty: Qty(qty),
+        price: Price(price),
+        stp: SelfTrade::Allow,
+        post_only: true,
+    };
+    stage.climb(
+        "replace",
+        vec![
+            (Reject::NotPermitted, Owner, NOBODY, replace(unknown, 10_001, 0)),
+            (
+                Reject::UnknownAccount,
+                Operator,
+                NOBODY,
+                replace(unknown, 10_001, 0),
+            ),
+            (
+                Reject::AutoModeTradingRestricted,
+                Operator,
+                easy,
+                replace(unknown, 10_001, 0),
+            ),
+            (Reject::UnknownOrder, Owner, me, replace(unknown, 10_001, 0)),
+            (
+                Reject::InstrumentNotLive,
+                Owner,
+                me,
+                replace(in_halted, 10_001, 0),
+            ),
+            (Reject::InvalidQuantity, Owner, me, replace(bid, 10_001, 0)),
+            (Reject::InvalidPrice, Owner, me, replace(bid, 2, 0)),
+            (Reject::OutOfRange, Owner, me, replace(in_dear, 10_000, 100_000)),
+            (Reject::WouldTrade, Owner, me, replace(bid, 2, 80)),
+            (Reject::InsufficientFunds, Owner, me, replace(bid, 2, 79)),
+            (Reject::InsufficientUnits, Owner, me, replace(in_dear, 11, 100)),
+        ],
+    );
+    stage.climb(
+        "cancel",
+        vec![
+            (
+                Reject::NotPermitted,
+                Owner,
+                NOBODY,
+                Command::Cancel { order: unknown },
+            ),
+            (
+                Reject::UnknownAccount,
+                Operator,
+                NOBODY,
+                Command::Cancel { order: unknown },
+            ),
+            (
+                Reject::UnknownOrder,
+                Owner,
+                me,
+                Command::Cancel { order: unknown },
+            ),
+            (
+                Reject::UnknownOrder,
+                Owner,
+                me,
+                Command::Cancel {
+                    order: OrderRef::Label(Label(0)),
+                },
+            ),
+        ],
+    );
+}
+
+#[test]
+fn delivery_is_refused_for_the_first_reason() {
+    let mut stage = Stage::new();
+    let (me, easy) = (stage.owner.account, stage.easy.account);
+    stage.venue.deposit(easy, Usd(900_000_000));
+    let reserve = |instrument, tokens, request, valid_for: u64| Command::Reserve {
+        instrument,
+        tokens: Tokens(tokens),
+        request,
+        valid_for: Nanos(valid_for),
+    };
+    // The easy account buys one Unit at 80 cents, has 10 cents left, and request 1 is taken.
+    stage.must(easy, reserve(LIVE, 1, 1, SECOND));
+    stage.climb(
+        "reserve",
+        vec![
+            (Reject::NotPermitted, Owner, me, reserve(NOWHERE, 0, 1, 0)),
+            (
+                Reject::UnknownAccount,
+                Operator,
+                NOBODY,
+                reserve(NOWHERE, 0, 1, 0),
+            ),
+            (
+                Reject::UnknownInstrument,
+                Operator,
+                easy,
+                reserve(NOWHERE, 0, 1, 0),
+            ),
+            (Reject::InvalidQuantity, Operator, easy, reserve(LIVE, 0, 1, 0)),
+            (
+                Reject::InvalidQuantity,
+                Operator,
+                easy,
+                reserve(LIVE, u64::MAX, 1, 0),
+            ),
+            (Reject::OutOfRange, Operator, easy, reserve(LIVE, 5_000_000, 1, 0)),
+            (
+                Reject::OutOfRange,
+                Operator,
+                easy,
+                reserve(LIVE, 5_000_000, 1, limits::RESERVATION_LIFE.0 + 1),
+            ),
+            (
+                Reject::DuplicateRequest,
+                Operator,
+                easy,
+                reserve(LIVE, 5_000_000, 1, SECOND),
+            ),
+            (
+                Reject::InsufficientTokens,
+                Operator,
+                me,
+                reserve(LIVE, 1, 2, SECOND),
+            ),
+            (Reject::NoSupply, Operator, easy, reserve(SOLD_OUT, 1, 2, SECOND)),
+            (Reject::NoSupply, Operator, easy, reserve(HALTED, 1, 2, SECOND)),
+            (
+                Reject::InsufficientFunds,
+                Operator,
+                easy,
+                reserve(LIVE, 2_000_000, 2, SECOND),
+            ),
+        ],
+    );
+    let &reservation = stage.venue.engine.state().reservations.keys().next().unwrap();
+    let settle = |reservation, supplier, tokens| Command::Settle {
+        reservation,
+        usage: Usage {
+            supplier,
+            prompt_tokens: Tokens(tokens),
+            completion_tokens: Tokens(tokens),
+            ttft_us: 0,
+            duration_us: 0,
+            estimated: false,
+            partial: false,
+        },
+    };
+    stage.climb(
+        "settle",
+        vec![
+            (
+                Reject::NotPermitted,
+                Owner,
+                me,
+                settle(ReservationId(0), NOBODY, u64::MAX),
+            ),
+            (
+                Reject::UnknownAccount,
+                Operator,
+                NOBODY,
+                settle(ReservationId(0), NOBODY, u64::MAX),
+            ),
+            (
+                Reject::UnknownReservation,
+                Operator,
+                easy,
+                settle(ReservationId(0), NOBODY, u64::MAX),
+            ),
+            // Somebody else's.
+            (
+                Reject::UnknownReservation,
+                Operator,
+                me,
+                settle(reservation, NOBODY, u64::MAX),
+            ),
+            (
+                Reject::NotASupplier,
+                Operator,
+                easy,
+                settle(reservation, easy, u64::MAX),
+            ),
+            (
+                Reject::OutOfRange,
+                Operator,
+                easy,
+                settle(reservation, me, u64::MAX),
+            ),
+        ],
+    );
+    let release = |reservation| Command::Release {
+        reservation,
+        supplier: NOBODY,
+    };
+    stage.climb(
+        "release",
+        vec![
+            (Reject::NotPermitted, Owner, me, release(ReservationId(0))),
+            (Reject::UnknownReservation, Operator, me, release(reservation)),
+        ],
+    );
+    let direction = TransferDirection::ToConsumption;
+    let transfer = |instrument, qty, direction| Command::Transfer {
+        instrument,
+        qty: Qty(qty),
+        direction,
+    };
+    stage.climb(
+        "transfer",
+        vec![
+            (
+                Reject::NotPermitted,
+                Owner,
+                NOBODY,
+                transfer(NOWHERE, 0, direction),
+            ),
+            (
+                Reject::UnknownInstrument,
+                Owner,
+                me,
+                transfer(NOWHERE, 0, direction),
+            ),
+            (Reject::InvalidQuantity, Owner, me, transfer(LIVE, 0, direction)),
+            // All ten Units stand behind an ask.
+            (Reject::InsufficientUnits, Owner, me, transfer(LIVE, 1, direction)),
+            (
+                Reject::InsufficientUnits,
+                Owner,
+                me,
+                transfer(LIVE, 1, TransferDirection::ToTrading),
+            ),
+            (
+                Reject::InsufficientUnits,
+                Owner,
+                me,
+                transfer(LIVE, u64::MAX, TransferDirection::ToTrading),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn supply_is_refused_for_the_first_reason() {
+    let mut stage = Stage::new();
+    let (me, easy) = (stage.owner.account, stage.easy.account);
+    let issue = |instrument, qty| Command::Issue {
+        instrument,
+        qty: Qty(qty),
+    };
+    stage.climb(
+        "issue",
+        vec![
+            (Reject::NotPermitted, Owner, NOBODY, issue(NOWHERE, 0)),
+            (Reject::UnknownAccount, Operator, NOBODY, issue(NOWHERE, 0)),
+            (Reject::UnknownInstrument, Operator, easy, issue(NOWHERE, 0)),
+            (Reject::InvalidQuantity, Operator, easy, issue(LIVE, 0)),
+            (Reject::NotASupplier, Operator, easy, issue(LIVE, u64::MAX)),
+            (Reject::OutOfRange, Owner, me, issue(LIVE, u64::MAX)),
+            (
+                Reject::OutOfRange,
+                Owner,
+                me,
+                issue(LIVE, limits::ALL_TOKENS / 1_000_000),
+            ),
+            (Reject::BeyondCapacity, Owner, me, issue(LIVE, 91)),
+        ],
+    );
+    let list = |instrument, qty| Command::TransferIssuance {
+        instrument,
+        qty: Qty(qty),
+    };
+    stage.climb(
+        "list",
+        vec![
+            (Reject::UnknownInstrument, Owner, me, list(NOWHERE, 0)),
+            (Reject::InvalidQuantity, Owner, me, list(LIVE, 0)),
+            (Reject::InsufficientUnits, Owner, me, list(LIVE, 1)),
+        ],
+    );
+    let capacity = |instrument, qty| Command::SetCapacity {
+        instrument,
+        capacity: Qty(qty),
+    };
+    stage.climb(
+        "capacity",
+        vec![
+            (Reject::NotPermitted, Owner, me, capacity(NOWHERE, u64::MAX)),
+            (
+                Reject::UnknownAccount,
+                Operator,
+                NOBODY,
+                capacity(NOWHERE, u64::MAX),
+            ),
+            (
+                Reject::UnknownInstrument,
+                Operator,
+                easy,
+                capacity(NOWHERE, u64::MAX),
+            ),
+            (Reject::NotASupplier, Operator, easy, capacity(LIVE, u64::MAX)),
+            (Reject::OutOfRange, Operator, me, capacity(LIVE, u64::MAX)),
+        ],
+    );
+    let register = |instrument, text: usize| {
+        Command::RegisterSupplier(SupplierProfile {
+            name: "n".repeat(text),
+            offers: vec![Offer {
+                instrument,
+                model: String::new(),
+            }],
+            ..SupplierProfile::default()
+        })
+    };
+    stage.climb(
+        "register supplier",
+        vec![
+            (Reject::NotPermitted, Owner, me, register(NOWHERE, 65)),
+            (Reject::UnknownInstrument, Operator, me, register(NOWHERE, 65)),
+            (Reject::InvalidText, Operator, me, register(LIVE, 65)),
+        ],
+    );
+}
+
+#[test]
+fn the_directory_is_refused_for_the_first_reason() {
+    let mut stage = Stage::new();
+    let me = stage.owner.account;
+    let bad = |qty: u64, price: u64, fee: u16, symbol: &str| {
+        let mut bad = InstrumentSpec {
+            symbol: symbol.into(),
+            ..spec("x")
+        };
+        bad.market.lot = Qty(qty);
+        bad.market.max_price = Price(price);
+        bad.market.taker_fee_bps = fee;
+        Command::DefineInstrument(bad)
+    };
+    stage.climb(
+        "define",
+        vec![
+            (Reject::NotPermitted, Owner, me, bad(0, 0, 1_001, "No Symbol")),
+            (
+                Reject::UnknownAccount,
+                Operator,
+                NOBODY,
+                bad(0, 0, 1_001, "No Symbol"),
+            ),
+            (
+                Reject::InvalidQuantity,
+                Operator,
+                me,
+                bad(0, 0, 1_001, "No Symbol"),
+            ),
+            (Reject::InvalidPrice, Operator, me, bad(1, 0, 1_001, "No Symbol")),
+            (Reject::OutOfRange, Operator, me, bad(1, 1, 1_001, "No Symbol")),
+            (Reject::InvalidText, Operator, me, bad(1, 1, 0, "No Symbol")),
+        ],
+    );
+    let add = |public_key, label: usize| Command::AddSigningKey {
+        public_key,
+        label: "l".repeat(label),
+    };
+    stage.climb(
+        "add signing key",
+        vec![
+            (Reject::NotPermitted, Owner, NOBODY, add(key_of(me), 65)),
+            (Reject::UnknownAccount, Operator, NOBODY, add(key_of(me), 65)),
+            (Reject::DuplicateKey, Owner, me, add(key_of(me), 65)),
+            (Reject::InvalidText, Owner, me, add([200; 32], 65)),
+        ],
+    );
+    let withdraw = |amount| Command::Withdraw { amount: Usd(amount) };
+    stage.climb(
+        "withdraw",
+        vec![
+            (Reject::NotPermitted, Owner, me, withdraw(0)),
+            (Reject::UnknownAccount, Operator, NOBODY, withdraw(0)),
+            (Reject::OutOfRange, Operator, me, withdraw(0)),
+            (Reject::OutOfRange, Operator, me, withdraw(i64::MIN)),
+            (Reject::InsufficientFunds, Operator, me, withdraw(1)),
+            (Reject::InsufficientFunds, Operator, me, withdraw(i64::MAX)),
+        ],
+    );
+    let deposit = |amount| Command::Deposit { amount: Usd(amount) };
+    stage.climb(
+        "deposit",
+        vec![
+            (Reject::NotPermitted, Owner, me, deposit(0)),
+            (Reject::OutOfRange, Operator, me, deposit(-1)),
+            (Reject::OutOfRange, Operator, me, deposit(i64::MAX)),
+        ],
+    );
+    let open = |name: usize| Command::OpenAccount {
+        name: "n".repeat(name),
+        mode: AccountMode::Easy,
+        capabilities: Capabilities {
+            tier: true,
+            operator: true,
+        },
+    };
+    stage.climb(
+        "open account",
+        vec![
+            (Reject::NotPermitted, Owner, me, open(65)),
+            (Reject::InvalidText, Operator, me, open(65)),
+        ],
+    );
+    // What only the venue's own session may say.
+    let venue_only = [
+        Command::Genesis {
+            operator_key: [1; 32],
+        },
+        Command::Tick,
+        Command::SessionLost {
+            session: SessionId(1),
+            connection: 1,
+        },
+    ];
+    for command in venue_only {
+        stage.climb(
+            "venue only",
+            vec![
+                (Reject::NotPermitted, Owner, me, command.clone()),
+                (Reject::NotPermitted, Operator, me, command),
+            ],
+        );
+    }
+}
