@@ -1,1 +1,115 @@
-//! The order gateway: the one door through which every command enters
+//! The order gateway: the one door through which every command enters.
+//!
+//! One thread on `mio` serves all binary connections: it checks logins, numbers, throttles and ages, puts commands
+//! in line for the log, and hands committed reports and market data back. A helper thread verifies signatures and
+//! reads the replica, so the loop never waits. Bytes are `grid_wire`'s; what is allowed is the engine's to say.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `config` | every bound |
+//! | `venue` | what the gateway needs of log and replica |
+//! | `gateway` | the loop |
+//! | `connection`, `throttle` | one client's bytes, numbers and buckets |
+//! | `helper` | signatures and replica reads, beside the loop |
+//! | `commands`, `reports` | wire to engine and back |
+//! | `market` | depth images and what each subscriber is told |
+//!
+//! Not here: HTTP, TLS (plain TCP on loopback for now), and any rule of the market.
+
+mod commands;
+mod config;
+mod connection;
+mod gateway;
+mod helper;
+mod market;
+mod reports;
+mod throttle;
+mod venue;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+pub use config::{Config, Rate};
+pub use venue::{Line, LineError, View, Wake};
+
+/// A running order gateway; dropping it ends it.
+#[derive(Debug)]
+pub struct Gateway {
+    address: SocketAddr,
+    stop: Arc<AtomicBool>,
+    waker: Arc<mio::Waker>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Gateway {
+    /// Serves the binary protocol on a bound listener. The view must be at least as far as the line was when its
+    /// polling began.
+    ///
+    /// # Errors
+    /// When the system gives no poll, waker or thread.
+    pub fn start<L: Line, V: View>(
+        listener: TcpListener,
+        config: Config,
+        mut line: L,
+        view: Arc<V>,
+    ) -> std::io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let poll = mio::Poll::new()?;
+        let waker = Arc::new(mio::Waker::new(poll.registry(), gateway::WAKER)?);
+        let wake = |waker: &Arc<mio::Waker>| -> Wake {
+            let waker = Arc::clone(waker);
+            Box::new(move || {
+                // It fails only when the poll is gone, and then nobody sleeps.
+                let _ = waker.wake();
+            })
+        };
+        line.wake_with(wake(&waker));
+        let helper = helper::Helper::start(Arc::clone(&view), config.logins_pending_max, wake(&waker))?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let listener = mio::net::TcpListener::from_std(listener);
+        let core = config.core;
+        let turning = gateway::Loop::new(config, line, view, poll, listener, helper, Arc::clone(&stop))?;
+        let thread = std::thread::Builder::new().name("grid-orders".to_owned()).spawn(move || {
+            if let Some(id) = core
+                && !core_affinity::set_for_current(core_affinity::CoreId { id })
+            {
+                tracing::warn!(core = id, "the order gateway could not be pinned");
+            }
+            turning.run();
+        })?;
+        Ok(Self { address, stop, waker, thread: Some(thread) })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Tells every client that the venue shuts down, and ends.
+    pub fn stop(mut self) {
+        self.halt();
+    }
+
+    /// Whether the loop still runs.
+    pub fn is_running(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
+    fn halt(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        let _ = self.waker.wake();
+        if let Some(thread) = self.thread.take() {
+            // A panic in the loop has been printed by its thread.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.halt();
+    }
+}

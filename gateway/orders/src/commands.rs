@@ -1,0 +1,195 @@
+//! From the wire to the log: a client's message becomes an engine command, once, or is refused with a code.
+
+use grid_engine::command::{
+    MassCancelScope, NewOrder, OrderKind, OrderRef, SelfTrade, Side, TimeInForce, TransferDirection, Usage,
+};
+use grid_engine::{
+    AccountId, Command, InstrumentId, Label, Nanos, OrderId, Price, Qty, ReservationId, SessionId, Tokens,
+};
+use grid_wire as wire;
+use grid_wire::gateway_reject;
+
+/// Which bucket a request draws from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    Request,
+    Cancel,
+    MassCancel,
+}
+
+/// What every request says beside its command.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Head {
+    pub(crate) client_seq: u64,
+    /// Nanoseconds UTC.
+    pub(crate) sending_time: u64,
+    /// Zero for never.
+    pub(crate) valid_for_us: u32,
+    /// Zero for the session's own.
+    pub(crate) account: AccountId,
+    pub(crate) label: u128,
+    pub(crate) class: Class,
+}
+
+/// The command of a message and its head, or the code with which it is refused. `None` for a message that is no
+/// command.
+pub(crate) fn read(
+    message: &wire::Message<'_>,
+    session: SessionId,
+    reservation_life: Nanos,
+) -> Option<(Head, Result<Command, u16>)> {
+    use wire::Message as M;
+    let head = |client_seq, sending_time, account, valid_for_us, label, class| Head {
+        client_seq,
+        sending_time,
+        valid_for_us,
+        account: AccountId(account),
+        label,
+        class,
+    };
+    let plain = |seq, time, account| head(seq, time, account, 0, 0, Class::Request);
+    Some(match message {
+        M::NewOrder(m) => (
+            head(m.client_seq, m.sending_time, m.account, m.valid_for_us, m.label, Class::Request),
+            place(m, String::new()),
+        ),
+        M::NewOrderTagged(m) => (
+            head(m.client_seq, m.sending_time, m.account, m.valid_for_us, m.label, Class::Request),
+            place(&m.order(), m.tag.as_str().to_owned()),
+        ),
+        M::CancelOrder(m) => (
+            head(m.client_seq, m.sending_time, m.account, m.valid_for_us, m.label, Class::Cancel),
+            order_ref(m.order_id, m.label).map(|order| Command::Cancel { order }),
+        ),
+        M::ReplaceOrder(m) => (
+            head(m.client_seq, m.sending_time, m.account, m.valid_for_us, m.label, Class::Request),
+            order_ref(m.order_id, m.label).map(|order| Command::Replace {
+                order,
+                qty: Qty(m.qty),
+                price: Price(m.price),
+                stp: self_trade(m.self_trade),
+                post_only: m.flags.has(wire::OrderFlags::POST_ONLY),
+            }),
+        ),
+        M::MassCancel(m) => (
+            head(m.client_seq, m.sending_time, m.account, m.valid_for_us, 0, Class::MassCancel),
+            Ok(Command::MassCancel(MassCancelScope {
+                instrument: m.instrument.map(InstrumentId),
+                side: match m.side {
+                    wire::SideScope::Both => None,
+                    wire::SideScope::Buy => Some(Side::Buy),
+                    wire::SideScope::Sell => Some(Side::Sell),
+                },
+                session: (m.scope == wire::CancelScope::Session).then_some(session),
+            })),
+        ),
+        M::Reserve(m) => (
+            plain(m.client_seq, m.sending_time, m.account),
+            Ok(Command::Reserve {
+                instrument: InstrumentId(m.instrument),
+                tokens: Tokens(m.tokens),
+                request: m.request_id,
+                valid_for: match m.valid_for_ms {
+                    0 => reservation_life,
+                    ms => Nanos(u64::from(ms) * 1_000_000),
+                },
+            }),
+        ),
+        M::Settle(m) => (
+            plain(m.client_seq, m.sending_time, m.account),
+            Ok(Command::Settle {
+                reservation: ReservationId(m.reservation),
+                usage: Usage {
+                    supplier: AccountId(m.supplier),
+                    prompt_tokens: Tokens(m.prompt_tokens),
+                    completion_tokens: Tokens(m.completion_tokens),
+                    ttft_us: m.ttft_us,
+                    duration_us: m.duration_us,
+                    estimated: m.flags.has(wire::SettleFlags::ESTIMATED),
+                    partial: m.flags.has(wire::SettleFlags::PARTIAL),
+                },
+            }),
+        ),
+        M::Release(m) => (
+            plain(m.client_seq, m.sending_time, m.account),
+            Ok(Command::Release {
+                reservation: ReservationId(m.reservation),
+                supplier: AccountId(m.supplier),
+            }),
+        ),
+        M::Transfer(m) => (
+            plain(m.client_seq, m.sending_time, m.account),
+            Ok(Command::Transfer {
+                instrument: InstrumentId(m.instrument),
+                qty: Qty(m.qty),
+                direction: match m.direction {
+                    wire::Direction::ToConsumption => TransferDirection::ToConsumption,
+                    wire::Direction::ToTrading => TransferDirection::ToTrading,
+                },
+            }),
+        ),
+        M::DirectoryRequest(m, payload) => (
+            plain(m.client_seq, m.sending_time, m.account),
+            match payload.len() <= wire::MAX_PAYLOAD_LEN {
+                true => Command::decode(payload).map_err(|_| gateway_reject::PAYLOAD),
+                false => Err(gateway_reject::PAYLOAD),
+            },
+        ),
+        _ => return None,
+    })
+}
+
+fn place(m: &wire::NewOrder, tag: String) -> Result<Command, u16> {
+    let post_only = m.flags.has(wire::OrderFlags::POST_ONLY);
+    let kind = match (m.order_type, m.time_in_force, post_only) {
+        (wire::OrderType::Market, tif, false) => OrderKind::Market {
+            max_slippage_bps: m.max_slippage_bps,
+            fill_or_kill: tif == wire::TimeInForce::Fok,
+        },
+        (wire::OrderType::Limit, tif, false) => {
+            let tif = match tif {
+                wire::TimeInForce::Gtc => TimeInForce::Gtc,
+                wire::TimeInForce::Ioc => TimeInForce::Ioc,
+                wire::TimeInForce::Fok => TimeInForce::Fok,
+                wire::TimeInForce::Day => TimeInForce::Day,
+            };
+            OrderKind::Limit { price: Price(m.price), tif }
+        }
+        (wire::OrderType::Limit, wire::TimeInForce::Gtc, true) => {
+            OrderKind::Limit { price: Price(m.price), tif: TimeInForce::PostOnly }
+        }
+        // Post-only is a way to rest until cancelled; with anything else it contradicts itself.
+        _ => return Err(gateway_reject::SYNTAX),
+    };
+    Ok(Command::Place(NewOrder {
+        instrument: InstrumentId(m.instrument),
+        side: match m.side {
+            wire::Side::Buy => Side::Buy,
+            wire::Side::Sell => Side::Sell,
+        },
+        kind,
+        qty: Qty(m.qty),
+        stp: self_trade(m.self_trade),
+        label: Label(m.label),
+        tag,
+        to_consumption: m.flags.has(wire::OrderFlags::TO_CONSUMPTION),
+    }))
+}
+
+fn order_ref(order_id: u64, label: u128) -> Result<OrderRef, u16> {
+    match (order_id, label) {
+        (0, 0) => Err(gateway_reject::SYNTAX),
+        (0, label) => Ok(OrderRef::Label(Label(label))),
+        (id, _) => Ok(OrderRef::Id(OrderId(id))),
+    }
+}
+
+fn self_trade(mode: wire::SelfTrade) -> SelfTrade {
+    match mode {
+        wire::SelfTrade::None => SelfTrade::Allow,
+        wire::SelfTrade::CancelNewest => SelfTrade::CancelIncoming,
+        wire::SelfTrade::CancelOldest => SelfTrade::CancelResting,
+        wire::SelfTrade::CancelBoth => SelfTrade::CancelBoth,
+        wire::SelfTrade::Decrement => SelfTrade::Decrement,
+    }
+}

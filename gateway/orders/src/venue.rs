@@ -1,0 +1,50 @@
+//! The two sides of the log as the gateway sees them: a line to put commands in, from which committed events
+//! come back, and a view of the state for everything that is not on the order path.
+
+use grid_engine::{Entry, Event, Nanos, Seq, State};
+
+/// Why a command was not taken into the line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineError {
+    /// No room just now.
+    Full,
+    /// Larger than the log takes.
+    TooLarge,
+    /// The venue is shutting down.
+    Closed,
+}
+
+/// Wakes the gateway's thread.
+pub type Wake = Box<dyn Fn() + Send + Sync>;
+
+/// The order path: commands in, committed events out.
+pub trait Line: Send + 'static {
+    /// Puts a command in line, or refuses it whole; never waits.
+    fn submit(&mut self, entry: Entry) -> Result<(), LineError>;
+
+    /// Hands committed events on in log order, with the stamp of their command, block by block up to some
+    /// bound of its own; whether there may be more. A block's events are never parted between two calls.
+    fn poll(&mut self, each: &mut dyn FnMut(Seq, Nanos, &Event)) -> bool;
+
+    /// Has `wake` called whenever there is something new to poll.
+    fn wake_with(&mut self, wake: Wake);
+}
+
+/// The state at some known point of the log, behind the order path.
+pub trait View: Send + Sync + 'static {
+    /// Looks at the state.
+    fn read<R>(&self, look: impl FnOnce(&State) -> R) -> R;
+
+    /// The last command applied in it.
+    fn applied(&self) -> Seq;
+}
+
+impl<V: View> View for std::sync::Arc<V> {
+    fn read<R>(&self, look: impl FnOnce(&State) -> R) -> R {
+        (**self).read(look)
+    }
+
+    fn applied(&self) -> Seq {
+        (**self).applied()
+    }
+}
