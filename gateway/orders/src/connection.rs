@@ -18,6 +18,7 @@ const READ_CHUNK: usize = 64 * 1024;
 pub(crate) struct Live {
     pub(crate) session: SessionId,
     pub(crate) account: AccountId,
+    pub(crate) key: Fingerprint,
     pub(crate) flow: IdempotentFlow,
     /// The number of the next report that will be sent live.
     pub(crate) next_report: u64,

@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use grid_engine::event::{Report, SessionPosition};
-use grid_engine::{AccountId, Command, Entry, Event, Nanos, Reject, Seq, SessionId, limits};
+use grid_engine::{AccountId, Command, Entry, Event, Fingerprint, Nanos, Reject, Seq, SessionId, limits};
 use grid_wire::{
-    self as wire, Arrival, Beat, EstablishmentCode, FrameError, IdempotentFlow, Level, Liveness, MarketDataCode,
-    NegotiationCode, Phase, RetransmitCode, TerminateCode, ThrottleLevel, gateway_reject,
+    self as wire, Arrival, Beat, EstablishmentCode, FrameError, IdempotentFlow, Level, Liveness,
+    MarketDataCode, NegotiationCode, Phase, RetransmitCode, TerminateCode, ThrottleLevel, gateway_reject,
 };
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
@@ -68,6 +68,8 @@ struct Desk<V> {
     behind: BTreeSet<u64>,
     /// Connections with a retransmission under way.
     retransmitting: BTreeSet<u64>,
+    /// A key may have been revoked at this point of the log: live sessions are to be looked through.
+    audit: Option<Seq>,
     /// The venue's own commands that found no room yet; never dropped.
     owed: VecDeque<Entry>,
     /// Connections to serve in the next turn without waiting for the poll.
@@ -96,7 +98,8 @@ impl<L: Line, V: View> Loop<L, V> {
         helper: Helper,
         stop: Arc<AtomicBool>,
     ) -> std::io::Result<Self> {
-        poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+        poll.registry()
+            .register(&mut listener, LISTENER, Interest::READABLE)?;
         let clock = quanta::Clock::new();
         let start = clock.now();
         // Sessions that the state believes connected had their sockets in a process that is gone.
@@ -126,6 +129,7 @@ impl<L: Line, V: View> Loop<L, V> {
             subscribers: BTreeMap::new(),
             behind: BTreeSet::new(),
             retransmitting: BTreeSet::new(),
+            audit: None,
             owed,
             again: BTreeSet::new(),
             dirty: Vec::new(),
@@ -173,6 +177,7 @@ impl<L: Line, V: View> Loop<L, V> {
             }
             self.publish();
             self.desk.advance_retransmissions();
+            self.desk.advance_audit();
             self.desk.sweep();
             self.desk.flush();
         }
@@ -215,7 +220,9 @@ impl<L: Line, V: View> Loop<L, V> {
 
     /// Reads from one client and handles what is whole.
     fn serve(&mut self, id: u64) {
-        let Some(mut client) = self.desk.connections.remove(&id) else { return };
+        let Some(mut client) = self.desk.connections.remove(&id) else {
+            return;
+        };
         let mut reads = 0;
         loop {
             self.handle_frames(id, &mut client);
@@ -310,8 +317,17 @@ impl<L: Line, V: View> Loop<L, V> {
             Ok(command) => command,
             Err(code) => return refuse(client, &head, code),
         };
-        let account = if head.account == AccountId::VENUE { own } else { head.account };
-        match self.line.submit(Entry { session, client_seq: head.client_seq, account, command }) {
+        let account = if head.account == AccountId::VENUE {
+            own
+        } else {
+            head.account
+        };
+        match self.line.submit(Entry {
+            session,
+            client_seq: head.client_seq,
+            account,
+            command,
+        }) {
             Ok(()) => Handled::Taken,
             Err(LineError::Full) => {
                 let patience = self.desk.config.busy_after.as_nanos() as u64;
@@ -324,7 +340,8 @@ impl<L: Line, V: View> Loop<L, V> {
             }
             Err(LineError::TooLarge) => refuse(client, &head, gateway_reject::PAYLOAD),
             Err(LineError::Closed) => {
-                self.desk.end(id, client, TerminateCode::Shutdown, "the venue is shutting down");
+                self.desk
+                    .end(id, client, TerminateCode::Shutdown, "the venue is shutting down");
                 Handled::Taken
             }
         }
@@ -334,11 +351,23 @@ impl<L: Line, V: View> Loop<L, V> {
     fn settle(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Verified { connection, genuine } => {
-                let Some(mut client) = self.desk.connections.remove(&connection) else { return };
+                let Some(mut client) = self.desk.connections.remove(&connection) else {
+                    return;
+                };
                 self.go_on_with_login(connection, &mut client, genuine);
                 self.desk.keep_or_drop(connection, client);
             }
             Outcome::Fetched { connection, reports } => self.desk.retransmit(connection, &reports),
+            Outcome::Revoked { connections } => {
+                for id in connections {
+                    let Some(mut client) = self.desk.connections.remove(&id) else {
+                        continue;
+                    };
+                    self.desk
+                        .end(id, &mut client, TerminateCode::Revoked, "the key was revoked");
+                    self.desk.keep_or_drop(id, client);
+                }
+            }
         }
     }
 
@@ -362,9 +391,16 @@ impl<L: Line, V: View> Loop<L, V> {
             }
         };
         let negotiates = matches!(login, Login::Negotiate(_));
-        // Commands that are owed go first: a lost connection must not overtake its successor.
-        if !self.desk.owed.is_empty() || self.line.submit(Entry::venue(command)).is_err() {
-            return self.desk.refuse_login(id, client, Refusal::Busy, 0);
+        // Owed commands go first: a lost connection must not be overtaken by its successor. A login waits for room
+        // among them, as long as its timeout lets it.
+        let entry = Entry::venue(command);
+        if !self.desk.owed.is_empty() {
+            self.desk.owed.push_back(entry);
+        } else if let Err(error) = self.line.submit(entry.clone()) {
+            if error != LineError::Full {
+                return self.desk.refuse_login(id, client, Refusal::Busy, 0);
+            }
+            self.desk.owed.push_back(entry);
         }
         if negotiates {
             self.desk.opening.entry(session).or_default().push_back(id);
@@ -394,10 +430,18 @@ impl<V: View> Desk<V> {
 
     /// How long the poll may sleep.
     fn patience(&self) -> Option<Duration> {
-        if self.again.iter().any(|id| self.connections.get(id).is_none_or(|client| client.stalled.is_none())) {
+        if self.again.iter().any(|id| {
+            self.connections
+                .get(id)
+                .is_none_or(|client| client.stalled.is_none())
+        }) {
             return Some(Duration::ZERO);
         }
-        if !self.again.is_empty() || !self.owed.is_empty() || !self.retransmitting.is_empty() {
+        if !self.again.is_empty()
+            || !self.owed.is_empty()
+            || !self.retransmitting.is_empty()
+            || self.audit.is_some()
+        {
             return Some(Duration::from_millis(1));
         }
         // Nothing has a deadline while nobody is connected; the waker still wakes.
@@ -425,7 +469,11 @@ impl<V: View> Desk<V> {
         let id = self.last_connection;
         let token = Token(id as usize);
         if stream.set_nodelay(true).is_err()
-            || self.poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE).is_err()
+            || self
+                .poll
+                .registry()
+                .register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)
+                .is_err()
         {
             return;
         }
@@ -451,7 +499,9 @@ impl<V: View> Desk<V> {
     }
 
     fn note_readiness(&mut self, id: u64, event: &mio::event::Event) {
-        let Some(client) = self.connections.get_mut(&id) else { return };
+        let Some(client) = self.connections.get_mut(&id) else {
+            return;
+        };
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             client.readable = true;
             self.again.insert(id);
@@ -463,7 +513,8 @@ impl<V: View> Desk<V> {
 
     /// Puts a client back among the others, or lets it go if there is nothing left to do for it.
     fn keep_or_drop(&mut self, id: u64, mut client: Connection) {
-        let gone = client.broken || (client.eof && client.stalled.is_none() && client.phase != Phase::LoggingIn);
+        let gone =
+            client.broken || (client.eof && client.stalled.is_none() && client.phase != Phase::LoggingIn);
         if gone {
             self.lose(id, &mut client);
             // Best effort: the peer may still read what was answered before it closed.
@@ -490,7 +541,10 @@ impl<V: View> Desk<V> {
         }
         self.behind.remove(&id);
         self.retransmitting.remove(&id);
-        self.owed.push_back(Entry::venue(Command::SessionLost { session: live.session, connection: id }));
+        self.owed.push_back(Entry::venue(Command::SessionLost {
+            session: live.session,
+            connection: id,
+        }));
     }
 
     /// Ends a connection with a reason.
@@ -521,7 +575,9 @@ impl<V: View> Desk<V> {
     /// Numbers, throttles and age; whether the request may go on.
     fn admit(&mut self, id: u64, client: &mut Connection, head: &Head) -> bool {
         let now = self.now;
-        let Some(live) = &mut client.live else { return false };
+        let Some(live) = &mut client.live else {
+            return false;
+        };
         if head.client_seq == 0 {
             refuse(client, head, gateway_reject::ZERO_SEQUENCE);
             return false;
@@ -532,7 +588,9 @@ impl<V: View> Desk<V> {
             Class::Cancel => live.cancels.take(now),
             Class::MassCancel => Ok(()),
         };
-        let strike = taken.err().map(|wait| (wait, live.refusals.take(now), live.refusals.is_low()));
+        let strike = taken
+            .err()
+            .map(|wait| (wait, live.refusals.take(now), live.refusals.is_low()));
         tell_gap(client, arrival);
         match strike {
             Some((_, Err(_), _)) => {
@@ -540,9 +598,18 @@ impl<V: View> Desk<V> {
                 false
             }
             Some((wait, Ok(()), low)) => {
-                let level = if low { ThrottleLevel::LastWarning } else { ThrottleLevel::Rejected };
+                let level = if low {
+                    ThrottleLevel::LastWarning
+                } else {
+                    ThrottleLevel::Rejected
+                };
                 let retry_after_ms = wait.div_ceil(1_000_000) as u32;
-                wire::Throttled { client_seq: head.client_seq, retry_after_ms, level }.encode(client.out());
+                wire::Throttled {
+                    client_seq: head.client_seq,
+                    retry_after_ms,
+                    level,
+                }
+                .encode(client.out());
                 false
             }
             None if is_stale(head, utc_now()) => {
@@ -556,7 +623,7 @@ impl<V: View> Desk<V> {
     // -- logins -----------------------------------------------------------------------------------------------
 
     fn begin_login(&mut self, id: u64, client: &mut Connection, login: Login) {
-        let refusal = self.judge_login(client, &login);
+        let refusal = self.judge_login(&login);
         let transcript = match &login {
             Login::Negotiate(m) => wire::negotiate_transcript(&client.server_nonce, m),
             Login::Establish(m) => wire::establish_transcript(&client.server_nonce, m),
@@ -570,7 +637,12 @@ impl<V: View> Desk<V> {
             // Already live here; the session goes on as it is.
             let session = login.session().0;
             let code = EstablishmentCode::AlreadyEstablished;
-            wire::EstablishmentReject { session, engine_code: 0, code }.encode(client.out());
+            wire::EstablishmentReject {
+                session,
+                engine_code: 0,
+                code,
+            }
+            .encode(client.out());
             return;
         }
         client.login = Some(login);
@@ -578,12 +650,21 @@ impl<V: View> Desk<V> {
         if let Some(refusal) = refusal {
             return self.refuse_login(id, client, refusal, 0);
         }
-        if self.helper.ask(Job::Verify { connection: id, fingerprint, transcript, signature }).is_err() {
+        if self
+            .helper
+            .ask(Job::Verify {
+                connection: id,
+                fingerprint,
+                transcript,
+                signature,
+            })
+            .is_err()
+        {
             self.refuse_login(id, client, Refusal::Busy, 0);
         }
     }
 
-    fn judge_login(&self, client: &Connection, login: &Login) -> Option<Refusal> {
+    fn judge_login(&self, login: &Login) -> Option<Refusal> {
         let (session, version, timestamp) = match login {
             Login::Negotiate(m) => (m.session, m.schema_version, m.timestamp),
             Login::Establish(m) => (m.session, m.schema_version, m.timestamp),
@@ -599,14 +680,15 @@ impl<V: View> Desk<V> {
         }
         match login {
             Login::Negotiate(m) => {
-                let served = m.client_flow == wire::Flow::Idempotent && m.server_flow == wire::Flow::Recoverable;
+                let served =
+                    m.client_flow == wire::Flow::Idempotent && m.server_flow == wire::Flow::Recoverable;
                 (!served).then_some(Refusal::Flow)
             }
             Login::Establish(m) => {
                 let keep_alive = Duration::from_millis(u64::from(m.keep_alive_ms));
-                let served = self.config.keep_alive_min <= keep_alive && keep_alive <= self.config.keep_alive_max;
+                let served =
+                    self.config.keep_alive_min <= keep_alive && keep_alive <= self.config.keep_alive_max;
                 let grace = Nanos(u64::from(m.grace_ms) * 1_000_000);
-                let _ = client;
                 match (served, grace <= limits::DISCONNECT_GRACE) {
                     (false, _) => Some(Refusal::KeepAlive),
                     (_, false) => Some(Refusal::Unspecified),
@@ -628,11 +710,17 @@ impl<V: View> Desk<V> {
                     Refusal::Busy => NegotiationCode::Busy,
                     Refusal::SchemaVersion => NegotiationCode::SchemaVersion,
                     Refusal::TooManySessions => NegotiationCode::TooManySessions,
-                    Refusal::Unspecified | Refusal::Unnegotiated | Refusal::KeepAlive | Refusal::NextSeqNo => {
-                        NegotiationCode::Unspecified
-                    }
+                    Refusal::Unspecified
+                    | Refusal::Unnegotiated
+                    | Refusal::KeepAlive
+                    | Refusal::NextSeqNo => NegotiationCode::Unspecified,
                 };
-                wire::NegotiationReject { session, engine_code, code }.encode(client.out());
+                wire::NegotiationReject {
+                    session,
+                    engine_code,
+                    code,
+                }
+                .encode(client.out());
             }
             Login::Establish(_) => {
                 let code = match refusal {
@@ -642,35 +730,55 @@ impl<V: View> Desk<V> {
                     Refusal::Unnegotiated | Refusal::DuplicateId => EstablishmentCode::Unnegotiated,
                     Refusal::KeepAlive => EstablishmentCode::KeepAliveInterval,
                     Refusal::NextSeqNo => EstablishmentCode::NextSeqNo,
-                    Refusal::Unspecified | Refusal::Flow | Refusal::TooManySessions => EstablishmentCode::Unspecified,
+                    Refusal::Unspecified | Refusal::Flow | Refusal::TooManySessions => {
+                        EstablishmentCode::Unspecified
+                    }
                 };
-                wire::EstablishmentReject { session, engine_code, code }.encode(client.out());
+                wire::EstablishmentReject {
+                    session,
+                    engine_code,
+                    code,
+                }
+                .encode(client.out());
             }
         }
         client.phase = Phase::Greeted;
         client.refusals += 1;
         self.again.insert(id);
         if client.refusals >= self.config.login_refusals_max {
-            self.end(id, client, TerminateCode::Unauthenticated, "too many refused logins");
+            self.end(
+                id,
+                client,
+                TerminateCode::Unauthenticated,
+                "too many refused logins",
+            );
         }
     }
 
     fn session_opened(&mut self, seq: Seq, session: SessionId, result: Result<AccountId, Reject>) {
-        let Some(waiting) = self.opening.get_mut(&session) else { return };
+        let Some(waiting) = self.opening.get_mut(&session) else {
+            return;
+        };
         let id = waiting.pop_front();
         if waiting.is_empty() {
             self.opening.remove(&session);
         }
         let Some(id) = id else { return };
-        let Some(mut client) = self.connections.remove(&id) else { return };
+        let Some(mut client) = self.connections.remove(&id) else {
+            return;
+        };
         if matches!(client.login, Some(Login::Negotiate(_))) {
             match result {
                 Ok(account) => {
                     client.login = None;
                     client.phase = Phase::Negotiated;
                     self.again.insert(id);
-                    wire::NegotiationResponse { session: session.0, log_seq: seq.0, account: account.0 }
-                        .encode(client.out());
+                    wire::NegotiationResponse {
+                        session: session.0,
+                        log_seq: seq.0,
+                        account: account.0,
+                    }
+                    .encode(client.out());
                 }
                 Err(reject) => {
                     let refusal = match reject {
@@ -697,24 +805,39 @@ impl<V: View> Desk<V> {
             && let Some(older) = self.sessions.remove(&session)
             && let Some(mut client) = self.connections.remove(&older)
         {
-            self.end(older, &mut client, TerminateCode::Superseded, "a newer connection took the session over");
+            self.end(
+                older,
+                &mut client,
+                TerminateCode::Superseded,
+                "a newer connection took the session over",
+            );
             self.keep_or_drop(older, client);
         }
-        let client = self.connections.remove(&id).filter(|client| client.phase == Phase::LoggingIn);
-        let (mut client, login) = match client.map(|mut client| (client.login.take(), client)) {
-            Some((Some(Login::Establish(login)), client)) => (client, login),
-            _ => {
-                if result.is_ok() {
-                    self.owed.push_back(Entry::venue(Command::SessionLost { session, connection: id }));
-                }
-                return;
+        let waiting = self
+            .connections
+            .get_mut(&id)
+            .and_then(|client| client.login.take());
+        let Some(Login::Establish(login)) = waiting else {
+            // It went away, or was sent away, while the log decided.
+            if result.is_ok() {
+                self.owed.push_back(Entry::venue(Command::SessionLost {
+                    session,
+                    connection: id,
+                }));
             }
+            return;
+        };
+        let Some(mut client) = self.connections.remove(&id) else {
+            return;
         };
         match result {
             Ok(position) if login.next_seq > position.next_report => {
                 client.login = Some(Login::Establish(login));
                 self.refuse_login(id, &mut client, Refusal::NextSeqNo, 0);
-                self.owed.push_back(Entry::venue(Command::SessionLost { session, connection: id }));
+                self.owed.push_back(Entry::venue(Command::SessionLost {
+                    session,
+                    connection: id,
+                }));
             }
             Ok(position) => self.go_live(id, &mut client, seq, session, &login, position),
             Err(reject) => {
@@ -739,13 +862,20 @@ impl<V: View> Desk<V> {
         login: &wire::Establish,
         position: SessionPosition,
     ) {
-        let Config { requests, cancels, refusals, frame_max, .. } = self.config;
+        let Config {
+            requests,
+            cancels,
+            refusals,
+            frame_max,
+            ..
+        } = self.config;
         client.phase = Phase::Established;
         client.deadline = None;
         client.liveness = Liveness::new(self.now, login.keep_alive_ms, login.keep_alive_ms);
         client.live = Some(Live {
             session,
             account: position.account,
+            key: Fingerprint(login.fingerprint),
             flow: IdempotentFlow::after(position.last_client_seq),
             next_report: position.next_report,
             report_log_seq: seq.0,
@@ -758,7 +888,10 @@ impl<V: View> Desk<V> {
         wire::EstablishmentAck {
             session: session.0,
             next_seq: position.next_report,
-            oldest_seq: position.next_report.saturating_sub(limits::REPORTS_KEPT as u64).max(1),
+            oldest_seq: position
+                .next_report
+                .saturating_sub(limits::REPORTS_KEPT as u64)
+                .max(1),
             last_client_seq: position.last_client_seq,
             log_seq: seq.0,
             account: position.account.0,
@@ -779,26 +912,50 @@ impl<V: View> Desk<V> {
     fn hear(&mut self, seq: Seq, at: Nanos, event: &Event) {
         match event {
             Event::Report { session, report } => self.report(*session, report),
-            Event::Repeated { session, client_seq, report } => {
+            Event::Repeated {
+                session,
+                client_seq,
+                report,
+            } => {
                 self.repeat(*session, *client_seq, report.as_ref());
             }
             Event::SessionOpened { session, result } => self.session_opened(seq, *session, *result),
-            Event::SessionEstablished { session, connection, result } => {
+            Event::SessionEstablished {
+                session,
+                connection,
+                result,
+            } => {
                 self.session_established(seq, *session, *connection, *result);
             }
-            Event::Level { instrument, side, price, qty, orders } => {
-                let level = Level { price: price.0, qty: qty.0, orders: *orders, side: reports::side(*side) };
+            Event::Level {
+                instrument,
+                side,
+                price,
+                qty,
+                orders,
+            } => {
+                let level = Level {
+                    price: price.0,
+                    qty: qty.0,
+                    orders: *orders,
+                    side: reports::side(*side),
+                };
                 self.market.level(seq, at, instrument.0, level);
             }
             Event::Traded(trade) => self.market.trade(seq, at, *trade),
+            Event::DirectoryChanged => self.audit = Some(seq),
             _ => {}
         }
     }
 
     fn report(&mut self, session: SessionId, report: &Report) {
         // Nobody is connected: the report waits in the engine's state.
-        let Some(&id) = self.sessions.get(&session) else { return };
-        let Some(client) = self.connections.get_mut(&id) else { return };
+        let Some(&id) = self.sessions.get(&session) else {
+            return;
+        };
+        let Some(client) = self.connections.get_mut(&id) else {
+            return;
+        };
         let Some(live) = &mut client.live else { return };
         live.next_report = report.number + 1;
         live.report_log_seq = report.seq.0;
@@ -809,8 +966,12 @@ impl<V: View> Desk<V> {
     }
 
     fn repeat(&mut self, session: SessionId, client_seq: u64, report: Option<&Report>) {
-        let Some(&id) = self.sessions.get(&session) else { return };
-        let Some(client) = self.connections.get_mut(&id) else { return };
+        let Some(&id) = self.sessions.get(&session) else {
+            return;
+        };
+        let Some(client) = self.connections.get_mut(&id) else {
+            return;
+        };
         match report {
             Some(report) => reports::encode(report, true, client.out()),
             None => reject(client, client_seq, 0, AccountId(0), gateway_reject::FORGOTTEN),
@@ -820,23 +981,43 @@ impl<V: View> Desk<V> {
     }
 
     fn drop_if_slow(&mut self, id: u64) {
-        if self.connections.get(&id).is_some_and(|client| client.backlog() > self.config.out_max)
+        if self
+            .connections
+            .get(&id)
+            .is_some_and(|client| client.backlog() > self.config.out_max)
             && let Some(mut client) = self.connections.remove(&id)
         {
-            self.end(id, &mut client, TerminateCode::SlowReader, "too many bytes wait for this reader");
+            self.end(
+                id,
+                &mut client,
+                TerminateCode::SlowReader,
+                "too many bytes wait for this reader",
+            );
             self.keep_or_drop(id, client);
         }
     }
 
     /// The command's events are all heard: tells the subscribers.
     fn finish_event(&mut self) {
-        let Self { market, subscribers, connections, behind, dirty, config, .. } = self;
+        let Self {
+            market,
+            subscribers,
+            connections,
+            behind,
+            dirty,
+            config,
+            ..
+        } = self;
         market.finish(|instrument, depth, bytes| {
             for id in subscribers.get(&(instrument, depth)).into_iter().flatten() {
-                let Some(client) = connections.get_mut(id) else { continue };
+                let Some(client) = connections.get_mut(id) else {
+                    continue;
+                };
                 let fits = client.backlog() + bytes.len() <= config.conflate_above;
                 let Some(live) = &mut client.live else { continue };
-                let Some(subscription) = live.subscriptions.get_mut(&instrument) else { continue };
+                let Some(subscription) = live.subscriptions.get_mut(&instrument) else {
+                    continue;
+                };
                 if subscription.behind {
                     continue;
                 }
@@ -854,7 +1035,11 @@ impl<V: View> Desk<V> {
     // -- market data ------------------------------------------------------------------------------------------
 
     fn subscribe(&mut self, id: u64, client: &mut Connection, request: wire::MarketDataSubscribe) {
-        let wire::MarketDataSubscribe { request_id, instrument, depth } = request;
+        let wire::MarketDataSubscribe {
+            request_id,
+            instrument,
+            depth,
+        } = request;
         if !self.market.knows(instrument) {
             // Rare: an instrument defined since the start. The replica is locked for at most one block.
             self.view.read(|state| self.market.learn(state));
@@ -871,27 +1056,52 @@ impl<V: View> Desk<V> {
             None
         };
         if let Some(code) = code {
-            return wire::MarketDataReject { request_id, instrument, code }.encode(client.out());
+            return wire::MarketDataReject {
+                request_id,
+                instrument,
+                code,
+            }
+            .encode(client.out());
         }
         if let Some(held) = held {
             self.leave_class(id, instrument, held.depth);
         }
-        live.subscriptions.insert(instrument, Subscription { depth, behind: false });
-        self.subscribers.entry((instrument, depth)).or_default().insert(id);
-        self.market.snapshot(instrument, depth, request_id, false, client.out());
+        live.subscriptions
+            .insert(instrument, Subscription { depth, behind: false });
+        self.subscribers
+            .entry((instrument, depth))
+            .or_default()
+            .insert(id);
+        self.market
+            .snapshot(instrument, depth, request_id, false, client.out());
     }
 
     fn unsubscribe(&mut self, id: u64, client: &mut Connection, request: wire::MarketDataUnsubscribe) {
-        let wire::MarketDataUnsubscribe { request_id, instrument } = request;
-        let held = client.live.as_mut().and_then(|live| live.subscriptions.remove(&instrument));
+        let wire::MarketDataUnsubscribe {
+            request_id,
+            instrument,
+        } = request;
+        let held = client
+            .live
+            .as_mut()
+            .and_then(|live| live.subscriptions.remove(&instrument));
         match held {
             Some(held) => {
                 self.leave_class(id, instrument, held.depth);
-                wire::MarketDataUnsubscribed { request_id, instrument }.encode(client.out());
+                wire::MarketDataUnsubscribed {
+                    request_id,
+                    instrument,
+                }
+                .encode(client.out());
             }
             None => {
                 let code = MarketDataCode::NotSubscribed;
-                wire::MarketDataReject { request_id, instrument, code }.encode(client.out());
+                wire::MarketDataReject {
+                    request_id,
+                    instrument,
+                    code,
+                }
+                .encode(client.out());
             }
         }
     }
@@ -918,7 +1128,10 @@ impl<V: View> Desk<V> {
             }
             self.behind.remove(&id);
             let Some(live) = &mut client.live else { continue };
-            let late = live.subscriptions.iter_mut().filter(|(_, subscription)| subscription.behind);
+            let late = live
+                .subscriptions
+                .iter_mut()
+                .filter(|(_, subscription)| subscription.behind);
             let late: Vec<_> = late
                 .map(|(&instrument, subscription)| {
                     subscription.behind = false;
@@ -968,24 +1181,37 @@ impl<V: View> Desk<V> {
         }
         let applied = self.view.applied().0;
         for id in &self.retransmitting {
-            let Some(client) = self.connections.get_mut(id) else { continue };
+            let Some(client) = self.connections.get_mut(id) else {
+                continue;
+            };
             let room = client.backlog() < self.config.conflate_above;
             let Some(live) = &mut client.live else { continue };
             let session = live.session;
-            let Some(work) = &mut live.retransmit else { continue };
+            let Some(work) = &mut live.retransmit else {
+                continue;
+            };
             if work.asked || applied < work.needs || !room {
                 continue;
             }
             let until = work.until.min(work.next + FETCH);
-            let job = Job::Fetch { connection: *id, session, from: work.next, until };
+            let job = Job::Fetch {
+                connection: *id,
+                session,
+                from: work.next,
+                until,
+            };
             work.asked = self.helper.ask(job).is_ok();
         }
     }
 
     fn retransmit(&mut self, id: u64, found: &[Report]) {
-        let Some(client) = self.connections.get_mut(&id) else { return };
+        let Some(client) = self.connections.get_mut(&id) else {
+            return;
+        };
         let Some(live) = &mut client.live else { return };
-        let Some(mut work) = live.retransmit.take() else { return };
+        let Some(mut work) = live.retransmit.take() else {
+            return;
+        };
         let count = (work.until - work.from) as u32;
         work.asked = false;
         let complete = found.first().is_some_and(|report| report.number == work.next);
@@ -1002,14 +1228,36 @@ impl<V: View> Desk<V> {
         }
         if !complete {
             let (from, count) = (work.next, (work.until - work.next) as u32);
-            wire::RetransmitReject { from, count, code: RetransmitCode::NoLongerKept }.encode(client.out());
+            wire::RetransmitReject {
+                from,
+                count,
+                code: RetransmitCode::NoLongerKept,
+            }
+            .encode(client.out());
         } else if first {
-            wire::Retransmission { from: work.from, count }.encode(client.out());
+            wire::Retransmission {
+                from: work.from,
+                count,
+            }
+            .encode(client.out());
         }
         for report in found.iter().filter(|_| complete) {
             reports::encode(report, true, client.out());
         }
         self.dirty.push(id);
+    }
+
+    /// Has live sessions' keys looked at once the replica knows of the change.
+    fn advance_audit(&mut self) {
+        if self.audit.is_some_and(|seq| self.view.applied() >= seq) {
+            let live = self
+                .connections
+                .iter()
+                .filter_map(|(&id, client)| Some((id, client.live.as_ref()?.key)));
+            if self.helper.ask(Job::Audit { keys: live.collect() }).is_ok() {
+                self.audit = None;
+            }
+        }
     }
 
     // -- time and bytes ---------------------------------------------------------------------------------------
@@ -1029,7 +1277,9 @@ impl<V: View> Desk<V> {
             .map(|(&id, _)| id)
             .collect();
         for id in late {
-            let Some(mut client) = self.connections.remove(&id) else { continue };
+            let Some(mut client) = self.connections.remove(&id) else {
+                continue;
+            };
             if client.phase == Phase::Ended {
                 // It had its time to read the last words.
                 continue;
@@ -1037,7 +1287,12 @@ impl<V: View> Desk<V> {
             match (&client.live, client.liveness.beat(self.now)) {
                 (None, _) => self.end(id, &mut client, TerminateCode::LoginTimeout, "no login in time"),
                 (Some(_), Beat::Lapsed) => {
-                    self.end(id, &mut client, TerminateCode::KeepAliveLapsed, "three intervals of silence");
+                    self.end(
+                        id,
+                        &mut client,
+                        TerminateCode::KeepAliveLapsed,
+                        "three intervals of silence",
+                    );
                 }
                 (Some(live), Beat::Send) => {
                     let next_seq = live.next_report;
@@ -1098,7 +1353,10 @@ fn tell_gap(client: &mut Connection, arrival: Arrival) {
 }
 
 fn note_sequence(client: &mut Connection, next_seq: u64) {
-    let arrival = client.live.as_mut().and_then(|live| live.flow.announced(next_seq));
+    let arrival = client
+        .live
+        .as_mut()
+        .and_then(|live| live.flow.announced(next_seq));
     if let Some(arrival) = arrival {
         tell_gap(client, arrival);
     }
@@ -1116,7 +1374,14 @@ fn reject(client: &mut Connection, client_seq: u64, label: u128, account: Accoun
     } else {
         account.0
     };
-    wire::CommandReject { client_seq, label, account, code, ..wire::CommandReject::default() }.encode(client.out());
+    wire::CommandReject {
+        client_seq,
+        label,
+        account,
+        code,
+        ..wire::CommandReject::default()
+    }
+    .encode(client.out());
 }
 
 fn is_stale(head: &Head, now: u64) -> bool {
@@ -1126,5 +1391,7 @@ fn is_stale(head: &Head, now: u64) -> bool {
 
 /// The clock on the wall, nanoseconds UTC: for logins and the age of requests only, never for state.
 fn utc_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_nanos() as u64)
 }

@@ -7,7 +7,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `config` | every bound |
-//! | `venue` | what the gateway needs of log and replica |
+//! | `venue`, `line` | what the gateway needs of log and replica; the log's side of it |
 //! | `gateway` | the loop |
 //! | `connection`, `throttle` | one client's bytes, numbers and buckets |
 //! | `helper` | signatures and replica reads, beside the loop |
@@ -21,6 +21,7 @@ mod config;
 mod connection;
 mod gateway;
 mod helper;
+mod line;
 mod market;
 mod reports;
 mod throttle;
@@ -32,6 +33,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 pub use config::{Config, Rate};
+pub use line::LogLine;
 pub use venue::{Line, LineError, View, Wake};
 
 /// A running order gateway; dropping it ends it.
@@ -72,15 +74,22 @@ impl Gateway {
         let listener = mio::net::TcpListener::from_std(listener);
         let core = config.core;
         let turning = gateway::Loop::new(config, line, view, poll, listener, helper, Arc::clone(&stop))?;
-        let thread = std::thread::Builder::new().name("grid-orders".to_owned()).spawn(move || {
-            if let Some(id) = core
-                && !core_affinity::set_for_current(core_affinity::CoreId { id })
-            {
-                tracing::warn!(core = id, "the order gateway could not be pinned");
-            }
-            turning.run();
-        })?;
-        Ok(Self { address, stop, waker, thread: Some(thread) })
+        let thread = std::thread::Builder::new()
+            .name("grid-orders".to_owned())
+            .spawn(move || {
+                if let Some(id) = core
+                    && !core_affinity::set_for_current(core_affinity::CoreId { id })
+                {
+                    tracing::warn!(core = id, "the order gateway could not be pinned");
+                }
+                turning.run();
+            })?;
+        Ok(Self {
+            address,
+            stop,
+            waker,
+            thread: Some(thread),
+        })
     }
 
     /// Where it listens.

@@ -36,8 +36,17 @@ pub(crate) fn encode(report: &Report, resent: bool, out: &mut Vec<u8>) {
             flags,
         }
         .encode(out),
-        ReportBody::Reserved { reservation, tokens, bought, spent, issuers } => {
-            let issuers: Vec<_> = issuers.iter().map(|issuer| wire::Issuer { supplier: issuer.0 }).collect();
+        ReportBody::Reserved {
+            reservation,
+            tokens,
+            bought,
+            spent,
+            issuers,
+        } => {
+            let issuers: Vec<_> = issuers
+                .iter()
+                .map(|issuer| wire::Issuer { supplier: issuer.0 })
+                .collect();
             wire::ReserveReport {
                 session_seq,
                 log_seq,
@@ -52,7 +61,12 @@ pub(crate) fn encode(report: &Report, resent: bool, out: &mut Vec<u8>) {
             }
             .encode(&issuers, out);
         }
-        ReportBody::Settled { reservation, billed, unbilled, cost } => wire::SettleReport {
+        ReportBody::Settled {
+            reservation,
+            billed,
+            unbilled,
+            cost,
+        } => wire::SettleReport {
             session_seq,
             log_seq,
             match_time,
@@ -101,9 +115,20 @@ fn execution(report: &Report, order: &OrderReport, flags: ReportFlags) -> wire::
         ..wire::ExecutionReport::default()
     };
     match order.exec {
-        Exec::New => wire::ExecutionReport { exec_type: wire::ExecType::New, ..base },
-        Exec::Replaced => wire::ExecutionReport { exec_type: wire::ExecType::Replaced, ..base },
-        Exec::Trade { trade, price, qty, aggressor } => wire::ExecutionReport {
+        Exec::New => wire::ExecutionReport {
+            exec_type: wire::ExecType::New,
+            ..base
+        },
+        Exec::Replaced => wire::ExecutionReport {
+            exec_type: wire::ExecType::Replaced,
+            ..base
+        },
+        Exec::Trade {
+            trade,
+            price,
+            qty,
+            aggressor,
+        } => wire::ExecutionReport {
             exec_type: wire::ExecType::Trade,
             trade_id: trade.0,
             last_price: price.0,
@@ -113,7 +138,12 @@ fn execution(report: &Report, order: &OrderReport, flags: ReportFlags) -> wire::
         },
         Exec::Closed(reason) => {
             let (closure, exec_type, ord_status) = closed(reason);
-            wire::ExecutionReport { closure, exec_type, ord_status, ..base }
+            wire::ExecutionReport {
+                closure,
+                exec_type,
+                ord_status,
+                ..base
+            }
         }
     }
 }
@@ -124,8 +154,12 @@ fn closed(reason: Closure) -> (wire::Closure, wire::ExecType, wire::OrdStatus) {
         Closure::Filled => (wire::Closure::Filled, E::Status, S::Filled),
         Closure::Cancelled => (wire::Closure::Cancelled, E::Cancelled, S::Cancelled),
         Closure::SelfTrade => (wire::Closure::SelfTrade, E::Cancelled, S::Cancelled),
-        Closure::PartiallyFilledNoLiquidity => (wire::Closure::PartiallyFilledNoLiquidity, E::Expired, S::Expired),
-        Closure::PartiallyFilledMaxSlippage => (wire::Closure::PartiallyFilledMaxSlippage, E::Expired, S::Expired),
+        Closure::PartiallyFilledNoLiquidity => {
+            (wire::Closure::PartiallyFilledNoLiquidity, E::Expired, S::Expired)
+        }
+        Closure::PartiallyFilledMaxSlippage => {
+            (wire::Closure::PartiallyFilledMaxSlippage, E::Expired, S::Expired)
+        }
         Closure::NoFillNoLiquidity => (wire::Closure::NoFillNoLiquidity, E::Expired, S::Expired),
         Closure::NoFillMaxSlippage => (wire::Closure::NoFillMaxSlippage, E::Expired, S::Expired),
         Closure::Expired => (wire::Closure::DayOver, E::Expired, S::Expired),

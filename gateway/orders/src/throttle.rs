@@ -14,14 +14,27 @@ pub(crate) struct Bucket {
 impl Bucket {
     /// A full one.
     pub(crate) fn new(rate: Rate, now: u64) -> Self {
-        let token_ns = 1_000_000_000 / u64::from(rate.per_second.max(1));
-        let full_ns = token_ns * u64::from(rate.burst.max(1));
-        Self { token_ns, full_ns, level_ns: full_ns, at: now }
+        let burst = u64::from(rate.burst.max(1));
+        let token_ns = match u64::from(rate.per_second) {
+            // Never refilled.
+            0 => u64::MAX / burst,
+            per_second => (1_000_000_000 / per_second).max(1),
+        };
+        let full_ns = token_ns * burst;
+        Self {
+            token_ns,
+            full_ns,
+            level_ns: full_ns,
+            at: now,
+        }
     }
 
     /// Takes one token, or says in how many nanoseconds there will be one.
     pub(crate) fn take(&mut self, now: u64) -> Result<(), u64> {
-        self.level_ns = (self.level_ns + now.saturating_sub(self.at)).min(self.full_ns);
+        self.level_ns = self
+            .level_ns
+            .saturating_add(now.saturating_sub(self.at))
+            .min(self.full_ns);
         self.at = self.at.max(now);
         match self.level_ns.checked_sub(self.token_ns) {
             Some(left) => {
@@ -44,7 +57,13 @@ mod tests {
 
     #[test]
     fn a_bucket_gives_its_burst_at_once_and_then_its_rate() {
-        let mut bucket = Bucket::new(Rate { per_second: 1_000, burst: 10 }, 0);
+        let mut bucket = Bucket::new(
+            Rate {
+                per_second: 1_000,
+                burst: 10,
+            },
+            0,
+        );
         for _ in 0..10 {
             assert_eq!(bucket.take(0), Ok(()));
         }
@@ -52,6 +71,12 @@ mod tests {
         assert!(bucket.is_low());
         assert_eq!(bucket.take(400_000), Err(600_000));
         assert_eq!(bucket.take(1_000_000), Ok(()));
-        assert_eq!((0..100).filter(|_| bucket.take(1_000_000_000_000).is_ok()).count(), 10, "it never holds more");
+        assert_eq!(
+            (0..100)
+                .filter(|_| bucket.take(1_000_000_000_000).is_ok())
+                .count(),
+            10,
+            "it never holds more"
+        );
     }
 }
