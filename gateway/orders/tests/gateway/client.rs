@@ -10,24 +10,24 @@ use grid_wire::{
     SCHEMA_VERSION, Side, Signature, TerminateCode, scan,
 };
 
-pub struct Client {
+pub(crate) struct Client {
     stream: TcpStream,
     input: Vec<u8>,
-    pub nonce: [u8; 32],
-    pub client_seq: u64,
+    pub(crate) nonce: [u8; 32],
+    pub(crate) client_seq: u64,
 }
 
-pub fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64
 }
 
-pub fn fingerprint(key: &SigningKey) -> [u8; 32] {
+pub(crate) fn fingerprint(key: &SigningKey) -> [u8; 32] {
     grid_engine::Fingerprint::of(&key.verifying_key().to_bytes()).0
 }
 
 impl Client {
     /// Connects and hears Hello.
-    pub fn connect(address: SocketAddr) -> Self {
+    pub(crate) fn connect(address: SocketAddr) -> Self {
         let mut client = Self::connect_silently(address);
         match client.next() {
             Message::Hello(hello) => client.nonce = hello.server_nonce,
@@ -37,7 +37,7 @@ impl Client {
     }
 
     /// Connects and reads nothing.
-    pub fn connect_silently(address: SocketAddr) -> Self {
+    pub(crate) fn connect_silently(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
@@ -50,7 +50,7 @@ impl Client {
     }
 
     /// Connects and takes up a session, opening it first.
-    pub fn login(address: SocketAddr, key: &SigningKey, session: u128) -> Self {
+    pub(crate) fn login(address: SocketAddr, key: &SigningKey, session: u128) -> Self {
         let mut client = Self::connect(address);
         client.negotiate(key, session);
         assert!(matches!(client.next(), Message::NegotiationResponse(_)));
@@ -59,7 +59,7 @@ impl Client {
         client
     }
 
-    pub fn signed_negotiate(&self, key: &SigningKey, session: u128) -> Negotiate {
+    pub(crate) fn signed_negotiate(&self, key: &SigningKey, session: u128) -> Negotiate {
         let mut message = Negotiate {
             session,
             client_nonce: [9; 32],
@@ -75,12 +75,12 @@ impl Client {
         message
     }
 
-    pub fn negotiate(&mut self, key: &SigningKey, session: u128) {
+    pub(crate) fn negotiate(&mut self, key: &SigningKey, session: u128) {
         let message = self.signed_negotiate(key, session);
         self.send(|out| message.encode(out));
     }
 
-    pub fn establish(
+    pub(crate) fn establish(
         &mut self,
         key: &SigningKey,
         session: u128,
@@ -105,35 +105,35 @@ impl Client {
         self.send(|out| message.encode(out));
     }
 
-    pub fn acknowledged(&mut self) -> EstablishmentAck {
+    pub(crate) fn acknowledged(&mut self) -> EstablishmentAck {
         match self.next() {
             Message::EstablishmentAck(ack) => ack,
             other => panic!("{other:?} instead of an acknowledgement"),
         }
     }
 
-    pub fn send(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
+    pub(crate) fn send(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
         let mut out = Vec::new();
         encode(&mut out);
         self.send_bytes(&out);
     }
 
-    pub fn send_bytes(&mut self, bytes: &[u8]) {
+    pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
     }
 
     /// Sends what may find the door closed already.
-    pub fn try_send_bytes(&mut self, bytes: &[u8]) -> bool {
+    pub(crate) fn try_send_bytes(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).is_ok()
     }
 
-    pub fn next_seq(&mut self) -> u64 {
+    pub(crate) fn next_seq(&mut self) -> u64 {
         self.client_seq += 1;
         self.client_seq
     }
 
     /// A limit order, its number returned.
-    pub fn order(&mut self, side: Side, price: u64, qty: u64) -> u64 {
+    pub(crate) fn order(&mut self, side: Side, price: u64, qty: u64) -> u64 {
         let client_seq = self.next_seq();
         let order = NewOrder {
             client_seq,
@@ -147,7 +147,7 @@ impl Client {
     }
 
     /// The next message, heartbeats included; `None` when the venue closed.
-    pub fn try_next(&mut self) -> Option<Message<'static>> {
+    pub(crate) fn try_next(&mut self) -> Option<Message<'static>> {
         loop {
             if let Some((_, length)) = scan(&self.input, MAX_FRAME_LEN).unwrap() {
                 // A test's few frames may live as long as the test.
@@ -167,7 +167,7 @@ impl Client {
     }
 
     /// The next message that is no heartbeat.
-    pub fn next(&mut self) -> Message<'static> {
+    pub(crate) fn next(&mut self) -> Message<'static> {
         loop {
             match self.try_next() {
                 Some(Message::Sequence(_)) => {}
@@ -178,7 +178,7 @@ impl Client {
     }
 
     /// Everything up to the Terminate with which the venue closes.
-    pub fn terminated(&mut self) -> (Vec<Message<'static>>, TerminateCode) {
+    pub(crate) fn terminated(&mut self) -> (Vec<Message<'static>>, TerminateCode) {
         let (mut before, mut code) = (Vec::new(), None);
         while let Some(message) = self.try_next() {
             match message {
@@ -189,5 +189,5 @@ impl Client {
         (before, code.expect("a Terminate before the end"))
     }
 
-    pub fn close(self) {}
+    pub(crate) fn close(self) {}
 }

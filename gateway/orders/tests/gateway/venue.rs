@@ -18,29 +18,29 @@ use grid_orders::{Line, LineError, View, Wake};
 
 const SETUP: SessionId = SessionId(0xFFFF);
 
-pub struct Venue {
-    pub engine: RwLock<Engine>,
+pub(crate) struct Venue {
+    pub(crate) engine: RwLock<Engine>,
     queue: Mutex<VecDeque<Entry>>,
     wake: Mutex<Option<Wake>>,
     /// Entries that the queue holds at most.
-    pub room: AtomicUsize,
+    pub(crate) room: AtomicUsize,
     /// The log's clock.
-    pub now: AtomicU64,
+    pub(crate) now: AtomicU64,
 }
 
-pub struct Queue(pub Arc<Venue>);
+pub(crate) struct Queue(pub(crate) Arc<Venue>);
 
-pub fn operator_key() -> SigningKey {
+pub(crate) fn operator_key() -> SigningKey {
     SigningKey::from_bytes(&[1; 32])
 }
 
-pub fn key(account: u8) -> SigningKey {
+pub(crate) fn key(account: u8) -> SigningKey {
     SigningKey::from_bytes(&[account; 32])
 }
 
 impl Venue {
     /// Two instruments; accounts 2, 3, 4 with dollars and the key of their number; account 2 also has Units.
-    pub fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         let mut engine = Engine::new();
         let mut seq = 0;
         let mut apply = |entry: Entry| {
@@ -133,13 +133,13 @@ impl Venue {
     }
 
     /// Puts a command of the venue itself in line.
-    pub fn inject(&self, entry: Entry) {
+    pub(crate) fn inject(&self, entry: Entry) {
         self.queue.lock().unwrap().push_back(entry);
         self.wake();
     }
 
     /// A command of the operator, through a session of its own.
-    pub fn operate(&self, account: u32, command: Command) {
+    pub(crate) fn operate(&self, account: u32, command: Command) {
         let client_seq = self.engine.read().unwrap().state().sessions[&SETUP].last_client_seq + 1;
         self.inject(Entry {
             session: SETUP,
@@ -156,7 +156,7 @@ impl Venue {
     }
 
     /// Waits until the state is as wanted.
-    pub fn until(&self, wanted: impl Fn(&State) -> bool) {
+    pub(crate) fn until(&self, wanted: impl Fn(&State) -> bool) {
         let begun = std::time::Instant::now();
         while !wanted(self.engine.read().unwrap().state()) {
             assert!(
