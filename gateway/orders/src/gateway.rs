@@ -68,6 +68,10 @@ struct Desk<V> {
     behind: BTreeSet<u64>,
     /// Connections with a retransmission under way.
     retransmitting: BTreeSet<u64>,
+    /// The last command whose events were heard.
+    heard: Seq,
+    /// Logins to be verified when the replica has applied that command.
+    verifying: VecDeque<(Seq, Job)>,
     /// A key may have been revoked at this point of the log: live sessions are to be looked through.
     audit: Option<Seq>,
     /// The venue's own commands that found no room yet; never dropped.
@@ -129,6 +133,8 @@ impl<L: Line, V: View> Loop<L, V> {
             subscribers: BTreeMap::new(),
             behind: BTreeSet::new(),
             retransmitting: BTreeSet::new(),
+            heard: Seq(0),
+            verifying: VecDeque::new(),
             audit: None,
             owed,
             again: BTreeSet::new(),
@@ -176,6 +182,7 @@ impl<L: Line, V: View> Loop<L, V> {
                 self.settle(outcome);
             }
             self.publish();
+            self.desk.advance_logins();
             self.desk.advance_retransmissions();
             self.desk.advance_audit();
             self.desk.sweep();
@@ -193,6 +200,7 @@ impl<L: Line, V: View> Loop<L, V> {
                 if seq != current {
                     desk.finish_event();
                     current = seq;
+                    desk.heard = seq;
                 }
                 desk.hear(seq, at, event);
             });
@@ -441,6 +449,7 @@ impl<V: View> Desk<V> {
             || !self.owed.is_empty()
             || !self.retransmitting.is_empty()
             || self.audit.is_some()
+            || !self.verifying.is_empty()
         {
             return Some(Duration::from_millis(1));
         }
@@ -650,17 +659,33 @@ impl<V: View> Desk<V> {
         if let Some(refusal) = refusal {
             return self.refuse_login(id, client, refusal, 0);
         }
-        if self
-            .helper
-            .ask(Job::Verify {
-                connection: id,
-                fingerprint,
-                transcript,
-                signature,
-            })
-            .is_err()
+        if self.verifying.len() >= self.config.logins_pending_max {
+            return self.refuse_login(id, client, Refusal::Busy, 0);
+        }
+        // A key that was acknowledged a moment ago must open the door, so the replica has to have passed all that
+        // anybody was told.
+        let job = Job::Verify {
+            connection: id,
+            fingerprint,
+            transcript,
+            signature,
+        };
+        self.verifying.push_back((self.heard, job));
+    }
+
+    /// Hands logins to the helper once the replica is far enough.
+    fn advance_logins(&mut self) {
+        if self.verifying.is_empty() {
+            return;
+        }
+        let applied = self.view.applied();
+        while self.verifying.front().is_some_and(|(needs, _)| *needs <= applied)
+            && let Some((needs, job)) = self.verifying.pop_front()
         {
-            self.refuse_login(id, client, Refusal::Busy, 0);
+            if let Err(job) = self.helper.ask(job) {
+                self.verifying.push_front((needs, job));
+                return;
+            }
         }
     }
 

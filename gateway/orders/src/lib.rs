@@ -55,8 +55,9 @@ impl Gateway {
         listener: TcpListener,
         config: Config,
         mut line: L,
-        view: Arc<V>,
+        view: V,
     ) -> std::io::Result<Self> {
+        let view = Arc::new(view);
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let poll = mio::Poll::new()?;

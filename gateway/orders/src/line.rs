@@ -1,12 +1,13 @@
 //! The gateway's line is the sequencer's: its inbound ring on the way in, one seat at its outbound ring on the way
-//! out.
+//! out. Its view is a replica.
 
 use std::sync::Arc;
 
-use grid_engine::{Engine, Entry, Event, Nanos, Seq};
+use grid_engine::{Engine, Entry, Event, Nanos, Seq, State};
+use grid_replicator::Replica;
 use grid_sequencer::{Output, OutputPoller, Polled, SubmitError, Submitter};
 
-use crate::venue::{Line, LineError, Wake};
+use crate::venue::{Line, LineError, View, Wake};
 
 /// Blocks taken from the outbound ring at one time.
 const BLOCKS: usize = 64;
@@ -54,5 +55,15 @@ impl Line for LogLine {
 
     fn wake_with(&mut self, wake: Wake) {
         self.poller.set_waker(Arc::from(wake));
+    }
+}
+
+impl View for Replica<Engine> {
+    fn read<R>(&self, look: impl FnOnce(&State) -> R) -> R {
+        Self::read(self, |engine| look(engine.state()))
+    }
+
+    fn applied(&self) -> Seq {
+        Self::applied(self)
     }
 }

@@ -213,7 +213,7 @@ impl View for Venue {
     }
 }
 
-fn spec(symbol: &str) -> InstrumentSpec {
+pub(crate) fn spec(symbol: &str) -> InstrumentSpec {
     InstrumentSpec {
         symbol: symbol.to_owned(),
         name: symbol.to_owned(),
