@@ -1393,3 +1393,58 @@ fn the_real_log_and_replica_stand_behind_the_same_door() {
     assert!(hash(&node).0.0 > 10_000);
     node.stop();
 }
+
+#[test]
+fn a_hundred_thousand_orders_from_four_connections_arrive_once_each() {
+    const EACH: u64 = 25_000;
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path());
+    let address = node.gateway.address();
+    let operator = grid_client::Client::connect(grid_client::Config::new(vec![address], [1; 32])).unwrap();
+    let mut payload = Vec::new();
+    Command::DefineInstrument(venue::spec("text-prime")).encode(&mut payload);
+    operator
+        .call_blocking(grid_client::Request::Directory { account: 1, payload })
+        .unwrap();
+    let mut payload = Vec::new();
+    Command::Deposit {
+        amount: grid_engine::Usd::dollars(1_000_000),
+    }
+    .encode(&mut payload);
+    operator
+        .call_blocking(grid_client::Request::Directory { account: 1, payload })
+        .unwrap();
+    let clients: Vec<_> = (0..4_u128)
+        .map(|index| {
+            std::thread::spawn(move || {
+                let mut client = Client::login(address, &venue::operator_key(), 50 + index);
+                let mut bytes = Vec::new();
+                for client_seq in 1..=EACH {
+                    let price = 1 + client_seq % 50;
+                    NewOrder {
+                        client_seq,
+                        side: Side::Buy,
+                        price,
+                        qty: 1,
+                        ..NewOrder::default()
+                    }
+                    .encode(&mut bytes);
+                }
+                client.send_bytes(&bytes);
+                for client_seq in 1..=EACH {
+                    let report = execution(client.next());
+                    assert_eq!((report.client_seq, report.session_seq), (client_seq, client_seq));
+                    assert_eq!(report.exec_type, wire::ExecType::New);
+                }
+            })
+        })
+        .collect();
+    for client in clients {
+        client.join().unwrap();
+    }
+    node.gateway.stop();
+    let stopped = node.handle.shutdown();
+    node.following.join();
+    assert_eq!(stopped.machine.state().books[0].len() as u64, 4 * EACH);
+    stopped.machine.check_invariants().unwrap();
+}
