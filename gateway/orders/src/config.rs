@@ -28,7 +28,8 @@ pub struct Config {
     pub out_max: usize,
     /// How long a connection may take to read its last bytes once it was terminated.
     pub linger: Duration,
-    /// How long a request waits for room in the inbound ring before it is refused as busy.
+    /// How long the inbound ring may take nothing from anybody before requests are refused as busy; until then they
+    /// wait, and their senders with them.
     pub busy_after: Duration,
     /// Requests other than cancels, per session.
     pub requests: Rate,
@@ -69,7 +70,7 @@ impl Default for Config {
             conflate_above: 256 * 1024,
             out_max: 16 * 1024 * 1024,
             linger: Duration::from_secs(1),
-            busy_after: Duration::from_millis(100),
+            busy_after: Duration::from_secs(1),
             requests: Rate {
                 per_second: 50_000,
                 burst: 50_000,

@@ -42,6 +42,9 @@ const FETCH: u64 = 256;
 pub(crate) struct Loop<L, V> {
     line: L,
     desk: Desk<V>,
+    /// Since when the line has taken nothing from anybody; loop nanoseconds.
+    full_since: Option<u64>,
+    turns: usize,
 }
 
 struct Desk<V> {
@@ -143,7 +146,12 @@ impl<L: Line, V: View> Loop<L, V> {
             next_sweep: 0,
             scratch: Vec::new(),
         };
-        Ok(Self { line, desk })
+        Ok(Self {
+            line,
+            desk,
+            full_since: None,
+            turns: 0,
+        })
     }
 
     /// Runs until told to stop; then tells every client and ends.
@@ -175,9 +183,7 @@ impl<L: Line, V: View> Loop<L, V> {
                 self.desk.accept();
             }
             self.pay_owed();
-            for id in std::mem::take(&mut self.desk.again) {
-                self.serve(id);
-            }
+            self.serve_all();
             while let Some(outcome) = self.desk.helper.outcome() {
                 self.settle(outcome);
             }
@@ -190,9 +196,35 @@ impl<L: Line, V: View> Loop<L, V> {
         }
     }
 
+    /// Serves whoever has something to be read, each turn beginning with another one: when room in the line is
+    /// scarce, everybody gets some.
+    fn serve_all(&mut self) {
+        let mut waiting: Vec<u64> = std::mem::take(&mut self.desk.again).into_iter().collect();
+        if !waiting.is_empty() {
+            self.turns = self.turns.wrapping_add(1);
+            let first = self.turns % waiting.len();
+            waiting.rotate_left(first);
+        }
+        for id in waiting {
+            self.serve(id);
+        }
+    }
+
+    /// Puts a command in line and notes whether the line moves at all.
+    fn submit(&mut self, entry: Entry) -> Result<(), LineError> {
+        let done = self.line.submit(entry);
+        match done {
+            Err(LineError::Full) => {
+                self.full_since.get_or_insert(self.desk.now);
+            }
+            _ => self.full_since = None,
+        }
+        done
+    }
+
     /// Gives every committed event to whom it concerns.
     fn publish(&mut self) {
-        let Self { line, desk } = self;
+        let Self { line, desk, .. } = self;
         // A few rounds, so that a flood of events does not starve the sockets.
         for _ in 0..8 {
             let mut current = Seq(0);
@@ -215,7 +247,7 @@ impl<L: Line, V: View> Loop<L, V> {
     /// Tries the venue's own commands again.
     fn pay_owed(&mut self) {
         while let Some(entry) = self.desk.owed.front() {
-            match self.line.submit(entry.clone()) {
+            match self.submit(entry.clone()) {
                 Ok(()) => self.desk.owed.pop_front(),
                 Err(LineError::Full) => return,
                 Err(error @ (LineError::TooLarge | LineError::Closed)) => {
@@ -317,9 +349,13 @@ impl<L: Line, V: View> Loop<L, V> {
             self.desk.end(id, client, TerminateCode::BadMessage, &reason);
             return Handled::Taken;
         };
-        // A frame that stalled has passed all this before.
-        if client.stalled.is_none() && !self.desk.admit(id, client, &head) {
-            return Handled::Taken;
+        // A frame that stalled has passed all this before, but it has grown older.
+        if client.stalled.is_none() {
+            if !self.desk.admit(id, client, &head) {
+                return Handled::Taken;
+            }
+        } else if is_stale(&head, utc_now()) {
+            return refuse(client, &head, gateway_reject::STALE);
         }
         let command = match command {
             Ok(command) => command,
@@ -330,20 +366,23 @@ impl<L: Line, V: View> Loop<L, V> {
         } else {
             head.account
         };
-        match self.line.submit(Entry {
+        let client_seq = head.client_seq;
+        match self.submit(Entry {
             session,
-            client_seq: head.client_seq,
+            client_seq,
             account,
             command,
         }) {
             Ok(()) => Handled::Taken,
             Err(LineError::Full) => {
                 let patience = self.desk.config.busy_after.as_nanos() as u64;
-                match client.stalled {
-                    Some(since) if self.desk.now.saturating_sub(since) >= patience => {
-                        refuse(client, &head, gateway_reject::BUSY)
-                    }
-                    _ => Handled::Stall,
+                let full_for = self
+                    .full_since
+                    .map_or(0, |since| self.desk.now.saturating_sub(since));
+                if full_for >= patience {
+                    refuse(client, &head, gateway_reject::BUSY)
+                } else {
+                    Handled::Stall
                 }
             }
             Err(LineError::TooLarge) => refuse(client, &head, gateway_reject::PAYLOAD),
@@ -404,7 +443,7 @@ impl<L: Line, V: View> Loop<L, V> {
         let entry = Entry::venue(command);
         if !self.desk.owed.is_empty() {
             self.desk.owed.push_back(entry);
-        } else if let Err(error) = self.line.submit(entry.clone()) {
+        } else if let Err(error) = self.submit(entry.clone()) {
             if error != LineError::Full {
                 return self.desk.refuse_login(id, client, Refusal::Busy, 0);
             }
