@@ -1,0 +1,296 @@
+//! What every handler shares, and the three things each does: prove who asks, submit, read what was written.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode};
+use bytes::{Bytes, BytesMut};
+use grid_engine::command::Command;
+use grid_engine::event::ReportBody;
+use grid_engine::state::Instrument;
+use grid_engine::{AccountId, Fingerprint, InstrumentId, Nanos, Seq};
+use http_body_util::BodyExt;
+use parking_lot::Mutex;
+
+use crate::answer::ApiError;
+use crate::auth::Claim;
+use crate::config::Limits;
+use crate::door::{Answer, Door, DoorError, View};
+use crate::history::{History, HistoryError};
+use crate::query::Query;
+use crate::throttle::{Throttle, Verdict};
+use crate::time;
+
+/// The path as the client sent it, before its generation was taken off; the signature is over this one.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestedPath(pub(crate) String);
+
+/// Shared by all handlers of all listeners.
+#[derive(Clone)]
+pub struct App {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    door: Arc<dyn Door>,
+    view: Arc<dyn View>,
+    history: History,
+    limits: Limits,
+    throttle: Throttle,
+    /// The last command answered to each account, so that a read that follows finds it.
+    marks: Mutex<HashMap<AccountId, Seq>>,
+    /// When each key was last used, since this tier started.
+    used: Mutex<HashMap<Fingerprint, Nanos>>,
+}
+
+impl App {
+    /// Puts the tier together.
+    #[must_use]
+    pub fn new(door: Arc<dyn Door>, view: Arc<dyn View>, history: History, limits: Limits) -> Self {
+        let throttle = Throttle::new(limits.requests_per_second, limits.burst);
+        let inner = Inner {
+            door,
+            view,
+            history,
+            limits,
+            throttle,
+            marks: Mutex::default(),
+            used: Mutex::default(),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    pub(crate) fn view(&self) -> &dyn View {
+        &*self.inner.view
+    }
+
+    pub(crate) fn history(&self) -> &History {
+        &self.inner.history
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+
+    pub(crate) fn key_used_at(&self, key: &Fingerprint) -> Option<Nanos> {
+        self.inner.used.lock().get(key).copied()
+    }
+
+    /// Sends a command and waits until both the replica and the history have passed it, so that whatever this
+    /// client reads next, here or on another connection, knows of it. Rejects are errors.
+    pub(crate) async fn submit(&self, account: AccountId, command: Command) -> Result<Answer, ApiError> {
+        let answer = self.submit_raw(account, command).await?;
+        match answer.body {
+            ReportBody::Rejected { reject, .. } => Err(ApiError::rejected(reject)),
+            _ => Ok(answer),
+        }
+    }
+
+    /// The same, with rejects as answers.
+    pub(crate) async fn submit_raw(&self, account: AccountId, command: Command) -> Result<Answer, ApiError> {
+        let pending = self.inner.door.submit(account, command);
+        let answer = match tokio::time::timeout(self.inner.limits.answer_timeout, pending).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error @ (DoorError::Busy { .. } | DoorError::Unreachable { .. }))) => {
+                return Err(ApiError::unavailable(error.to_string()));
+            }
+            Err(_) => {
+                let text = "the venue did not answer in time; the command may still take effect";
+                return Err(ApiError::new(StatusCode::GATEWAY_TIMEOUT, "TIMEOUT", text));
+            }
+        };
+        {
+            let mut marks = self.inner.marks.lock();
+            let mark = marks.entry(account).or_default();
+            *mark = (*mark).max(answer.seq);
+        }
+        self.caught_up(account).await?;
+        Ok(answer)
+    }
+
+    /// Waits until reads show everything that was answered to this account.
+    pub(crate) async fn caught_up(&self, account: AccountId) -> Result<(), ApiError> {
+        let Some(mark) = self.inner.marks.lock().get(&account).copied() else {
+            return Ok(());
+        };
+        let both = async {
+            self.inner.view.wait_for(mark).await;
+            self.inner.history.wait_for(mark).await
+        };
+        match tokio::time::timeout(self.inner.limits.catch_up_timeout, both).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(ApiError::fault(error)),
+            Err(_) => Err(ApiError::unavailable(
+                "the command was accepted; reads have not caught up with it yet",
+            )),
+        }
+    }
+
+    /// Looks at an instrument, or 404.
+    pub(crate) fn instrument<R>(
+        &self,
+        id: Option<InstrumentId>,
+        code: &'static str,
+        look: impl FnOnce(&Instrument) -> R,
+    ) -> Result<R, ApiError> {
+        let found = id.and_then(|id| {
+            self.view()
+                .look(|engine| engine.state().instruments.get(usize::from(id.0)).map(look))
+        });
+        found.ok_or_else(|| ApiError::not_found(code))
+    }
+}
+
+impl From<HistoryError> for ApiError {
+    fn from(error: HistoryError) -> Self {
+        Self::fault(error)
+    }
+}
+
+/// A request whose signature was verified, with its whole body.
+pub(crate) struct Signed {
+    /// Whose key signed.
+    pub(crate) account: AccountId,
+    /// The query string, parsed.
+    pub(crate) query: Query,
+    /// The raw body.
+    pub(crate) body: Bytes,
+}
+
+impl FromRequest<App> for Signed {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        let (mut parts, body) = request.into_parts();
+        let claim = Claim::read(&parts.headers, time::now().0 / grid_engine::units::SECOND)?;
+        let key = app.view().look(|engine| {
+            let state = engine.state();
+            let key = state
+                .signing_keys
+                .get(&claim.fingerprint)
+                .filter(|key| key.active);
+            key.map(|key| (key.account, key.public_key))
+        });
+        let (account, public_key) = key.ok_or_else(Claim::unknown_key)?;
+        let path = match parts.extensions.get::<RequestedPath>() {
+            Some(RequestedPath(path)) => path.clone(),
+            None => parts.uri.path().to_owned(),
+        };
+        let body = read_body(&parts, body, app.limits()).await?;
+        claim.verify(&public_key, parts.method.as_str(), &path, &body)?;
+        let verdict = app.inner.throttle.take(claim.fingerprint, Instant::now());
+        if let Some(slot) = parts.extensions.get::<RateSlot>() {
+            *slot.0.lock() = Some(verdict);
+        }
+        if !verdict.allowed {
+            let text = "too many requests with this key";
+            let mut error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMIT_EXCEEDED", text);
+            error.retry_after_s = Some(verdict.wait_s);
+            return Err(error);
+        }
+        app.inner.used.lock().insert(claim.fingerprint, time::now());
+        let query = Query::parse(parts.uri.query().unwrap_or_default())?;
+        parts.extensions.clear();
+        app.caught_up(account).await?;
+        Ok(Self { account, query, body })
+    }
+}
+
+impl Signed {
+    /// The body as JSON of a known form. 400 names the place where it isn't.
+    pub(crate) fn json<'a, T: serde::Deserialize<'a>>(&'a self) -> Result<T, ApiError> {
+        serde_json::from_slice(&self.body).map_err(|error| ApiError::malformed(format!("body: {error}")))
+    }
+}
+
+/// Where the throttle leaves its verdict for the headers of the answer.
+#[derive(Clone, Default)]
+pub(crate) struct RateSlot(Arc<Mutex<Option<Verdict>>>);
+
+impl RateSlot {
+    /// Adds the rate-limit headers to an answer (contract §5.13).
+    pub(crate) fn describe(&self, headers: &mut axum::http::HeaderMap) {
+        let Some(verdict) = *self.0.lock() else { return };
+        let reset = time::now().0 / grid_engine::units::SECOND + verdict.wait_s;
+        headers.insert("x-ratelimit-limit", HeaderValue::from(verdict.limit));
+        headers.insert("x-ratelimit-remaining", HeaderValue::from(verdict.remaining));
+        headers.insert("x-ratelimit-reset", HeaderValue::from(reset));
+    }
+}
+
+/// Reads a body whole, bounded in size and time. What is refused as too large is thrown away in the background, so
+/// that a client that is still sending gets to read the answer.
+async fn read_body(parts: &Parts, body: Body, limits: &Limits) -> Result<Bytes, ApiError> {
+    let announced = parts
+        .headers
+        .get(axum::http::header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.parse::<u64>().ok());
+    let mut body = body;
+    if announced.is_some_and(|bytes| bytes > limits.body_bytes_max as u64) {
+        discard(body, limits);
+        return Err(too_large(limits));
+    }
+    let deadline = tokio::time::Instant::now() + limits.body_timeout;
+    let mut whole = BytesMut::new();
+    loop {
+        let frame = match tokio::time::timeout_at(deadline, body.frame()).await {
+            Ok(Some(Ok(frame))) => frame,
+            Ok(None) => return Ok(whole.freeze()),
+            Ok(Some(Err(_))) => return Err(ApiError::malformed("the body ended early")),
+            Err(_) => {
+                let text = "the body did not arrive in time";
+                return Err(ApiError::new(
+                    StatusCode::REQUEST_TIMEOUT,
+                    "REQUEST_TIMEOUT",
+                    text,
+                ));
+            }
+        };
+        if let Ok(data) = frame.into_data() {
+            if whole.len() + data.len() > limits.body_bytes_max {
+                discard(body, limits);
+                return Err(too_large(limits));
+            }
+            whole.extend_from_slice(&data);
+        }
+    }
+}
+
+fn too_large(limits: &Limits) -> ApiError {
+    let text = format!("the body may have {} bytes", limits.body_bytes_max);
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", text)
+}
+
+fn discard(mut body: Body, limits: &Limits) {
+    let (bytes_max, timeout) = (limits.discard_bytes_max, limits.body_timeout);
+    tokio::spawn(tokio::time::timeout(timeout, async move {
+        let mut seen = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            seen += frame.data_ref().map_or(0, Bytes::len);
+            if seen > bytes_max {
+                break;
+            }
+        }
+    }));
+}
+
+/// A path parameter.
+pub(crate) struct Name(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Name {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        match Path::<String>::from_request_parts(parts, state).await {
+            Ok(Path(text)) => Ok(Self(text)),
+            Err(_) => Err(ApiError::not_found("NOT_FOUND")),
+        }
+    }
+}

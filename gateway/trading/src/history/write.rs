@@ -1,0 +1,353 @@
+//! Events to rows, in one transaction with the log position.
+
+use std::path::Path;
+
+use grid_engine::command::{Side, TimeInForce};
+use grid_engine::event::{Closure, Moved, OrderOpened, Trade, UsageRecord};
+use grid_engine::{Event, Seq};
+use rusqlite::{Connection, Transaction, params};
+
+use super::{Applied, HistoryError};
+
+/// Quantities are Units, money nano-dollars, prices ticks, times nanoseconds; ids are the engine's numbers.
+/// `fills` has two rows per trade, one for each party: id = 2 × trade + (1 for the maker).
+const SCHEMA: &str = "
+CREATE TABLE IF NOT EXISTS position (one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL);
+INSERT OR IGNORE INTO position VALUES (1, 0);
+CREATE TABLE IF NOT EXISTS orders (
+  id INTEGER PRIMARY KEY, account INTEGER NOT NULL, instrument INTEGER NOT NULL, side INTEGER NOT NULL,
+  price INTEGER, tif INTEGER NOT NULL, tag TEXT NOT NULL,
+  asked_qty INTEGER NOT NULL, asked_price INTEGER,
+  qty INTEGER NOT NULL, filled INTEGER NOT NULL, value INTEGER NOT NULL, fee INTEGER NOT NULL,
+  status INTEGER NOT NULL, closure INTEGER,
+  submitted_at INTEGER NOT NULL, updated_at INTEGER NOT NULL, closed_at INTEGER);
+CREATE INDEX IF NOT EXISTS orders_by_account ON orders (account, submitted_at, id);
+CREATE TABLE IF NOT EXISTS fills (
+  id INTEGER PRIMARY KEY, trade INTEGER NOT NULL, account INTEGER NOT NULL, order_id INTEGER NOT NULL,
+  instrument INTEGER NOT NULL, side INTEGER NOT NULL, price INTEGER NOT NULL, qty INTEGER NOT NULL,
+  value INTEGER NOT NULL, fee INTEGER NOT NULL, at INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS fills_by_account ON fills (account, at, id);
+CREATE INDEX IF NOT EXISTS fills_by_order ON fills (order_id);
+CREATE INDEX IF NOT EXISTS tape ON fills (instrument, at) WHERE id % 2 = 0;
+CREATE TABLE IF NOT EXISTS transfers (
+  id INTEGER PRIMARY KEY, account INTEGER NOT NULL, instrument INTEGER NOT NULL, qty INTEGER NOT NULL,
+  movement INTEGER NOT NULL, at INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS transfers_by_account ON transfers (account, id);
+CREATE TABLE IF NOT EXISTS issuances (
+  id INTEGER PRIMARY KEY, account INTEGER NOT NULL, instrument INTEGER NOT NULL, qty INTEGER NOT NULL, at INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS issuances_by_account ON issuances (account, id);
+CREATE TABLE IF NOT EXISTS funding (
+  seq INTEGER NOT NULL, item INTEGER NOT NULL, account INTEGER NOT NULL, amount INTEGER NOT NULL, at INTEGER NOT NULL,
+  PRIMARY KEY (seq, item)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS funding_by_account ON funding (account, seq);
+CREATE TABLE IF NOT EXISTS usage (
+  id INTEGER PRIMARY KEY, request BLOB NOT NULL, account INTEGER NOT NULL, instrument INTEGER NOT NULL,
+  supplier INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,
+  ttft_us INTEGER NOT NULL, duration_us INTEGER NOT NULL, estimated INTEGER NOT NULL, partial INTEGER NOT NULL,
+  billed INTEGER NOT NULL, unbilled INTEGER NOT NULL, cost INTEGER NOT NULL, at INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS usage_by_account ON usage (account, at);
+CREATE INDEX IF NOT EXISTS usage_by_request ON usage (account, request);
+CREATE TABLE IF NOT EXISTS draws (
+  usage INTEGER NOT NULL, item INTEGER NOT NULL, lot INTEGER NOT NULL, issuer INTEGER NOT NULL, trade INTEGER NOT NULL,
+  tokens INTEGER NOT NULL, cost INTEGER NOT NULL, PRIMARY KEY (usage, item)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS lots_expired (
+  id INTEGER PRIMARY KEY, account INTEGER NOT NULL, instrument INTEGER NOT NULL, tokens INTEGER NOT NULL, at INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS lots_expired_by_account ON lots_expired (account, id);
+";
+
+/// Number of an order's status in the store.
+pub(super) mod status {
+    pub(crate) const ACTIVE: i64 = 0;
+    pub(crate) const PARTIALLY_FILLED: i64 = 1;
+    pub(crate) const FILLED: i64 = 2;
+    pub(crate) const CANCELLED: i64 = 3;
+    pub(crate) const CLOSED: i64 = 4;
+    pub(crate) const EXPIRED: i64 = 5;
+}
+
+/// A time in force as the store numbers it.
+pub(super) const fn tif_number(tif: TimeInForce) -> i64 {
+    match tif {
+        TimeInForce::Gtc => 0,
+        TimeInForce::Ioc => 1,
+        TimeInForce::Fok => 2,
+        TimeInForce::Day => 3,
+        TimeInForce::PostOnly => 4,
+    }
+}
+
+/// A side as the store numbers it.
+pub(super) const fn side_number(side: Side) -> i64 {
+    match side {
+        Side::Buy => 0,
+        Side::Sell => 1,
+    }
+}
+
+/// A movement as the store numbers it.
+const fn movement_number(movement: Moved) -> i64 {
+    match movement {
+        Moved::ToConsumption => 0,
+        Moved::ToTrading => 1,
+        Moved::AtFill => 2,
+        Moved::Swept => 3,
+        Moved::Issuance => 4,
+    }
+}
+
+const fn status_of(reason: Closure) -> i64 {
+    match reason {
+        Closure::Filled => status::FILLED,
+        Closure::Cancelled | Closure::SelfTrade => status::CANCELLED,
+        Closure::Expired => status::EXPIRED,
+        Closure::PartiallyFilledNoLiquidity
+        | Closure::PartiallyFilledMaxSlippage
+        | Closure::NoFillNoLiquidity
+        | Closure::NoFillMaxSlippage => status::CLOSED,
+    }
+}
+
+/// The store, to write. Invariant: rows are exactly those of the commands up to `applied`.
+pub(super) struct Store {
+    connection: Connection,
+    applied: Seq,
+}
+
+impl Store {
+    pub(super) fn open(path: &Path) -> Result<Self, HistoryError> {
+        let connection = Connection::open(path)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        // The log is the truth: after a power failure the store may be behind, and catches up from it.
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
+        connection.set_prepared_statement_cache_capacity(64);
+        connection.execute_batch(SCHEMA)?;
+        let seq: i64 = connection.query_row("SELECT seq FROM position", [], |row| row.get(0))?;
+        Ok(Self {
+            connection,
+            applied: Seq(seq as u64),
+        })
+    }
+
+    pub(super) const fn applied(&self) -> Seq {
+        self.applied
+    }
+
+    /// Stores commands in log order. Those stored already are skipped.
+    pub(super) fn append(&mut self, commands: &[Applied]) -> Result<Seq, HistoryError> {
+        let transaction = self.connection.transaction()?;
+        let mut applied = self.applied;
+        for command in commands {
+            if command.seq <= applied {
+                continue;
+            }
+            if command.seq != applied.next() {
+                return Err(HistoryError::Gap {
+                    stored: applied.0,
+                    found: command.seq.0,
+                });
+            }
+            for (item, event) in command.events.iter().enumerate() {
+                store_event(&transaction, command, item as i64, event)?;
+            }
+            applied = command.seq;
+        }
+        transaction
+            .prepare_cached("UPDATE position SET seq = ?1")?
+            .execute([applied.0 as i64])?;
+        transaction.commit()?;
+        self.applied = applied;
+        Ok(applied)
+    }
+}
+
+fn store_event(
+    tx: &Transaction<'_>,
+    command: &Applied,
+    item: i64,
+    event: &Event,
+) -> Result<(), rusqlite::Error> {
+    let at = command.at.0 as i64;
+    match event {
+        Event::OrderOpened(order) => opened(tx, at, order),
+        Event::OrderReplaced {
+            order,
+            price,
+            remaining,
+            ..
+        } => tx
+            .prepare_cached("UPDATE orders SET price = ?2, qty = filled + ?3, updated_at = ?4 WHERE id = ?1")?
+            .execute(params![order.0 as i64, price.0 as i64, remaining.0 as i64, at])
+            .map(drop),
+        Event::Traded(trade) => traded(tx, at, trade),
+        Event::OrderClosed { order, reason, .. } => tx
+            .prepare_cached(
+                "UPDATE orders SET status = ?2, closure = ?3, closed_at = ?4, updated_at = ?4 WHERE id = ?1",
+            )?
+            .execute(params![order.0 as i64, status_of(*reason), *reason as i64, at])
+            .map(drop),
+        Event::Moved {
+            account,
+            instrument,
+            qty,
+            movement,
+            transfer,
+        } => tx
+            .prepare_cached("INSERT INTO transfers VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+            .execute(params![
+                *transfer as i64,
+                account.0,
+                instrument.0,
+                qty.0 as i64,
+                movement_number(*movement),
+                at
+            ])
+            .map(drop),
+        Event::Issued {
+            account,
+            instrument,
+            qty,
+            issuance,
+        } => tx
+            .prepare_cached("INSERT INTO issuances VALUES (?1, ?2, ?3, ?4, ?5)")?
+            .execute(params![
+                *issuance as i64,
+                account.0,
+                instrument.0,
+                qty.0 as i64,
+                at
+            ])
+            .map(drop),
+        Event::Funded { account, amount } => tx
+            .prepare_cached("INSERT INTO funding VALUES (?1, ?2, ?3, ?4, ?5)")?
+            .execute(params![command.seq.0 as i64, item, account.0, amount.0, at])
+            .map(drop),
+        Event::Used(record) => used(tx, at, record),
+        Event::LotExpired {
+            lot,
+            account,
+            instrument,
+            tokens,
+        } => tx
+            .prepare_cached("INSERT INTO lots_expired VALUES (?1, ?2, ?3, ?4, ?5)")?
+            .execute(params![
+                lot.0 as i64,
+                account.0,
+                instrument.0,
+                tokens.0 as i64,
+                at
+            ])
+            .map(drop),
+        Event::Report { .. }
+        | Event::Repeated { .. }
+        | Event::SessionOpened { .. }
+        | Event::SessionEstablished { .. }
+        | Event::Level { .. }
+        | Event::DirectoryChanged
+        | Event::ReservationEnded { .. } => Ok(()),
+    }
+}
+
+fn opened(tx: &Transaction<'_>, at: i64, order: &OrderOpened) -> Result<(), rusqlite::Error> {
+    let price = order.price.map(|price| price.0 as i64);
+    tx.prepare_cached(
+        "INSERT INTO orders VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?5, ?8, 0, 0, 0, ?9, NULL, ?10, ?10, NULL)",
+    )?
+    .execute(params![
+        order.order.0 as i64,
+        order.account.0,
+        order.instrument.0,
+        side_number(order.side),
+        price,
+        tif_number(order.tif),
+        order.tag,
+        order.qty.0 as i64,
+        status::ACTIVE,
+        at
+    ])
+    .map(drop)
+}
+
+fn traded(tx: &Transaction<'_>, at: i64, trade: &Trade) -> Result<(), rusqlite::Error> {
+    let parties = [
+        (
+            0,
+            trade.taker,
+            trade.taker_order,
+            trade.aggressor,
+            trade.taker_fee,
+        ),
+        (
+            1,
+            trade.maker,
+            trade.maker_order,
+            trade.aggressor.opposite(),
+            trade.maker_fee,
+        ),
+    ];
+    for (maker, account, order, side, fee) in parties {
+        tx.prepare_cached("INSERT INTO fills VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)")?
+            .execute(params![
+                trade.trade.0 as i64 * 2 + maker,
+                trade.trade.0 as i64,
+                account.0,
+                order.0 as i64,
+                trade.instrument.0,
+                side_number(side),
+                trade.price.0 as i64,
+                trade.qty.0 as i64,
+                trade.value.0,
+                fee.0,
+                at
+            ])?;
+        tx.prepare_cached(
+            "UPDATE orders SET filled = filled + ?2, value = value + ?3, fee = fee + ?4, status = ?5, updated_at = ?6
+             WHERE id = ?1",
+        )?
+        .execute(params![
+            order.0 as i64,
+            trade.qty.0 as i64,
+            trade.value.0,
+            fee.0,
+            status::PARTIALLY_FILLED,
+            at
+        ])?;
+    }
+    Ok(())
+}
+
+fn used(tx: &Transaction<'_>, at: i64, record: &UsageRecord) -> Result<(), rusqlite::Error> {
+    let usage = &record.usage;
+    tx.prepare_cached(
+        "INSERT INTO usage VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+    )?
+    .execute(params![
+        record.reservation.0 as i64,
+        record.request.to_be_bytes(),
+        record.account.0,
+        record.instrument.0,
+        usage.supplier.0,
+        usage.prompt_tokens.0 as i64,
+        usage.completion_tokens.0 as i64,
+        usage.ttft_us,
+        usage.duration_us,
+        usage.estimated,
+        usage.partial,
+        record.billed.0 as i64,
+        record.unbilled.0 as i64,
+        record.cost.0,
+        at
+    ])?;
+    for (item, draw) in record.draws.iter().enumerate() {
+        tx.prepare_cached("INSERT INTO draws VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
+            .execute(params![
+                record.reservation.0 as i64,
+                item as i64,
+                draw.lot.0 as i64,
+                draw.issuer.0,
+                draw.trade.0 as i64,
+                draw.tokens.0 as i64,
+                draw.cost.0
+            ])?;
+    }
+    Ok(())
+}
