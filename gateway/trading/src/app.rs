@@ -10,7 +10,6 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
 use bytes::{Bytes, BytesMut};
 use grid_engine::command::Command;
-use grid_engine::event::ReportBody;
 use grid_engine::state::Instrument;
 use grid_engine::{AccountId, Fingerprint, InstrumentId, Nanos, Seq};
 use http_body_util::BodyExt;
@@ -19,7 +18,7 @@ use parking_lot::Mutex;
 use crate::answer::ApiError;
 use crate::auth::Claim;
 use crate::config::Limits;
-use crate::door::{Answer, Door, DoorError, View};
+use crate::door::{Answer, Door, DoorError, Outcome, View};
 use crate::history::{History, HistoryError};
 use crate::query::Query;
 use crate::throttle::{Throttle, Verdict};
@@ -86,31 +85,34 @@ impl App {
     /// client reads next, here or on another connection, knows of it. Rejects are errors.
     pub(crate) async fn submit(&self, account: AccountId, command: Command) -> Result<Answer, ApiError> {
         let answer = self.submit_raw(account, command).await?;
-        match answer.body {
-            ReportBody::Rejected { reject, .. } => Err(ApiError::rejected(reject)),
+        match answer.outcome {
+            Outcome::Rejected { reject, .. } => Err(ApiError::rejected(reject)),
             _ => Ok(answer),
         }
     }
 
     /// The same, with rejects as answers.
+    ///
+    /// What was answered stays answered: where the reads are slow to catch up, the next read waits for them, and not
+    /// knowing the outcome is a 500, which clients do not repeat by themselves, never a 503, which they do.
     pub(crate) async fn submit_raw(&self, account: AccountId, command: Command) -> Result<Answer, ApiError> {
         let pending = self.inner.door.submit(account, command);
         let answer = match tokio::time::timeout(self.inner.limits.answer_timeout, pending).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(error @ (DoorError::Busy { .. } | DoorError::Unreachable { .. }))) => {
-                return Err(ApiError::unavailable(error.to_string()));
+            Ok(Err(error @ DoorError::Busy { .. })) => return Err(ApiError::unavailable(error.to_string())),
+            Ok(Err(error @ DoorError::Unreachable { .. })) => {
+                return Err(unknown_outcome(&error.to_string()));
             }
-            Err(_) => {
-                let text = "the venue did not answer in time; the command may still take effect";
-                return Err(ApiError::new(StatusCode::GATEWAY_TIMEOUT, "TIMEOUT", text));
-            }
+            Err(_) => return Err(unknown_outcome("the venue did not answer in time")),
         };
         {
             let mut marks = self.inner.marks.lock();
             let mark = marks.entry(account).or_default();
             *mark = (*mark).max(answer.seq);
         }
-        self.caught_up(account).await?;
+        if let Err(error) = self.caught_up(account).await {
+            tracing::warn!(seq = answer.seq.0, reason = %error.message, "a command was answered before reads know of it");
+        }
         Ok(answer)
     }
 
@@ -127,7 +129,7 @@ impl App {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(ApiError::fault(error)),
             Err(_) => Err(ApiError::unavailable(
-                "the command was accepted; reads have not caught up with it yet",
+                "reads have not caught up with your last command",
             )),
         }
     }
@@ -207,6 +209,13 @@ impl Signed {
     pub(crate) fn json<'a, T: serde::Deserialize<'a>>(&'a self) -> Result<T, ApiError> {
         serde_json::from_slice(&self.body).map_err(|error| ApiError::malformed(format!("body: {error}")))
     }
+}
+
+/// 500 for a command of which nobody knows whether it took effect.
+fn unknown_outcome(reason: &str) -> ApiError {
+    let text =
+        format!("{reason}; it may have taken effect: look, or repeat an order with its client_order_id");
+    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "OUTCOME_UNKNOWN", text)
 }
 
 /// Where the throttle leaves its verdict for the headers of the answer.

@@ -5,8 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use grid_engine::command::Command;
-use grid_engine::event::ReportBody;
-use grid_engine::{AccountId, Engine, Nanos, Seq};
+use grid_engine::{AccountId, Engine, Nanos, OrderId, Reject, Seq};
 
 /// A future that a trait object can return.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -24,8 +23,34 @@ pub struct Answer {
     pub seq: Seq,
     /// Its stamp.
     pub at: Nanos,
-    /// The first report that echoes it.
-    pub body: ReportBody,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// What became of a command; only what this tier's own commands can come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// An order was accepted, changed or cancelled.
+    Order(OrderId),
+    /// Refused.
+    Rejected {
+        /// Why.
+        reject: Reject,
+        /// The thing that stands in its way, where one does: for a duplicate label the earlier order.
+        existing: OrderId,
+    },
+    /// A mass cancel is done.
+    MassCancelled {
+        /// How many orders were taken out.
+        count: u32,
+    },
+    /// Done.
+    Done {
+        /// The number of what it made; 0 where it made nothing.
+        created: u64,
+    },
+    /// Something that no command of this tier is answered with.
+    Other,
 }
 
 /// Why there is no answer.

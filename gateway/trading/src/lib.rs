@@ -23,9 +23,11 @@ mod query;
 mod server;
 mod throttle;
 pub mod time;
+mod venue;
 
 pub use app::App;
 pub use config::Limits;
-pub use door::{Answer, Door, DoorError, Pending, View};
+pub use door::{Answer, Door, DoorError, Outcome, Pending, View};
 pub use history::{Feed, History};
 pub use server::{RunningTier, serve};
+pub use venue::{ClientDoor, Follower, ReplicaView, follow};

@@ -14,7 +14,6 @@ use axum::http::StatusCode;
 use grid_engine::command::{
     Command, MassCancelScope, NewOrder, OrderKind, OrderRef, SelfTrade, Side, TimeInForce,
 };
-use grid_engine::event::ReportBody;
 use grid_engine::state::Instrument;
 use grid_engine::{InstrumentId, Label, OrderId, Price, Qty, Reject, Usd};
 use serde::Deserialize;
@@ -26,6 +25,7 @@ use super::{page_of, side, side_text, slice_by};
 use crate::answer::{ApiError, Reply, data, data_as};
 use crate::app::{App, Name, Signed};
 use crate::decimal::{DecimalError, nanos_text, parse_percent, parse_price, parse_qty, price_text};
+use crate::door::Outcome;
 use crate::history::{OrderFilter, OrderRow};
 use crate::ids::{self, Kind};
 use crate::page::{Cursor, LIMIT_MAX_ORDERS, Page};
@@ -221,21 +221,35 @@ pub(super) async fn place(State(app): State<App>, signed: Signed) -> Reply {
     let answer = app
         .submit_raw(signed.account, Command::Place(order.clone()))
         .await?;
-    let id = match answer.body {
-        ReportBody::Order(report) => report.order,
-        ReportBody::Rejected {
+    let id = match answer.outcome {
+        Outcome::Order(order) => order,
+        Outcome::Rejected {
             reject: Reject::DuplicateLabel,
-            order: earlier,
+            existing: earlier,
             ..
         } => {
             return repeated(&app, &signed, &order, earlier).await;
         }
-        ReportBody::Rejected { reject, .. } => return Err(ApiError::rejected(reject)),
+        Outcome::Rejected { reject, .. } => return Err(ApiError::rejected(reject)),
         other => return Err(ApiError::fault(format!("an order was answered with {other:?}"))),
     };
-    let row = app.history().order(signed.account, id).await?;
-    let row = row.ok_or_else(|| ApiError::fault("an accepted order is not in the history"))?;
-    data_as(StatusCode::CREATED, show(&app, &row))
+    match app.history().order(signed.account, id).await? {
+        Some(row) => data_as(StatusCode::CREATED, show(&app, &row)),
+        // Accepted and durable, but the history is behind: what is known without it.
+        None => data_as(
+            StatusCode::CREATED,
+            json!({
+                "order_id": ids::order(id),
+                "client_order_id": body.client_order_id,
+                "market_id": ids::market(order.instrument),
+                "side": side_text(order.side),
+                "type": body.kind,
+                "status": "pending",
+                "quantity": order.qty.0.to_string(),
+                "submitted_at": iso(answer.at),
+            }),
+        ),
+    }
 }
 
 /// The answer to a client order id that was used before.
@@ -421,7 +435,7 @@ pub(super) async fn update(State(app): State<App>, Name(id): Name, signed: Signe
             post_only: row.tif == TimeInForce::PostOnly,
         };
         let answer = app.submit_raw(signed.account, command).await?;
-        if let ReportBody::Rejected { reject, .. } = answer.body {
+        if let Outcome::Rejected { reject, .. } = answer.outcome {
             return Err(after_reject(&app, &signed, &id, reject).await?);
         }
     }
@@ -439,7 +453,7 @@ pub(super) async fn cancel(State(app): State<App>, Name(id): Name, signed: Signe
         order: OrderRef::Id(row.id),
     };
     let answer = app.submit_raw(signed.account, command).await?;
-    if let ReportBody::Rejected { reject, .. } = answer.body {
+    if let Outcome::Rejected { reject, .. } = answer.outcome {
         return Err(after_reject(&app, &signed, &id, reject).await?);
     }
     let row = own(&app, &signed, &id).await?;
@@ -469,8 +483,8 @@ async fn cancel_where(app: &App, signed: &Signed, instrument: Option<InstrumentI
         instrument,
         ..MassCancelScope::default()
     });
-    match app.submit(signed.account, command).await?.body {
-        ReportBody::MassCancelled { count } => data(json!({ "cancelled": count })),
+    match app.submit(signed.account, command).await?.outcome {
+        Outcome::MassCancelled { count } => data(json!({ "cancelled": count })),
         other => Err(ApiError::fault(format!(
             "a mass cancel was answered with {other:?}"
         ))),

@@ -3,7 +3,6 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use grid_engine::command::Command;
-use grid_engine::event::ReportBody;
 use grid_engine::state::{Instrument, Supply};
 use grid_engine::{InstrumentId, Qty};
 use serde_json::{Value, json};
@@ -13,6 +12,7 @@ use super::{page_of, slice_by};
 use crate::answer::{ApiError, Reply, data, data_as, respond};
 use crate::app::{App, Name, Signed};
 use crate::decimal::tokens_number;
+use crate::door::Outcome;
 use crate::history::IssuanceRow;
 use crate::ids::{self, Kind};
 use crate::page::{Cursor, LIMIT_MAX, Page};
@@ -57,8 +57,8 @@ pub(super) async fn issue(State(app): State<App>, signed: Signed) -> Reply {
     let answer = app
         .submit(signed.account, Command::Issue { instrument, qty })
         .await?;
-    match answer.body {
-        ReportBody::Done { created } => {
+    match answer.outcome {
+        Outcome::Done { created } => {
             let row = IssuanceRow {
                 id: created,
                 account: signed.account,
@@ -122,9 +122,9 @@ pub(super) async fn transfer(State(app): State<App>, signed: Signed) -> Reply {
     match app
         .submit(signed.account, Command::TransferIssuance { instrument, qty })
         .await?
-        .body
+        .outcome
     {
-        ReportBody::Done { created } => {
+        Outcome::Done { created } => {
             let body = json!({ "status": "accepted", "transfer_id": ids::transfer(created) });
             Ok(respond(StatusCode::ACCEPTED, &body))
         }

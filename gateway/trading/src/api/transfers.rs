@@ -3,7 +3,6 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use grid_engine::command::{Command, TransferDirection};
-use grid_engine::event::ReportBody;
 use grid_engine::{AccountId, InstrumentId, Qty};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -12,6 +11,7 @@ use serde_json::{Value, json};
 use super::{page_of, slice_by};
 use crate::answer::{ApiError, Reply, respond};
 use crate::app::{App, Signed};
+use crate::door::Outcome;
 use crate::history::{TransferFilter, TransferRow};
 use crate::ids::{self, Kind};
 use crate::page::{Cursor, LIMIT_MAX, Page};
@@ -42,8 +42,8 @@ async fn transfer(app: &App, signed: &Signed, direction: TransferDirection) -> R
         qty,
         direction,
     };
-    match app.submit(signed.account, command).await?.body {
-        ReportBody::Done { created } => {
+    match app.submit(signed.account, command).await?.outcome {
+        Outcome::Done { created } => {
             let body = json!({ "status": "success", "transfer_id": ids::transfer(created) });
             Ok(respond(StatusCode::OK, &body))
         }

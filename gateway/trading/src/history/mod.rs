@@ -58,6 +58,25 @@ pub enum HistoryError {
         /// The position that came.
         found: u64,
     },
+    /// The store knows more than the log: it belongs to another one.
+    #[error(
+        "history store: it holds position {stored}, the log ends at {log}; it belongs to another log, delete the file"
+    )]
+    Ahead {
+        /// The last position stored.
+        stored: u64,
+        /// The log's last position.
+        log: u64,
+    },
+    /// What the store missed could not be read again.
+    #[error("history store: {reason}")]
+    Journal {
+        /// Why.
+        reason: String,
+    },
+    /// The system gave no thread.
+    #[error("history store: {0}")]
+    Thread(#[from] std::io::Error),
     /// The writer has stopped.
     #[error("history store: the writer has stopped")]
     Stopped,
@@ -122,8 +141,7 @@ impl History {
                     tracing::error!(%error, "the history store has stopped; reads of history will lag");
                 }
                 result
-            })
-            .expect("the system can start a thread");
+            })?;
         let shared = Shared {
             path: path.to_owned(),
             readers: Mutex::default(),

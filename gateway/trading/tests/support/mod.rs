@@ -26,7 +26,9 @@ use grid_engine::{
 };
 use grid_trading::auth::{fingerprint_text, signed_message};
 use grid_trading::history::Applied;
-use grid_trading::{Answer, App, Door, DoorError, Feed, History, Limits, Pending, RunningTier, View, serve};
+use grid_trading::{
+    Answer, App, Door, DoorError, Feed, History, Limits, Outcome, Pending, RunningTier, View, serve,
+};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -91,17 +93,23 @@ impl Venue {
             Event::Report { report, .. } if report.client_seq == client_seq => Some(report.body),
             _ => None,
         });
-        Answer {
-            seq,
-            at,
-            body: body.expect("every command is answered"),
-        }
+        let outcome = match body.expect("every command is answered") {
+            ReportBody::Order(report) => Outcome::Order(report.order),
+            ReportBody::Rejected { reject, order, .. } => Outcome::Rejected {
+                reject,
+                existing: order,
+            },
+            ReportBody::MassCancelled { count } => Outcome::MassCancelled { count },
+            ReportBody::Done { created } => Outcome::Done { created },
+            ReportBody::Reserved { .. } | ReportBody::Settled { .. } => Outcome::Other,
+        };
+        Answer { seq, at, outcome }
     }
 
     /// Runs a command that must not be refused; the id that it made.
     pub fn done(&self, account: AccountId, command: Command) -> u64 {
-        match self.run(account, command).body {
-            ReportBody::Done { created } => created,
+        match self.run(account, command).outcome {
+            Outcome::Done { created } => created,
             other => panic!("done, not {other:?}"),
         }
     }
@@ -120,8 +128,8 @@ impl Venue {
             tag: String::new(),
             to_consumption: false,
         };
-        match self.run(account, Command::Place(order)).body {
-            ReportBody::Order(report) => report.order,
+        match self.run(account, Command::Place(order)).outcome {
+            Outcome::Order(order) => order,
             other => panic!("an order, not {other:?}"),
         }
     }

@@ -1,0 +1,200 @@
+//! The store keeps what happened exactly once: over restarts, over repeats, and it refuses a gap.
+
+use grid_engine::command::{Side, TimeInForce};
+use grid_engine::event::{Closure, OrderOpened, Trade};
+use grid_engine::{AccountId, Event, InstrumentId, Label, Nanos, OrderId, Price, Qty, Seq, TradeId, Usd};
+use grid_trading::History;
+use grid_trading::history::{Applied, FillFilter, HistoryError, OrderFilter, Slice, SliceFrom};
+
+const MAKER: AccountId = AccountId(2);
+const TAKER: AccountId = AccountId(3);
+const FIRST: Slice = Slice {
+    limit: 100,
+    offset: 0,
+    from: SliceFrom::Start,
+    descending: false,
+};
+
+fn opened(order: u64, account: AccountId, side: Side, qty: u64) -> Event {
+    Event::OrderOpened(OrderOpened {
+        order: OrderId(order),
+        account,
+        instrument: InstrumentId(0),
+        side,
+        price: Some(Price(81)),
+        tif: TimeInForce::Gtc,
+        qty: Qty(qty),
+        label: Label(0),
+        tag: String::new(),
+    })
+}
+
+/// A maker's ask at 1, a taker's bid at 2 that trades with it, an empty command at 3.
+fn story() -> Vec<Applied> {
+    let trade = Trade {
+        trade: TradeId(1),
+        instrument: InstrumentId(0),
+        price: Price(81),
+        qty: Qty(2),
+        value: Usd(1_620_000_000),
+        aggressor: Side::Buy,
+        taker_order: OrderId(2),
+        taker: TAKER,
+        taker_fee: Usd(1),
+        maker_order: OrderId(1),
+        maker: MAKER,
+        maker_fee: Usd(0),
+    };
+    let closed = Event::OrderClosed {
+        order: OrderId(2),
+        account: TAKER,
+        instrument: InstrumentId(0),
+        filled: Qty(2),
+        remaining: Qty(0),
+        reason: Closure::Filled,
+    };
+    let command = |seq: u64, events: Vec<Event>| Applied {
+        seq: Seq(seq),
+        at: Nanos(seq * 1_000),
+        events,
+    };
+    vec![
+        command(1, vec![opened(1, MAKER, Side::Sell, 5)]),
+        command(
+            2,
+            vec![opened(2, TAKER, Side::Buy, 2), Event::Traded(trade), closed],
+        ),
+        command(3, Vec::new()),
+    ]
+}
+
+async fn check(history: &History) {
+    let orders = history
+        .orders(MAKER, OrderFilter::default(), "submitted_at", FIRST)
+        .await
+        .expect("a read")
+        .expect("a page");
+    assert_eq!(orders.rows.len(), 1);
+    let order = &orders.rows[0];
+    assert_eq!(
+        (order.status, order.filled, order.value),
+        ("partially_filled", Qty(2), Usd(1_620_000_000))
+    );
+    let order = history
+        .order(TAKER, OrderId(2))
+        .await
+        .expect("a read")
+        .expect("the taker's");
+    assert_eq!(
+        (order.status, order.fee, order.closed_at),
+        ("filled", Usd(1), Some(Nanos(2_000)))
+    );
+    for account in [MAKER, TAKER] {
+        let fills = history
+            .fills(account, FillFilter::default(), "at", FIRST)
+            .await
+            .expect("a read")
+            .expect("a page");
+        assert_eq!(fills.rows.len(), 1, "each side once");
+    }
+    assert_eq!(
+        history
+            .tape(InstrumentId(0), 10, None)
+            .await
+            .expect("a read")
+            .len(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn a_restart_goes_on_where_it_stood_and_skips_what_it_has() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("history.db");
+    let (history, feed, writer) = History::open(&path).expect("a store");
+    assert_eq!(feed.stored(), Seq(0));
+    feed.push(story()[..2].to_vec()).expect("the writer lives");
+    history.wait_for(Seq(2)).await.expect("stored");
+    drop(feed);
+    writer.join().expect("no error");
+    drop(history);
+    let (history, feed, writer) = History::open(&path).expect("the same store");
+    assert_eq!((feed.stored(), history.applied()), (Seq(2), Seq(2)));
+    feed.push(story()).expect("the writer lives");
+    feed.push(story()).expect("the writer lives");
+    drop(feed);
+    writer.join().expect("no error");
+    assert_eq!(history.applied(), Seq(3));
+    check(&history).await;
+    assert!(
+        matches!(history.wait_for(Seq(4)).await, Err(HistoryError::Stopped)),
+        "nothing more will come"
+    );
+}
+
+#[tokio::test]
+async fn a_gap_is_refused_and_nothing_of_its_batch_is_stored() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("history.db");
+    let (history, feed, writer) = History::open(&path).expect("a store");
+    let mut commands = story();
+    commands.remove(1);
+    feed.push(commands).expect("the writer lives");
+    drop(feed);
+    assert!(matches!(
+        writer.join(),
+        Err(HistoryError::Gap { stored: 1, found: 3 })
+    ));
+    assert_eq!(history.applied(), Seq(0));
+    let (history, feed, _writer) = History::open(&path).expect("the same store");
+    feed.push(story()).expect("the writer lives");
+    history.wait_for(Seq(3)).await.expect("stored");
+    check(&history).await;
+}
+
+#[tokio::test]
+async fn many_readers_and_the_writer_do_not_wait_for_each_other() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (history, feed, writer) = History::open(&directory.path().join("history.db")).expect("a store");
+    let orders = 20_000;
+    let pushing = std::thread::spawn(move || {
+        for seq in 1..=orders {
+            let events = vec![opened(seq, MAKER, Side::Sell, 1)];
+            feed.push(vec![Applied {
+                seq: Seq(seq),
+                at: Nanos(seq),
+                events,
+            }])
+            .expect("the writer lives");
+        }
+    });
+    let readers: Vec<_> = (0..8)
+        .map(|_| {
+            let history = history.clone();
+            tokio::spawn(async move {
+                let mut seen = 0;
+                while seen < orders {
+                    seen = history.applied().0;
+                    let newest = Slice {
+                        limit: 1,
+                        descending: true,
+                        ..FIRST
+                    };
+                    let page = history
+                        .orders(MAKER, OrderFilter::default(), "submitted_at", newest)
+                        .await;
+                    let rows = page.expect("a read").expect("a page").rows;
+                    assert!(
+                        rows.first().map_or(0, |row| row.id.0) >= seen,
+                        "what was announced can be read"
+                    );
+                }
+            })
+        })
+        .collect();
+    for reader in readers {
+        reader.await.expect("no reader failed");
+    }
+    pushing.join().expect("the pusher is done");
+    writer.join().expect("no error");
+}
