@@ -6,6 +6,7 @@
     reason = "each test binary uses its own part of the support"
 )]
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -399,9 +400,11 @@ pub fn signature(
 
 /// Sends raw bytes and reads until the venue closes.
 pub async fn raw(fixture: &Fixture, bytes: &[u8]) -> String {
-    let mut stream = TcpStream::connect(fixture.tier.addr)
-        .await
-        .expect("the tier listens");
+    raw_at(fixture.tier.addr, bytes).await
+}
+
+async fn raw_at(addr: SocketAddr, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(addr).await.expect("the tier listens");
     // The venue may answer and close before all of it is sent; that is the point of some tests.
     let _ = stream.write_all(bytes).await;
     let mut answer = Vec::new();
@@ -436,9 +439,19 @@ pub async fn request(
     headers: &[(String, String)],
     body: &[u8],
 ) -> Response {
+    request_at(fixture.tier.addr, method, target, headers, body).await
+}
+
+pub async fn request_at(
+    addr: SocketAddr,
+    method: &str,
+    target: &str,
+    headers: &[(String, String)],
+    body: &[u8],
+) -> Response {
+    let length = body.len();
     let mut bytes = format!(
-        "{method} {target} HTTP/1.1\r\nhost: venue\r\nconnection: close\r\ncontent-length: {}\r\n",
-        body.len()
+        "{method} {target} HTTP/1.1\r\nhost: venue\r\nconnection: close\r\ncontent-length: {length}\r\n"
     )
     .into_bytes();
     for (name, value) in headers {
@@ -446,14 +459,18 @@ pub async fn request(
     }
     bytes.extend_from_slice(b"\r\n");
     bytes.extend_from_slice(body);
-    parse(&raw(fixture, &bytes).await)
+    parse(&raw_at(addr, &bytes).await)
 }
 
 /// A signed request; the query is not part of what is signed.
 pub async fn signed(fixture: &Fixture, user: &User, method: &str, target: &str, body: &str) -> Response {
+    signed_at(fixture.tier.addr, user, method, target, body).await
+}
+
+pub async fn signed_at(addr: SocketAddr, user: &User, method: &str, target: &str, body: &str) -> Response {
     let path = target.split('?').next().unwrap_or_default();
     let headers = signature(user, &unix_now().to_string(), method, path, body.as_bytes());
-    request(fixture, method, target, &headers, body.as_bytes()).await
+    request_at(addr, method, target, &headers, body.as_bytes()).await
 }
 
 pub async fn get(fixture: &Fixture, user: &User, target: &str) -> Response {

@@ -1,0 +1,450 @@
+//! The whole path, nothing replaced: HTTP → binary door → log on disk → engine → replica and history → HTTP.
+
+mod support;
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ed25519_dalek::SigningKey;
+use grid_client::Client;
+use grid_engine::command::{AccountMode, Capabilities, Command, SupplierProfile};
+use grid_engine::instrument::InstrumentStatus;
+use grid_engine::{AccountId, Engine, Entry, InstrumentId, Qty, Seq, Usd};
+use grid_orders::{Gateway, LogLine};
+use grid_replicator::{Replica, ReplicaConfig, ReplicaThread};
+use grid_sequencer::{Handle, JournalConfig, Sequencer};
+use grid_trading::ids;
+use grid_trading::{
+    App, ClientDoor, Door, Follower, History, Limits, Outcome, ReplicaView, RunningTier, follow, serve,
+};
+use serde_json::{Value, json};
+use support::{OPERATOR, Response, User, signed_at, spec};
+
+const OPERATOR_SEED: [u8; 32] = [9; 32];
+
+struct Node {
+    log: Handle<Engine>,
+    replica: Replica<Engine>,
+    following: ReplicaThread,
+    gateway: Gateway,
+    client: Client,
+    history: History,
+    follower: Follower,
+    tier: RunningTier,
+}
+
+impl Node {
+    async fn start(directory: &Path) -> Self {
+        let data = directory.join("log");
+        let journal = JournalConfig {
+            segment_bytes: 1 << 20,
+            ..JournalConfig::default()
+        };
+        let recovered = grid_sequencer::recover(&data, journal, Engine::new, |_| {}).expect("a log");
+        let (copy, position) = (recovered.copy_machine(), recovered.position);
+        let config = grid_sequencer::Config::new(&["orders", "replica"]);
+        let mut log = Sequencer::start(recovered, config).expect("a sequencer");
+        let outputs = log.take_output("replica").expect("configured");
+        let (replica, following) =
+            Replica::start(copy, position, outputs, ReplicaConfig::default()).expect("a replica");
+        let (history, follower) = follow(&directory.join("history.db"), &replica, &data).expect("a history");
+        if position.seq == Seq(0) {
+            let operator_key = *SigningKey::from_bytes(&OPERATOR_SEED).verifying_key().as_bytes();
+            log.submitter()
+                .try_submit(Entry::venue(Command::Genesis { operator_key }))
+                .expect("room");
+            replica.wait_for(Seq(1)).await.expect("applied");
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let line = LogLine::new(log.submitter(), log.take_output("orders").expect("configured"));
+        let gateway = Gateway::start(listener, grid_orders::Config::default(), line, replica.clone())
+            .expect("a gateway");
+        let config = grid_client::Config::new(vec![gateway.address()], OPERATOR_SEED);
+        let connect = tokio::task::spawn_blocking(move || Client::connect(config));
+        let client = connect.await.expect("joined").expect("a session");
+        let door = Arc::new(ClientDoor::new(client.clone()));
+        let view = Arc::new(ReplicaView::new(Arc::new(replica.clone())));
+        let app = App::new(door, view, history.clone(), Limits::default());
+        let tier = serve("127.0.0.1:0".parse().expect("an address"), app)
+            .await
+            .expect("a free port");
+        Self {
+            log,
+            replica,
+            following,
+            gateway,
+            client,
+            history,
+            follower,
+            tier,
+        }
+    }
+
+    async fn run(&self, account: AccountId, command: Command) -> u64 {
+        let answer = ClientDoor::new(self.client.clone())
+            .submit(account, command)
+            .await
+            .expect("an answer");
+        match answer.outcome {
+            Outcome::Done { created } => created,
+            other => panic!("done, not {other:?}"),
+        }
+    }
+
+    async fn user(&self, name: &str, seed: u8) -> User {
+        let (mode, capabilities) = (AccountMode::Advanced, Capabilities::default());
+        let open = Command::OpenAccount {
+            name: name.into(),
+            mode,
+            capabilities,
+        };
+        let account = AccountId(self.run(OPERATOR, open).await as u32);
+        let key = SigningKey::from_bytes(&[seed; 32]);
+        let public_key = *key.verifying_key().as_bytes();
+        self.run(
+            account,
+            Command::AddSigningKey {
+                public_key,
+                label: name.into(),
+            },
+        )
+        .await;
+        User { account, key }
+    }
+
+    /// Ends everything in order; the last log position.
+    async fn stop(self) -> Seq {
+        let applied = self.replica.applied();
+        self.tier.shutdown().await;
+        let (client, gateway, log, following, follower) =
+            (self.client, self.gateway, self.log, self.following, self.follower);
+        let end = tokio::task::spawn_blocking(move || {
+            client.close();
+            gateway.stop();
+            log.shutdown();
+            following.join();
+            follower.join()
+        });
+        end.await
+            .expect("joined")
+            .expect("the history followed to the end");
+        applied.max(self.history.applied())
+    }
+}
+
+async fn ask(addr: SocketAddr, user: &User, method: &str, target: &str, body: Value) -> Response {
+    let body = if body.is_null() {
+        String::new()
+    } else {
+        body.to_string()
+    };
+    signed_at(addr, user, method, target, &body).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_of_change_goes_through_the_real_door_and_survives_a_restart() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let node = Node::start(directory.path()).await;
+    node.run(
+        OPERATOR,
+        Command::DefineInstrument(spec("text-prime", "Text Prime", InstrumentStatus::Live)),
+    )
+    .await;
+    let (trader, supplier) = (node.user("trader", 1).await, node.user("supplier", 2).await);
+    node.run(
+        trader.account,
+        Command::Deposit {
+            amount: Usd::dollars(100),
+        },
+    )
+    .await;
+    let profile = SupplierProfile {
+        name: "Acme".into(),
+        ..SupplierProfile::default()
+    };
+    node.run(supplier.account, Command::RegisterSupplier(profile))
+        .await;
+    let instrument = InstrumentId(0);
+    node.run(
+        supplier.account,
+        Command::SetCapacity {
+            instrument,
+            capacity: Qty(1_000),
+        },
+    )
+    .await;
+
+    let addr = node.tier.addr;
+    let (market, id) = (ids::market(instrument), ids::instrument(instrument));
+    let units = |quantity: u64| json!({ "instrument_id": id, "quantity": quantity });
+    assert_eq!(
+        ask(addr, &supplier, "POST", "/v1/supply-issuances", units(100))
+            .await
+            .status,
+        201
+    );
+    assert_eq!(
+        ask(
+            addr,
+            &supplier,
+            "POST",
+            "/v1/issuance-accounts/transfer",
+            units(100)
+        )
+        .await
+        .status,
+        202
+    );
+    let order = |side: &str, quantity: u64, price: &str, extra: Value| {
+        let mut body = json!({ "market_id": market, "side": side, "type": "limit", "quantity": quantity, "price": price });
+        for (name, value) in extra.as_object().expect("members") {
+            body[name] = value.clone();
+        }
+        body
+    };
+    let place = |user: &User, body: Value| {
+        let user = user.clone();
+        async move {
+            let answer = ask(addr, &user, "POST", "/v1/orders", body).await;
+            assert_eq!(answer.status, 201, "{}", answer.body);
+            answer.json()["data"].clone()
+        }
+    };
+    let ask_resting = place(
+        &supplier,
+        order("sell", 10, "0.81", json!({ "client_order_id": "ask-1" })),
+    )
+    .await;
+    assert_eq!(
+        (&ask_resting["status"], &ask_resting["client_order_id"]),
+        (&json!("active"), &json!("ask-1"))
+    );
+    let again = place(
+        &supplier,
+        order("sell", 10, "0.81", json!({ "client_order_id": "ask-1" })),
+    )
+    .await;
+    assert_eq!(again, ask_resting, "a repeat is the same order");
+    let other = ask(
+        addr,
+        &supplier,
+        "POST",
+        "/v1/orders",
+        order("sell", 11, "0.81", json!({ "client_order_id": "ask-1" })),
+    )
+    .await;
+    assert_eq!(other.error(), (422, "duplicate_client_order_id".into()));
+    let foreign = place(
+        &supplier,
+        order("sell", 1, "0.99", json!({ "client_order_id": "заявка-№1" })),
+    )
+    .await;
+    assert_eq!(
+        foreign["client_order_id"], "заявка-№1",
+        "beyond what the order message's text holds"
+    );
+    let bought = place(&trader, order("buy", 4, "0.85", json!({}))).await;
+    assert_eq!(
+        (&bought["status"], &bought["average_price"]),
+        (&json!("filled"), &json!("0.81"))
+    );
+    let market_order = place(
+        &trader,
+        order(
+            "buy",
+            2,
+            "0",
+            json!({ "type": "market", "max_slippage": "1", "time_in_force": "fok" }),
+        ),
+    )
+    .await;
+    assert_eq!(
+        (&market_order["status"], &market_order["type"]),
+        (&json!("filled"), &json!("market"))
+    );
+    let post_only = ask(
+        addr,
+        &trader,
+        "POST",
+        "/v1/orders",
+        order("buy", 1, "0.81", json!({ "post_only": true })),
+    )
+    .await;
+    assert_eq!(post_only.error(), (422, "post_only_would_trade".into()));
+    let direct = place(
+        &trader,
+        order(
+            "buy",
+            1,
+            "0.81",
+            json!({ "auto_transfer": true, "self_trade_prevention": "cancel_newest" }),
+        ),
+    )
+    .await;
+    assert_eq!(direct["status"], "filled");
+    let resting = place(
+        &trader,
+        order("buy", 3, "0.50", json!({ "time_in_force": "day" })),
+    )
+    .await;
+    let path = format!("/v1/orders/{}", resting["order_id"].as_str().expect("an id"));
+    let changed = ask(
+        addr,
+        &trader,
+        "PUT",
+        &path,
+        json!({ "price": "0.51", "quantity": 2 }),
+    )
+    .await
+    .json();
+    assert_eq!(
+        (&changed["data"]["price"], &changed["data"]["quantity"]),
+        (&json!("0.51"), &json!("2"))
+    );
+    assert_eq!(
+        ask(addr, &trader, "DELETE", &path, Value::Null).await.json()["data"]["status"],
+        "cancelled"
+    );
+    assert_eq!(ask(addr, &trader, "DELETE", &path, Value::Null).await.status, 409);
+    place(&trader, order("buy", 3, "0.50", json!({}))).await;
+    let all = ask(addr, &trader, "DELETE", "/v1/orders", Value::Null)
+        .await
+        .json();
+    assert_eq!(all, json!({ "data": { "cancelled": 1 } }));
+    assert_eq!(
+        ask(
+            addr,
+            &trader,
+            "POST",
+            "/v1/transfers/trading-to-consumption",
+            units(3)
+        )
+        .await
+        .status,
+        200
+    );
+    assert_eq!(
+        ask(
+            addr,
+            &trader,
+            "POST",
+            "/v1/transfers/trading-to-consumption",
+            units(99)
+        )
+        .await
+        .status,
+        400
+    );
+    let key = ask(
+        addr,
+        &trader,
+        "POST",
+        "/v1/api-keys",
+        json!({ "api_key": { "name": "laptop" } }),
+    )
+    .await;
+    assert_eq!(key.status, 201);
+    assert_eq!(
+        ask(
+            addr,
+            &trader,
+            "POST",
+            "/v1/self/system-settings/account-mode",
+            json!({ "mode": "easy" })
+        )
+        .await
+        .status,
+        204
+    );
+    let gated = ask(
+        addr,
+        &trader,
+        "POST",
+        "/v1/orders",
+        order("buy", 1, "0.50", json!({})),
+    )
+    .await;
+    assert_eq!(gated.error(), (403, "auto_mode_trading_restricted".into()));
+
+    let seen = reads(addr, &trader, &supplier).await;
+    let last = node.stop().await;
+
+    // As it was.
+    let node = Node::start(directory.path()).await;
+    assert_eq!(reads(node.tier.addr, &trader, &supplier).await, seen);
+    node.stop().await;
+
+    // Without its history: read again from the journal, to the same rows.
+    for file in ["history.db", "history.db-wal", "history.db-shm"] {
+        let _ = std::fs::remove_file(directory.path().join(file));
+    }
+    let node = Node::start(directory.path()).await;
+    let rebuilt = tokio::time::timeout(Duration::from_secs(60), node.history.wait_for(last)).await;
+    rebuilt.expect("in time").expect("the journal holds it all");
+    assert_eq!(reads(node.tier.addr, &trader, &supplier).await, seen);
+    node.stop().await;
+}
+
+/// Everything that both users can read and that time does not change.
+async fn reads(addr: SocketAddr, trader: &User, supplier: &User) -> Vec<Value> {
+    let mut seen = Vec::new();
+    for user in [trader, supplier] {
+        for path in [
+            "/v1/orders?limit=500",
+            "/v1/trades",
+            "/v1/trading-accounts",
+            "/v1/consumption-accounts",
+            "/v1/transfer-histories",
+            "/v1/supply-issuances",
+            "/v1/positions",
+            "/v1/markets",
+            "/v1/api-keys",
+            "/v1/me",
+        ] {
+            let answer = ask(addr, user, "GET", path, Value::Null).await;
+            assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+            seen.push(answer.json());
+        }
+    }
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_of_another_log_is_refused() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let node = Node::start(directory.path()).await;
+    node.user("someone", 1).await;
+    node.stop().await;
+    std::fs::remove_dir_all(directory.path().join("log")).expect("the log is gone");
+    let recovered = grid_sequencer::recover(
+        &directory.path().join("log"),
+        JournalConfig::default(),
+        Engine::new,
+        |_| {},
+    )
+    .expect("a new log");
+    let (copy, position) = (recovered.copy_machine(), recovered.position);
+    let mut log =
+        Sequencer::start(recovered, grid_sequencer::Config::new(&["replica"])).expect("a sequencer");
+    let outputs = log.take_output("replica").expect("configured");
+    let (replica, following) =
+        Replica::start(copy, position, outputs, ReplicaConfig::default()).expect("a replica");
+    let refused = follow(
+        &directory.path().join("history.db"),
+        &replica,
+        &directory.path().join("log"),
+    );
+    let text = refused
+        .err()
+        .expect("the history knows more than the log")
+        .to_string();
+    assert!(text.contains("belongs to another log"), "{text}");
+    tokio::task::spawn_blocking(move || {
+        log.shutdown();
+        following.join();
+    })
+    .await
+    .expect("joined");
+}
