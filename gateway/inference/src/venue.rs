@@ -1,14 +1,16 @@
-//! The real venue behind [`Door`]: the client of the binary protocol.
+//! The real venue: the client of the binary protocol as [`Door`], a replica of the engine as [`Directory`].
 //!
-//! It resends by itself, under the same number, so a command is executed at most once and its answer found again
-//! after a lost connection.
+//! The client resends by itself, under the same number, so a command is executed at most once and its answer found
+//! again after a lost connection.
 
 use grid_client::{Client, ClientError, Report};
 use grid_engine::command::Usage;
-use grid_engine::{AccountId, InstrumentId, Nanos, Qty, Reject, ReservationId, Tokens, Usd};
+use grid_engine::state::State;
+use grid_engine::{AccountId, Engine, InstrumentId, Nanos, Qty, Reject, ReservationId, Tokens, Usd};
+use grid_replicator::Replica;
 use grid_wire::{Release, Reserve, Settle, SettleFlags};
 
-use crate::door::{Door, DoorError, Pending, Reserved, Settled};
+use crate::door::{Directory, Door, DoorError, Pending, Reserved, Settled};
 
 const NANOS_PER_MS: u64 = 1_000_000;
 
@@ -93,4 +95,10 @@ fn unexpected(report: &Report) -> DoorError {
         "another kind of answer than asked for, at {}",
         report.log_seq()
     ))
+}
+
+impl Directory for Replica<Engine> {
+    fn look(&self, look: &mut dyn FnMut(&State)) {
+        self.read(|engine| look(engine.state()));
+    }
 }

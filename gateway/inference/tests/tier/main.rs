@@ -4,4 +4,5 @@
 mod aborts;
 mod calls;
 mod edges;
+mod market;
 mod support;

@@ -398,6 +398,19 @@ pub(crate) fn venue_key() -> VenueKey {
 
 /// A tier in front of the venue. The clocks for suppliers are short where a test lets them run out.
 pub(crate) async fn tier(venue: &Arc<Venue>, change: impl FnOnce(&mut Config)) -> RunningTier {
+    let door = Arc::new(TestDoor(Arc::clone(venue)));
+    tier_at(
+        Deps {
+            door: Arc::clone(&door) as Arc<dyn Door>,
+            directory: door,
+        },
+        change,
+    )
+    .await
+}
+
+/// A tier in front of any venue.
+pub(crate) async fn tier_at(deps: Deps, change: impl FnOnce(&mut Config)) -> RunningTier {
     let mut config = Config {
         venue_key: venue_key(),
         messages_addr: Some(([127, 0, 0, 1], 0).into()),
@@ -408,11 +421,6 @@ pub(crate) async fn tier(venue: &Arc<Venue>, change: impl FnOnce(&mut Config)) -
         ..Config::default()
     };
     change(&mut config);
-    let door = Arc::new(TestDoor(Arc::clone(venue)));
-    let deps = Deps {
-        door: Arc::clone(&door) as Arc<dyn Door>,
-        directory: door,
-    };
     serve(config, deps).await.expect("loopback is there")
 }
 

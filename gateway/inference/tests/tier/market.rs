@@ -1,0 +1,418 @@
+//! The tier on the real engine: what a call costs, who is paid, and that everything adds up at the end.
+
+use std::sync::Arc;
+
+use grid_engine::command::{
+    AccountMode, Capabilities, Command, Entry, NewOrder, Offer, OrderKind, SelfTrade, Side, SupplierProfile,
+    TimeInForce, Usage,
+};
+use grid_engine::event::{Event, ReportBody, UsageRecord};
+use grid_engine::instrument::{
+    DeliveryTerms, InstrumentSpec, InstrumentStatus, MarketTerms, Movement, QualityTerms,
+};
+use grid_engine::state::State;
+use grid_engine::{
+    AccountId, Engine, Fingerprint, InstrumentId, KeyHash, Label, Nanos, Price, Qty, ReservationId, SECOND,
+    Seq, SessionId, Tokens, Usd,
+};
+use grid_inference::{Deps, Directory, Door, DoorError, Pending, Reserved, RunningTier, Settled};
+use parking_lot::Mutex;
+use serde_json::json;
+
+use crate::support::*;
+
+const OPERATOR_KEY: [u8; 32] = [255; 32];
+const SESSION: SessionId = SessionId(1);
+const INSTRUMENT: InstrumentId = InstrumentId(0);
+
+/// An engine with a log that is only counted.
+struct Market(Mutex<Log>);
+
+struct Log {
+    engine: Engine,
+    seq: Seq,
+    client_seq: u64,
+    used: Vec<UsageRecord>,
+}
+
+impl Log {
+    fn apply(&mut self, entry: &Entry) -> Vec<Event> {
+        let mut events = Vec::new();
+        self.seq = self.seq.next();
+        let at = Nanos(1_767_261_600 * SECOND + self.seq.0);
+        self.engine.apply(self.seq, at, entry, &mut events);
+        self.engine
+            .check_invariants()
+            .expect("every invariant holds after every command");
+        let used = events.iter().filter_map(|event| match event {
+            Event::Used(record) => Some(record.clone()),
+            _ => None,
+        });
+        self.used.extend(used);
+        events
+    }
+}
+
+impl Market {
+    /// A consumer with dollars, two suppliers with asks at 81 and 90 cents a Unit, and a book between them.
+    fn open(mode: AccountMode, dollars: i64, upstreams: [&str; 2]) -> Arc<Self> {
+        let market = Self(Mutex::new(Log {
+            engine: Engine::new(),
+            seq: Seq::ZERO,
+            client_seq: 0,
+            used: Vec::new(),
+        }));
+        let key = Fingerprint::of(&OPERATOR_KEY);
+        for command in [
+            Command::Genesis {
+                operator_key: OPERATOR_KEY,
+            },
+            Command::OpenSession {
+                session: SESSION,
+                key,
+            },
+            Command::Establish {
+                session: SESSION,
+                key,
+                cancel_on_disconnect: None,
+                connection: 1,
+            },
+        ] {
+            market.0.lock().apply(&Entry::venue(command));
+        }
+        let operator = market.0.lock().engine.state().signing_keys[&key].account;
+        market.done(operator, Command::DefineInstrument(spec()));
+        let consumer = market.account("consumer", mode);
+        market.done(
+            consumer,
+            Command::AddConsumptionKey {
+                hash: KeyHash::of(KEY),
+                prefix: "sk-or-v1".into(),
+                name: "test".into(),
+                expires_at: None,
+            },
+        );
+        if dollars > 0 {
+            let amount = Usd::dollars(dollars);
+            market.done(consumer, Command::Deposit { amount });
+        }
+        for (url, price) in upstreams.into_iter().zip([81, 90]) {
+            let supplier = market.account("supplier", AccountMode::Advanced);
+            let profile = SupplierProfile {
+                base_url: url.to_owned(),
+                offers: vec![Offer {
+                    instrument: INSTRUMENT,
+                    model: "served".into(),
+                }],
+                ..SupplierProfile::default()
+            };
+            let (instrument, qty) = (INSTRUMENT, Qty(2));
+            let order = NewOrder {
+                instrument,
+                side: Side::Sell,
+                kind: OrderKind::Limit {
+                    price: Price(price),
+                    tif: TimeInForce::Gtc,
+                },
+                qty,
+                stp: SelfTrade::Allow,
+                label: Label(0),
+                tag: String::new(),
+                to_consumption: false,
+            };
+            market.done(supplier, Command::RegisterSupplier(profile));
+            market.done(
+                supplier,
+                Command::SetCapacity {
+                    instrument,
+                    capacity: qty,
+                },
+            );
+            market.done(supplier, Command::Issue { instrument, qty });
+            market.done(supplier, Command::TransferIssuance { instrument, qty });
+            market.ask(supplier, Command::Place(order)).expect("an ask rests");
+        }
+        Arc::new(market)
+    }
+
+    fn account(&self, name: &str, mode: AccountMode) -> AccountId {
+        let open = Command::OpenAccount {
+            name: name.into(),
+            mode,
+            capabilities: Capabilities::default(),
+        };
+        AccountId(self.done(AccountId(1), open) as u32)
+    }
+
+    fn done(&self, account: AccountId, command: Command) -> u64 {
+        match self.ask(account, command).expect("the operator may") {
+            ReportBody::Done { created } => created,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The answer to a command.
+    fn ask(&self, account: AccountId, command: Command) -> Result<ReportBody, DoorError> {
+        let mut log = self.0.lock();
+        log.client_seq += 1;
+        let client_seq = log.client_seq;
+        let events = log.apply(&Entry {
+            session: SESSION,
+            client_seq,
+            account,
+            command,
+        });
+        let answer = events.into_iter().find_map(|event| match event {
+            Event::Report { report, .. } if report.client_seq == client_seq => Some(report.body),
+            _ => None,
+        });
+        match answer.expect("every command is answered") {
+            ReportBody::Rejected { reject, .. } => Err(DoorError::Rejected(reject)),
+            body => Ok(body),
+        }
+    }
+
+    fn used(&self) -> Vec<UsageRecord> {
+        self.0.lock().used.clone()
+    }
+
+    fn state<T>(&self, read: impl FnOnce(&State) -> T) -> T {
+        read(self.0.lock().engine.state())
+    }
+
+    async fn tier(self: &Arc<Self>) -> RunningTier {
+        let door = Arc::new(MarketDoor(Arc::clone(self)));
+        let deps = Deps {
+            door: Arc::clone(&door) as Arc<dyn Door>,
+            directory: door,
+        };
+        tier_at(deps, |_| {}).await
+    }
+}
+
+struct MarketDoor(Arc<Market>);
+
+impl Door for MarketDoor {
+    fn reserve(
+        &self,
+        account: AccountId,
+        instrument: InstrumentId,
+        tokens: Tokens,
+        request: u128,
+        valid_for: Nanos,
+    ) -> Pending<Reserved> {
+        let command = Command::Reserve {
+            instrument,
+            tokens,
+            request,
+            valid_for,
+        };
+        let answer = self.0.ask(account, command).map(|body| match body {
+            ReportBody::Reserved {
+                reservation,
+                tokens,
+                bought,
+                spent,
+                issuers,
+            } => Reserved {
+                reservation,
+                tokens,
+                bought,
+                spent,
+                issuers,
+            },
+            other => panic!("{other:?}"),
+        });
+        Box::pin(std::future::ready(answer))
+    }
+
+    fn settle(&self, account: AccountId, reservation: ReservationId, usage: Usage) -> Pending<Settled> {
+        let answer = self.0.ask(account, Command::Settle { reservation, usage });
+        let answer = answer.map(|body| match body {
+            ReportBody::Settled {
+                billed,
+                unbilled,
+                cost,
+                ..
+            } => Settled {
+                billed,
+                unbilled,
+                cost,
+            },
+            other => panic!("{other:?}"),
+        });
+        Box::pin(std::future::ready(answer))
+    }
+
+    fn release(&self, account: AccountId, reservation: ReservationId, supplier: AccountId) -> Pending<()> {
+        let command = Command::Release {
+            reservation,
+            supplier,
+        };
+        let answer = self.0.ask(account, command).map(drop);
+        Box::pin(std::future::ready(answer))
+    }
+}
+
+impl Directory for MarketDoor {
+    fn look(&self, look: &mut dyn FnMut(&State)) {
+        look(self.0.0.lock().engine.state());
+    }
+}
+
+fn spec() -> InstrumentSpec {
+    InstrumentSpec {
+        symbol: "text-prime".into(),
+        name: "Text Prime".into(),
+        description: String::new(),
+        quality: QualityTerms {
+            output_floor: 128_000,
+            ..QualityTerms::default()
+        },
+        market: MarketTerms {
+            tick: Usd(10_000_000),
+            lot: Qty(1),
+            min_qty: Qty(1),
+            max_qty: Qty(10_000),
+            max_price: Price(100_000),
+            maker_fee_bps: 0,
+            taker_fee_bps: 0,
+        },
+        delivery: DeliveryTerms {
+            window: None,
+            movement: Movement::AtFill,
+        },
+        status: InstrumentStatus::Live,
+    }
+}
+
+const CONSUMER_ACCOUNT: usize = 2;
+
+#[tokio::test]
+async fn a_call_in_auto_mode_buys_on_the_book_and_its_issuer_delivers_and_is_paid() {
+    let events = steps(&good_stream(&["the market", " price", " is open"], 5, 5));
+    let (cheap, dear) = (
+        Upstream::always(Script::events(events.clone())).await,
+        Upstream::always(Script::events(events)).await,
+    );
+    let market = Market::open(AccountMode::Easy, 25, [&cheap.url, &dear.url]);
+    let tier = market.tier().await;
+    let caller = Caller::new(&tier);
+    let priced = caller.get("/v1/models/text-prime").await.json();
+    assert_eq!(priced["pricing"]["unit"], "0.81");
+    for _ in 0..10 {
+        let answer = caller.chat(&ask_stream()).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+    }
+    assert_eq!(
+        (cheap.got().len(), dear.got().len()),
+        (10, 0),
+        "the issuer of the tokens delivers"
+    );
+    let used = market.used();
+    let billed: u64 = used.iter().map(|record| record.billed.0).sum();
+    assert_eq!(billed, 100, "to the token");
+    assert!(
+        used.iter()
+            .all(|record| record.unbilled.is_zero() && record.cost == Usd(8_100))
+    );
+    market.state(|state| {
+        assert!(state.reservations.is_empty());
+        let consumer = &state.accounts[CONSUMER_ACCOUNT];
+        let holding = &consumer.holdings[&INSTRUMENT];
+        assert_eq!(holding.totals.used, Tokens(100));
+        assert_eq!(holding.reserved_tokens(), Tokens(0));
+        let supplier = state.suppliers.values().next().unwrap();
+        let supply = supplier.supply[&INSTRUMENT];
+        assert_eq!((supply.earned, supply.calls), (Usd(81_000), 10));
+    });
+}
+
+#[tokio::test]
+async fn an_account_without_dollars_or_tokens_gets_402_and_one_that_runs_dry_a_shorter_answer() {
+    let good = Upstream::always(Script::json(&whole("the market", usage(5, 2)))).await;
+    let urls = [good.url.as_str(), good.url.as_str()];
+    let poor = Market::open(AccountMode::Easy, 0, urls);
+    let tier = poor.tier().await;
+    let answer = Caller::new(&tier).chat(&ask(json!({}))).await;
+    assert_eq!(
+        (answer.status, &answer.json()["error"]["code"]),
+        (402, &json!("insufficient_funds"))
+    );
+
+    let trader = Market::open(AccountMode::Advanced, 25, urls);
+    let tier = trader.tier().await;
+    let answer = Caller::new(&tier).chat(&ask(json!({}))).await;
+    assert_eq!(
+        (answer.status, &answer.json()["error"]["code"]),
+        (402, &json!("insufficient_tokens"))
+    );
+    assert!(good.got().is_empty());
+
+    // One Unit is all that a dollar buys; 128,000 tokens of output no longer fit once eight calls hold theirs.
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let mut script = Script::json(&whole("the market", usage(5, 2)));
+    script.steps.insert(0, Step::Gate(Arc::clone(&gate)));
+    let slow = Upstream::always(script).await;
+    let single = Market::open(AccountMode::Easy, 1, [&slow.url, &slow.url]);
+    let tier = Arc::new(single.tier().await);
+    let calls: Vec<_> = (0..8)
+        .map(|_| {
+            let tier = Arc::clone(&tier);
+            tokio::spawn(async move { Caller::new(&tier).chat(&ask(json!({}))).await.status })
+        })
+        .collect();
+    slow.until_requests(8).await;
+    assert_eq!(Caller::new(&tier).chat(&ask(json!({}))).await.status, 402);
+    gate.add_permits(8);
+    for call in calls {
+        assert_eq!(call.await.unwrap(), 200);
+    }
+    let capped = slow
+        .got()
+        .iter()
+        .filter(|got| got.json().get("max_tokens").is_some())
+        .count();
+    assert_eq!(capped, 1, "the last that fits is capped");
+    single.state(|state| {
+        assert!(state.reservations.is_empty());
+        let holding = &state.accounts[CONSUMER_ACCOUNT].holdings[&INSTRUMENT];
+        assert_eq!(holding.totals.used, Tokens(7 * 8));
+    });
+}
+
+#[tokio::test]
+async fn a_failing_issuer_is_replaced_and_its_failure_billed_to_nobody() {
+    let (bad, good) = (
+        Upstream::always(Script::status(500)).await,
+        Upstream::always(Script::json(&whole("the market", usage(5, 2)))).await,
+    );
+    let market = Market::open(AccountMode::Easy, 25, [&bad.url, &good.url]);
+    let tier = market.tier().await;
+    let caller = Caller::new(&tier);
+    assert_eq!(caller.chat(&ask(json!({}))).await.status, 200);
+    let record = market.used().remove(0);
+    let suppliers: Vec<AccountId> = market.state(|state| state.suppliers.keys().copied().collect());
+    assert_eq!(
+        (record.usage.supplier, record.draws[0].issuer),
+        (suppliers[1], suppliers[0])
+    );
+
+    market.state(|state| assert!(state.reservations.is_empty()));
+    let nobody = Market::open(AccountMode::Easy, 25, [&bad.url, &bad.url]);
+    let tier = nobody.tier().await;
+    assert_eq!(Caller::new(&tier).chat(&ask(json!({}))).await.status, 503);
+    nobody.state(|state| {
+        assert!(state.reservations.is_empty());
+        let failures: u64 = state
+            .suppliers
+            .values()
+            .map(|s| s.supply[&INSTRUMENT].failures)
+            .sum();
+        assert_eq!(failures, 1);
+        assert_eq!(
+            state.accounts[CONSUMER_ACCOUNT].holdings[&INSTRUMENT].free_tokens(),
+            Tokens(1_000_000)
+        );
+    });
+}
