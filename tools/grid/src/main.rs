@@ -1,16 +1,132 @@
-//! `grid`: the one command.
+//! `grid`: the one command. Starts the venue, tries it, looks inside its log.
 
+mod config;
+mod demo;
+mod desk;
+mod inspect;
+mod keygen;
+mod operator;
+mod participants;
+mod progress;
+mod ready;
 mod script;
+mod secrets;
+mod serve;
+mod setup;
+mod venue;
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::{Parser, Subcommand};
+
+/// A spot market for AI inference: one venue, one log.
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start the whole venue on embedded defaults, with simulated suppliers and a market maker.
+    Demo(DemoArgs),
+    /// Start a venue.
+    Serve {
+        /// What differs from the embedded defaults.
+        #[arg(long)]
+        config: Option<PathBuf>,
+        /// Instead of the configuration's data directory.
+        #[arg(long)]
+        data_dir: Option<PathBuf>,
+        /// Once everything serves, write the URLs to this file as one JSON object.
+        #[arg(long)]
+        ready_file: Option<PathBuf>,
+    },
+    /// Make a signing key and a consumption key; nothing is sent anywhere.
+    Keygen,
+    /// Read a data directory: verify the journal, list snapshots, print commands.
+    Inspect(inspect::InspectArgs),
+    /// Run an order script against a fresh engine (JSON lines; `-` reads standard input).
+    Script {
+        /// The script.
+        file: String,
+    },
+    /// Do what only the operator may, through the binary door.
+    Operator {
+        /// The venue's binary address.
+        #[arg(long, default_value = "127.0.0.1:7404")]
+        binary_addr: SocketAddr,
+        /// Where the operator's key is; the venue's own data directory has it.
+        #[arg(long, default_value = "grid-data")]
+        data_dir: PathBuf,
+        #[command(subcommand)]
+        command: operator::OperatorCommand,
+    },
+}
+
+#[derive(clap::Args)]
+struct DemoArgs {
+    /// Where the journal, snapshots, history and keys live.
+    #[arg(long, default_value = "grid-data")]
+    data_dir: PathBuf,
+    /// First of the ports; 0 takes any free ones.
+    #[arg(long)]
+    port_base: Option<u16>,
+    /// Leave participants out.
+    #[arg(long, value_enum)]
+    without: Vec<Without>,
+    /// Once everything serves, write URLs, keys and ids to this file as one JSON object.
+    #[arg(long)]
+    ready_file: Option<PathBuf>,
+    /// What differs from the embedded defaults.
+    #[arg(long)]
+    config: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Without {
+    /// The market maker.
+    Maker,
+    /// The simulated suppliers.
+    Suppliers,
+}
+
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["script", file] => script::run(file),
-        _ => {
-            eprintln!("usage: grid script FILE|-");
-            ExitCode::from(2)
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env()
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
+        )
+        .init();
+    let done = match Cli::parse().command {
+        Command::Demo(args) => demo::run(&demo::Options {
+            data_dir: args.data_dir,
+            port_base: args.port_base,
+            maker: !args.without.contains(&Without::Maker),
+            suppliers: !args.without.contains(&Without::Suppliers),
+            ready_file: args.ready_file,
+            config: args.config,
+        }),
+        Command::Serve { config, data_dir, ready_file } => {
+            serve::run(config.as_deref(), data_dir, ready_file.as_deref())
+        }
+        Command::Keygen => keygen::run(),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Script { file } => return script::run(&file),
+        Command::Operator { binary_addr, data_dir, command } => operator::run(binary_addr, &data_dir, command),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("grid: {error}");
+            ExitCode::FAILURE
         }
     }
 }
+
+/// What every subcommand may end with: a sentence for the person at the terminal.
+type Outcome = Result<(), Box<dyn std::error::Error>>;

@@ -1,1 +1,0 @@
-//! The running venue under real clients, bad input and kill -9.

@@ -1,0 +1,118 @@
+//! What only the operator may do, from the command line, through the same door as everything else.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use grid_client::{Client, Config as ClientConfig, Request};
+use grid_engine::command::{AccountMode, Capabilities, Command};
+use grid_engine::instrument::InstrumentStatus;
+
+use crate::Outcome;
+use crate::config::{dollars, load_instruments};
+use crate::secrets::{Secrets, Seed};
+
+/// One operator command.
+#[derive(Subcommand)]
+pub(crate) enum OperatorCommand {
+    /// Open an account with a signing key; prints its number.
+    OpenAccount {
+        /// For its owner to recognise.
+        name: String,
+        /// Base64 of the 32 public bytes.
+        public_key: String,
+        /// Auto Mode instead of Advanced Mode.
+        #[arg(long)]
+        easy: bool,
+    },
+    /// Money has arrived.
+    Deposit {
+        /// The account's number.
+        account: u32,
+        /// Dollars, decimal.
+        amount: String,
+    },
+    /// Money has left.
+    Withdraw {
+        /// The account's number.
+        account: u32,
+        /// Dollars, decimal.
+        amount: String,
+    },
+    /// Define or change the instruments in a file (`[[instrument]]` tables, as in the configuration).
+    Define {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Open, halt or hide an instrument by its number.
+    Status {
+        /// The instrument's number.
+        instrument: u16,
+        /// From now on.
+        #[arg(value_enum)]
+        status: StatusArg,
+    },
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub(crate) enum StatusArg {
+    Live,
+    Halted,
+    Preview,
+}
+
+pub(crate) fn run(binary_addr: SocketAddr, data_dir: &Path, command: OperatorCommand) -> Outcome {
+    let path = data_dir.join("keys.json");
+    if !path.exists() {
+        let dir = data_dir.display();
+        return Err(format!("{dir} holds no keys.json; --data-dir names the venue's data directory").into());
+    }
+    let secrets = Secrets::open(&path)?;
+    let client = Client::connect(ClientConfig::new(vec![binary_addr], secrets.operator.0))?;
+    let done = carry_out(&client, command);
+    client.close();
+    done
+}
+
+fn carry_out(client: &Client, command: OperatorCommand) -> Outcome {
+    let own = client.account();
+    match command {
+        OperatorCommand::OpenAccount { name, public_key, easy } => {
+            let mode = if easy { AccountMode::Easy } else { AccountMode::Advanced };
+            let public_key = Seed::try_from(public_key)?.0;
+            let open = Command::OpenAccount { name: name.clone(), mode, capabilities: Capabilities::default() };
+            let account = u32::try_from(send(client, own, &open)?)?;
+            send(client, account, &Command::AddSigningKey { public_key, label: name })?;
+        }
+        OperatorCommand::Deposit { account, amount } => {
+            send(client, account, &Command::Deposit { amount: dollars(&amount)? })?;
+        }
+        OperatorCommand::Withdraw { account, amount } => {
+            send(client, account, &Command::Withdraw { amount: dollars(&amount)? })?;
+        }
+        OperatorCommand::Define { file } => {
+            for spec in load_instruments(&file)? {
+                send(client, own, &Command::DefineInstrument(spec))?;
+            }
+        }
+        OperatorCommand::Status { instrument, status } => {
+            let status = match status {
+                StatusArg::Live => InstrumentStatus::Live,
+                StatusArg::Halted => InstrumentStatus::Halted,
+                StatusArg::Preview => InstrumentStatus::Preview,
+            };
+            let instrument = grid_engine::InstrumentId(instrument);
+            send(client, own, &Command::SetInstrumentStatus { instrument, status })?;
+        }
+    }
+    Ok(())
+}
+
+/// Sends one command, prints where it stands in the log, and returns the number of what it made.
+fn send(client: &Client, account: u32, command: &Command) -> Result<u64, Box<dyn std::error::Error>> {
+    let mut payload = Vec::new();
+    command.encode(&mut payload);
+    let report = client.call_blocking(Request::Directory { account, payload })?;
+    println!("{}", serde_json::json!({ "log_sequence": report.log_seq(), "created": report.id() }));
+    Ok(report.id())
+}

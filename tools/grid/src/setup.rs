@@ -1,0 +1,115 @@
+//! Brings the directory in the log up to what the configuration lists: the first start writes it, every later one
+//! finds it there. What the operator changed since is left as it is.
+
+use std::time::Duration;
+
+use grid_client::{Client, ClientError, Report, Request};
+use grid_engine::command::{AccountMode, Capabilities, Command};
+use grid_engine::{AccountId, Engine, Fingerprint, KeyHash, Seq, Usd};
+use grid_replicator::Replica;
+
+use crate::config::Config;
+use crate::secrets::{Participant, Secrets, Seed};
+
+/// Why the directory could not be brought up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SetupError {
+    /// The door refused or failed.
+    #[error("{what}: {error}")]
+    Door { what: String, error: ClientError },
+    /// The configuration names something impossible.
+    #[error("{0}")]
+    Config(String),
+    /// The venue's own replica did not follow.
+    #[error("the replica did not reach {0:?} in time")]
+    Replica(Seq),
+}
+
+/// The operator's session and the replica that shows what it did.
+pub(crate) struct Operator<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) replica: &'a Replica<Engine>,
+}
+
+impl Operator<'_> {
+    /// Carries out a directory command for `account` and waits until the replica shows it.
+    pub(crate) fn command(&self, what: &str, account: AccountId, command: &Command) -> Result<Report, SetupError> {
+        let mut payload = Vec::new();
+        command.encode(&mut payload);
+        let door = |error| SetupError::Door { what: what.to_owned(), error };
+        let report =
+            self.client.call_blocking(Request::Directory { account: account.0, payload }).map_err(door)?;
+        let seq = Seq(report.log_seq());
+        if !self.replica.wait_for_blocking(seq, Duration::from_secs(30)) {
+            return Err(SetupError::Replica(seq));
+        }
+        Ok(report)
+    }
+
+    /// The account that a key belongs to, if it is registered.
+    pub(crate) fn account_of(&self, key: Fingerprint) -> Option<AccountId> {
+        self.replica.read(|engine| engine.state().signing_keys.get(&key).map(|key| key.account))
+    }
+
+    /// Opens an account with one signing key, unless that key has one already.
+    pub(crate) fn account(
+        &self,
+        name: &str,
+        key: Seed,
+        mode: AccountMode,
+        capabilities: Capabilities,
+    ) -> Result<AccountId, SetupError> {
+        if let Some(account) = self.account_of(key.fingerprint()) {
+            return Ok(account);
+        }
+        let open = Command::OpenAccount { name: name.to_owned(), mode, capabilities };
+        let opened = self.command("open account", AccountId(self.client.account()), &open)?;
+        let account = AccountId(u32::try_from(opened.id()).expect("account ids are 32 bits"));
+        let add = Command::AddSigningKey { public_key: key.public_key(), label: name.to_owned() };
+        self.command("register signing key", account, &add)?;
+        Ok(account)
+    }
+
+    /// Registers a consumption key, unless it is there.
+    pub(crate) fn consumption_key(&self, account: AccountId, name: &str, key: &str) -> Result<(), SetupError> {
+        let hash = KeyHash::of(key);
+        if self.replica.read(|engine| engine.state().consumption_keys.contains_key(&hash)) {
+            return Ok(());
+        }
+        let prefix = key.chars().take(8).collect();
+        let add = Command::AddConsumptionKey { hash, prefix, name: name.to_owned(), expires_at: None };
+        self.command("register consumption key", account, &add).map(drop)
+    }
+
+    /// A participant with both keys; money arrives only when the account is new.
+    pub(crate) fn participant(
+        &self,
+        name: &str,
+        keys: &Participant,
+        mode: AccountMode,
+        money: Usd,
+    ) -> Result<AccountId, SetupError> {
+        let known = self.account_of(keys.private_key.fingerprint()).is_some();
+        let account = self.account(name, keys.private_key, mode, Capabilities::default())?;
+        self.consumption_key(account, name, &keys.consumption_key)?;
+        if !known && money > Usd::ZERO {
+            self.command("deposit", account, &Command::Deposit { amount: money })?;
+        }
+        Ok(account)
+    }
+}
+
+/// The tiers' account and the configured instruments.
+pub(crate) fn directory(operator: &Operator<'_>, config: &Config, secrets: &Secrets) -> Result<(), SetupError> {
+    let tier = Capabilities { tier: true, operator: false };
+    operator.account("http tiers", secrets.tier, AccountMode::Advanced, tier)?;
+    for terms in &config.instruments {
+        if operator.replica.read(|engine| engine.state().symbols.contains_key(&terms.symbol)) {
+            continue;
+        }
+        let spec = terms.spec().map_err(SetupError::Config)?;
+        let own = AccountId(operator.client.account());
+        operator.command("define instrument", own, &Command::DefineInstrument(spec))?;
+    }
+    Ok(())
+}
