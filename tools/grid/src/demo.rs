@@ -11,6 +11,8 @@ use grid_client::{Client, Config as ClientConfig};
 use grid_engine::command::{AccountMode, Command, Offer as SupplierOffer, SupplierProfile};
 use grid_engine::instrument::InstrumentStatus;
 use grid_engine::{AccountId, Engine, InstrumentId, Price, Qty};
+use grid_inference::VenueKey;
+use grid_maker::{Maker, MakerConfig, Quote};
 use grid_replicator::Replica;
 use grid_suppliers::{Faults, RunningSupplier, Supplier, SupplierConfig};
 use grid_wire::{NewOrder, OrderType, Side, TimeInForce};
@@ -48,7 +50,7 @@ struct Participants {
     accounts: BTreeMap<String, ReadyAccount>,
     simulators: Vec<RunningSupplier>,
     desks: Option<RunningDesks>,
-    maker: Option<grid_maker::RunningMaker>,
+    maker: Option<Maker>,
 }
 
 pub(crate) fn run(options: &Options) -> Outcome {
@@ -84,9 +86,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
 
 impl Participants {
     fn stop(self) {
-        if let Some(maker) = self.maker {
-            maker.stop();
-        }
+        drop(self.maker);
         if let Some(desks) = self.desks {
             desks.stop();
         }
@@ -207,7 +207,7 @@ fn register_supplier(
             && supplier.profile.offers == offers
     });
     if !unchanged {
-        let sealed_credential = grid_inference::seal(&venue_key.0, &credential_of(traits));
+        let sealed_credential = VenueKey::new(venue_key.0).seal(credential_of(traits).as_bytes());
         let profile =
             SupplierProfile { name: traits.name.to_owned(), base_url, sealed_credential, offers, suspended };
         operator.command("register supplier", account, &Command::RegisterSupplier(profile))?;
@@ -231,7 +231,7 @@ fn start_maker(
     venue: &Venue,
     key: Seed,
     traded: &[Traded],
-) -> Result<grid_maker::RunningMaker, Box<dyn std::error::Error>> {
+) -> Result<Maker, Box<dyn std::error::Error>> {
     let client = connect(venue, key)?;
     let account = AccountId(client.account());
     for t in traded {
@@ -253,16 +253,22 @@ fn start_maker(
             venue.wait(report.log_seq());
         }
     }
-    let stock = |id: InstrumentId| {
+    let units = |id: InstrumentId| {
         venue.replica.read(|engine| {
             engine.state().holding(account, id).map_or(0, |holding| holding.available.0 + holding.held.0)
         })
     };
-    let quotes = traded
-        .iter()
-        .map(|t| grid_maker::Quoted { instrument: t.id.0, reference: t.reference.0, stock: stock(t.id) })
-        .collect();
-    Ok(grid_maker::start(client, quotes)?)
+    let quote = |t: &Traded| Quote {
+        instrument: t.id.0,
+        reference_price: t.reference.0,
+        half_spread: (t.reference.0 / 100).max(1),
+        level_gap: (t.reference.0 / 100).max(1),
+        levels: 3,
+        level_qty: 20,
+        units: units(t.id),
+    };
+    let quotes = traded.iter().map(quote).collect();
+    Ok(Maker::start(client, MakerConfig { quotes, ..MakerConfig::default() })?)
 }
 
 fn ready_supplier(supplier: &RunningSupplier) -> ReadySupplier {

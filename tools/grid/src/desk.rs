@@ -87,8 +87,8 @@ impl Desk {
 
     /// The next look at the replica must see what this command did.
     fn wait(&self, report: &Report) {
-        if !self.replica.wait_for_blocking(Seq(report.log_seq()), Duration::from_secs(30)) {
-            tracing::warn!(account = self.account.0, "the replica lags behind the desk");
+        if let Err(error) = self.replica.wait_for_blocking(Seq(report.log_seq()), Duration::from_secs(30)) {
+            tracing::warn!(account = self.account.0, %error, "the replica lags behind the desk");
         }
     }
 }

@@ -40,9 +40,7 @@ impl Operator<'_> {
         let report =
             self.client.call_blocking(Request::Directory { account: account.0, payload }).map_err(door)?;
         let seq = Seq(report.log_seq());
-        if !self.replica.wait_for_blocking(seq, Duration::from_secs(30)) {
-            return Err(SetupError::Replica(seq));
-        }
+        self.replica.wait_for_blocking(seq, Duration::from_secs(30)).map_err(|_| SetupError::Replica(seq))?;
         Ok(report)
     }
 
