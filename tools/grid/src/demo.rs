@@ -23,7 +23,7 @@ use crate::desk::{Desk, Offer, RunningDesks};
 use crate::participants::{CAPACITY, MAKER_STOCK, ON_OFFER, SUPPLIERS, SupplierTraits, TRADERS, ask_ticks};
 use crate::progress::step;
 use crate::ready::{self, Ready, ReadyAccount, ReadySupplier};
-use crate::secrets::{Participant, Secrets, Seed};
+use crate::secrets::{Participant, Seed};
 use crate::setup::Operator;
 use crate::venue::{Venue, wait_for_signal};
 
@@ -244,7 +244,7 @@ fn start_maker(
                 instrument: t.id.0,
                 side: Side::Buy,
                 order_type: OrderType::Market,
-                tif: TimeInForce::Ioc,
+                time_in_force: TimeInForce::Ioc,
                 qty: missing,
                 ..NewOrder::default()
             };
@@ -258,15 +258,7 @@ fn start_maker(
             engine.state().holding(account, id).map_or(0, |holding| holding.available.0 + holding.held.0)
         })
     };
-    let quote = |t: &Traded| Quote {
-        instrument: t.id.0,
-        reference_price: t.reference.0,
-        half_spread: (t.reference.0 / 100).max(1),
-        level_gap: (t.reference.0 / 100).max(1),
-        levels: 3,
-        level_qty: 20,
-        units: units(t.id),
-    };
+    let quote = |t: &Traded| Quote::around(t.id.0, t.reference.0, units(t.id));
     let quotes = traded.iter().map(quote).collect();
     Ok(Maker::start(client, MakerConfig { quotes, ..MakerConfig::default() })?)
 }

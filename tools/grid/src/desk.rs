@@ -53,7 +53,7 @@ impl Desk {
                     instrument: offer.instrument.0,
                     side: Side::Sell,
                     order_type: OrderType::Limit,
-                    tif: TimeInForce::Gtc,
+                    time_in_force: TimeInForce::Gtc,
                     price: offer.price,
                     qty,
                     ..NewOrder::default()

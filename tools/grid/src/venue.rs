@@ -2,7 +2,7 @@
 //! bottom for the order in which they depend on each other; `shutdown` goes back the same way.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ use grid_engine::{Engine, Entry, Seq};
 use grid_orders::{Gateway, LogLine, Rate};
 use grid_replicator::{Replica, ReplicaConfig, ReplicaThread};
 use grid_sequencer::{
-    Config as SequencerConfig, Handle, JournalConfig, Recovered, Sequencer, ThreadLayout, recover, replay_events,
+    Config as SequencerConfig, Handle, JournalConfig, Recovered, Sequencer, ThreadLayout, recover,
 };
-use grid_trading::history::{Applied, Feed, History, Writer};
+use grid_trading::{Follower, History};
 use serde::Serialize;
 
 use crate::config::Config;
@@ -52,7 +52,7 @@ pub(crate) struct Venue {
     gateway: Gateway,
     log: Handle<Engine>,
     replica_thread: ReplicaThread,
-    history_writer: Writer,
+    follower: Follower,
 }
 
 /// The HTTP listeners and the sessions through which they change the venue.
@@ -70,9 +70,6 @@ impl Venue {
         let recovered = recover_log(config)?;
         let secrets_path = config.data_dir.join("keys.json");
         let secrets = Secrets::open(&secrets_path)?;
-        let (history, feed, history_writer) = History::open(&config.data_dir.join("history.sqlite"))?;
-        catch_up_history(&config.data_dir, recovered.position.seq, &feed)?;
-
         let copy = recovered.copy_machine();
         let (position, snapshots) = (recovered.position, recovered.snapshots());
         let empty = recovered.machine.state().accounts.is_empty();
@@ -81,7 +78,8 @@ impl Venue {
         let (to_gateway, to_replica) = (seat("orders")?, seat("replica")?);
         let snapshots = Some((snapshots, config.log.snapshot_every_commands));
         let (replica, replica_thread) = Replica::start(copy, position, to_replica, ReplicaConfig { snapshots })?;
-        feed_history(&replica, feed);
+        let (history, follower) =
+            grid_trading::follow(&config.data_dir.join("history.sqlite"), &replica, &config.data_dir)?;
         let replica = Arc::new(replica);
         if empty {
             found(&log, &replica, &secrets)?;
@@ -115,7 +113,7 @@ impl Venue {
             gateway,
             log,
             replica_thread,
-            history_writer,
+            follower,
         })
     }
 
@@ -129,7 +127,7 @@ impl Venue {
     /// Ends in good order: calls in progress are finished and settled, everything taken is on disk, a snapshot
     /// makes the next start quick.
     pub(crate) fn shutdown(self) {
-        let Self { operator, replica, runtime, tiers, gateway, log, replica_thread, history_writer, .. } = self;
+        let Self { operator, replica, runtime, tiers, gateway, log, replica_thread, follower, .. } = self;
         let Tiers { trading, platform, inference, sessions } = tiers;
         runtime.block_on(async {
             inference.shutdown().await;
@@ -143,7 +141,7 @@ impl Venue {
         gateway.stop();
         let stopped = log.shutdown();
         replica_thread.join();
-        if let Err(error) = history_writer.join() {
+        if let Err(error) = follower.join() {
             tracing::error!(%error, "history is behind; the next start brings it up from the journal");
         }
         debug_assert_eq!(replica.applied(), stopped.position.seq, "the replica has seen everything");
@@ -180,37 +178,6 @@ fn recover_log(config: &Config) -> Result<Recovered<Engine>, StartError> {
         step(&format!("cut a torn tail of {} bytes that nobody was told about", torn.bytes));
     }
     Ok(recovered)
-}
-
-/// History that a crash left behind the journal is written again from the journal.
-fn catch_up_history(data_dir: &Path, position: Seq, feed: &Feed) -> Result<(), StartError> {
-    if feed.stored() >= position {
-        return Ok(());
-    }
-    let mut failed = None;
-    replay_events(data_dir, feed.stored(), Engine::new, |seq, at, events| {
-        if failed.is_none() {
-            failed = feed.push(vec![Applied { seq, at, events: events.to_vec() }]).err();
-        }
-    })?;
-    failed.map_or(Ok(()), |error| Err(error.into()))
-}
-
-/// From here on history follows the replica.
-fn feed_history(replica: &Replica<Engine>, feed: Feed) {
-    replica.on_output(move |output| {
-        let at = output.block.at();
-        let mut batch: Vec<Applied> = Vec::new();
-        for seq in output.block.first_seq().0..=output.block.last_seq().0 {
-            batch.push(Applied { seq: Seq(seq), at, events: Vec::new() });
-        }
-        for (seq, event) in &output.events {
-            let index = (seq.0 - output.block.first_seq().0) as usize;
-            batch[index].events.push(event.clone());
-        }
-        // The writer logs its own end; the venue goes on, and the next start writes what is missing.
-        let _ = feed.push(batch);
-    });
 }
 
 /// The first command of an empty log.
@@ -265,8 +232,8 @@ fn start_tiers(
         trading_limits(config),
     );
     let deps = grid_inference::Deps {
-        door: Arc::new(grid_inference::ClientDoor::new(inference_session.clone())),
-        directory: Arc::new(grid_inference::ReplicaDirectory::new(Arc::clone(replica))),
+        door: Arc::new(inference_session.clone()),
+        directory: Arc::new(Replica::clone(replica)),
     };
     let (trading, platform, inference) = runtime.block_on(async {
         let trading = grid_trading::serve(config.listen.at(0), app.clone()).await.map_err(in_use(config, 0))?;
