@@ -6,8 +6,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 /// A bar for replaying `total_bytes` of journal; silent where standard error is no terminal.
 pub(crate) fn replay(total_bytes: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("replaying {bar:32} {bytes}/{total_bytes} {bytes_per_sec} {msg}")
-        .expect("the template is fixed and valid");
+    let style =
+        ProgressStyle::with_template("replaying {bar:32} {bytes}/{total_bytes} {bytes_per_sec} {msg}")
+            .expect("the template is fixed and valid");
     let bar = ProgressBar::new(total_bytes).with_style(style);
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
