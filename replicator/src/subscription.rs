@@ -84,6 +84,8 @@ impl<M: Machine> Subscription<M> {
     }
 }
 
+type Callback<M> = Box<dyn FnMut(&Arc<Output<M>>) + Send>;
+
 /// The replica's end of a subscription.
 pub(crate) enum Listener<M: Machine> {
     Queue {
@@ -91,7 +93,7 @@ pub(crate) enum Listener<M: Machine> {
         lagged: Arc<AtomicBool>,
         overflow: Overflow,
     },
-    Callback(Box<dyn FnMut(&Arc<Output<M>>) + Send>),
+    Callback(Callback<M>),
 }
 
 pub(crate) fn subscription<M: Machine>(

@@ -119,7 +119,7 @@ pub(crate) fn outbound<M: Machine>(
         })
         .unzip();
     let orphans: Vec<_> = if names.is_empty() {
-        rings.drain(..).collect()
+        std::mem::take(&mut rings)
     } else {
         Vec::new()
     };

@@ -344,6 +344,9 @@ fn newest_state<M: Machine>(
     Ok(None)
 }
 
+/// Sees what each command brought about while a log is replayed.
+type Sink<'a, M> = &'a mut dyn FnMut(Seq, Nanos, &[<M as Machine>::Event]);
+
 struct Replay<M: Machine> {
     machine: M,
     commands: u64,
@@ -355,7 +358,7 @@ impl<M: Machine> Replay<M> {
         &mut self,
         dir: &Path,
         from: Position,
-        sink: &mut dyn FnMut(Seq, Nanos, &[M::Event]),
+        sink: Sink<'_, M>,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<journal::Read, RecoverError> {
         let commands = std::cell::Cell::new(0);
@@ -381,11 +384,7 @@ impl<M: Machine> Replay<M> {
         )
     }
 
-    fn apply(
-        &mut self,
-        visited: &Visited<'_>,
-        sink: &mut dyn FnMut(Seq, Nanos, &[M::Event]),
-    ) -> Result<(), RecoverError> {
+    fn apply(&mut self, visited: &Visited<'_>, sink: Sink<'_, M>) -> Result<(), RecoverError> {
         let mut seq = visited.header.first_seq;
         for bytes in CommandBytes::new(visited.payload) {
             let command = M::decode(bytes).map_err(|error| RecoverError::Undecodable {
