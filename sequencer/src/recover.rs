@@ -271,7 +271,8 @@ pub fn replay_from_first_block<M: Machine>(
 
 /// Gives `sink` again what the commands after `after` did, in order: for a history that is behind the log.
 ///
-/// Starts from the newest snapshot at or before `after`. Changes nothing.
+/// Starts from the newest snapshot at or before `after`. Changes nothing, and may be used while a venue runs on the directory;
+/// it then also meets blocks that are written and not yet committed, so take only those up to a number that was told.
 ///
 /// # Errors
 /// [`RecoverError`].

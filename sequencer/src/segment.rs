@@ -20,6 +20,8 @@ pub(crate) const SEGMENT_HEADER_BYTES: usize = 4096;
 pub(crate) const SEGMENT_FORMAT: u32 = 1;
 /// The unit that a disk writes whole or not at all.
 const SECTOR: usize = 512;
+/// How often a reader looks again at a place that is just being written.
+const LIVE_LOOKS: u32 = 1000;
 const MAGIC: [u8; 8] = *b"GRIDJRNL";
 /// Bytes of the segment header that are used; its CRC covers them up to itself.
 const USED: usize = 100;
@@ -212,13 +214,8 @@ pub(crate) fn walk<E: From<JournalError>>(
     visit: &mut dyn FnMut(&Visited<'_>) -> Result<(), E>,
 ) -> Result<End, E> {
     let path = segment.path.as_path();
-    let mut bytes = std::fs::read(path).map_err(|source| JournalError::Io {
-        action: "read",
-        path: path.to_owned(),
-        source,
-    })?;
-    let on_disk = bytes.len();
-    bytes.resize(on_disk.max(segment.header.file_bytes as usize), 0);
+    let (mut bytes, mut on_disk) = load(segment)?;
+    let mut looks_left = LIVE_LOOKS;
     let mut position = segment.header.before;
     let mut offset = SEGMENT_HEADER_BYTES;
     loop {
@@ -249,6 +246,13 @@ pub(crate) fn walk<E: From<JournalError>>(
             }
             Err(Next::Bad(bad)) => bad,
         };
+        // A venue may be writing just here, and a read of a file is no snapshot of it: look again until nothing has changed.
+        let (again, on_disk_again) = load(segment)?;
+        if looks_left > 0 && again.get(offset..) != bytes.get(offset..) {
+            (bytes, on_disk) = (again, on_disk_again);
+            looks_left -= 1;
+            continue;
+        }
         let damaged = |why: String| JournalError::Damaged {
             path: path.to_owned(),
             offset: offset as u64,
@@ -290,6 +294,18 @@ pub(crate) fn walk<E: From<JournalError>>(
             torn: Some(torn),
         });
     }
+}
+
+/// A segment's bytes, with zeros up to its full size, and how many of them are in the file.
+fn load(segment: &SegmentInfo) -> Result<(Vec<u8>, usize), JournalError> {
+    let mut bytes = std::fs::read(&segment.path).map_err(|source| JournalError::Io {
+        action: "read",
+        path: segment.path.clone(),
+        source,
+    })?;
+    let on_disk = bytes.len();
+    bytes.resize(on_disk.max(segment.header.file_bytes as usize), 0);
+    Ok((bytes, on_disk))
 }
 
 struct BadBlock {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use grid_engine::{Nanos, Seq};
@@ -542,4 +542,46 @@ fn a_write_that_fails_ends_the_process_and_what_was_told_before_is_there() {
         told.is_some_and(|told| recovered.position.seq.0 >= told),
         "told of {told:?}"
     );
+}
+
+#[test]
+fn readers_of_a_journal_that_is_being_written_see_a_sound_beginning_of_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut handle = start(
+        dir.path(),
+        Config {
+            inbound_slots: 64,
+            ..config(&["test"])
+        },
+    );
+    let mut poller = handle.take_output("test").expect("asked for");
+    let consumer = std::thread::spawn(move || read_until(&mut poller, |_| false).len());
+    let stop = Arc::new(AtomicBool::new(false));
+    let producer = std::thread::spawn({
+        let (mut submitter, stop) = (handle.submitter(), Arc::clone(&stop));
+        move || {
+            for nth in 0.. {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                submit(&mut submitter, deposit(0, nth));
+            }
+        }
+    });
+    let mut seen = 0;
+    for look in 0..100 {
+        let applied = handle.status().applied_seq;
+        let replayed = replay_from_first_block(dir.path(), Toy::default, |_| {});
+        let replayed = replayed.unwrap_or_else(|error| panic!("look {look}: {error}"));
+        assert!(
+            replayed.position.seq >= applied,
+            "look {look}: what was told is there"
+        );
+        assert!(replayed.commands >= seen, "look {look}");
+        seen = replayed.commands;
+    }
+    stop.store(true, Ordering::Relaxed);
+    producer.join().expect("the producer ends");
+    assert!(handle.shutdown().machine.commands >= seen);
+    consumer.join().expect("the consumer ends");
 }
