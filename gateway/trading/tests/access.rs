@@ -231,8 +231,8 @@ async fn an_unknown_key_is_refused_before_its_body_is_read() {
 #[tokio::test]
 async fn garbage_truncated_oversized_and_slow_bytes_harm_nobody_else() {
     let limits = Limits {
-        head_timeout: Duration::from_millis(200),
-        body_timeout: Duration::from_millis(200),
+        head_timeout: Duration::from_secs(1),
+        body_timeout: Duration::from_secs(1),
         ..Limits::default()
     };
     let fixture = fixture_with(limits).await;
@@ -292,7 +292,7 @@ async fn a_flood_of_one_key_is_answered_429_with_the_time_to_wait() {
     };
     let fixture = fixture_with(limits).await;
     let mut refused = None;
-    for _ in 0..10 {
+    for _ in 0..1_000 {
         let answer = get(&fixture, &fixture.trader, "/v1/me").await;
         assert_eq!(answer.header("x-ratelimit-limit"), Some("3"));
         if answer.status == 429 {
@@ -300,7 +300,7 @@ async fn a_flood_of_one_key_is_answered_429_with_the_time_to_wait() {
             break;
         }
     }
-    let refused = refused.expect("ten requests are more than three and one a second");
+    let refused = refused.expect("a thousand requests are more than three and one a second");
     assert_eq!(refused.json()["error"]["code"], "RATE_LIMIT_EXCEEDED");
     assert_eq!(refused.header("retry-after"), Some("1"));
     assert_eq!(refused.header("x-ratelimit-remaining"), Some("0"));

@@ -153,6 +153,95 @@ async fn a_gap_is_refused_and_nothing_of_its_batch_is_stored() {
 }
 
 #[tokio::test]
+async fn a_store_of_another_version_is_built_anew() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("history.db");
+    let (_, feed, writer) = History::open(&path).expect("a store");
+    feed.push(story()).expect("the writer lives");
+    drop(feed);
+    writer.join().expect("no error");
+    let connection = rusqlite::Connection::open(&path).expect("a database");
+    connection
+        .pragma_update(None, "user_version", 99)
+        .expect("written");
+    drop(connection);
+    let (history, feed, _writer) = History::open(&path).expect("a store");
+    assert_eq!(feed.stored(), Seq(0), "it wants everything again");
+    feed.push(story()).expect("the writer lives");
+    history.wait_for(Seq(3)).await.expect("stored");
+    check(&history).await;
+}
+
+#[tokio::test]
+async fn a_day_s_window_and_a_candle_sum_the_tape_up() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (history, feed, writer) = History::open(&directory.path().join("history.db")).expect("a store");
+    let minute = 60_000_000_000;
+    let prices = [(0, 50), (minute - 1, 70), (minute, 40), (3 * minute, 60)];
+    let mut commands = Vec::new();
+    for (at, (moment, price)) in prices.into_iter().enumerate() {
+        let Event::Traded(trade) = story()[1].events[1] else {
+            panic!("the story has a trade")
+        };
+        let trade = Trade {
+            trade: TradeId(at as u64 + 1),
+            price: Price(price),
+            ..trade
+        };
+        commands.push(Applied {
+            seq: Seq(at as u64 + 1),
+            at: Nanos(moment),
+            events: vec![Event::Traded(trade)],
+        });
+    }
+    feed.push(commands).expect("the writer lives");
+    drop(feed);
+    writer.join().expect("no error");
+    let two_minutes = |at: Nanos, _| (Nanos(at.0 / 120_000_000_000 * 120_000_000_000), Nanos(0));
+    let all = (Nanos(0), Nanos(i64::MAX as u64));
+    let candles = history
+        .candles(InstrumentId(0), all, two_minutes, 0, 10)
+        .await
+        .expect("a read");
+    let shape: Vec<[u64; 6]> = candles
+        .iter()
+        .map(|candle| {
+            let window = candle.window;
+            [
+                window.open.0,
+                window.high.0,
+                window.low.0,
+                window.close.0,
+                window.volume.0,
+                window.trades,
+            ]
+        })
+        .collect();
+    assert_eq!(shape, [[50, 70, 40, 40, 6, 3], [60, 60, 60, 60, 2, 1]]);
+    let newest = history
+        .candles(InstrumentId(0), all, two_minutes, 0, 1)
+        .await
+        .expect("a read");
+    assert_eq!(newest, candles[1..]);
+    let window = history
+        .window(InstrumentId(0), Nanos(minute + 5))
+        .await
+        .expect("a read")
+        .expect("trades");
+    assert_eq!(
+        (window.open, window.close, window.trades),
+        (Price(40), Price(60), 2)
+    );
+    assert_eq!(
+        history
+            .window(InstrumentId(0), Nanos(4 * minute))
+            .await
+            .expect("a read"),
+        None
+    );
+}
+
+#[tokio::test]
 async fn many_readers_and_the_writer_do_not_wait_for_each_other() {
     let directory = tempfile::tempdir().expect("a directory");
     let (history, feed, writer) = History::open(&directory.path().join("history.db")).expect("a store");

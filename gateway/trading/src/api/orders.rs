@@ -2,7 +2,8 @@
 //!
 //! Choices where the contract leaves one: `max_slippage` is a percentage of the best opposite price (`"1.5"`), for
 //! market orders only, because a limit order is bounded by its limit; `post_only` goes with `gtc`; `PUT` takes
-//! `quantity` as the order's total, as it is shown, filled part included; `self_trade_prevention` is one of `none`,
+//! `quantity` as the order's total, as it is shown, filled part included (a fill between the client's read and its
+//! update leaves more open than it meant, by that fill); `self_trade_prevention` is one of `none`,
 //! `cancel_newest`, `cancel_oldest`, `cancel_both`, `decrement`; `auto_transfer` true moves what is bought straight to
 //! consumption, in Advanced Mode too.
 //!
@@ -380,6 +381,8 @@ struct UpdateBody {
     stop_price: Option<Box<RawValue>>,
     #[serde(default)]
     time_in_force: Option<String>,
+    #[serde(default)]
+    self_trade_prevention: Option<String>,
 }
 
 /// `PUT /orders/{id}`.
@@ -431,7 +434,7 @@ pub(super) async fn update(State(app): State<App>, Name(id): Name, signed: Signe
             order: OrderRef::Id(row.id),
             qty: remaining,
             price,
-            stp: SelfTrade::Allow,
+            stp: self_trade(body.self_trade_prevention.as_deref())?,
             post_only: row.tif == TimeInForce::PostOnly,
         };
         let answer = app.submit_raw(signed.account, command).await?;

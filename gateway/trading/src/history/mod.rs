@@ -35,6 +35,8 @@ pub struct Applied {
     pub events: Vec<Event>,
 }
 
+/// What the tape is summed up by.
+pub(crate) const MINUTE: Nanos = Nanos(60 * grid_engine::units::SECOND);
 /// Batches that may wait for the writer. A full queue holds the replica back; it never loses a row.
 const QUEUE_BATCHES: usize = 16_384;
 /// Commands in one transaction.
@@ -74,9 +76,9 @@ pub enum HistoryError {
         /// Why.
         reason: String,
     },
-    /// The system gave no thread.
+    /// The system gave no thread, or would not let a file go.
     #[error("history store: {0}")]
-    Thread(#[from] std::io::Error),
+    Io(#[from] std::io::Error),
     /// The writer has stopped.
     #[error("history store: the writer has stopped")]
     Stopped,

@@ -11,7 +11,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params, params_from_iter};
 
 use super::write::{side_number, status};
-use super::{History, HistoryError};
+use super::{History, HistoryError, MINUTE};
 
 pub(super) fn open(path: &Path) -> Result<Connection, rusqlite::Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -226,6 +226,29 @@ pub struct Window {
     pub value: Usd,
     /// Trades.
     pub trades: u64,
+}
+
+impl Window {
+    /// This window and a later one as one.
+    const fn then(self, later: Self) -> Self {
+        Self {
+            open: self.open,
+            high: if self.high.0 > later.high.0 {
+                self.high
+            } else {
+                later.high
+            },
+            low: if self.low.0 < later.low.0 {
+                self.low
+            } else {
+                later.low
+            },
+            close: later.close,
+            volume: Qty(self.volume.0.saturating_add(later.volume.0)),
+            value: Usd(self.value.0.saturating_add(later.value.0)),
+            trades: self.trades + later.trades,
+        }
+    }
 }
 
 /// A window with its place in time.
@@ -582,7 +605,7 @@ impl History {
         };
         let mut matching = Where::account(account);
         matching.and_some("instrument = ?", filter.instrument.map(|id| i64::from(id.0)));
-        matching.and_some("trade = ?", filter.trade.map(|id| int(id.0)));
+        matching.and_some("id IN (2 * ?, 2 * ? + 1)", filter.trade.map(|id| int(id.0)));
         matching.and_some("order_id = ?", filter.order.map(|id| int(id.0)));
         matching.and_some("side = ?", filter.side.map(side_number));
         matching.and_some("id % 2 = ?", filter.taker.map(|taker| i64::from(!taker)));
@@ -637,34 +660,20 @@ impl History {
         .await
     }
 
-    /// Prices and volume of a market since a moment; `None` where nothing traded.
+    /// Prices and volume of a market since the minute that holds a moment; `None` where nothing traded.
     pub async fn window(
         &self,
         instrument: InstrumentId,
         since: Nanos,
     ) -> Result<Option<Window>, HistoryError> {
-        self.query(move |connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT at, price, qty, value FROM fills
-                 WHERE instrument = ?1 AND id % 2 = 0 AND at >= ?2 ORDER BY at, id",
-            )?;
-            let mut rows = statement.query(params![instrument.0, int(since.0)])?;
-            let mut window: Option<Window> = None;
-            while let Some(row) = rows.next()? {
-                absorb(
-                    &mut window,
-                    Price(unsigned(row, 1)?),
-                    Qty(unsigned(row, 2)?),
-                    Usd(row.get(3)?),
-                );
-            }
-            Ok(window)
-        })
-        .await
+        let everything = |_, _| (Nanos(0), Nanos(u64::MAX));
+        let range = (Nanos(since.0 / MINUTE.0 * MINUTE.0), Nanos(i64::MAX as u64));
+        let candles = self.candles(instrument, range, everything, 0, 1).await?;
+        Ok(candles.first().map(|candle| candle.window))
     }
 
-    /// Candles of a market over `[from, to)`, oldest first, at most `limit` of them, newest kept. `bounds` says in
-    /// which window a moment lies. Windows in which nothing traded have no candle.
+    /// Candles of a market over `[from, to)` of whole minutes, oldest first, at most `limit` of them, newest kept.
+    /// `bounds` says in which window of whole minutes a moment lies. Windows in which nothing traded have no candle.
     pub async fn candles(
         &self,
         instrument: InstrumentId,
@@ -675,36 +684,39 @@ impl History {
     ) -> Result<Vec<Candle>, HistoryError> {
         self.query(move |connection| {
             let mut statement = connection.prepare_cached(
-                "SELECT at, price, qty, value FROM fills
-                 WHERE instrument = ?1 AND id % 2 = 0 AND at >= ?2 AND at < ?3 ORDER BY at DESC, id DESC",
+                "SELECT minute, open, high, low, close, volume, value, trades FROM minutes
+                 WHERE instrument = ?1 AND minute >= ?2 AND minute < ?3 ORDER BY minute DESC",
             )?;
-            let mut rows =
-                statement.query(params![instrument.0, int(from.0), int(to.0.min(i64::MAX as u64))])?;
+            let mut rows = statement.query(params![
+                instrument.0,
+                int(from.0.div_ceil(MINUTE.0)),
+                int(to.0.div_ceil(MINUTE.0))
+            ])?;
             let mut candles: Vec<Candle> = Vec::new();
             while let Some(row) = rows.next()? {
-                let at = Nanos(unsigned(row, 0)?);
-                let fresh = candles.last().is_none_or(|candle| at < candle.start);
-                if fresh {
-                    if candles.len() == limit {
-                        break;
+                let at = Nanos(unsigned(row, 0)? * MINUTE.0);
+                let minute = Window {
+                    open: Price(unsigned(row, 1)?),
+                    high: Price(unsigned(row, 2)?),
+                    low: Price(unsigned(row, 3)?),
+                    close: Price(unsigned(row, 4)?),
+                    volume: Qty(unsigned(row, 5)?),
+                    value: Usd(row.get(6)?),
+                    trades: unsigned(row, 7)?,
+                };
+                let full = candles.len() == limit;
+                match candles.last_mut() {
+                    Some(candle) if at >= candle.start => candle.window = minute.then(candle.window),
+                    _ if full => break,
+                    _ => {
+                        let (start, end) = bounds(at, step);
+                        candles.push(Candle {
+                            start,
+                            end,
+                            window: minute,
+                        });
                     }
-                    let (start, end) = bounds(at, step);
-                    candles.push(Candle {
-                        start,
-                        end,
-                        window: Window::default(),
-                    });
                 }
-                let (price, qty, value) =
-                    (Price(unsigned(row, 1)?), Qty(unsigned(row, 2)?), Usd(row.get(3)?));
-                let candle = candles.last_mut().expect("one was just pushed");
-                let mut window = (!fresh).then_some(candle.window);
-                absorb(&mut window, price, qty, value);
-                let mut window = window.expect("a window that absorbed a trade");
-                // Rows come newest first: the first seen is the close, the last seen the open.
-                window.open = price;
-                window.close = if fresh { price } else { candle.window.close };
-                candle.window = window;
             }
             candles.reverse();
             Ok(candles)
@@ -877,21 +889,4 @@ fn usage_row(row: &Row<'_>) -> Result<UsageRow, rusqlite::Error> {
         at: Nanos(unsigned(row, 14)?),
         draws: Vec::new(),
     })
-}
-
-/// Adds a trade that came after those absorbed so far.
-fn absorb(window: &mut Option<Window>, price: Price, qty: Qty, value: Usd) {
-    let first = Window {
-        open: price,
-        high: price,
-        low: price,
-        ..Window::default()
-    };
-    let window = window.get_or_insert(first);
-    window.high = window.high.max(price);
-    window.low = window.low.min(price);
-    window.close = price;
-    window.volume = Qty(window.volume.0.saturating_add(qty.0));
-    window.value = Usd(window.value.0.saturating_add(value.0));
-    window.trades += 1;
 }

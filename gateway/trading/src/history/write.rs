@@ -10,7 +10,8 @@ use rusqlite::{Connection, Transaction, params};
 use super::{Applied, HistoryError};
 
 /// Quantities are Units, money nano-dollars, prices ticks, times nanoseconds; ids are the engine's numbers.
-/// `fills` has two rows per trade, one for each party: id = 2 × trade + (1 for the maker).
+/// `fills` has two rows per trade, one for each party: id = 2 × trade + (1 for the maker). `minutes` sums the tape up,
+/// so that a day's volume and any candle is read from at most a row per minute.
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS position (one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL);
 INSERT OR IGNORE INTO position VALUES (1, 0);
@@ -22,6 +23,7 @@ CREATE TABLE IF NOT EXISTS orders (
   status INTEGER NOT NULL, closure INTEGER,
   submitted_at INTEGER NOT NULL, updated_at INTEGER NOT NULL, closed_at INTEGER);
 CREATE INDEX IF NOT EXISTS orders_by_account ON orders (account, submitted_at, id);
+CREATE INDEX IF NOT EXISTS orders_open ON orders (account, submitted_at, id) WHERE closed_at IS NULL;
 CREATE TABLE IF NOT EXISTS fills (
   id INTEGER PRIMARY KEY, trade INTEGER NOT NULL, account INTEGER NOT NULL, order_id INTEGER NOT NULL,
   instrument INTEGER NOT NULL, side INTEGER NOT NULL, price INTEGER NOT NULL, qty INTEGER NOT NULL,
@@ -29,6 +31,10 @@ CREATE TABLE IF NOT EXISTS fills (
 CREATE INDEX IF NOT EXISTS fills_by_account ON fills (account, at, id);
 CREATE INDEX IF NOT EXISTS fills_by_order ON fills (order_id);
 CREATE INDEX IF NOT EXISTS tape ON fills (instrument, at) WHERE id % 2 = 0;
+CREATE TABLE IF NOT EXISTS minutes (
+  instrument INTEGER NOT NULL, minute INTEGER NOT NULL, open INTEGER NOT NULL, high INTEGER NOT NULL,
+  low INTEGER NOT NULL, close INTEGER NOT NULL, volume INTEGER NOT NULL, value INTEGER NOT NULL, trades INTEGER NOT NULL,
+  PRIMARY KEY (instrument, minute)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS transfers (
   id INTEGER PRIMARY KEY, account INTEGER NOT NULL, instrument INTEGER NOT NULL, qty INTEGER NOT NULL,
   movement INTEGER NOT NULL, at INTEGER NOT NULL);
@@ -54,6 +60,9 @@ CREATE TABLE IF NOT EXISTS lots_expired (
   id INTEGER PRIMARY KEY, account INTEGER NOT NULL, instrument INTEGER NOT NULL, tokens INTEGER NOT NULL, at INTEGER NOT NULL);
 CREATE INDEX IF NOT EXISTS lots_expired_by_account ON lots_expired (account, id);
 ";
+
+/// Of the tables above. A store of another version is thrown away and rebuilt from the log.
+const VERSION: i64 = 1;
 
 /// Number of an order's status in the store.
 pub(super) mod status {
@@ -115,8 +124,24 @@ pub(super) struct Store {
 
 impl Store {
     pub(super) fn open(path: &Path) -> Result<Self, HistoryError> {
-        let connection = Connection::open(path)?;
+        let mut connection = Connection::open(path)?;
+        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        let tables: i64 = connection.query_row("SELECT COUNT(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        if tables > 0 && version != VERSION {
+            tracing::warn!(version, path = %path.display(), "a history of another version is thrown away and built anew");
+            drop(connection);
+            for suffix in ["", "-wal", "-shm"] {
+                let mut file = path.as_os_str().to_owned();
+                file.push(suffix);
+                match std::fs::remove_file(&file) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+                    _ => {}
+                }
+            }
+            connection = Connection::open(path)?;
+        }
         connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "user_version", VERSION)?;
         // The log is the truth: after a power failure the store may be behind, and catches up from it.
         connection.pragma_update(None, "synchronous", "NORMAL")?;
         connection.set_prepared_statement_cache_capacity(64);
@@ -284,6 +309,18 @@ fn traded(tx: &Transaction<'_>, at: i64, trade: &Trade) -> Result<(), rusqlite::
             trade.maker_fee,
         ),
     ];
+    tx.prepare_cached(
+        "INSERT INTO minutes VALUES (?1, ?2, ?3, ?3, ?3, ?3, ?4, ?5, 1) ON CONFLICT DO UPDATE SET
+         high = MAX(high, excluded.high), low = MIN(low, excluded.low), close = excluded.close,
+         volume = volume + excluded.volume, value = value + excluded.value, trades = trades + 1",
+    )?
+    .execute(params![
+        trade.instrument.0,
+        at / super::MINUTE.0 as i64,
+        trade.price.0 as i64,
+        trade.qty.0 as i64,
+        trade.value.0
+    ])?;
     for (maker, account, order, side, fee) in parties {
         tx.prepare_cached("INSERT INTO fills VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)")?
             .execute(params![
