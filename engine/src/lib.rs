@@ -21,6 +21,7 @@ pub mod ids;
 pub mod instrument;
 pub mod limits;
 pub mod reject;
+mod report;
 pub mod state;
 pub mod units;
 

@@ -1,6 +1,6 @@
 //! Every bound of the engine, in one place. Reaching one is a reject, never a fault (design §2.9).
 
-use crate::units::{Nanos, SECOND, Usd};
+use crate::units::{DAY, Nanos, SECOND, Usd};
 
 /// Accounts on the venue.
 pub const ACCOUNTS: usize = 1_000_000;
@@ -11,9 +11,12 @@ pub const OPEN_ORDERS: usize = 250_000;
 /// Keys on the venue, signing and consumption keys each.
 pub const KEYS: usize = 4_000_000;
 /// Sessions on the venue.
-pub const SESSIONS: usize = 100_000;
+pub const SESSIONS: usize = 16_384;
 /// Open reservations on the venue.
 pub const RESERVATIONS: usize = 1_000_000;
+/// How long a disconnected session is kept. After that its numbers are forgotten and a client negotiates anew, so a
+/// client must not resend what it left unanswered longer ago than this.
+pub const SESSION_KEPT: Nanos = Nanos(7 * DAY);
 /// Reports kept per session for resends and retransmissions.
 pub const REPORTS_KEPT: usize = 8_192;
 /// Client order ids kept per account, so that a repeat can't create a second order.

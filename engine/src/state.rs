@@ -12,7 +12,7 @@ use crate::ids::{
     AccountId, Fingerprint, InstrumentId, KeyHash, Label, LotId, OrderId, ReservationId, SessionId, TradeId,
 };
 use crate::instrument::InstrumentSpec;
-use crate::units::{Nanos, Price, Qty, Seq, Tokens, Usd};
+use crate::units::{Nanos, Price, Qty, Seq, Tokens, Usd, UsdTotal};
 
 /// Everything.
 ///
@@ -48,10 +48,10 @@ pub struct State {
     pub timers: BTreeSet<(Nanos, Timer)>,
     /// Last numbers given out.
     pub counters: Counters,
-    /// Dollars minted and burnt so far.
-    pub deposited: Usd,
+    /// Dollars minted so far.
+    pub deposited: UsdTotal,
     /// Dollars burnt so far.
-    pub withdrawn: Usd,
+    pub withdrawn: UsdTotal,
 }
 
 /// Last numbers given out; the next is one more.
@@ -308,6 +308,8 @@ pub struct Session {
     pub cancel_on_disconnect: Option<Nanos>,
     /// When that will happen.
     pub cancels_at: Option<Nanos>,
+    /// When it is forgotten, having stayed disconnected that long; `None` while connected.
+    pub ends_at: Option<Nanos>,
 }
 
 /// A supplier.
@@ -338,7 +340,7 @@ pub struct Supply {
     pub moved_to_trading: Qty,
     /// Proceeds waiting for delivery.
     pub escrow: Usd,
-    /// Proceeds paid out so far.
+    /// Proceeds paid out so far; stops counting at `i64::MAX`.
     pub earned: Usd,
     /// Calls it delivered.
     pub calls: u64,
@@ -393,6 +395,8 @@ pub enum Timer {
     DayOrder(InstrumentId, OrderId),
     /// A disconnected session's orders are cancelled.
     Session(SessionId),
+    /// A session that nobody has come back to is forgotten.
+    SessionEnd(SessionId),
     /// A scheduled sweep of an instrument.
     Sweep(InstrumentId),
 }

@@ -136,12 +136,44 @@ impl Usd {
     }
 }
 
+/// Nano-dollars added up over the venue's whole life: too many for [`Usd`] one day, never for this.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    rkyv::Archive,
+    rkyv::Serialize,
+    rkyv::Deserialize,
+)]
+pub struct UsdTotal(pub i128);
+
+impl UsdTotal {
+    /// The total with one more amount in it.
+    #[must_use]
+    pub fn plus(self, amount: Usd) -> Self {
+        Self(self.0 + i128::from(amount.0))
+    }
+}
+
 impl fmt::Display for Usd {
     /// Decimal dollars without trailing zeros: `0.81`, `25`, `-1.000000001`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        UsdTotal(self.0.into()).fmt(f)
+    }
+}
+
+impl fmt::Display for UsdTotal {
+    /// As [`Usd`].
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = if self.0 < 0 { "-" } else { "" };
         let nanos = self.0.unsigned_abs();
-        let (whole, part) = (nanos / NANOS_PER_USD as u64, nanos % NANOS_PER_USD as u64);
+        let (whole, part) = (nanos / NANOS_PER_USD as u128, nanos % NANOS_PER_USD as u128);
         if part == 0 {
             return write!(f, "{sign}{whole}");
         }

@@ -155,7 +155,7 @@ fn check_money(
     escrow: &BTreeMap<(AccountId, InstrumentId), i128>,
 ) -> Result<(), String> {
     let all: i128 = escrow.values().sum();
-    let minted = i128::from(state.deposited.0) - i128::from(state.withdrawn.0);
+    let minted = state.deposited.0 - state.withdrawn.0;
     hold!(
         accounts + all == minted,
         "dollars are conserved: {accounts} in accounts, {all} in escrow, {minted} minted"
@@ -204,6 +204,16 @@ fn check_tokens(state: &State, tokens: &BTreeMap<InstrumentId, u128>) -> Result<
 
 fn check_sessions(state: &State) -> Result<(), String> {
     for (id, session) in &state.sessions {
+        hold!(
+            session.connection.is_some() != session.ends_at.is_some(),
+            "{id:?} is connected, or else it ends some time"
+        );
+        if let Some(at) = session.ends_at {
+            hold!(
+                state.timers.contains(&(at, Timer::SessionEnd(*id))),
+                "{id:?} ends at its time"
+            );
+        }
         let first = session.next_report - session.reports.len() as u64;
         for (expected, report) in (first..).zip(&session.reports) {
             hold!(

@@ -22,7 +22,7 @@ struct Bought {
 
 impl Step<'_> {
     /// Turns Units into lots, one per tranche, so that every lot names one issuer and one price.
-    pub(super) fn to_consumption(
+    pub(super) fn open_lots(
         &mut self,
         account: AccountId,
         instrument: InstrumentId,
@@ -61,7 +61,7 @@ impl Step<'_> {
             insert_lot(&mut self.holding_mut(account, instrument).lots, lot);
         }
         let holding = self.holding_mut(account, instrument);
-        holding.totals.moved_in = holding.totals.moved_in.plus(qty);
+        holding.totals.moved_in = Qty(holding.totals.moved_in.0.saturating_add(qty.0));
         self.moved(account, instrument, qty, movement);
     }
 
@@ -105,7 +105,7 @@ impl Step<'_> {
                 let holding = self.holding_mut(self.account, instrument);
                 holding.available = holding.available.minus(qty);
                 let tranches = take_tranches(&mut holding.tranches, qty);
-                self.to_consumption(self.account, instrument, tranches, Moved::ToConsumption);
+                self.open_lots(self.account, instrument, tranches, Moved::ToConsumption);
             }
             TransferDirection::ToTrading => self.back_to_trading(instrument, qty)?,
         }
@@ -156,7 +156,7 @@ impl Step<'_> {
         }
         holding.lots.retain(|lot| !lot.tokens.is_zero());
         holding.available = holding.available.plus(qty);
-        holding.totals.moved_out = holding.totals.moved_out.plus(qty);
+        holding.totals.moved_out = Qty(holding.totals.moved_out.0.saturating_add(qty.0));
         self.moved(self.account, instrument, qty, Moved::ToTrading);
         Ok(())
     }
@@ -415,7 +415,7 @@ impl Step<'_> {
         let owed = self.supply_mut(issuer, instrument);
         owed.escrow = owed.escrow.minus(amount);
         let earned = self.supply_mut(payee, instrument);
-        earned.earned = earned.earned.plus(amount);
+        earned.earned = Usd(earned.earned.0.saturating_add(amount.0));
         let account = self.account_mut(payee);
         account.usd_available = account.usd_available.plus(amount);
     }
@@ -561,7 +561,7 @@ impl Step<'_> {
             let moved = Qty(swept.iter().map(|tranche| tranche.qty.0).sum());
             holding.available = holding.available.minus(moved);
             if !moved.is_zero() {
-                self.to_consumption(account, instrument, swept, Moved::Swept);
+                self.open_lots(account, instrument, swept, Moved::Swept);
             }
         }
     }

@@ -8,7 +8,7 @@ use crate::ids::{AccountId, Fingerprint, InstrumentId, KeyHash, TradeId};
 use crate::instrument::{InstrumentSpec, InstrumentStatus, Movement};
 use crate::limits;
 use crate::reject::Reject;
-use crate::state::{Account, ConsumptionKey, Instrument, SigningKey, Supplier, Timer, Tranche};
+use crate::state::{Account, ConsumptionKey, Instrument, SigningKey, Timer, Tranche};
 use crate::units::{Nanos, Qty, Tokens, Usd};
 
 impl Step<'_> {
@@ -68,13 +68,8 @@ impl Step<'_> {
     }
 
     pub(super) fn deposit(&mut self, amount: Usd) -> Result<(), Refusal> {
-        let in_venue = self.state.deposited.minus(self.state.withdrawn);
-        let fits = amount.0 > 0
-            && in_venue
-                .checked_add(amount)
-                .is_some_and(|all| all <= limits::ALL_USD)
-            && self.state.deposited.checked_add(amount).is_some();
-        if !fits {
+        let in_venue = self.state.deposited.0 - self.state.withdrawn.0;
+        if amount.0 <= 0 || in_venue + i128::from(amount.0) > i128::from(limits::ALL_USD.0) {
             return Err(Reject::OutOfRange.into());
         }
         self.state.deposited = self.state.deposited.plus(amount);
@@ -86,7 +81,7 @@ impl Step<'_> {
     }
 
     pub(super) fn withdraw(&mut self, amount: Usd) -> Result<(), Refusal> {
-        if amount.0 <= 0 || self.state.withdrawn.checked_add(amount).is_none() {
+        if amount.0 <= 0 {
             return Err(Reject::OutOfRange.into());
         }
         if amount > self.state.accounts[self.account.0 as usize].usd_available {
@@ -308,11 +303,7 @@ impl Step<'_> {
         if !offers_fit {
             return Err(Reject::InvalidText.into());
         }
-        self.state
-            .suppliers
-            .entry(self.account)
-            .or_insert_with(Supplier::default)
-            .profile = profile.clone();
+        self.state.suppliers.entry(self.account).or_default().profile = profile.clone();
         self.directory_changed(0)
     }
 

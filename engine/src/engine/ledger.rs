@@ -29,7 +29,7 @@ impl Step<'_> {
 
         let mode = self.state.accounts[buyer.account.0 as usize].mode;
         if mode == AccountMode::Easy || buyer.to_consumption {
-            self.to_consumption(buyer.account, trade.instrument, bought, Moved::AtFill);
+            self.open_lots(buyer.account, trade.instrument, bought, Moved::AtFill);
         } else {
             let holding = self.holding_mut(buyer.account, trade.instrument);
             holding.available = holding.available.plus(trade.qty);

@@ -342,6 +342,7 @@ impl Step<'_> {
                 Timer::Lot(account, instrument, lot) => self.expire_lot(account, instrument, lot),
                 Timer::DayOrder(instrument, order) => self.expire_day_order(instrument, order),
                 Timer::Session(session) => self.cancel_disconnected(session),
+                Timer::SessionEnd(session) => self.forget_session(session),
                 Timer::Sweep(instrument) => self.sweep(instrument),
             }
         }

@@ -104,8 +104,10 @@ impl Step<'_> {
             connection: None,
             cancel_on_disconnect: None,
             cancels_at: None,
+            ends_at: None,
         };
         self.state.sessions.insert(id, session);
+        self.schedule_end(id);
         Ok(account)
     }
 
@@ -142,6 +144,9 @@ impl Step<'_> {
         if let Some(at) = session.cancels_at.take() {
             self.state.timers.remove(&(at, Timer::Session(id)));
         }
+        if let Some(at) = session.ends_at.take() {
+            self.state.timers.remove(&(at, Timer::SessionEnd(id)));
+        }
         session.connection = Some(connection);
         session.cancel_on_disconnect = grace;
         Ok(SessionPosition {
@@ -161,13 +166,33 @@ impl Step<'_> {
             return;
         }
         session.connection = None;
-        if session.cancel_on_disconnect == Some(Nanos::ZERO) {
-            return self.cancel_disconnected(id);
+        match session.cancel_on_disconnect {
+            Some(Nanos::ZERO) => self.cancel_disconnected(id),
+            Some(grace) => {
+                let due = at.after(grace);
+                session.cancels_at = Some(due);
+                self.state.timers.insert((due, Timer::Session(id)));
+            }
+            None => {}
         }
-        if let Some(grace) = session.cancel_on_disconnect {
-            let due = at.after(grace);
-            session.cancels_at = Some(due);
-            self.state.timers.insert((due, Timer::Session(id)));
+        self.schedule_end(id);
+    }
+
+    /// From now on the session lasts only so long without a connection.
+    fn schedule_end(&mut self, id: SessionId) {
+        let due = self.at.after(limits::SESSION_KEPT);
+        if let Some(session) = self.state.sessions.get_mut(&id) {
+            session.ends_at = Some(due);
+            self.state.timers.insert((due, Timer::SessionEnd(id)));
+        }
+    }
+
+    /// Nobody has come back for so long that the numbers are forgotten; its orders stay what they are.
+    pub(super) fn forget_session(&mut self, id: SessionId) {
+        if let Some(session) = self.state.sessions.remove(&id)
+            && let Some(at) = session.cancels_at
+        {
+            self.state.timers.remove(&(at, Timer::Session(id)));
         }
     }
 

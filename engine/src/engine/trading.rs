@@ -72,7 +72,7 @@ impl Step<'_> {
             return Err(Reject::AutoModeTradingRestricted);
         }
         let terms = self.open_market(new.instrument)?;
-        if new.qty < terms.min_qty || new.qty > terms.max_qty || new.qty.0 % terms.lot.0 != 0 {
+        if new.qty < terms.min_qty || new.qty > terms.max_qty || !new.qty.0.is_multiple_of(terms.lot.0) {
             return Err(Reject::InvalidQuantity);
         }
         let (price, limit, tif, kind) = match new.kind {
@@ -536,7 +536,7 @@ impl Step<'_> {
             return Ok(());
         }
         let terms = self.open_market(instrument).map_err(refuse)?;
-        if qty > terms.max_qty || qty.0 % terms.lot.0 != 0 {
+        if qty > terms.max_qty || !qty.0.is_multiple_of(terms.lot.0) {
             return Err(refuse(Reject::InvalidQuantity));
         }
         check_price(price, &terms).map_err(refuse)?;

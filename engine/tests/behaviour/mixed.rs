@@ -106,7 +106,7 @@ impl World {
         let sessions = venue.engine.state().sessions.iter();
         let next_report = sessions.map(|(&id, session)| (id, session.next_report)).collect();
         let state = venue.engine.state();
-        let funded = i128::from(state.deposited.0) - i128::from(state.withdrawn.0);
+        let funded = state.deposited.0 - state.withdrawn.0;
         Self {
             seed,
             index: 0,
@@ -178,6 +178,7 @@ impl World {
 
     fn step(&mut self) {
         self.pass_time();
+        self.come_back_in_time();
         match self.dice.below(100) {
             0 | 1 => self.repeat_an_old_number(),
             2 | 3 => self.connect_or_lose(),
@@ -204,6 +205,26 @@ impl World {
             }
             _ => now,
         };
+    }
+
+    /// A session that stays away for a week is forgotten, so nobody here does; the rules' tables show that end.
+    fn come_back_in_time(&mut self) {
+        let operator = (self.venue.operator.session, Fingerprint::of(&OPERATOR_KEY));
+        let actors = self.actors.iter().map(|actor| (actor.session, Fingerprint::of(&key_of(actor.account))));
+        for (session, key) in actors.chain([operator]).collect::<Vec<_>>() {
+            let ends_at = self.venue.engine.state().sessions.get(&session).and_then(|session| session.ends_at);
+            if ends_at.is_some_and(|at| at.0 < self.venue.now.0 + 24 * HOUR) {
+                self.connection += 1;
+                let connection = self.connection;
+                self.venue.apply(Entry::venue(Command::Establish {
+                    session,
+                    key,
+                    cancel_on_disconnect: None,
+                    connection,
+                }));
+                self.check();
+            }
+        }
     }
 
     fn send(&mut self, from: usize, account: AccountId, command: Command) {
@@ -773,7 +794,7 @@ impl World {
         }
         self.venue.events = events;
         let state = self.venue.engine.state();
-        if self.funded != i128::from(state.deposited.0) - i128::from(state.withdrawn.0) {
+        if self.funded != state.deposited.0 - state.withdrawn.0 {
             self.fail("the dollars on the venue are those that were told of");
         }
     }

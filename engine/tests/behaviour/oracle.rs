@@ -262,7 +262,7 @@ impl World {
                     _ => Usd::dollars(self.dice.between(1, 300) as i64),
                 };
                 // All the dollars that there may be are within reach of the dear instrument.
-                let room = limits::ALL_USD.0 - self.venue.engine.state().deposited.0;
+                let room = limits::ALL_USD.0 - i64::try_from(self.venue.engine.state().deposited.0).unwrap();
                 self.venue.deposit(account, amount.min(Usd(room / 8 + 1)));
             }
             _ => {
@@ -555,7 +555,7 @@ impl World {
         if spec.status != InstrumentStatus::Live {
             return Err(Reject::InstrumentNotLive);
         }
-        if new.qty < terms.min_qty || new.qty > terms.max_qty || new.qty.0 % terms.lot.0 != 0 {
+        if new.qty < terms.min_qty || new.qty > terms.max_qty || !new.qty.0.is_multiple_of(terms.lot.0) {
             return Err(Reject::InvalidQuantity);
         }
         if let OrderKind::Limit { price, .. } = new.kind
@@ -667,7 +667,7 @@ impl World {
         if spec.status != InstrumentStatus::Live {
             return Err(Reject::InstrumentNotLive);
         }
-        if qty > terms.max_qty || qty.0 % terms.lot.0 != 0 {
+        if qty > terms.max_qty || !qty.0.is_multiple_of(terms.lot.0) {
             return Err(Reject::InvalidQuantity);
         }
         if price.0 == 0 || price > terms.max_price {
