@@ -210,9 +210,18 @@ impl World {
     /// A session that stays away for a week is forgotten, so nobody here does; the rules' tables show that end.
     fn come_back_in_time(&mut self) {
         let operator = (self.venue.operator.session, Fingerprint::of(&OPERATOR_KEY));
-        let actors = self.actors.iter().map(|actor| (actor.session, Fingerprint::of(&key_of(actor.account))));
+        let actors = self
+            .actors
+            .iter()
+            .map(|actor| (actor.session, Fingerprint::of(&key_of(actor.account))));
         for (session, key) in actors.chain([operator]).collect::<Vec<_>>() {
-            let ends_at = self.venue.engine.state().sessions.get(&session).and_then(|session| session.ends_at);
+            let ends_at = self
+                .venue
+                .engine
+                .state()
+                .sessions
+                .get(&session)
+                .and_then(|session| session.ends_at);
             if ends_at.is_some_and(|at| at.0 < self.venue.now.0 + 24 * HOUR) {
                 self.connection += 1;
                 let connection = self.connection;

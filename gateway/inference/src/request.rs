@@ -514,7 +514,7 @@ impl<'de> Deserialize<'de> for Messages {
 }
 
 /// The text of a value that is there and not null.
-fn given<'a>(raw: Option<&'a RawValue>) -> Option<&'a str> {
+fn given(raw: Option<&RawValue>) -> Option<&str> {
     raw.map(RawValue::get).filter(|text| *text != "null")
 }
 

@@ -220,7 +220,7 @@ mod tests {
         }
         roster.enter(&one).unwrap().judge(Verdict::Bad);
         assert!(roster.enter(&one).is_none());
-        assert!(roster.ready(&[one.clone()]).unwrap_err() > Duration::from_secs(3_000));
+        assert!(roster.ready(std::slice::from_ref(&one)).unwrap_err() > Duration::from_secs(3_000));
         assert!(roster.ready(&[one, candidate(2)]).is_ok());
     }
 

@@ -80,6 +80,10 @@ impl Helper {
     }
 
     /// Hands a job over, or gives it back when there are too many.
+    #[expect(
+        clippy::result_large_err,
+        reason = "the job itself comes back; a box would cost an allocation per login"
+    )]
     pub(crate) fn ask(&self, job: Job) -> Result<(), Job> {
         match &self.jobs {
             None => Err(job),

@@ -75,10 +75,10 @@ pub(crate) fn parse(text: &[u8]) -> Result<Line, String> {
     }
     let raw: Raw<'_> = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     match (raw.case, raw.op) {
-        (Some(name), None) if name.is_string() || name.is_number() => return Ok(Line::Case(name)),
-        (Some(_), None) => return Err("`case` is a name: a string or a number".into()),
-        (Some(_), Some(_)) => return Err("`case` and `op` stand on lines of their own".into()),
-        (None, None) => return Err("neither `case` nor `op`".into()),
+        (Some(name), None) if name.is_string() || name.is_number() => Ok(Line::Case(name)),
+        (Some(_), None) => Err("`case` is a name: a string or a number".into()),
+        (Some(_), Some(_)) => Err("`case` and `op` stand on lines of their own".into()),
+        (None, None) => Err("neither `case` nor `op`".into()),
         (None, Some(op)) => {
             let side = || match raw.side.as_deref() {
                 Some("buy") => Ok(Side::Buy),

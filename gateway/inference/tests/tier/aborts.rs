@@ -70,7 +70,7 @@ async fn every_reservation_ends_exactly_once_whatever_happens() {
             let body = ask(json!({"stream": true, "user": format!("client {number}")})).to_string();
             let request = caller.chat_request("/v1/chat/completions", Some(KEY), &body);
             let patience = Duration::from_micros(draw(&random) % 30_000);
-            let leaves = draw(&random) % 2 == 0;
+            let leaves = draw(&random).is_multiple_of(2);
             let call = async {
                 let mut body = caller.open(request).await.into_body();
                 while let Some(Ok(_)) = body.frame().await {}
