@@ -88,6 +88,8 @@ pub(crate) struct Sessions {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Trading {
     pub(crate) max_body_bytes: usize,
+    pub(crate) head_timeout_ms: u64,
+    pub(crate) body_timeout_ms: u64,
     pub(crate) requests_per_minute: u32,
 }
 
@@ -96,10 +98,13 @@ pub(crate) struct Trading {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Inference {
     pub(crate) max_body_bytes: usize,
+    pub(crate) head_timeout_ms: u64,
+    pub(crate) body_timeout_ms: u64,
     pub(crate) reservation_seconds: u64,
     pub(crate) connect_timeout_ms: u64,
     pub(crate) first_token_timeout_ms: u64,
     pub(crate) idle_timeout_ms: u64,
+    pub(crate) whole_answer_timeout_ms: u64,
     pub(crate) max_open_streams: usize,
 }
 

@@ -307,6 +307,8 @@ fn trading_limits(config: &Config) -> grid_trading::Limits {
     let defaults = grid_trading::Limits::default();
     grid_trading::Limits {
         body_bytes_max: config.trading.max_body_bytes,
+        head_timeout: Duration::from_millis(config.trading.head_timeout_ms),
+        body_timeout: Duration::from_millis(config.trading.body_timeout_ms),
         requests_per_second: (config.trading.requests_per_minute / 60).max(1),
         ..defaults
     }
@@ -322,9 +324,12 @@ fn inference_config(config: &Config, secrets: &Secrets) -> grid_inference::Confi
     let terms = &config.inference;
     tier.limits.body_bytes = terms.max_body_bytes;
     tier.limits.calls = terms.max_open_streams;
+    tier.clocks.head_read = Duration::from_millis(terms.head_timeout_ms);
+    tier.clocks.body_read = Duration::from_millis(terms.body_timeout_ms);
     tier.clocks.connect = Duration::from_millis(terms.connect_timeout_ms);
     tier.clocks.first_content = Duration::from_millis(terms.first_token_timeout_ms);
     tier.clocks.idle = Duration::from_millis(terms.idle_timeout_ms);
+    tier.clocks.whole_answer = Duration::from_millis(terms.whole_answer_timeout_ms);
     tier.clocks.reservation = Duration::from_secs(terms.reservation_seconds);
     tier
 }
