@@ -1,4 +1,4 @@
-//! `cargo run --release -p grid-benches -- GROUP SCENARIO [COMMANDS]`
+//! `cargo run --release -p grid-benches -- SCENARIO [COMMANDS]`
 
 use std::process::ExitCode;
 
@@ -11,8 +11,8 @@ fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let (scenario, commands) = match words[..] {
-        ["engine_mix", scenario] => (scenario, Some(COMMANDS)),
-        ["engine_mix", scenario, commands] => (scenario, commands.parse().ok()),
+        [scenario] => (scenario, Some(COMMANDS)),
+        [scenario, commands] => (scenario, commands.parse().ok()),
         _ => ("", None),
     };
     match (scenario, commands) {
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         _ => {
-            eprintln!("usage: grid-benches engine_mix place_cancel_match [COMMANDS]");
+            eprintln!("usage: grid-benches place_cancel_match [COMMANDS]");
             ExitCode::from(2)
         }
     }
