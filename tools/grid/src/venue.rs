@@ -310,6 +310,7 @@ fn trading_limits(config: &Config) -> grid_trading::Limits {
         head_timeout: Duration::from_millis(config.trading.head_timeout_ms),
         body_timeout: Duration::from_millis(config.trading.body_timeout_ms),
         requests_per_second: (config.trading.requests_per_minute / 60).max(1),
+        burst: config.trading.requests_per_minute.max(1),
         ..defaults
     }
 }

@@ -282,6 +282,13 @@ fn fifty_kills_under_load_lose_nothing_that_was_acknowledged_and_repeat_nothing(
             assert!(now > position, "the log has grown: {told}");
             position = now;
         }
+        // Some die again while they come up: in the replay, before the doors open, with them half open.
+        for words in ["data directory", "replayed", "participants"]
+            .iter()
+            .take((kill % 4) as usize)
+        {
+            Venue::kill_while_starting(&place, &options, words);
+        }
         venue = start();
         load.ready();
     }

@@ -12,8 +12,9 @@ use grid_client::{Client, Event, Report};
 use grid_engine::command::{AccountMode, Command, SupplierProfile};
 use grid_engine::{InstrumentId, Qty, Reject, Usd};
 use grid_wire::{
-    CancelOrder, Establish, ExecType, Flow, MAX_FRAME_LEN, Message, Negotiate, NewOrder, SCHEMA_VERSION,
-    Side, Signature, TerminateCode, TimeInForce, establish_transcript, negotiate_transcript, scan,
+    CancelOrder, CancelPolicy, Establish, ExecType, Flow, MAX_FRAME_LEN, MarketDataSubscribe, Message,
+    Negotiate, NewOrder, SCHEMA_VERSION, Side, Signature, TerminateCode, TimeInForce, establish_transcript,
+    negotiate_transcript, scan,
 };
 use sha2::{Digest, Sha256};
 
@@ -516,6 +517,10 @@ struct RawSession {
 
 impl RawSession {
     fn open(addr: SocketAddr, account: &Account, session: u128) -> Self {
+        Self::open_with(addr, account, session, CancelPolicy::Keep)
+    }
+
+    fn open_with(addr: SocketAddr, account: &Account, session: u128, cancel_policy: CancelPolicy) -> Self {
         let mut raw = Self {
             socket: web::connect(addr).expect("the door is open"),
             input: Vec::new(),
@@ -555,6 +560,12 @@ impl RawSession {
             timestamp: timestamp(),
             next_seq: 1,
             keep_alive_ms: 10_000,
+            cancel_policy,
+            grace_ms: if cancel_policy == CancelPolicy::Keep {
+                0
+            } else {
+                50
+            },
             schema_version: SCHEMA_VERSION,
             ..Establish::default()
         };
@@ -662,6 +673,177 @@ fn a_session_that_turns_to_garbage_ends_and_can_be_taken_up_again() {
     );
     client.close();
     bystander.end();
+}
+
+/// Waits until this account has so many open orders.
+fn open_orders(venue: &Venue, account: &Account, wanted: u64) {
+    crate::harness::until("open orders", || {
+        let count = venue.signer(account).get("/orders/count");
+        if count["count"] == wanted {
+            Ok(())
+        } else {
+            Err(format!("{count} instead of {wanted}"))
+        }
+    });
+}
+
+#[test]
+fn a_lost_connection_takes_its_orders_along_only_where_the_session_asked_for_it() {
+    let venue = crate::harness::shared();
+    let instrument = venue.instrument("text-prime");
+    let order = |client_seq| NewOrder {
+        client_seq,
+        instrument,
+        side: Side::Buy,
+        price: 2,
+        qty: 1,
+        ..NewOrder::default()
+    };
+    for (policy, left) in [(CancelPolicy::Keep, 3), (CancelPolicy::CancelAfterGrace, 0)] {
+        let (_, account) = venue
+            .operator()
+            .open("gets lost", AccountMode::Advanced, Usd::dollars(100));
+        let mut raw = RawSession::open_with(venue.ready.binary_addr, &account, rand::random(), policy);
+        for seq in 1..=3 {
+            raw.say(&Message::NewOrder(order(seq)));
+            raw.take(|m| matches!(m, Message::ExecutionReport(r) if r.client_seq == seq).then_some(()));
+        }
+        open_orders(venue, &account, 3);
+        drop(raw);
+        // An order on another session, entered after the loss, is nobody's business.
+        let other = venue.client(&account);
+        if policy == CancelPolicy::CancelAfterGrace {
+            open_orders(venue, &account, 0);
+        }
+        other.call_blocking(order(0)).expect("a further order");
+        open_orders(venue, &account, left + 1);
+        other.close();
+    }
+}
+
+#[test]
+fn a_second_connection_takes_the_session_over_from_the_first() {
+    let venue = crate::harness::shared();
+    let (_, account) = venue
+        .operator()
+        .open("twice", AccountMode::Advanced, Usd::dollars(100));
+    let session = rand::random();
+    let mut first = RawSession::open(venue.ready.binary_addr, &account, session);
+    let second = RawSession::open(venue.ready.binary_addr, &account, session);
+    let (_, code) = last_words(&mut first.socket);
+    assert_eq!(code, Some(TerminateCode::Superseded));
+    drop(second);
+}
+
+#[test]
+fn a_revoked_signing_key_opens_no_session_and_ends_the_one_it_had() {
+    let venue = crate::harness::shared();
+    let operator = venue.operator();
+    let (id, account) = operator.open("loses a key", AccountMode::Advanced, Usd::dollars(100));
+    let spare = Account {
+        seed: rand::random(),
+        ..account.clone()
+    };
+    operator.command(
+        id,
+        &Command::AddSigningKey {
+            public_key: spare.public_key(),
+            label: "spare".into(),
+        },
+    );
+    let mut raw = RawSession::open(venue.ready.binary_addr, &spare, rand::random());
+    let fingerprint = grid_engine::Fingerprint(Sha256::digest(spare.public_key()).into());
+    operator.command(id, &Command::RevokeSigningKey { fingerprint });
+    let (names, _) = last_words(&mut raw.socket);
+    assert!(
+        names.iter().all(|name| matches!(*name, "Sequence" | "Terminate")),
+        "{names:?}"
+    );
+    let config = grid_client::Config::new(vec![venue.ready.binary_addr], spare.seed);
+    let refused = Client::connect(config).expect_err("the key is revoked");
+    assert!(
+        matches!(refused, grid_client::ClientError::Refused(_)),
+        "{refused}"
+    );
+    venue.client(&account).close();
+}
+
+#[test]
+fn a_reader_who_never_reads_slows_nobody_down() {
+    let venue = Venue::start(&Options::bare());
+    let instrument = venue.instrument("text-prime");
+    let operator = venue.operator();
+    let (_, sleepy) = operator.open("sleeps", AccountMode::Advanced, Usd::dollars(100));
+    let (_, busy) = operator.open("is busy", AccountMode::Advanced, Usd::dollars(1_000_000));
+    let mut asleep: Vec<RawSession> = (0..4)
+        .map(|_| {
+            let mut raw = RawSession::open(venue.ready.binary_addr, &sleepy, rand::random());
+            raw.say(&Message::MarketDataSubscribe(MarketDataSubscribe {
+                request_id: 1,
+                instrument,
+                depth: 0,
+            }));
+            raw
+        })
+        .collect();
+    let client = venue.client(&busy);
+    for round in 0..20 {
+        let placed: Vec<_> = (0..2_000_u64)
+            .map(|n| {
+                let price = 1 + (n * 7 + round) % 5_000;
+                client.submit(NewOrder {
+                    instrument,
+                    side: Side::Buy,
+                    price,
+                    qty: 1,
+                    ..NewOrder::default()
+                })
+            })
+            .collect();
+        for answer in placed {
+            answer.wait().expect("a busy trader is answered");
+        }
+    }
+    // What the sleepers get when they wake is still a whole and true book, or the end of their connection.
+    let wanted = venue.signer(&busy).get(&format!(
+        "/markets/{}/orderbook?depth=100",
+        venue.market("text-prime").market_id
+    ));
+    let mut image = grid_client::BookImage::new(instrument);
+    let reader = venue.client(&sleepy);
+    let mut events = reader.events();
+    reader.subscribe(instrument, 0).expect("a subscription");
+    while !image.is_whole() {
+        image.apply(&events.blocking_recv().expect("events"));
+    }
+    let levels = wanted["buy"].as_array().expect("a list");
+    let bids: Vec<(u64, u64)> = image
+        .bids()
+        .take(100)
+        .map(|(price, qty, _)| (price, qty))
+        .collect();
+    let told: Vec<(u64, u64)> = levels
+        .iter()
+        .map(|level| {
+            (
+                (books::nanos(&level["price"]) / 10_000_000) as u64,
+                level["quantity"].as_u64().expect("a number"),
+            )
+        })
+        .collect();
+    assert_eq!(bids, told, "the binary feed and the HTTP book show the same");
+    for raw in &mut asleep {
+        raw.socket
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .expect("a timeout");
+        let mut chunk = [0; 65_536];
+        let count = raw.socket.read(&mut chunk).expect("bytes, or an end");
+        if count > 0 {
+            assert!(scan(&chunk[..count], MAX_FRAME_LEN).is_ok(), "frames");
+        }
+    }
+    client.close();
+    reader.close();
 }
 
 #[test]

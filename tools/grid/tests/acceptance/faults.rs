@@ -12,10 +12,10 @@ use crate::harness::{Account, Operator, Options, Venue, until};
 use crate::sdk::supplier_calls;
 use crate::web::{self, Answer, chat};
 
-const SHORT: &str = "[inference]\nfirst_token_timeout_ms = 700\nidle_timeout_ms = 700\nconnect_timeout_ms = 700\nwhole_answer_timeout_ms = 2500\n";
+const SHORT: &str = "[inference]\nfirst_token_timeout_ms = 1500\nidle_timeout_ms = 1500\nconnect_timeout_ms = 1500\nwhole_answer_timeout_ms = 2500\n";
 /// Words of every prompt and of every whole answer here.
 const PROMPT: u64 = 40;
-const COMPLETION: u64 = 120;
+const COMPLETION: u64 = 40;
 
 struct Scene {
     venue: Venue,

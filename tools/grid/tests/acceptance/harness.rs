@@ -120,6 +120,10 @@ impl Place {
         self.path().join("data")
     }
 
+    fn printed_bytes(&self) -> usize {
+        std::fs::metadata(self.path().join("printed")).map_or(0, |file| file.len() as usize)
+    }
+
     /// Everything that was printed there so far, the end of it.
     pub(crate) fn printed(&self) -> String {
         let text = std::fs::read(self.path().join("printed")).unwrap_or_default();
@@ -136,7 +140,8 @@ pub(crate) struct Venue {
     place: Option<Place>,
 }
 
-/// The process with a guard that kills it when this test process is gone, however that came about.
+/// The process with a guard that kills it, and clears its place, when this test process is gone, however that came
+/// about.
 #[derive(Debug)]
 struct Process {
     child: Child,
@@ -145,10 +150,15 @@ struct Process {
 }
 
 impl Process {
-    fn start(mut command: Command) -> Self {
+    fn start(mut command: Command, place: &Place) -> Self {
         let child = command.spawn().expect("the grid binary starts");
         let guard = Command::new("sh")
-            .args(["-c", "cat; kill -9 \"$0\" 2>/dev/null", &child.id().to_string()])
+            .args([
+                "-c",
+                "cat; kill -9 \"$0\" 2>/dev/null; rm -rf \"$1\"",
+                &child.id().to_string(),
+            ])
+            .arg(place.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()
@@ -218,8 +228,56 @@ impl Venue {
         Self::start_in(place, &place.data(), options)
     }
 
+    /// Starts a venue here and pulls the plug as soon as it has printed these words, or becomes ready.
+    pub(crate) fn kill_while_starting(place: &Place, options: &Options, words: &str) {
+        let before = place.printed_bytes();
+        let mut process = Self::spawn(place, &place.data(), options);
+        let ready_file = place.path().join("ready.json");
+        until("the first signs of a start", || {
+            let text = std::fs::read(place.path().join("printed")).unwrap_or_default();
+            let new = String::from_utf8_lossy(&text[before.min(text.len())..]).into_owned();
+            assert!(
+                process.child.try_wait().expect("our own child").is_none(),
+                "it ended by itself: {new}"
+            );
+            if new.contains(words) || ready_file.exists() {
+                Ok(())
+            } else {
+                Err(new)
+            }
+        });
+        process.signal(Signal::KILL);
+        process.wait();
+    }
+
     /// The same with its data elsewhere.
     pub(crate) fn start_in(place: &Place, data: &Path, options: &Options) -> Result<Self, String> {
+        let mut process = Self::spawn(place, data, options);
+        let ready_file = place.path().join("ready.json");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Ok(text) = std::fs::read(&ready_file) {
+                let ready = serde_json::from_slice(&text).expect("the ready file is written whole");
+                return Ok(Self {
+                    ready,
+                    process,
+                    place: None,
+                });
+            }
+            if process.child.try_wait().expect("our own child").is_some() {
+                process.wait();
+                return Err(place.printed());
+            }
+            assert!(
+                Instant::now() < deadline,
+                "the venue does not become ready:\n{}",
+                place.printed()
+            );
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+
+    fn spawn(place: &Place, data: &Path, options: &Options) -> Process {
         let ready_file = place.path().join("ready.json");
         let _ = std::fs::remove_file(&ready_file);
         let printed = File::options()
@@ -249,28 +307,7 @@ impl Venue {
         command
             .stdout(printed.try_clone().expect("one more descriptor"))
             .stderr(printed);
-        let mut process = Process::start(command);
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Ok(text) = std::fs::read(&ready_file) {
-                let ready = serde_json::from_slice(&text).expect("the ready file is written whole");
-                return Ok(Self {
-                    ready,
-                    process,
-                    place: None,
-                });
-            }
-            if process.child.try_wait().expect("our own child").is_some() {
-                process.wait();
-                return Err(place.printed());
-            }
-            assert!(
-                Instant::now() < deadline,
-                "the venue does not become ready:\n{}",
-                place.printed()
-            );
-            std::thread::park_timeout(Duration::from_millis(5));
-        }
+        Process::start(command, place)
     }
 
     /// What it printed, for failure messages; only of a venue that has its own directory.

@@ -184,6 +184,58 @@ fn slow_heads_and_bodies_are_cut_off_and_others_are_served_meanwhile() {
 }
 
 #[test]
+fn who_asks_too_often_is_told_when_to_come_back_and_others_are_served() {
+    let venue = Venue::start(&Options {
+        config: "[trading]\nrequests_per_minute = 60\n",
+        ..Options::bare()
+    });
+    let trader = venue.signer(&venue.account("trader"));
+    let answers: Vec<Answer> = (0..80)
+        .map(|_| trader.send("GET", "/me", b"").expect("an answer"))
+        .collect();
+    let refused: Vec<&Answer> = answers.iter().filter(|answer| answer.status != 200).collect();
+    assert!(
+        (60..80).contains(&(80 - refused.len())),
+        "{} of 80 passed",
+        80 - refused.len()
+    );
+    for answer in refused {
+        assert_eq!(answer.status, 429, "{}", answer.text());
+        assert!(
+            answer
+                .header("retry-after")
+                .and_then(|text| text.parse::<u64>().ok())
+                .is_some_and(|seconds| seconds >= 1)
+        );
+        assert_eq!(answer.header("x-ratelimit-remaining"), Some("0"));
+    }
+    assert_eq!(
+        venue
+            .signer(&venue.account("maker"))
+            .send("GET", "/me", b"")
+            .expect("an answer")
+            .status,
+        200
+    );
+}
+
+#[test]
+fn where_nobody_sells_a_call_is_answered_503_and_costs_nothing() {
+    let venue = Venue::start(&Options::bare());
+    let demo = venue.account("demo");
+    let body = json!({"model": "text-prime", "messages": [{"role": "user", "content": "hi"}]});
+    let answer = web::chat(&venue.ready.inference_url, &demo.consumption_key, &body).expect("an answer");
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    assert!(answer.header("retry-after").is_some());
+    let balance = venue.signer(&demo).get("/currency-trading-accounts");
+    assert_eq!(
+        crate::books::nanos(&balance[0]["total_balance"]),
+        25_000_000_000,
+        "{balance}"
+    );
+}
+
+#[test]
 fn garbage_on_http_is_answered_with_a_client_error_or_a_closed_connection() {
     let venue = crate::harness::shared();
     let mut dice = crate::door::Dice::rolled("garbage on HTTP");
