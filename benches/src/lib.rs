@@ -1,5 +1,5 @@
 //! Latency and throughput, told honestly: every number comes with what was done, and what was done is checked.
 //!
-//! `cargo run --release -p grid-benches -- engine_mix place_cancel_match`. One module per group of scenarios.
+//! `cargo run --release -p grid-benches -- place_cancel_match`. One module per group of scenarios.
 
 pub mod engine_mix;
