@@ -3,6 +3,7 @@
 
 use crate::field::{Value, draw};
 use crate::*;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 fn home() -> PathBuf {
@@ -28,6 +29,7 @@ fn whole(bytes: &[u8]) -> Message<'_> {
     Message::decode(&frame).unwrap()
 }
 
+/// Members in alphabetical order, whatever order the JSON library is built to keep.
 fn json(values: &[(String, Value)]) -> serde_json::Value {
     let value = |value: &Value| match value {
         // Numbers above 2^53 as text: JSON readers round them otherwise.
@@ -38,8 +40,9 @@ fn json(values: &[(String, Value)]) -> serde_json::Value {
     values
         .iter()
         .map(|(name, found)| (name.clone(), value(found)))
-        .collect::<serde_json::Map<_, _>>()
-        .into()
+        .collect::<BTreeMap<_, _>>()
+        .into_iter()
+        .collect()
 }
 
 #[test]
@@ -55,14 +58,17 @@ fn golden_files_hold_exactly_what_we_encode() {
         golden(&home().join(format!("golden/{name}.bin")), &bytes);
         let message = whole(&bytes);
         let (fields, entries) = message.values();
-        let mut expected = serde_json::json!({
-            "template": name,
-            "fields": json(&fields),
-            "entries": entries.iter().map(|entry| json(entry)).collect::<Vec<_>>(),
-        });
+        let mut expected = BTreeMap::from([
+            ("template", name.into()),
+            ("fields", json(&fields)),
+            (
+                "entries",
+                entries.iter().map(|entry| json(entry)).collect::<Vec<_>>().into(),
+            ),
+        ]);
         if let Message::Terminate(_, data) | Message::DirectoryRequest(_, data) = message {
             let hex: String = data.iter().map(|byte| format!("{byte:02x}")).collect();
-            expected["data"] = hex.into();
+            expected.insert("data", hex.into());
         }
         let text = serde_json::to_string_pretty(&expected).unwrap() + "\n";
         golden(&home().join(format!("golden/{name}.json")), text.as_bytes());
