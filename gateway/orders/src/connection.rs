@@ -49,7 +49,7 @@ pub(crate) struct Retransmit {
     /// The replica must have applied this.
     pub(crate) needs: u64,
     pub(crate) announced: bool,
-    /// The helper is reading.
+    /// The back office is reading.
     pub(crate) asked: bool,
 }
 

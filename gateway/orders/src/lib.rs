@@ -1,26 +1,33 @@
 //! The order gateway: the one door through which every command enters.
 //!
 //! One thread on `mio` serves all binary connections: it checks logins, numbers, throttles and ages, puts commands
-//! in line for the log, and hands committed reports and market data back. A helper thread verifies signatures and
-//! reads the replica, so the loop never waits. Bytes are `grid_wire`'s; what is allowed is the engine's to say.
+//! in line for the log, and hands committed reports and market data back. A second thread, the back office, verifies
+//! signatures and reads the replica, so the loop never waits. Bytes are `grid_wire`'s; what is allowed is the
+//! engine's to say.
 //!
 //! | module | holds |
 //! |---|---|
 //! | `config` | every bound |
 //! | `venue`, `line` | what the gateway needs of log and replica; the log's side of it |
-//! | `gateway` | the loop |
+//! | `gateway` | the loop: its turns, and what they hold |
+//! | `gateway::clients` | how a connection comes, is kept, and ends |
+//! | `gateway::logins` | how a connection becomes a live session, and why not |
+//! | `gateway::requests` | frames to commands in line: phase, number, throttle, age, room |
+//! | `gateway::routing` | which session a committed event concerns |
+//! | `gateway::retransmission` | reports sent again |
+//! | `back_office` | signatures and replica reads, beside the loop |
 //! | `connection`, `throttle` | one client's bytes, numbers and buckets |
-//! | `helper` | signatures and replica reads, beside the loop |
-//! | `commands`, `reports` | wire to engine and back |
-//! | `market` | depth images and what each subscriber is told |
+//! | `commands`, `reports` | wire to engine and back, one message at a time |
+//! | `feed`, `market` | who subscribes and who is behind; the books, and what each class is told |
 //!
 //! Not here: HTTP, TLS (plain TCP on loopback for now), and any rule of the market.
 
+mod back_office;
 mod commands;
 mod config;
 mod connection;
+mod feed;
 mod gateway;
-mod helper;
 mod line;
 mod market;
 mod reports;
@@ -70,11 +77,12 @@ impl Gateway {
             })
         };
         line.wake_with(wake(&waker));
-        let helper = helper::Helper::start(Arc::clone(&view), config.logins_pending_max, wake(&waker))?;
+        let back_office =
+            back_office::BackOffice::start(Arc::clone(&view), config.logins_pending_max, wake(&waker))?;
         let stop = Arc::new(AtomicBool::new(false));
         let listener = mio::net::TcpListener::from_std(listener);
         let core = config.core;
-        let turning = gateway::Loop::new(config, line, view, poll, listener, helper, Arc::clone(&stop))?;
+        let turning = gateway::Loop::new(config, line, view, poll, listener, back_office, Arc::clone(&stop))?;
         let thread = std::thread::Builder::new()
             .name("grid-orders".to_owned())
             .spawn(move || {

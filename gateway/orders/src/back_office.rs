@@ -1,5 +1,5 @@
-//! What must not hold up the loop: signatures (fifty microseconds each) and looking into the replica. One thread,
-//! two bounded queues.
+//! The back office: what must not hold up the loop, which is signatures (fifty microseconds each) and looking into
+//! the replica. One thread, a bounded queue of jobs; an outcome goes back for each.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -49,15 +49,15 @@ pub(crate) enum Outcome {
     },
 }
 
-/// The loop's end.
+/// The loop's end of it; dropping it ends the thread.
 #[derive(Debug)]
-pub(crate) struct Helper {
+pub(crate) struct BackOffice {
     jobs: Option<SyncSender<Job>>,
     outcomes: Receiver<Outcome>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
-impl Helper {
+impl BackOffice {
     /// Starts the thread; `wake` is called after each outcome.
     pub(crate) fn start<V: View>(view: Arc<V>, capacity: usize, wake: Wake) -> std::io::Result<Self> {
         let (jobs, to_do) = sync_channel::<Job>(capacity);
@@ -99,7 +99,7 @@ impl Helper {
     }
 }
 
-impl Drop for Helper {
+impl Drop for BackOffice {
     fn drop(&mut self) {
         self.jobs = None;
         if let Some(thread) = self.thread.take() {

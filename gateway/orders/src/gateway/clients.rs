@@ -1,0 +1,224 @@
+//! Who is connected: how a client comes, is kept among the others, and goes. There is one way out, [`Desk::end`]
+//! with a reason or a dead socket, so a session whose client is gone is always told to the log.
+
+use std::io::ErrorKind;
+
+use grid_engine::{Command, Entry};
+use grid_wire::{self as wire, Beat, Phase, TerminateCode};
+use mio::net::TcpStream;
+use mio::{Interest, Token};
+use tracing::{debug, info, warn};
+
+use super::{Desk, utc_now};
+use crate::connection::Connection;
+use crate::venue::View;
+
+/// How often deadlines are looked at.
+const SWEEP_NS: u64 = 20_000_000;
+/// Connections accepted in one turn.
+const ACCEPTS_PER_TURN: usize = 64;
+
+impl<V: View> Desk<V> {
+    pub(super) fn accept(&mut self) {
+        self.accept_again = false;
+        for _ in 0..ACCEPTS_PER_TURN {
+            match self.listener.accept() {
+                Ok((stream, _)) => self.welcome(stream),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    warn!(%error, "a connection could not be accepted");
+                    break;
+                }
+            }
+        }
+        self.accept_again = true;
+    }
+
+    fn welcome(&mut self, mut stream: TcpStream) {
+        self.last_connection += 1;
+        let id = self.last_connection;
+        let token = Token(id as usize);
+        if stream.set_nodelay(true).is_err()
+            || self
+                .poll
+                .registry()
+                .register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)
+                .is_err()
+        {
+            return;
+        }
+        let login_ns = self.config.login_timeout.as_nanos() as u64;
+        let mut client = Connection::new(stream, rand::random(), self.now, login_ns);
+        if self.connections.len() >= self.config.connections_max {
+            let deadline = self.now + self.config.linger.as_nanos() as u64;
+            client.terminate(TerminateCode::Full, "no room for another connection", deadline);
+            client.flush(self.now);
+            // One write into an empty socket; those that overflow the house are not kept to linger.
+            return;
+        }
+        wire::Hello {
+            server_nonce: client.server_nonce,
+            server_time: utc_now(),
+            cluster_epoch: self.config.cluster_epoch,
+            schema: wire::SCHEMA_ID,
+            schema_version: wire::SCHEMA_VERSION,
+        }
+        .encode(client.out());
+        self.again.insert(id);
+        self.keep_or_drop(id, client);
+    }
+
+    pub(super) fn note_readiness(&mut self, id: u64, event: &mio::event::Event) {
+        let Some(client) = self.connections.get_mut(&id) else {
+            return;
+        };
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            client.readable = true;
+            self.again.insert(id);
+        }
+        if event.is_writable() && client.backlog() > 0 {
+            self.dirty.push(id);
+        }
+    }
+
+    /// Puts a client back among the others, or lets it go if there is nothing left to do for it.
+    pub(super) fn keep_or_drop(&mut self, id: u64, mut client: Connection) {
+        let gone =
+            client.broken || (client.eof && client.stalled.is_none() && client.phase != Phase::LoggingIn);
+        if gone {
+            self.lose(id, &mut client);
+            // Best effort: the peer may still read what was answered before it closed.
+            client.flush(self.now);
+            return;
+        }
+        if client.dirty {
+            self.dirty.push(id);
+        }
+        if client.stalled.is_some() {
+            self.again.insert(id);
+        }
+        self.connections.insert(id, client);
+    }
+
+    /// Ends a connection with a reason.
+    pub(super) fn end(&mut self, id: u64, client: &mut Connection, code: TerminateCode, reason: &str) {
+        debug!(connection = id, ?code, reason, "a connection ends");
+        self.lose(id, client);
+        client.terminate(code, reason, self.now + self.config.linger.as_nanos() as u64);
+    }
+
+    /// The session, if any, has lost this connection: the engine must know, and nobody else may think it lives here.
+    fn lose(&mut self, id: u64, client: &mut Connection) {
+        let Some(live) = client.live.take() else { return };
+        if self.sessions.get(&live.session) == Some(&id) {
+            self.sessions.remove(&live.session);
+        }
+        self.feed.leave(id, &live);
+        self.retransmitting.remove(&id);
+        self.owed.push_back(Entry::venue(Command::SessionLost {
+            session: live.session,
+            connection: id,
+        }));
+    }
+
+    pub(super) fn drop_if_slow(&mut self, id: u64) {
+        if self
+            .connections
+            .get(&id)
+            .is_some_and(|client| client.backlog() > self.config.out_max)
+            && let Some(mut client) = self.connections.remove(&id)
+        {
+            self.end(
+                id,
+                &mut client,
+                TerminateCode::SlowReader,
+                "too many bytes wait for this reader",
+            );
+            self.keep_or_drop(id, client);
+        }
+    }
+
+    pub(super) fn sweep(&mut self) {
+        if self.now < self.next_sweep {
+            return;
+        }
+        self.next_sweep = self.now + SWEEP_NS;
+        let late: Vec<u64> = self
+            .connections
+            .iter()
+            .filter(|(_, client)| {
+                client.deadline.is_some_and(|deadline| self.now >= deadline)
+                    || (client.live.is_some() && !matches!(client.liveness.beat(self.now), Beat::Wait(_)))
+            })
+            .map(|(&id, _)| id)
+            .collect();
+        for id in late {
+            let Some(mut client) = self.connections.remove(&id) else {
+                continue;
+            };
+            if client.phase == Phase::Ended {
+                // It had its time to read the last words.
+                continue;
+            }
+            match (&client.live, client.liveness.beat(self.now)) {
+                (None, _) => self.end(id, &mut client, TerminateCode::LoginTimeout, "no login in time"),
+                (Some(_), Beat::Lapsed) => {
+                    self.end(
+                        id,
+                        &mut client,
+                        TerminateCode::KeepAliveLapsed,
+                        "three intervals of silence",
+                    );
+                }
+                (Some(live), Beat::Send) => {
+                    let next_seq = live.next_report;
+                    wire::Sequence { next_seq }.encode(client.out());
+                }
+                (Some(_), Beat::Wait(_)) => {}
+            }
+            self.keep_or_drop(id, client);
+        }
+    }
+
+    /// Private reports leave before public data, so that nobody reads of his own trade on the tape first.
+    pub(super) fn flush(&mut self) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        dirty.sort_unstable();
+        dirty.dedup();
+        let mut public = Vec::new();
+        for id in dirty.drain(..) {
+            match self.connections.get(&id) {
+                Some(client) if client.urgent => self.flush_one(id),
+                Some(_) => public.push(id),
+                None => {}
+            }
+        }
+        for id in public {
+            self.flush_one(id);
+        }
+        dirty.append(&mut self.dirty);
+        self.dirty = dirty;
+        self.feed
+            .refresh_the_late(&mut self.connections, self.config.conflate_above, self.now);
+    }
+
+    fn flush_one(&mut self, id: u64) {
+        let now = self.now;
+        if let Some(client) = self.connections.get_mut(&id) {
+            client.flush(now);
+            if client.broken
+                && let Some(client) = self.connections.remove(&id)
+            {
+                self.keep_or_drop(id, client);
+            }
+        }
+    }
+
+    pub(super) fn say_goodbye(&mut self) {
+        info!(connections = self.connections.len(), "the order gateway ends");
+        for client in self.connections.values_mut() {
+            client.terminate(TerminateCode::Shutdown, "the venue is shutting down", 0);
+            client.flush(self.now);
+        }
+    }
+}

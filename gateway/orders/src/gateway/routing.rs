@@ -1,0 +1,84 @@
+//! Whom a committed event concerns. A report goes to the connection its session lives on, or waits in the engine's
+//! state for a client that asks again; what the world may know goes to the feed.
+
+use grid_engine::event::Report;
+use grid_engine::{AccountId, Event, Nanos, Seq, SessionId};
+use grid_wire::{Level, gateway_reject};
+
+use super::Desk;
+use super::requests::reject;
+use crate::reports;
+use crate::venue::View;
+
+impl<V: View> Desk<V> {
+    pub(super) fn hear(&mut self, seq: Seq, at: Nanos, event: &Event) {
+        match event {
+            Event::Report { session, report } => self.report(*session, report),
+            Event::Repeated {
+                session,
+                client_seq,
+                report,
+            } => {
+                self.repeat(*session, *client_seq, report.as_ref());
+            }
+            Event::SessionOpened { session, result } => self.session_opened(seq, *session, *result),
+            Event::SessionEstablished {
+                session,
+                connection,
+                result,
+            } => {
+                self.session_established(seq, *session, *connection, *result);
+            }
+            Event::Level {
+                instrument,
+                side,
+                price,
+                qty,
+                orders,
+            } => {
+                let level = Level {
+                    price: price.0,
+                    qty: qty.0,
+                    orders: *orders,
+                    side: reports::side(*side),
+                };
+                self.feed.market().level(seq, at, instrument.0, level);
+            }
+            Event::Traded(trade) => self.feed.market().trade(seq, at, *trade),
+            Event::DirectoryChanged => self.audit = Some(seq),
+            _ => {}
+        }
+    }
+
+    fn report(&mut self, session: SessionId, report: &Report) {
+        // Nobody is connected: the report waits in the engine's state.
+        let Some(&id) = self.sessions.get(&session) else {
+            return;
+        };
+        let Some(client) = self.connections.get_mut(&id) else {
+            return;
+        };
+        let Some(live) = &mut client.live else { return };
+        live.next_report = report.number + 1;
+        live.report_log_seq = report.seq.0;
+        client.urgent = true;
+        reports::encode(report, false, client.out());
+        self.dirty.push(id);
+        self.drop_if_slow(id);
+    }
+
+    fn repeat(&mut self, session: SessionId, client_seq: u64, report: Option<&Report>) {
+        let Some(&id) = self.sessions.get(&session) else {
+            return;
+        };
+        let Some(client) = self.connections.get_mut(&id) else {
+            return;
+        };
+        match report {
+            Some(report) => reports::encode(report, true, client.out()),
+            None => reject(client, client_seq, 0, AccountId(0), gateway_reject::FORGOTTEN),
+        }
+        self.dirty.push(id);
+        self.drop_if_slow(id);
+    }
+}
