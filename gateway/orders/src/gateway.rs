@@ -43,6 +43,7 @@ pub(crate) struct Loop<L, V> {
     turns: usize,
 }
 
+/// What the parts of a turn share; only this file and those below it see inside.
 struct Desk<V> {
     config: Config,
     view: Arc<V>,
@@ -73,11 +74,13 @@ struct Desk<V> {
     owed: VecDeque<Entry>,
     /// Connections to serve in the next turn without waiting for the poll.
     again: BTreeSet<u64>,
+    /// Connections with bytes to be written at the end of the turn.
     dirty: Vec<u64>,
     accept_again: bool,
     next_sweep: u64,
     scratch: Vec<u8>,
 }
+
 impl<L: Line, V: View> Loop<L, V> {
     pub(crate) fn new(
         config: Config,

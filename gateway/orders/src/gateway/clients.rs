@@ -19,6 +19,7 @@ const SWEEP_NS: u64 = 20_000_000;
 const ACCEPTS_PER_TURN: usize = 64;
 
 impl<V: View> Desk<V> {
+    /// Lets in who is at the door, up to a bound, and remembers whether more may wait.
     pub(super) fn accept(&mut self) {
         self.accept_again = false;
         for _ in 0..ACCEPTS_PER_TURN {
@@ -68,6 +69,7 @@ impl<V: View> Desk<V> {
         self.keep_or_drop(id, client);
     }
 
+    /// Remembers what a socket is ready for.
     pub(super) fn note_readiness(&mut self, id: u64, event: &mio::event::Event) {
         let Some(client) = self.connections.get_mut(&id) else {
             return;
@@ -121,6 +123,7 @@ impl<V: View> Desk<V> {
         }));
     }
 
+    /// Ends a connection whose reader leaves too many bytes waiting.
     pub(super) fn drop_if_slow(&mut self, id: u64) {
         if self
             .connections
@@ -138,6 +141,7 @@ impl<V: View> Desk<V> {
         }
     }
 
+    /// Ends whoever ran out of time, and breaks our own silence before it counts as one.
     pub(super) fn sweep(&mut self) {
         if self.now < self.next_sweep {
             return;
@@ -214,6 +218,7 @@ impl<V: View> Desk<V> {
         }
     }
 
+    /// Tells every client that the venue shuts down.
     pub(super) fn say_goodbye(&mut self) {
         info!(connections = self.connections.len(), "the order gateway ends");
         for client in self.connections.values_mut() {

@@ -34,6 +34,7 @@ enum Refusal {
 }
 
 impl<V: View> Desk<V> {
+    /// Judges what can be judged here, and queues the signature for the back office.
     pub(super) fn begin_login(&mut self, id: u64, client: &mut Connection, login: Login) {
         let refusal = self.judge_login(&login);
         let transcript = match &login {
@@ -128,6 +129,7 @@ impl<V: View> Desk<V> {
 }
 
 impl<L: Line, V: View> Loop<L, V> {
+    /// The back office has looked at the signature: a genuine login goes on to the log.
     pub(super) fn go_on_with_login(&mut self, id: u64, client: &mut Connection, genuine: bool) {
         let Some(login) = &client.login else { return };
         if !genuine {
@@ -166,6 +168,7 @@ impl<L: Line, V: View> Loop<L, V> {
 }
 
 impl<V: View> Desk<V> {
+    /// The log answered a negotiation.
     pub(super) fn session_opened(&mut self, seq: Seq, session: SessionId, result: Result<AccountId, Reject>) {
         let Some(waiting) = self.opening.get_mut(&session) else {
             return;
@@ -205,6 +208,7 @@ impl<V: View> Desk<V> {
         self.keep_or_drop(id, client);
     }
 
+    /// The log answered an establishment; the older connection of that session, if any, gives way.
     pub(super) fn session_established(
         &mut self,
         seq: Seq,

@@ -19,6 +19,7 @@ enum Handled {
 }
 
 impl<L: Line, V: View> Loop<L, V> {
+    /// Handles every whole frame that was read, until one must wait for room in the line.
     pub(super) fn handle_frames(&mut self, id: u64, client: &mut Connection) {
         let input = client.take_input();
         let mut at = 0;
@@ -226,6 +227,7 @@ fn refuse(client: &mut Connection, head: &Head, code: u16) -> Handled {
     Handled::Taken
 }
 
+/// Tells a client no under the number of its request.
 pub(super) fn reject(client: &mut Connection, client_seq: u64, label: u128, account: AccountId, code: u16) {
     let account = if account == AccountId::VENUE {
         client.live.as_ref().map_or(0, |live| live.account.0)

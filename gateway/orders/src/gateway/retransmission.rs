@@ -14,6 +14,7 @@ use crate::venue::View;
 const FETCH: u64 = 256;
 
 impl<V: View> Desk<V> {
+    /// Begins to send reports again, one range per session at a time, or says why not.
     pub(super) fn begin_retransmission(
         &mut self,
         id: u64,
@@ -76,6 +77,7 @@ impl<V: View> Desk<V> {
         }
     }
 
+    /// Sends what the back office found; a range that is no longer whole ends here.
     pub(super) fn retransmit(&mut self, id: u64, found: &[Report]) {
         let Some(client) = self.connections.get_mut(&id) else {
             return;

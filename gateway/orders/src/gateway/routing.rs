@@ -11,6 +11,7 @@ use crate::reports;
 use crate::venue::View;
 
 impl<V: View> Desk<V> {
+    /// Gives one committed event to whom it concerns.
     pub(super) fn hear(&mut self, seq: Seq, at: Nanos, event: &Event) {
         match event {
             Event::Report { session, report } => self.report(*session, report),
