@@ -13,6 +13,8 @@
 //! | [`book`] | one instrument's resting orders, by price and then time |
 //! | [`limits`] | every bound |
 
+#![deny(clippy::float_arithmetic)] // a rounding never creates money (design §2.11)
+
 pub mod book;
 pub mod command;
 mod engine;
