@@ -43,8 +43,8 @@ pub struct Outcome {
     pub trades: u64,
 }
 
-/// Two fifths resting orders, two fifths cancels, one fifth immediate orders, on a book of about
-/// 10,000 orders over 200 levels, from 16 accounts; `commands` of them are measured.
+/// Resting orders, as many cancels and fills as keep the book at about 10,000 orders over 200 levels, and one fifth
+/// immediate orders, from 16 accounts; `commands` of them are measured.
 ///
 /// # Panics
 /// When the engine refuses a command, or when the end does not add up: then the numbers mean nothing.
@@ -64,12 +64,14 @@ pub fn place_cancel_match(commands: u64) -> Outcome {
     let (mut trades, mut closed, mut opened) = (0, 0, RESTING);
     let begin = Instant::now();
     for _ in 0..commands {
+        // What fills take out, new orders put back: the book stays as large as it was.
+        let thin = venue.engine.state().books[usize::from(MARKET.0)].len() as u64 <= RESTING;
         let (row, trader, command) = match dice.below(5) {
             0 | 1 => {
                 let (trader, order) = passive(&mut dice);
                 (&mut rest, trader, Command::Place(order))
             }
-            2 | 3 => {
+            2 | 3 if !thin => {
                 let (trader, id) = venue.take_open(&mut resting, &mut dice);
                 (
                     &mut cancel,
@@ -78,6 +80,10 @@ pub fn place_cancel_match(commands: u64) -> Outcome {
                         order: OrderRef::Id(id),
                     },
                 )
+            }
+            2 | 3 => {
+                let (trader, order) = passive(&mut dice);
+                (&mut rest, trader, Command::Place(order))
             }
             _ => {
                 let (trader, order) = aggressive(&mut dice);

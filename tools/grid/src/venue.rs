@@ -67,6 +67,7 @@ impl Venue {
     /// Builds up the state from the data directory and serves it.
     pub(crate) fn start(config: &Config) -> Result<Self, StartError> {
         step(&format!("data directory {}", config.data_dir.display()));
+        step("durability disk-quorum: acknowledged means on disk on a quorum, which is this node alone");
         let recovered = recover_log(config)?;
         let secrets_path = config.data_dir.join("keys.json");
         let secrets = Secrets::open(&secrets_path)?;
