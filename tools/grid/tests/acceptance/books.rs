@@ -101,6 +101,7 @@ pub(crate) fn everybody_at(venue: &Venue, data: &Path) -> Vec<Account> {
 impl Books {
     /// Reads them at a moment at which nothing happens: the log stands still from the first read to the last.
     pub(crate) fn read(venue: &Venue, accounts: &[Account]) -> Self {
+        reads_catch_up(venue, &venue.account("demo"));
         let signers: Vec<Signer> = accounts.iter().map(|account| venue.signer(account)).collect();
         let market = &venue.ready.instruments[0].market_id;
         let path = format!("/markets/{market}/orderbook?depth=1");
@@ -209,8 +210,26 @@ impl Books {
     }
 }
 
+/// Waits until reads show everything that anybody was told before this: a write through the same tier comes behind it
+/// in the log, and that tier shows its own writes. What is written is a mass cancel, so not for accounts with orders.
+pub(crate) fn reads_catch_up(venue: &Venue, account: &Account) {
+    until("the tier's answer to a mass cancel", || {
+        let answer = venue
+            .signer(account)
+            .send("DELETE", "/orders", b"")
+            .map_err(|error| error.to_string())?;
+        // In Auto Mode it is refused, by the engine and in the log. 401 is a key that the tier has not seen yet.
+        if matches!(answer.status, 200 | 403) {
+            Ok(())
+        } else {
+            Err(format!("{} {}", answer.status, answer.text()))
+        }
+    });
+}
+
 /// Tokens that an account has used, all instruments together.
 pub(crate) fn used(venue: &Venue, account: &Account) -> u64 {
+    reads_catch_up(venue, account);
     let rows = venue.signer(account).get("/consumption-accounts");
     let rows = rows.as_array().expect("a list").clone();
     rows.iter()

@@ -787,6 +787,7 @@ fn a_reader_who_never_reads_slows_nobody_down() {
         })
         .collect();
     let client = venue.client(&busy);
+    let mut told_at = 0;
     for round in 0..20 {
         let placed: Vec<_> = (0..2_000_u64)
             .map(|n| {
@@ -801,14 +802,26 @@ fn a_reader_who_never_reads_slows_nobody_down() {
             })
             .collect();
         for answer in placed {
-            answer.wait().expect("a busy trader is answered");
+            told_at = answer
+                .wait()
+                .expect("a busy trader is answered")
+                .log_seq()
+                .max(told_at);
         }
     }
     // What the sleepers get when they wake is still a whole and true book, or the end of their connection.
-    let wanted = venue.signer(&busy).get(&format!(
+    let path = format!(
         "/markets/{}/orderbook?depth=100",
         venue.market("text-prime").market_id
-    ));
+    );
+    let wanted = crate::harness::until("the HTTP book catches up", || {
+        let book = venue.signer(&busy).get(&path);
+        if book["sequence"].as_u64() >= Some(told_at) {
+            Ok(book)
+        } else {
+            Err(book["sequence"].to_string())
+        }
+    });
     let mut image = grid_client::BookImage::new(instrument);
     let reader = venue.client(&sleepy);
     let mut events = reader.events();

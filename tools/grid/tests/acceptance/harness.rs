@@ -394,7 +394,10 @@ impl Venue {
     }
 
     pub(crate) fn operator(&self) -> Operator {
-        Operator(self.client(&self.account("operator")))
+        Operator {
+            client: self.client(&self.account("operator")),
+            trading_url: self.ready.trading_url.clone(),
+        }
     }
 }
 
@@ -412,13 +415,16 @@ impl Account {
 }
 
 /// The operator's session.
-pub(crate) struct Operator(pub(crate) Client);
+pub(crate) struct Operator {
+    pub(crate) client: Client,
+    trading_url: String,
+}
 
 impl Operator {
     pub(crate) fn command(&self, account: u32, command: &Entry) -> Report {
         let mut payload = Vec::new();
         command.encode(&mut payload);
-        let done = self.0.call_blocking(Request::Directory { account, payload });
+        let done = self.client.call_blocking(Request::Directory { account, payload });
         done.unwrap_or_else(|error| panic!("{command:?}: {error}"))
     }
 
@@ -433,7 +439,7 @@ impl Operator {
             mode,
             capabilities: Capabilities::default(),
         };
-        let id = self.command(self.0.account(), &open).id() as u32;
+        let id = self.command(self.client.account(), &open).id() as u32;
         self.command(
             id,
             &Entry::AddSigningKey {
@@ -451,6 +457,20 @@ impl Operator {
         if money > Usd::ZERO {
             self.command(id, &Entry::Deposit { amount: money });
         }
+        // The HTTP tiers read a replica, which may be a moment behind.
+        let signer = Signer::new(&self.trading_url, account.seed);
+        until("the HTTP tiers know the account", || {
+            let answer = signer
+                .send("GET", "/currency-trading-accounts", b"")
+                .map_err(|error| error.to_string())?;
+            let keys = signer
+                .send("GET", "/api-keys", b"")
+                .map_err(|error| error.to_string())?;
+            let known = answer.status == 200
+                && crate::books::nanos(&answer.json()["data"][0]["total_balance"]) == i128::from(money.0)
+                && keys.json()["data"].as_array().is_some_and(|keys| keys.len() == 1);
+            if known { Ok(()) } else { Err(answer.text()) }
+        });
         (id, account)
     }
 }

@@ -162,7 +162,7 @@ fn the_recorded_order_flow_makes_the_recorded_book_through_the_binary_door() {
         },
         status: InstrumentStatus::Live,
     };
-    let own = operator.0.account();
+    let own = operator.client.account();
     operator.command(own, &Command::DefineInstrument(spec));
     let instrument = venue.ready.instruments.len() as u16;
     let side = |name: &str| {

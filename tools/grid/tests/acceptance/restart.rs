@@ -93,6 +93,7 @@ fn ctrl_c_ends_cleanly_and_the_next_start_goes_on_where_it_stopped() {
         assert_eq!(answer.status, 200, "{}", answer.text());
     };
     ask(&venue, &demo, "before the restart");
+    crate::books::reads_catch_up(&venue, &demo);
     let (before, demo_before) = (own(&venue, &trader), own(&venue, &demo));
     let ready = venue.ready.clone();
     let status = venue.interrupt();
