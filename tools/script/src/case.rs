@@ -31,6 +31,8 @@ pub(crate) struct Case {
     owners: HashMap<Name, AccountId>,
     live: HashMap<Name, OrderId>,
     names: HashMap<OrderId, Name>,
+    /// The case's prices in ticks, ascending, zero first: the engine's price is the index.
+    prices: Vec<u64>,
     result: Outcome,
 }
 
@@ -54,12 +56,16 @@ struct TradeLine {
 }
 
 impl Case {
-    pub(crate) fn new(name: serde_json::Value) -> Self {
+    pub(crate) fn new(name: serde_json::Value, prices: impl Iterator<Item = u64>) -> Self {
+        let mut prices: Vec<u64> = std::iter::once(0).chain(prices).collect();
+        prices.sort_unstable();
+        prices.dedup();
         Self {
             venue: Venue::open(),
             owners: HashMap::new(),
             live: HashMap::new(),
             names: HashMap::new(),
+            prices,
             result: Outcome {
                 case: name,
                 trades: Vec::new(),
@@ -102,7 +108,7 @@ impl Case {
                 None,
             ) => match (price.0, qty.0) {
                 (Some(price), Some(qty)) => {
-                    let (price, qty) = (Price(price), Qty(qty));
+                    let (price, qty) = (self.rank(price), Qty(qty));
                     self.venue.provide_limit(account, side, price, qty)?;
                     Some(place(side, OrderKind::Limit { price, tif }, qty, op.stp))
                 }
@@ -134,13 +140,25 @@ impl Case {
         let book = &self.venue.engine.state().books[usize::from(MARKET.0)];
         let levels = |side| {
             book.levels(side)
-                .map(|level| (level.price.0, level.qty.0, level.orders))
+                .map(|level| (self.ticks(level.price), level.qty.0, level.orders))
                 .collect()
         };
-        self.result.bids = levels(Side::Buy);
-        self.result.asks = levels(Side::Sell);
+        let (bids, asks) = (levels(Side::Buy), levels(Side::Sell));
+        self.result.bids = bids;
+        self.result.asks = asks;
         serde_json::to_writer(&mut *out, &self.result)?;
         out.write_all(b"\n")
+    }
+
+    /// The engine's price for one of the case's.
+    fn rank(&self, ticks: u64) -> Price {
+        let rank = self.prices.partition_point(|&price| price < ticks);
+        Price(u64::try_from(rank).expect("a rank fits"))
+    }
+
+    /// The case's price for one of the engine's.
+    fn ticks(&self, price: Price) -> u64 {
+        self.prices[usize::try_from(price.0).expect("a rank is an index")]
     }
 
     /// A change of an open order, or `None` where its numbers are none that an order can carry.
@@ -153,8 +171,8 @@ impl Case {
         stp: SelfTrade,
     ) -> Result<Option<Command>, Reject> {
         let price = match (price.0, qty.0) {
-            (_, Some(0)) => Price(price.0.unwrap_or(0)),
-            (Some(price), _) => Price(price),
+            (_, Some(0)) => Price(0),
+            (Some(price), _) => self.rank(price),
             (None, _) => return Ok(None),
         };
         let Some(qty) = qty.0.map(Qty) else {
@@ -200,7 +218,7 @@ impl Case {
                 Event::Traded(trade) => self.result.trades.push(TradeLine {
                     taker: self.names[&trade.taker_order].clone(),
                     maker: self.names[&trade.maker_order].clone(),
-                    price: trade.price.0,
+                    price: self.ticks(trade.price),
                     qty: trade.qty.0,
                 }),
                 Event::OrderClosed { order, reason, .. } => {

@@ -24,7 +24,9 @@
 //! Choices that the form leaves open: ids and owners are integers or strings, echoed as given, and `1` is not `"1"`;
 //! blank lines and unknown keys are passed over; lines before the first case belong to a case named `null`;
 //! a negative, fractional or enormous price or quantity is an ordinary reject, a missing one is an error of the script.
-//! Money never is the reason for a reject: each owner gets just what the next order can hold, just before it.
+//! Money never is the reason for a reject: each owner gets just what the next order can hold, just before it. For the
+//! same reason the book runs on the ranks of a case's prices: order is all that matching asks of a price, and ranks keep
+//! a billion Units at a billion ticks within the engine's money.
 
 mod case;
 mod line;
@@ -32,7 +34,7 @@ mod line;
 use std::io::{BufRead, Write};
 
 use crate::case::Case;
-use crate::line::Line;
+use crate::line::{Line, Op};
 
 /// Why a script could not be run to its end. Cases before it have been printed.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +73,7 @@ pub enum ScriptError {
 /// # Errors
 /// At the first line that is not understood; the case that it stands in is not printed.
 pub fn run(mut input: impl BufRead, mut out: impl Write) -> Result<(), ScriptError> {
-    let mut case: Option<Case> = None;
+    let mut case: Option<Lines> = None;
     let mut bytes = Vec::new();
     let mut number = 0;
     loop {
@@ -90,22 +92,45 @@ pub fn run(mut input: impl BufRead, mut out: impl Write) -> Result<(), ScriptErr
         let not_understood = |reason| ScriptError::NotUnderstood { line: number, reason };
         match line::parse(text).map_err(not_understood)? {
             Line::Case(name) => {
-                if let Some(done) = case.replace(Case::new(name)) {
-                    done.print(&mut out)?;
+                if let Some(done) = case.replace(Lines::of(name)) {
+                    done.run(&mut out)?;
                 }
             }
             Line::Op(op) => case
-                .get_or_insert_with(|| Case::new(serde_json::Value::Null))
-                .run(op)
-                .map_err(|reject| ScriptError::Bound {
-                    line: number,
-                    reason: reject.to_string(),
-                })?,
+                .get_or_insert_with(|| Lines::of(serde_json::Value::Null))
+                .ops
+                .push((number, op)),
         }
     }
     if let Some(done) = case {
-        done.print(&mut out)?;
+        done.run(&mut out)?;
     }
     out.flush()?;
     Ok(())
+}
+
+/// A case as it was read; it runs when its last line is known, because all its prices are needed for that.
+struct Lines {
+    name: serde_json::Value,
+    ops: Vec<(u64, Op)>,
+}
+
+impl Lines {
+    fn of(name: serde_json::Value) -> Self {
+        Self {
+            name,
+            ops: Vec::new(),
+        }
+    }
+
+    fn run(self, out: &mut impl Write) -> Result<(), ScriptError> {
+        let mut case = Case::new(self.name, self.ops.iter().filter_map(|(_, op)| op.action.price()));
+        for (line, op) in self.ops {
+            case.run(op).map_err(|reject| ScriptError::Bound {
+                line,
+                reason: reject.to_string(),
+            })?;
+        }
+        Ok(case.print(out)?)
+    }
 }

@@ -41,6 +41,16 @@ pub(crate) enum Action {
     },
 }
 
+impl Action {
+    /// The price that it names, when an order can carry it.
+    pub(crate) fn price(&self) -> Option<u64> {
+        match self {
+            Self::Limit { price, .. } | Self::Replace { price, .. } => price.0,
+            Self::Market { .. } | Self::Cancel => None,
+        }
+    }
+}
+
 /// An id or an owner: echoed in the form in which it was given.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Name {
