@@ -150,8 +150,11 @@ impl Case {
         out.write_all(b"\n")
     }
 
-    /// The engine's price for one of the case's.
+    /// The engine's price for one of the case's; beyond all money, one that the engine refuses.
     fn rank(&self, ticks: u64) -> Price {
+        if ticks > limits::ALL_USD.0.unsigned_abs() {
+            return Price(u64::MAX);
+        }
         let rank = self.prices.partition_point(|&price| price < ticks);
         Price(u64::try_from(rank).expect("a rank fits"))
     }
