@@ -9,9 +9,9 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
 use bytes::{Bytes, BytesMut};
-use grid_engine::command::Command;
+use grid_engine::command::{AccountMode, Command};
 use grid_engine::state::Instrument;
-use grid_engine::{AccountId, Fingerprint, InstrumentId, Nanos, Seq};
+use grid_engine::{AccountId, Fingerprint, InstrumentId, Nanos, Reject, Seq};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 
@@ -116,6 +116,21 @@ impl App {
         Ok(answer)
     }
 
+    /// 403 in Auto Mode: placing, changing and cancelling orders is the venue's there (contract §3, rule 23).
+    pub(crate) fn may_trade(&self, account: AccountId) -> Result<(), ApiError> {
+        let mode = self.view().look(|engine| {
+            engine
+                .state()
+                .accounts
+                .get(account.0 as usize)
+                .map(|found| found.mode)
+        });
+        match mode {
+            Some(AccountMode::Easy) => Err(ApiError::rejected(Reject::AutoModeTradingRestricted)),
+            _ => Ok(()),
+        }
+    }
+
     /// Waits until reads show everything that was answered to this account.
     pub(crate) async fn caught_up(&self, account: AccountId) -> Result<(), ApiError> {
         let Some(mark) = self.inner.marks.lock().get(&account).copied() else {
@@ -184,7 +199,7 @@ impl FromRequest<App> for Signed {
             Some(RequestedPath(path)) => path.clone(),
             None => parts.uri.path().to_owned(),
         };
-        let body = read_body(&parts, body, app.limits()).await?;
+        let body = read_body(body, app.limits()).await?;
         claim.verify(&public_key, parts.method.as_str(), &path, &body)?;
         let verdict = app.inner.throttle.take(claim.fingerprint, Instant::now());
         if let Some(slot) = parts.extensions.get::<RateSlot>() {
@@ -233,19 +248,23 @@ impl RateSlot {
     }
 }
 
-/// Reads a body whole, bounded in size and time. What is refused as too large is thrown away in the background, so
-/// that a client that is still sending gets to read the answer.
-async fn read_body(parts: &Parts, body: Body, limits: &Limits) -> Result<Bytes, ApiError> {
-    let announced = parts
-        .headers
-        .get(axum::http::header::CONTENT_LENGTH)
+/// 413 for a request that announces a larger body than any may have.
+pub(crate) fn refuse_large(request: &mut Request<Body>, limits: &Limits) -> Result<(), ApiError> {
+    let announced = request.headers().get(axum::http::header::CONTENT_LENGTH);
+    let bytes = announced
         .and_then(|value| value.to_str().ok())
         .and_then(|text| text.parse::<u64>().ok());
-    let mut body = body;
-    if announced.is_some_and(|bytes| bytes > limits.body_bytes_max as u64) {
-        discard(body, limits);
+    if bytes.is_some_and(|bytes| bytes > limits.body_bytes_max as u64) {
+        discard(std::mem::take(request.body_mut()), limits);
         return Err(too_large(limits));
     }
+    Ok(())
+}
+
+/// Reads a body whole, bounded in size and time. What is refused as too large is thrown away in the background, so
+/// that a client that is still sending gets to read the answer.
+async fn read_body(body: Body, limits: &Limits) -> Result<Bytes, ApiError> {
+    let mut body = body;
     let deadline = tokio::time::Instant::now() + limits.body_timeout;
     let mut whole = BytesMut::new();
     loop {

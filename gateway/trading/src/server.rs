@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Method, Request, StatusCode, Uri};
+use axum::http::{Request, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::answer::ApiError;
-use crate::app::{App, RateSlot, RequestedPath};
+use crate::app::{App, RateSlot, RequestedPath, refuse_large};
 use crate::config::Limits;
 
 /// Longest wait for requests in progress when the listener ends.
@@ -50,7 +50,7 @@ pub async fn serve(addr: SocketAddr, app: App) -> std::io::Result<RunningTier> {
 }
 
 async fn accept(listener: TcpListener, app: App, mut stopped: watch::Receiver<bool>) {
-    let limits = app.limits().clone();
+    let limits = Arc::new(app.limits().clone());
     let router = crate::api::router(app);
     let graceful = GracefulShutdown::new();
     let seats = Arc::new(Semaphore::new(limits.connections_max));
@@ -78,9 +78,11 @@ async fn accept(listener: TcpListener, app: App, mut stopped: watch::Receiver<bo
         };
         let _ = stream.set_nodelay(true);
         let router = router.clone();
+        let shared = Arc::clone(&limits);
         let service = hyper::service::service_fn(move |request| {
             let router = router.clone();
-            async move { Ok::<_, std::convert::Infallible>(dispatch(router, request).await) }
+            let limits = Arc::clone(&shared);
+            async move { Ok::<_, std::convert::Infallible>(dispatch(router, &limits, request).await) }
         });
         let io = TokioIo::new(Patient::new(stream, &limits));
         let connection = graceful.watch(http.serve_connection(io, service));
@@ -100,14 +102,16 @@ async fn told(stopped: &mut watch::Receiver<bool>) {
 }
 
 /// Takes the path's generation off, routes, and adds what every answer carries.
-async fn dispatch(mut router: Router, request: Request<hyper::body::Incoming>) -> Response {
+async fn dispatch(mut router: Router, limits: &Limits, request: Request<hyper::body::Incoming>) -> Response {
     let mut request = request.map(Body::new);
+    // Before anything else that may refuse: a client that is still sending megabytes reads the answer only if
+    // somebody takes them from it.
+    if let Err(error) = refuse_large(&mut request, &limits) {
+        return error.into_response();
+    }
     let Some(path) = current_path(request.uri().path()) else {
         return ApiError::not_found("NOT_FOUND").into_response();
     };
-    if request.method() == Method::HEAD {
-        return ApiError::not_found("NOT_FOUND").into_response();
-    }
     let query = request.uri().query();
     let target = query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
     let requested = RequestedPath(request.uri().path().to_owned());

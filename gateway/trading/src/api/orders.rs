@@ -217,6 +217,7 @@ fn label_of(tag: &str) -> Label {
 
 /// `POST /orders`.
 pub(super) async fn place(State(app): State<App>, signed: Signed) -> Reply {
+    app.may_trade(signed.account)?;
     let body: PlaceBody = signed.json()?;
     let order = new_order(&app, &body)?;
     let answer = app
@@ -387,6 +388,7 @@ struct UpdateBody {
 
 /// `PUT /orders/{id}`.
 pub(super) async fn update(State(app): State<App>, Name(id): Name, signed: Signed) -> Reply {
+    app.may_trade(signed.account)?;
     let body: UpdateBody = signed.json()?;
     let (new_price, new_quantity) = (given(&body.price), given(&body.quantity));
     if new_price.is_none()
@@ -448,6 +450,7 @@ pub(super) async fn update(State(app): State<App>, Name(id): Name, signed: Signe
 
 /// `DELETE /orders/{id}`.
 pub(super) async fn cancel(State(app): State<App>, Name(id): Name, signed: Signed) -> Reply {
+    app.may_trade(signed.account)?;
     let row = own(&app, &signed, &id).await?;
     if !row.is_open() {
         return Err(not_open(&row));
@@ -482,6 +485,7 @@ fn not_open(row: &OrderRow) -> ApiError {
 }
 
 async fn cancel_where(app: &App, signed: &Signed, instrument: Option<InstrumentId>) -> Reply {
+    app.may_trade(signed.account)?;
     let command = Command::MassCancel(MassCancelScope {
         instrument,
         ..MassCancelScope::default()
