@@ -272,11 +272,18 @@ async fn deliver(
 ) -> Delivery {
     let mut failed = AccountId::VENUE;
     let mut tried = 0;
-    for candidate in &call.candidates {
-        if tried >= tier.config.routing.attempts || Instant::now() >= deadline {
+    let last_resort = tier.roster.last_resort(&call.candidates);
+    let regular = call.candidates.iter().map(|candidate| (candidate, false));
+    for (candidate, forced) in regular.chain(last_resort.map(|candidate| (candidate, true))) {
+        if tried >= tier.config.routing.attempts || Instant::now() >= deadline || (forced && tried > 0) {
             break;
         }
-        let Some(mut slot) = tier.roster.enter(candidate) else {
+        let entered = if forced {
+            tier.roster.force(candidate)
+        } else {
+            tier.roster.enter(candidate)
+        };
+        let Some(mut slot) = entered else {
             continue;
         };
         let Some(credential) = credential(tier, candidate) else {
@@ -293,6 +300,7 @@ async fn deliver(
             credential: &credential,
             body: call.chat.rewritten(&candidate.model, cap),
             stream: call.chat.stream,
+            output_limit: call.chat.output_limit.unwrap_or(0),
             request: &call.name,
             deadline,
         };

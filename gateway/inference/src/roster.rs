@@ -2,7 +2,8 @@
 //!
 //! Issuers of the reserved tokens come first, in the order of the draws: they owe the delivery. Then everybody else
 //! who offers the instrument, by account. A supplier that failed several times in a row is left alone for a while and
-//! then probed with one call; one that is full, or asked for patience, is passed over.
+//! then probed with one call; one that is full, or asked for patience, is passed over. When that leaves nobody, the
+//! one that was left alone for longest gets the call after all: a supplier that may have recovered is better than none.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -83,6 +84,8 @@ struct Health {
     in_flight: u32,
     failures: u32,
     closed_until: Option<Instant>,
+    /// It is closed because it asked for it, not because it failed.
+    asked: bool,
     probing: bool,
 }
 
@@ -124,7 +127,37 @@ impl Roster {
         })
     }
 
-    /// Whether anybody could be entered now, and if not, when.
+    /// The one whose pause after failures ends soonest, where there is one.
+    pub(crate) fn last_resort<'a>(&self, candidates: &'a [Candidate]) -> Option<&'a Candidate> {
+        let all = self.health.lock();
+        let until = |candidate: &Candidate| {
+            let health = all.get(&(candidate.supplier, candidate.instrument))?;
+            health.closed_until.filter(|_| !health.asked)
+        };
+        candidates
+            .iter()
+            .filter_map(|candidate| Some((until(candidate)?, candidate)))
+            .min_by_key(|(until, _)| *until)
+            .map(|(_, candidate)| candidate)
+    }
+
+    /// A place at a candidate that is left alone for its failures, unless it is full.
+    pub(crate) fn force(self: &Arc<Self>, candidate: &Candidate) -> Option<Slot> {
+        let key = (candidate.supplier, candidate.instrument);
+        let mut all = self.health.lock();
+        let health = all.entry(key).or_default();
+        if health.asked || health.in_flight >= self.routing.supplier_concurrent {
+            return None;
+        }
+        health.in_flight += 1;
+        Some(Slot {
+            roster: Arc::clone(self),
+            key,
+            verdict: Verdict::Neutral,
+        })
+    }
+
+    /// Whether anybody could be entered now, if only as the last resort, and if not, when.
     pub(crate) fn ready(&self, candidates: &[Candidate]) -> Result<(), Duration> {
         let now = Instant::now();
         let all = self.health.lock();
@@ -133,8 +166,8 @@ impl Roster {
             let health = all.get(&(candidate.supplier, candidate.instrument)).copied();
             let health = health.unwrap_or_default();
             let wait = match health.closed_until {
-                Some(until) if now < until => until - now,
-                Some(_) if health.probing => Duration::from_millis(100),
+                Some(until) if health.asked && now < until => until - now,
+                Some(_) if health.asked && health.probing => Duration::from_millis(100),
                 _ if health.in_flight >= self.routing.supplier_concurrent => Duration::from_millis(100),
                 _ => return Ok(()),
             };
@@ -159,9 +192,13 @@ impl Roster {
                 health.failures += 1;
                 if was_probe || health.failures >= self.routing.breaker_failures {
                     health.closed_until = Some(Instant::now() + self.routing.breaker_open);
+                    health.asked = false;
                 }
             }
-            Verdict::Busy(pause) => health.closed_until = Some(Instant::now() + pause.min(PATIENCE_MAX)),
+            Verdict::Busy(pause) => {
+                health.closed_until = Some(Instant::now() + pause.min(PATIENCE_MAX));
+                health.asked = true;
+            }
             Verdict::Neutral => {}
         }
     }
@@ -220,8 +257,24 @@ mod tests {
         }
         roster.enter(&one).unwrap().judge(Verdict::Bad);
         assert!(roster.enter(&one).is_none());
-        assert!(roster.ready(std::slice::from_ref(&one)).unwrap_err() > Duration::from_secs(3_000));
         assert!(roster.ready(&[one, candidate(2)]).is_ok());
+    }
+
+    #[test]
+    fn where_all_failed_the_one_whose_pause_ends_first_is_the_last_resort() {
+        let roster = roster(1, Duration::from_secs(3_600), 10);
+        let all = [candidate(1), candidate(2), candidate(3)];
+        assert_eq!(roster.last_resort(&all), None);
+        for failing in [&all[1], &all[0]] {
+            roster.enter(failing).unwrap().judge(Verdict::Bad);
+        }
+        let asked = Verdict::Busy(Duration::from_secs(1));
+        roster.enter(&all[2]).unwrap().judge(asked);
+        assert!(roster.ready(&all).is_ok());
+        assert_eq!(roster.last_resort(&all), Some(&all[1]));
+        roster.force(&all[1]).unwrap().judge(Verdict::Good);
+        assert!(roster.enter(&all[1]).is_some(), "one success forgives everything");
+        assert!(roster.force(&all[2]).is_none(), "who asked for patience gets it");
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub(crate) struct Order<'a> {
     pub(crate) credential: &'a [u8],
     pub(crate) body: Bytes,
     pub(crate) stream: bool,
+    /// What the client's own limit lets one choice have, in tokens; 0 where it names none.
+    pub(crate) output_limit: u64,
     pub(crate) request: &'a str,
     /// The whole call must be over by then.
     pub(crate) deadline: Instant,
@@ -109,6 +111,7 @@ impl Upstream {
             self.clocks.first_content
         } else {
             self.clocks.whole_answer
+                + Duration::from_secs(order.output_limit / crate::config::SLOWEST_TOKENS_PER_SECOND)
         };
         let until = order.deadline.min(Instant::now() + clock);
         let stream = order.stream;
