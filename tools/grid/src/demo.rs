@@ -54,6 +54,9 @@ struct Participants {
 }
 
 pub(crate) fn run(options: &Options) -> Outcome {
+    if let Some(path) = &options.ready_file {
+        ready::remove(path)?;
+    }
     let mut config = Config::load(options.config.as_deref())?;
     config.data_dir.clone_from(&options.data_dir);
     if let Some(base) = options.port_base {

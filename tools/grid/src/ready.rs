@@ -71,6 +71,17 @@ pub(crate) fn instruments(engine: &Engine) -> Vec<ReadyInstrument> {
     engine.state().instruments.iter().map(record).collect()
 }
 
+/// Takes away the file of an earlier run, so that it can't be taken for this one's.
+pub(crate) fn remove(path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(std::io::Error::new(
+            error.kind(),
+            format!("cannot replace the ready file {}: {error}", path.display()),
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// Writes the file so that whoever waits for it never sees half of it.
 pub(crate) fn write(path: &Path, ready: &impl Serialize) -> std::io::Result<()> {
     let aside = path.with_extension("new");
