@@ -99,7 +99,7 @@ impl Default for KeyLimits {
 }
 
 /// The lowest throughput floor of any instrument (contract §2.1).
-pub const SLOWEST_TOKENS_PER_SECOND: u64 = 30;
+pub(crate) const SLOWEST_TOKENS_PER_SECOND: u64 = 30;
 
 /// Times.
 #[derive(Clone, Copy, Debug)]
@@ -121,7 +121,7 @@ pub struct Clocks {
     /// Between two frames of a supplier's stream.
     pub idle: Duration,
     /// From the request to a supplier's whole answer, where it is not streamed; the time for as many tokens as the
-    /// client's own limit names, at [`SLOWEST_TOKENS_PER_SECOND`], comes on top.
+    /// client's own limit names, at the lowest throughput floor of any instrument, comes on top.
     pub whole_answer: Duration,
     /// The whole call, all attempts together; below `reservation`, so that it can still be settled.
     pub call: Duration,
