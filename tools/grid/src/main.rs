@@ -76,7 +76,7 @@ struct DemoArgs {
     #[arg(long)]
     port_base: Option<u16>,
     /// Leave participants out.
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, value_delimiter = ',')]
     without: Vec<Without>,
     /// Once everything serves, write URLs, keys and ids to this file as one JSON object.
     #[arg(long)]

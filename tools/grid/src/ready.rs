@@ -36,6 +36,8 @@ pub(crate) struct ReadyInstrument {
     pub(crate) symbol: String,
     pub(crate) instrument_id: String,
     pub(crate) market_id: String,
+    /// Its number in the binary protocol.
+    pub(crate) number: u16,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -67,6 +69,7 @@ pub(crate) fn instruments(engine: &Engine) -> Vec<ReadyInstrument> {
         symbol: instrument.spec.symbol.clone(),
         instrument_id: ids::instrument(instrument.id),
         market_id: ids::market(instrument.id),
+        number: instrument.id.0,
     };
     engine.state().instruments.iter().map(record).collect()
 }
