@@ -20,6 +20,8 @@ use crate::web;
 const KILLS: u64 = 50;
 /// Requests that one session has in flight.
 const IN_FLIGHT: usize = 16;
+/// Many snapshots and many segments, so that every start is from a snapshot and a piece of the log.
+const BUSY_LOG: &str = "[log]\nsegment_bytes = 1048576\nsnapshot_every_commands = 500\n";
 /// Words of every answer.
 const COMPLETION: u64 = 6;
 
@@ -196,6 +198,7 @@ fn fifty_kills_under_load_lose_nothing_that_was_acknowledged_and_repeat_nothing(
     let place = Place::new();
     let options = Options {
         port_base: free_ports(),
+        config: BUSY_LOG,
         ..Options::quiet()
     };
     let start = || Venue::start_at(&place, &options).unwrap_or_else(|printed| panic!("no venue:\n{printed}"));
@@ -337,6 +340,12 @@ fn fifty_kills_under_load_lose_nothing_that_was_acknowledged_and_repeat_nothing(
         .iter()
         .find(|s| s["sequence"] == replayed["last_sequence"]);
     let newest = newest.unwrap_or_else(|| panic!("a snapshot of the last state: {replayed}"));
+    let printed = std::fs::read_to_string(place.path().join("printed")).expect("what was printed");
+    let from_snapshots = printed.matches("commands replayed from the snapshot").count();
+    assert!(
+        from_snapshots as u64 > KILLS / 2,
+        "{from_snapshots} starts were from a snapshot"
+    );
     assert_eq!(
         &newest["state_hash"], hash,
         "fifty times recovered, and replayed from the first block"

@@ -137,6 +137,34 @@ fn ctrl_c_ends_cleanly_and_the_next_start_goes_on_where_it_stopped() {
 }
 
 #[test]
+fn a_venue_comes_up_without_its_suppliers_and_serves_again_when_they_are_back() {
+    let place = Place::new();
+    let ask = |venue: &Venue| {
+        let body = json!({"model": "text-prime", "messages": [{"role": "user", "content": "hello"}]});
+        let key = &venue.ready.accounts["demo"].consumption_key;
+        web::chat(&venue.ready.inference_url, key, &body).expect("an answer")
+    };
+    let venue = start(&place, &Options::quiet());
+    assert_eq!(ask(&venue).status, 200);
+    let used = crate::books::used(&venue, &venue.account("demo"));
+    assert!(venue.interrupt().success());
+    let venue = start(&place, &Options::bare());
+    assert!(venue.ready.suppliers.is_empty());
+    let answer = ask(&venue);
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    assert_eq!(
+        crate::books::used(&venue, &venue.account("demo")),
+        used,
+        "nothing is billed"
+    );
+    assert!(venue.interrupt().success());
+    let venue = start(&place, &Options::default());
+    let answer = ask(&venue);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert!(venue.interrupt().success());
+}
+
+#[test]
 fn a_second_process_on_the_same_data_is_refused_and_the_first_goes_on() {
     let place = Place::new();
     let venue = start(&place, &Options::bare());
