@@ -106,7 +106,7 @@ async fn dispatch(mut router: Router, limits: &Limits, request: Request<hyper::b
     let mut request = request.map(Body::new);
     // Before anything else that may refuse: a client that is still sending megabytes reads the answer only if
     // somebody takes them from it.
-    if let Err(error) = refuse_large(&mut request, &limits) {
+    if let Err(error) = refuse_large(&mut request, limits) {
         return error.into_response();
     }
     let Some(path) = current_path(request.uri().path()) else {
