@@ -150,7 +150,7 @@ fn show_issuance(venue: &Venue, account: &Account, id: InstrumentId, holding: &H
         "total_transfers": moved.0,
     });
     put_moment(&mut row, "created_at", holding.created_at);
-    row["updated_at"] = iso(holding.updated_at).into();
+    row["updated_at"] = iso(holding.updated_at.max(account.created_at)).into();
     row
 }
 
