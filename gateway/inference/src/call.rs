@@ -530,8 +530,7 @@ impl Relay<'_> {
         let Some((hold, bill)) = self.hold.bill().await else {
             return;
         };
-        let settle = self.tier.config.clocks.settle;
-        let _ = timeout(settle, hold.settle(bill)).await;
+        settled(&self.tier, hold, bill).await;
         let stall = self.tier.config.clocks.client_stall;
         if self.call.chat.wants_usage {
             let event = match self.usage_event {
@@ -583,6 +582,16 @@ fn without_null_usage(raw: Bytes) -> Bytes {
 
 // -- the whole answer ----------------------------------------------------------------------------------------------
 
+/// Settles, and waits within bounds until a read would show the bill.
+async fn settled(tier: &Tier, hold: Hold, bill: Bill) {
+    let shown = async {
+        if let Ok(Some(settled)) = hold.settle(bill).await {
+            tier.directory.reach(settled.seq).await;
+        }
+    };
+    let _ = timeout(tier.config.clocks.settle, shown).await;
+}
+
 async fn whole_answer(tier: &Tier, body: Bytes, mut hold: Hold) -> Result<Response<Out>, Refusal> {
     let lost = || {
         Refusal::new(
@@ -595,7 +604,7 @@ async fn whole_answer(tier: &Tier, body: Bytes, mut hold: Hold) -> Result<Respon
     hold.delivered(&said);
     drop(said);
     let (hold, bill) = hold.bill().await.ok_or_else(lost)?;
-    let _ = timeout(tier.config.clocks.settle, hold.settle(bill)).await;
+    settled(tier, hold, bill).await;
     let body = if bill.estimated {
         with_usage(&body, bill)
     } else {

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use grid_engine::state::State;
-use grid_engine::{AccountId, InstrumentId, Nanos, Qty, Reject, ReservationId, Tokens, Usd};
+use grid_engine::{AccountId, InstrumentId, Nanos, Qty, Reject, ReservationId, Seq, Tokens, Usd};
 
 /// An answer of the venue that is still to come.
 pub type Pending<T> = Pin<Box<dyn Future<Output = Result<T, DoorError>> + Send>>;
@@ -60,6 +60,8 @@ pub struct Settled {
     pub unbilled: Tokens,
     /// What the billed tokens had cost.
     pub cost: Usd,
+    /// Where it stands in the log: a replica that has passed it shows the bill.
+    pub seq: Seq,
 }
 
 /// Why the venue did not do it.
@@ -77,6 +79,9 @@ pub enum DoorError {
 pub trait Directory: Send + Sync + 'static {
     /// Runs `look` on the state. It holds a lock meanwhile, so `look` is short.
     fn look(&self, look: &mut dyn FnMut(&State));
+
+    /// Resolves once the state has passed this position of the log, or never will.
+    fn reach(&self, seq: Seq) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 }
 
 impl dyn Directory {

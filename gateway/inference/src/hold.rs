@@ -260,7 +260,7 @@ mod tests {
     use super::*;
     use crate::answer;
     use crate::door::{Pending, Reserved};
-    use grid_engine::{InstrumentId, Nanos, Usd};
+    use grid_engine::{InstrumentId, Nanos, Seq, Usd};
     use parking_lot::Mutex;
     use tokio::sync::mpsc;
 
@@ -293,6 +293,7 @@ mod tests {
                 billed: Tokens(0),
                 unbilled: Tokens(0),
                 cost: Usd(0),
+                seq: Seq(0),
             });
             Box::pin(async move { heard })
         }

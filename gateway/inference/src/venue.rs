@@ -3,10 +3,12 @@
 //! The client resends by itself, under the same number, so a command is executed at most once and its answer found
 //! again after a lost connection.
 
+use std::pin::Pin;
+
 use grid_client::{Client, ClientError, Report};
 use grid_engine::command::Usage;
 use grid_engine::state::State;
-use grid_engine::{AccountId, Engine, InstrumentId, Nanos, Qty, Reject, ReservationId, Tokens, Usd};
+use grid_engine::{AccountId, Engine, InstrumentId, Nanos, Qty, Reject, ReservationId, Seq, Tokens, Usd};
 use grid_replicator::Replica;
 use grid_wire::{Release, Reserve, Settle, SettleFlags};
 
@@ -65,6 +67,7 @@ impl Door for Client {
                     billed: Tokens(report.billed),
                     unbilled: Tokens(report.unbilled),
                     cost: Usd(report.cost),
+                    seq: Seq(report.log_seq),
                 }),
                 other => Err(unexpected(&other)),
             }
@@ -100,5 +103,12 @@ fn unexpected(report: &Report) -> DoorError {
 impl Directory for Replica<Engine> {
     fn look(&self, look: &mut dyn FnMut(&State)) {
         self.read(|engine| look(engine.state()));
+    }
+
+    fn reach(&self, seq: Seq) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async move {
+            // A venue that has stopped shows nothing more; nobody should wait for it.
+            let _ = self.wait_for(seq).await;
+        })
     }
 }

@@ -1,5 +1,6 @@
 //! The tier on the real engine: what a call costs, who is paid, and that everything adds up at the end.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use grid_engine::command::{
@@ -238,6 +239,7 @@ impl Door for MarketDoor {
                 billed,
                 unbilled,
                 cost,
+                seq: Seq(0),
             },
             other => panic!("{other:?}"),
         });
@@ -255,6 +257,10 @@ impl Door for MarketDoor {
 }
 
 impl Directory for MarketDoor {
+    fn reach(&self, _: Seq) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::ready(()))
+    }
+
     fn look(&self, look: &mut dyn FnMut(&State)) {
         look(self.0.0.lock().engine.state());
     }

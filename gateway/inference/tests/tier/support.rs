@@ -16,7 +16,7 @@ use grid_engine::instrument::{
     DeliveryTerms, InstrumentSpec, InstrumentStatus, MarketTerms, Movement, QualityTerms,
 };
 use grid_engine::state::{Account, ConsumptionKey, Instrument, State, Supplier};
-use grid_engine::{AccountId, InstrumentId, KeyHash, Nanos, Price, Qty, Reject, ReservationId, Tokens, Usd};
+use grid_engine::{AccountId, InstrumentId, KeyHash, Nanos, Price, Qty, Reject, ReservationId, Seq, Tokens, Usd};
 use grid_inference::{
     Clocks, Config, Deps, Directory, Door, DoorError, Pending, Reserved, RunningTier, Settled, VenueKey,
     serve,
@@ -296,6 +296,7 @@ impl Door for TestDoor {
                 billed: usage.prompt_tokens.plus(usage.completion_tokens),
                 unbilled: Tokens(0),
                 cost: Usd(0),
+                seq: Seq(0),
             })
         })
     }
@@ -316,6 +317,10 @@ impl Door for TestDoor {
 }
 
 impl Directory for TestDoor {
+    fn reach(&self, _: Seq) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::ready(()))
+    }
+
     fn look(&self, look: &mut dyn FnMut(&State)) {
         look(&self.0.state.lock());
     }
