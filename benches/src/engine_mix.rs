@@ -73,13 +73,7 @@ pub fn place_cancel_match(commands: u64) -> Outcome {
             }
             2 | 3 if !thin => {
                 let (trader, id) = venue.take_open(&mut resting, &mut dice);
-                (
-                    &mut cancel,
-                    trader,
-                    Command::Cancel {
-                        order: OrderRef::Id(id),
-                    },
-                )
+                (&mut cancel, trader, Command::Cancel { order: OrderRef::Id(id) })
             }
             2 | 3 => {
                 let (trader, order) = passive(&mut dice);
@@ -116,22 +110,9 @@ pub fn place_cancel_match(commands: u64) -> Outcome {
 
     // Resting orders and closed ones are all that were opened; immediate ones open and close in one command.
     let book = &venue.engine.state().books[usize::from(MARKET.0)];
-    assert_eq!(
-        book.len() as u64 + closed,
-        opened + take.len(),
-        "every order is accounted for"
-    );
-    venue
-        .engine
-        .check_invariants()
-        .expect("the books balance after the run");
-    Outcome {
-        rest,
-        cancel,
-        take,
-        elapsed_ns,
-        trades,
-    }
+    assert_eq!(book.len() as u64 + closed, opened + take.len(), "every order is accounted for");
+    venue.engine.check_invariants().expect("the books balance after the run");
+    Outcome { rest, cancel, take, elapsed_ns, trades }
 }
 
 impl fmt::Display for Outcome {
@@ -148,15 +129,8 @@ impl fmt::Display for Outcome {
             self.elapsed_ns / 1_000_000,
             u128::from(commands) * 1_000_000_000 / u128::from(self.elapsed_ns.max(1))
         )?;
-        writeln!(
-            f,
-            "ns per command    count      p50      p90      p99    p99.9      max"
-        )?;
-        for (name, row) in [
-            ("rest", &self.rest),
-            ("cancel", &self.cancel),
-            ("take", &self.take),
-        ] {
+        writeln!(f, "ns per command    count      p50      p90      p99    p99.9      max")?;
+        for (name, row) in [("rest", &self.rest), ("cancel", &self.cancel), ("take", &self.take)] {
             writeln!(
                 f,
                 "{name:<12}{:>11}{:>9}{:>9}{:>9}{:>9}{:>9}",
@@ -179,33 +153,20 @@ fn passive(dice: &mut Dice) -> (u64, NewOrder) {
         Side::Buy => 900 - dice.below(100),
         Side::Sell => 1_001 + dice.below(100),
     };
-    (
-        dice.below(TRADERS),
-        order(side, price, 1 + dice.below(9), TimeInForce::Gtc),
-    )
+    (dice.below(TRADERS), order(side, price, 1 + dice.below(9), TimeInForce::Gtc))
 }
 
 /// An order that takes at most a few orders from the touch and leaves nothing behind.
 fn aggressive(dice: &mut Dice) -> (u64, NewOrder) {
-    let (side, price) = if dice.below(2) == 0 {
-        (Side::Buy, 1_100)
-    } else {
-        (Side::Sell, 801)
-    };
-    (
-        dice.below(TRADERS),
-        order(side, price, 1 + dice.below(5), TimeInForce::Ioc),
-    )
+    let (side, price) = if dice.below(2) == 0 { (Side::Buy, 1_100) } else { (Side::Sell, 801) };
+    (dice.below(TRADERS), order(side, price, 1 + dice.below(5), TimeInForce::Ioc))
 }
 
 fn order(side: Side, price: u64, qty: u64, tif: TimeInForce) -> NewOrder {
     NewOrder {
         instrument: MARKET,
         side,
-        kind: OrderKind::Limit {
-            price: Price(price),
-            tif,
-        },
+        kind: OrderKind::Limit { price: Price(price), tif },
         qty: Qty(qty),
         stp: SelfTrade::Allow,
         label: Label::default(),
@@ -232,20 +193,11 @@ impl Venue {
             events: Vec::new(),
             traders: Vec::new(),
         };
-        venue.apply(&Entry::venue(Command::Genesis {
-            operator_key: OPERATOR_KEY,
-        }));
+        venue.apply(&Entry::venue(Command::Genesis { operator_key: OPERATOR_KEY }));
         let key = Fingerprint::of(&OPERATOR_KEY);
-        venue.apply(&Entry::venue(Command::OpenSession {
-            session: SessionId(1),
-            key,
-        }));
+        venue.apply(&Entry::venue(Command::OpenSession { session: SessionId(1), key }));
         let operator = match &venue.events[..] {
-            [
-                Event::SessionOpened {
-                    result: Ok(account), ..
-                },
-            ] => *account,
+            [Event::SessionOpened { result: Ok(account), .. }] => *account,
             other => unreachable!("the operator's key opens a session: {other:?}"),
         };
         venue.ask(operator, Command::DefineInstrument(instrument()));
@@ -258,33 +210,10 @@ impl Venue {
             let id = venue.ask(operator, open);
             let account = AccountId(u32::try_from(id).expect("account ids have 32 bits"));
             venue.ask(account, Command::RegisterSupplier(SupplierProfile::default()));
-            venue.ask(
-                account,
-                Command::SetCapacity {
-                    instrument: MARKET,
-                    capacity: STOCK,
-                },
-            );
-            venue.ask(
-                account,
-                Command::Issue {
-                    instrument: MARKET,
-                    qty: STOCK,
-                },
-            );
-            venue.ask(
-                account,
-                Command::TransferIssuance {
-                    instrument: MARKET,
-                    qty: STOCK,
-                },
-            );
-            venue.ask(
-                account,
-                Command::Deposit {
-                    amount: Usd::dollars(100_000_000),
-                },
-            );
+            venue.ask(account, Command::SetCapacity { instrument: MARKET, capacity: STOCK });
+            venue.ask(account, Command::Issue { instrument: MARKET, qty: STOCK });
+            venue.ask(account, Command::TransferIssuance { instrument: MARKET, qty: STOCK });
+            venue.ask(account, Command::Deposit { amount: Usd::dollars(100_000_000) });
             venue.traders.push(account);
         }
         venue
@@ -294,19 +223,13 @@ impl Venue {
         self.seq = self.seq.next();
         self.events.clear();
         let begin = Instant::now();
-        self.engine
-            .apply(self.seq, Nanos(self.seq.0), entry, &mut self.events);
+        self.engine.apply(self.seq, Nanos(self.seq.0), entry, &mut self.events);
         u64::try_from(begin.elapsed().as_nanos()).expect("a command ends within centuries")
     }
 
     fn submit(&mut self, account: AccountId, command: Command) -> u64 {
         self.client_seq += 1;
-        self.apply(&Entry {
-            session: SessionId(1),
-            client_seq: self.client_seq,
-            account,
-            command,
-        })
+        self.apply(&Entry { session: SessionId(1), client_seq: self.client_seq, account, command })
     }
 
     /// A trader's command; the nanoseconds that it took.
@@ -355,10 +278,7 @@ fn instrument() -> InstrumentSpec {
             maker_fee_bps: 0,
             taker_fee_bps: 0,
         },
-        delivery: DeliveryTerms {
-            window: None,
-            movement: Movement::AtFill,
-        },
+        delivery: DeliveryTerms { window: None, movement: Movement::AtFill },
         status: InstrumentStatus::Live,
     }
 }
@@ -383,10 +303,7 @@ mod tests {
     #[test]
     fn the_scenario_trades_and_accounts_for_every_order() {
         let outcome = place_cancel_match(5_000);
-        assert_eq!(
-            outcome.rest.len() + outcome.cancel.len() + outcome.take.len(),
-            5_000
-        );
+        assert_eq!(outcome.rest.len() + outcome.cancel.len() + outcome.take.len(), 5_000);
         assert!(outcome.trades > 500, "{outcome}");
     }
 }

@@ -122,9 +122,7 @@ impl Book {
     /// One order.
     #[must_use]
     pub fn order(&self, id: OrderId) -> Option<&Order> {
-        self.index
-            .get(&id)
-            .and_then(|&at| self.nodes[at as usize].order.as_ref())
+        self.index.get(&id).and_then(|&at| self.nodes[at as usize].order.as_ref())
     }
 
     /// How many orders rest.
@@ -142,10 +140,7 @@ impl Book {
     /// The order that trades first on a side.
     pub(crate) fn front(&self, side: Side) -> Option<&Order> {
         self.best(side).map(|level| {
-            self.nodes[level.head as usize]
-                .order
-                .as_ref()
-                .expect("a level's head is a resting order")
+            self.nodes[level.head as usize].order.as_ref().expect("a level's head is a resting order")
         })
     }
 
@@ -156,13 +151,7 @@ impl Book {
         let at = match self.find(side, price) {
             Ok(at) => at,
             Err(at) => {
-                let level = Level {
-                    price,
-                    qty: Qty::ZERO,
-                    orders: 0,
-                    head: NONE,
-                    tail: NONE,
-                };
+                let level = Level { price, qty: Qty::ZERO, orders: 0, head: NONE, tail: NONE };
                 self.side_mut(side).insert(at, level);
                 at
             }
@@ -194,9 +183,7 @@ impl Book {
         if next != NONE {
             self.nodes[next as usize].prev = prev;
         }
-        let at = self
-            .find(order.side, order.price)
-            .expect("a resting order has a level");
+        let at = self.find(order.side, order.price).expect("a resting order has a level");
         let level = &mut self.side_mut(order.side)[at];
         level.qty = level.qty.minus(order.remaining);
         level.orders -= 1;
@@ -215,10 +202,7 @@ impl Book {
     /// Changes a resting order in place; its price and side stay, its level follows its quantity.
     pub(crate) fn amend<R>(&mut self, id: OrderId, change: impl FnOnce(&mut Order) -> R) -> Option<R> {
         let &slot = self.index.get(&id)?;
-        let order = self.nodes[slot as usize]
-            .order
-            .as_mut()
-            .expect("the index names resting orders");
+        let order = self.nodes[slot as usize].order.as_mut().expect("the index names resting orders");
         let before = order.remaining;
         let result = change(order);
         let (side, price, after) = (order.side, order.price, order.remaining);
@@ -245,9 +229,7 @@ impl Book {
                     let node = &self.nodes[at as usize];
                     let order = node.order.as_ref().ok_or("a level lists resting orders")?;
                     if order.price != level.price || order.side != side || order.remaining.is_zero() {
-                        return Err(format!(
-                            "a level's orders share its price and are open: {order:?}"
-                        ));
+                        return Err(format!("a level's orders share its price and are open: {order:?}"));
                     }
                     if self.index.get(&order.id) != Some(&at) || node.prev != last {
                         return Err(format!("index and links name the order: {order:?}"));
@@ -264,10 +246,7 @@ impl Book {
             }
         }
         if seen != self.index.len() || self.nodes.len() != seen + self.free.len() {
-            return Err(format!(
-                "{seen} orders in levels, {} in the index",
-                self.index.len()
-            ));
+            return Err(format!("{seen} orders in levels, {} in the index", self.index.len()));
         }
         if let (Some(bid), Some(ask)) = (self.best(Side::Buy), self.best(Side::Sell))
             && bid.price >= ask.price
@@ -278,11 +257,7 @@ impl Book {
     }
 
     fn allocate(&mut self, order: Order) -> u32 {
-        let node = Node {
-            order: Some(order),
-            prev: NONE,
-            next: NONE,
-        };
+        let node = Node { order: Some(order), prev: NONE, next: NONE };
         match self.free.pop() {
             Some(slot) => {
                 self.nodes[slot as usize] = node;

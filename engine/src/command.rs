@@ -26,12 +26,7 @@ impl Entry {
     /// A command of the venue itself: timers, session events, the first commands of an empty log.
     #[must_use]
     pub const fn venue(command: Command) -> Self {
-        Self {
-            session: SessionId::VENUE,
-            client_seq: 0,
-            account: AccountId::VENUE,
-            command,
-        }
+        Self { session: SessionId::VENUE, client_seq: 0, account: AccountId::VENUE, command }
     }
 
     /// Appends the log form.
@@ -45,9 +40,7 @@ impl Entry {
         match postcard::take_from_bytes(bytes) {
             Ok((entry, [])) => Ok(entry),
             Ok((_, rest)) => Err(DecodeError::TrailingBytes { count: rest.len() }),
-            Err(error) => Err(DecodeError::Malformed {
-                reason: error.to_string(),
-            }),
+            Err(error) => Err(DecodeError::Malformed { reason: error.to_string() }),
         }
     }
 }
@@ -64,9 +57,7 @@ impl Command {
         match postcard::take_from_bytes(bytes) {
             Ok((command, [])) => Ok(command),
             Ok((_, rest)) => Err(DecodeError::TrailingBytes { count: rest.len() }),
-            Err(error) => Err(DecodeError::Malformed {
-                reason: error.to_string(),
-            }),
+            Err(error) => Err(DecodeError::Malformed { reason: error.to_string() }),
         }
     }
 }

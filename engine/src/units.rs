@@ -186,9 +186,7 @@ impl Price {
     /// What `qty` Units cost at this price when a tick is worth `tick`, or `None` above `i64::MAX`.
     #[must_use]
     pub fn notional(self, qty: Qty, tick: Usd) -> Option<Usd> {
-        let value = u128::from(self.0)
-            .checked_mul(u128::from(qty.0))?
-            .checked_mul(tick.0 as u128)?;
+        let value = u128::from(self.0).checked_mul(u128::from(qty.0))?.checked_mul(tick.0 as u128)?;
         i64::try_from(value).ok().map(Usd)
     }
 }
@@ -241,12 +239,8 @@ mod tests {
 
     #[test]
     fn dollars_print_without_trailing_zeros() {
-        let table = [
-            (0, "0"),
-            (810_000_000, "0.81"),
-            (-1_000_000_001, "-1.000000001"),
-            (25_000_000_000, "25"),
-        ];
+        let table =
+            [(0, "0"), (810_000_000, "0.81"), (-1_000_000_001, "-1.000000001"), (25_000_000_000, "25")];
         for (nanos, text) in table {
             assert_eq!(Usd(nanos).to_string(), text);
         }

@@ -48,9 +48,7 @@ impl<M: Machine> Clone for Replica<M> {
 
 impl<M: Machine> std::fmt::Debug for Replica<M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Replica")
-            .field("applied", &self.applied())
-            .finish_non_exhaustive()
+        f.debug_struct("Replica").field("applied", &self.applied()).finish_non_exhaustive()
     }
 }
 
@@ -86,12 +84,7 @@ impl<M: Machine> Replica<M> {
             .snapshots
             .map(|(store, every)| Snapshots::start(store, every, position.seq))
             .transpose()?;
-        let feed = Feed {
-            inner: Arc::clone(&replica.0),
-            outputs,
-            snapshots,
-            events: Vec::new(),
-        };
+        let feed = Feed { inner: Arc::clone(&replica.0), outputs, snapshots, events: Vec::new() };
         let thread = std::thread::Builder::new()
             .name("replica".to_owned())
             .spawn(move || abort_on_panic("replica", || feed.run()))?;
@@ -204,11 +197,7 @@ impl<M: Machine> Feed<M> {
 /// On a gap or a difference: a fault.
 fn apply<M: Machine>(state: &mut State<M>, output: &Output<M>, events: &mut Vec<M::Event>) {
     let block = &output.block;
-    assert_eq!(
-        block.first_seq(),
-        state.position.seq.next(),
-        "a replica is fed without a gap"
-    );
+    assert_eq!(block.first_seq(), state.position.seq.next(), "a replica is fed without a gap");
     let mut expected = output.events.iter();
     for (seq, command) in block.commands() {
         events.clear();
@@ -216,10 +205,7 @@ fn apply<M: Machine>(state: &mut State<M>, output: &Output<M>, events: &mut Vec<
         for event in events.iter() {
             let told = expected.next();
             let same = told.is_some_and(|(of, told)| *of == seq && told == event);
-            assert!(
-                same,
-                "the replica came to {event:?} at command {seq:?} where the matcher had {told:?}"
-            );
+            assert!(same, "the replica came to {event:?} at command {seq:?} where the matcher had {told:?}");
         }
     }
     assert!(

@@ -31,15 +31,8 @@ impl Snapshots {
                 }
             });
         };
-        let thread = std::thread::Builder::new()
-            .name("snapshots".to_owned())
-            .spawn(body)?;
-        Ok(Self {
-            every: every.max(1),
-            last,
-            work: Some(work),
-            thread: Some(thread),
-        })
+        let thread = std::thread::Builder::new().name("snapshots".to_owned()).spawn(body)?;
+        Ok(Self { every: every.max(1), last, work: Some(work), thread: Some(thread) })
     }
 
     /// True when enough has happened since the last one.
@@ -74,11 +67,7 @@ impl Snapshots {
 }
 
 fn taken<M: Machine>(machine: &M, position: Position) -> Taken {
-    let meta = SnapshotMeta {
-        position,
-        state_hash: machine.state_hash(),
-        machine_format: M::FORMAT,
-    };
+    let meta = SnapshotMeta { position, state_hash: machine.state_hash(), machine_format: M::FORMAT };
     (meta, machine.snapshot())
 }
 

@@ -76,11 +76,7 @@ impl<M: Machine> Subscription<M> {
     }
 
     fn end(&self) -> SubscriptionEnd {
-        if self.lagged.load(Ordering::Acquire) {
-            SubscriptionEnd::Lagged
-        } else {
-            SubscriptionEnd::Stopped
-        }
+        if self.lagged.load(Ordering::Acquire) { SubscriptionEnd::Lagged } else { SubscriptionEnd::Stopped }
     }
 }
 
@@ -88,11 +84,7 @@ type Callback<M> = Box<dyn FnMut(&Arc<Output<M>>) + Send>;
 
 /// The replica's end of a subscription.
 pub(crate) enum Listener<M: Machine> {
-    Queue {
-        queue: Sender<Arc<Output<M>>>,
-        lagged: Arc<AtomicBool>,
-        overflow: Overflow,
-    },
+    Queue { queue: Sender<Arc<Output<M>>>, lagged: Arc<AtomicBool>, overflow: Overflow },
     Callback(Callback<M>),
 }
 
@@ -103,11 +95,7 @@ pub(crate) fn subscription<M: Machine>(
 ) -> (Listener<M>, Subscription<M>) {
     let (sender, queue) = bounded(capacity.max(1));
     let lagged = Arc::new(AtomicBool::new(false));
-    let listener = Listener::Queue {
-        queue: sender,
-        lagged: Arc::clone(&lagged),
-        overflow,
-    };
+    let listener = Listener::Queue { queue: sender, lagged: Arc::clone(&lagged), overflow };
     (listener, Subscription { after, queue, lagged })
 }
 
@@ -119,27 +107,21 @@ impl<M: Machine> Listener<M> {
                 callback(output);
                 true
             }
-            Self::Queue {
-                queue,
-                overflow: Overflow::Wait,
-                ..
-            } => queue.send(Arc::clone(output)).is_ok(),
-            Self::Queue {
-                queue,
-                lagged,
-                overflow: Overflow::Drop,
-            } => match queue.try_send(Arc::clone(output)) {
-                Ok(()) => true,
-                Err(TrySendError::Disconnected(_)) => false,
-                Err(TrySendError::Full(_)) => {
-                    lagged.store(true, Ordering::Release);
-                    tracing::warn!(
-                        index = output.block.index(),
-                        "a subscriber fell a whole queue behind and is dropped"
-                    );
-                    false
+            Self::Queue { queue, overflow: Overflow::Wait, .. } => queue.send(Arc::clone(output)).is_ok(),
+            Self::Queue { queue, lagged, overflow: Overflow::Drop } => {
+                match queue.try_send(Arc::clone(output)) {
+                    Ok(()) => true,
+                    Err(TrySendError::Disconnected(_)) => false,
+                    Err(TrySendError::Full(_)) => {
+                        lagged.store(true, Ordering::Release);
+                        tracing::warn!(
+                            index = output.block.index(),
+                            "a subscriber fell a whole queue behind and is dropped"
+                        );
+                        false
+                    }
                 }
-            },
+            }
         }
     }
 }

@@ -219,10 +219,7 @@ impl Block {
         bytes.extend_from_slice(&header.layout());
         bytes.extend_from_slice(payload);
         bytes.resize(header.block_bytes(), 0);
-        Self {
-            header,
-            bytes: bytes.into_boxed_slice(),
-        }
+        Self { header, bytes: bytes.into_boxed_slice() }
     }
 
     /// The header.
@@ -330,10 +327,7 @@ impl<C> CommittedBlock<C> {
     /// Its commands with their numbers, in order.
     pub fn commands(&self) -> impl ExactSizeIterator<Item = (Seq, &C)> {
         let first = self.first_seq().0;
-        self.commands
-            .iter()
-            .enumerate()
-            .map(move |(offset, command)| (Seq(first + offset as u64), command))
+        self.commands.iter().enumerate().map(move |(offset, command)| (Seq(first + offset as u64), command))
     }
 }
 
@@ -381,11 +375,7 @@ mod tests {
     /// A journal of today must open tomorrow: if this fails, the format changed, and needs a new number and a reader of the old.
     #[test]
     fn the_bytes_of_a_block_are_those_of_format_1() {
-        let hex: String = sealed()
-            .bytes()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let hex: String = sealed().bytes().iter().map(|byte| format!("{byte:02x}")).collect();
         let golden = concat!(
             "130000002aa3703c07000000000000000200000000000000290000000000000002000000010000000807060504030201",
             "d204000000000000030000002d44eec3030000006275790800000073656c6c2074776f00000000000000000000000000",
@@ -415,10 +405,7 @@ mod tests {
     #[test]
     fn the_chain_tells_equal_blocks_apart_by_their_past() {
         let one = header();
-        let other = BlockHeader {
-            chain: one.chain + 1,
-            ..one
-        };
+        let other = BlockHeader { chain: one.chain + 1, ..one };
         assert_ne!(one.next_chain(), other.next_chain());
     }
 }

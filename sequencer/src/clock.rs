@@ -20,12 +20,7 @@ pub struct Clock(Arc<Source>);
 
 #[derive(Debug)]
 enum Source {
-    System {
-        counter: quanta::Clock,
-        start: u64,
-        wall_ns_at_start: u64,
-        slew_ns: AtomicI64,
-    },
+    System { counter: quanta::Clock, start: u64, wall_ns_at_start: u64, slew_ns: AtomicI64 },
     Manual(AtomicU64),
 }
 
@@ -60,12 +55,7 @@ impl Clock {
     #[must_use]
     pub fn now(&self) -> Nanos {
         match &*self.0 {
-            Source::System {
-                counter,
-                start,
-                wall_ns_at_start,
-                slew_ns,
-            } => {
+            Source::System { counter, start, wall_ns_at_start, slew_ns } => {
                 let since = counter.delta_as_nanos(*start, counter.raw());
                 Nanos((wall_ns_at_start + since).saturating_add_signed(slew_ns.load(Ordering::Relaxed)))
             }
@@ -88,9 +78,7 @@ impl Clock {
 }
 
 fn wall_ns() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_nanos() as u64)
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }
 
 /// Hands out the stamps of the log.
@@ -135,9 +123,6 @@ mod tests {
         clock.follow_wall();
         let now = clock.now().0;
         let minute = 60_000_000_000;
-        assert!(
-            now.abs_diff(before) < minute,
-            "the clock is within a minute of the wall clock"
-        );
+        assert!(now.abs_diff(before) < minute, "the clock is within a minute of the wall clock");
     }
 }

@@ -26,10 +26,7 @@ impl HardState {
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (term, rest) = bytes.split_first_chunk::<8>()?;
         let (vote, rest) = rest.split_first_chunk::<8>()?;
-        rest.is_empty().then(|| Self {
-            term: u64::from_le_bytes(*term),
-            vote: u64::from_le_bytes(*vote),
-        })
+        rest.is_empty().then(|| Self { term: u64::from_le_bytes(*term), vote: u64::from_le_bytes(*vote) })
     }
 }
 
@@ -77,10 +74,7 @@ impl Solo {
     pub fn new(recovered: HardState, position: Position) -> Self {
         let term = recovered.term.max(position.term) + 1;
         Self {
-            hard_state: HardState {
-                term,
-                vote: Self::NODE,
-            },
+            hard_state: HardState { term, vote: Self::NODE },
             last: position.index,
             committed: position.index,
         }
@@ -94,10 +88,7 @@ impl Consensus for Solo {
 
     fn propose(&mut self, _payload: &[u8]) -> Placement {
         self.last += 1;
-        Placement {
-            index: self.last,
-            term: self.hard_state.term,
-        }
+        Placement { index: self.last, term: self.hard_state.term }
     }
 
     fn persisted(&mut self, index: u64) {
@@ -119,11 +110,7 @@ mod tests {
 
     #[test]
     fn solo_commits_what_it_persisted_and_nothing_else() {
-        let position = Position {
-            index: 9,
-            term: 4,
-            ..Position::default()
-        };
+        let position = Position { index: 9, term: 4, ..Position::default() };
         let mut solo = Solo::new(HardState { term: 4, vote: 1 }, position);
         assert_eq!(solo.hard_state(), HardState { term: 5, vote: 1 });
         assert_eq!(solo.propose(b"a"), Placement { index: 10, term: 5 });

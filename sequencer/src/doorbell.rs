@@ -28,10 +28,8 @@ pub(crate) struct Sleeper {
 /// A new doorbell and the sleeper behind it.
 pub(crate) fn doorbell() -> (Arc<Doorbell>, Sleeper) {
     let parker = Parker::new();
-    let bell = Doorbell {
-        asleep: CachePadded::new(AtomicBool::new(false)),
-        unparker: parker.unparker().clone(),
-    };
+    let bell =
+        Doorbell { asleep: CachePadded::new(AtomicBool::new(false)), unparker: parker.unparker().clone() };
     let bell = Arc::new(bell);
     (Arc::clone(&bell), Sleeper { bell, parker })
 }

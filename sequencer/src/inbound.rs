@@ -115,9 +115,7 @@ impl<M: Machine> Clone for Submitter<M> {
 
 impl<M: Machine> std::fmt::Debug for Submitter<M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Submitter")
-            .field("door", &self.door)
-            .finish_non_exhaustive()
+        f.debug_struct("Submitter").field("door", &self.door).finish_non_exhaustive()
     }
 }
 
@@ -135,11 +133,7 @@ impl<M: Machine> Submitter<M> {
         let limit = self.command_bytes_max;
         if bytes > limit {
             self.buffer = Vec::new();
-            return Err(SubmitError::TooLarge {
-                command,
-                bytes,
-                limit,
-            });
+            return Err(SubmitError::TooLarge { command, bytes, limit });
         }
         if !self.door.enter() {
             self.door.leave();
@@ -172,21 +166,10 @@ pub(crate) fn inbound<M: Machine>(
     door: Arc<Door>,
     bell: Arc<Doorbell>,
 ) -> (Submitter<M>, Inbound<M::Command>) {
-    let empty = || {
-        Mutex::new(Filled {
-            bytes: Vec::new(),
-            command: None,
-        })
-    };
+    let empty = || Mutex::new(Filled { bytes: Vec::new(), command: None });
     let (poller, builder) =
         disruptor::build_multi_producer(slots, empty, disruptor::BusySpin).new_event_poller();
-    let submitter = Submitter {
-        ring: builder.build(),
-        door,
-        bell,
-        buffer: Vec::new(),
-        command_bytes_max,
-    };
+    let submitter = Submitter { ring: builder.build(), door, bell, buffer: Vec::new(), command_bytes_max };
     (submitter, Inbound { poller })
 }
 

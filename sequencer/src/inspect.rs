@@ -27,31 +27,22 @@ pub struct InspectedBlock<'a> {
 impl<'a> InspectedBlock<'a> {
     /// Its commands with their numbers, as bytes; none for a block of another kind.
     pub fn command_bytes(&self) -> impl Iterator<Item = (Seq, &'a [u8])> + use<'a> {
-        let payload = if self.header.kind == BlockKind::Entry {
-            self.payload
-        } else {
-            &[]
-        };
+        let payload = if self.header.kind == BlockKind::Entry { self.payload } else { &[] };
         let first = self.header.first_seq.0;
-        CommandBytes::new(payload)
-            .enumerate()
-            .map(move |(nth, bytes)| (Seq(first + nth as u64), bytes))
+        CommandBytes::new(payload).enumerate().map(move |(nth, bytes)| (Seq(first + nth as u64), bytes))
     }
 
     /// Its commands, decoded; one that this program cannot read comes as the reason.
     pub fn commands<M: Machine>(
         &self,
     ) -> impl Iterator<Item = (Seq, Result<M::Command, String>)> + use<'a, M> {
-        self.command_bytes()
-            .map(|(seq, bytes)| (seq, M::decode(bytes).map_err(|error| error.0)))
+        self.command_bytes().map(|(seq, bytes)| (seq, M::decode(bytes).map_err(|error| error.0)))
     }
 
     /// Term and vote, for a block of that kind.
     #[must_use]
     pub fn hard_state(&self) -> Option<HardState> {
-        (self.header.kind == BlockKind::HardState)
-            .then(|| HardState::from_bytes(self.payload))
-            .flatten()
+        (self.header.kind == BlockKind::HardState).then(|| HardState::from_bytes(self.payload)).flatten()
     }
 }
 
@@ -89,10 +80,7 @@ pub fn visit_blocks(
 ) -> Result<JournalSummary, JournalError> {
     let dir = journal_dir(data);
     let segments = list_segments(&dir, machine_format)?;
-    let mut summary = JournalSummary {
-        segments: segments.len(),
-        ..JournalSummary::default()
-    };
+    let mut summary = JournalSummary { segments: segments.len(), ..JournalSummary::default() };
     let mut each = |visited: &Visited<'_>| -> Result<(), JournalError> {
         let header = visited.header;
         summary.bytes += header.block_bytes() as u64;
@@ -136,9 +124,5 @@ pub fn snapshots(data: &Path) -> Result<Vec<InspectedSnapshot>, SnapshotError> {
         let meta = SnapshotStore::read(&path).map(|(meta, body)| (meta, body.len() as u64));
         InspectedSnapshot { path, meta }
     };
-    Ok(SnapshotStore::new(snapshot_dir(data))
-        .list()?
-        .into_iter()
-        .map(checked)
-        .collect())
+    Ok(SnapshotStore::new(snapshot_dir(data)).list()?.into_iter().map(checked).collect())
 }

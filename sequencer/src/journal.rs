@@ -41,11 +41,7 @@ pub struct JournalConfig {
 impl Default for JournalConfig {
     /// Segments of 32 MiB: large enough that a new one is rare, small enough that preparing two at a first start goes unnoticed.
     fn default() -> Self {
-        Self {
-            segment_bytes: 32 << 20,
-            cluster: 1,
-            node: 1,
-        }
+        Self { segment_bytes: 32 << 20, cluster: 1, node: 1 }
     }
 }
 
@@ -141,9 +137,7 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Jour
 
 /// Makes names in a directory durable: creating or renaming a file is a change of its directory.
 pub(crate) fn sync_dir(dir: &Path) -> Result<(), JournalError> {
-    File::open(dir)
-        .and_then(|dir| dir.sync_all())
-        .map_err(io_error("sync the directory", dir))
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(io_error("sync the directory", dir))
 }
 
 /// What reading a journal from some position to its end found.
@@ -172,12 +166,7 @@ pub(crate) fn read<E: From<JournalError>>(
     let segments = segments_from(dir, &segments, from)?;
     let Some(first) = segments.first() else {
         let position = from.unwrap_or_default();
-        return Ok(Read {
-            position,
-            hard_state: HardState::default(),
-            torn: None,
-            end: None,
-        });
+        return Ok(Read { position, hard_state: HardState::default(), torn: None, end: None });
     };
     let from = from.unwrap_or(first.header.before);
     let mut continues = first.header.before == from;
@@ -193,11 +182,7 @@ pub(crate) fn read<E: From<JournalError>>(
                 "it does not follow on block {}, which ends the segment ahead",
                 before.position.index
             );
-            return Err(JournalError::BadSegment {
-                path: segment.path.clone(),
-                why,
-            }
-            .into());
+            return Err(JournalError::BadSegment { path: segment.path.clone(), why }.into());
         }
         let last = nth + 1 == segments.len();
         let mut check = |visited: &Visited<'_>| -> Result<(), E> {
@@ -223,19 +208,12 @@ pub(crate) fn read<E: From<JournalError>>(
         found = Some(end);
     }
     progress(total, total);
-    let (end, segment) = found
-        .zip(segments.last())
-        .expect("at least one segment was walked");
+    let (end, segment) = found.zip(segments.last()).expect("at least one segment was walked");
     if !continues {
         let why = format!("the journal ends at block {}", end.position.index);
         return Err(foreign(dir, &from, &why).into());
     }
-    Ok(Read {
-        position: end.position,
-        hard_state,
-        torn: end.torn,
-        end: Some((segment.clone(), end.offset)),
-    })
+    Ok(Read { position: end.position, hard_state, torn: end.torn, end: Some((segment.clone(), end.offset)) })
 }
 
 /// The segments from the one that holds the block at `from` to the last.
@@ -253,9 +231,7 @@ fn segments_from<'a>(
     // From the beginning, or the last segment that began before the block was written.
     let first = match from.index {
         0 => (oldest.header.before.index == 0).then_some(0),
-        index => segments
-            .iter()
-            .rposition(|segment| segment.header.before.index < index),
+        index => segments.iter().rposition(|segment| segment.header.before.index < index),
     };
     let first = first.ok_or_else(|| JournalError::Missing {
         dir: dir.to_owned(),
@@ -266,11 +242,7 @@ fn segments_from<'a>(
 }
 
 fn foreign(dir: &Path, from: &Position, why: &str) -> JournalError {
-    JournalError::Foreign {
-        dir: dir.to_owned(),
-        index: from.index,
-        why: why.to_owned(),
-    }
+    JournalError::Foreign { dir: dir.to_owned(), index: from.index, why: why.to_owned() }
 }
 
 /// The open journal; one writer.
@@ -302,13 +274,7 @@ impl Journal {
         let (file, path, ordinal, file_bytes, offset) = match &read.end {
             Some((segment, offset)) => {
                 let file = reopen(segment, *offset)?;
-                (
-                    file,
-                    segment.path.clone(),
-                    segment.header.ordinal,
-                    segment.header.file_bytes,
-                    *offset,
-                )
+                (file, segment.path.clone(), segment.header.ordinal, segment.header.file_bytes, *offset)
             }
             None => {
                 let header = segment_header(&config, machine_format, 1, read.position);
@@ -342,9 +308,7 @@ impl Journal {
     /// Largest block that fits into a segment, header and padding included.
     #[must_use]
     pub(crate) fn largest_block(&self) -> u64 {
-        self.config
-            .segment_bytes
-            .saturating_sub(SEGMENT_HEADER_BYTES as u64)
+        self.config.segment_bytes.saturating_sub(SEGMENT_HEADER_BYTES as u64)
     }
 
     /// Writes a group of blocks and makes it durable: one write and one sync, unless it crosses into a new segment.
@@ -360,10 +324,7 @@ impl Journal {
         let mut group_bytes = 0;
         for block in blocks {
             let refusal = self.position.refuses(block.header());
-            assert!(
-                refusal.is_none(),
-                "blocks reach the journal in log order: {refusal:?}"
-            );
+            assert!(refusal.is_none(), "blocks reach the journal in log order: {refusal:?}");
             let bytes = block.bytes().len() as u64;
             if self.offset + group_bytes + bytes > self.file_bytes {
                 self.write(&group, group_bytes)?;
@@ -457,19 +418,8 @@ fn segment_header(
     ordinal: u64,
     before: Position,
 ) -> SegmentHeader {
-    let JournalConfig {
-        segment_bytes,
-        cluster,
-        node,
-    } = *config;
-    SegmentHeader {
-        machine_format,
-        ordinal,
-        cluster,
-        node,
-        file_bytes: segment_bytes,
-        before,
-    }
+    let JournalConfig { segment_bytes, cluster, node } = *config;
+    SegmentHeader { machine_format, ordinal, cluster, node, file_bytes: segment_bytes, before }
 }
 
 fn remove_if_there(path: &Path) -> Result<(), JournalError> {
@@ -482,21 +432,15 @@ fn remove_if_there(path: &Path) -> Result<(), JournalError> {
 /// Opens the last segment for writing and makes sure that only zeros follow the end of the log in it.
 fn reopen(segment: &SegmentInfo, end: u64) -> Result<File, JournalError> {
     let path = &segment.path;
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(path)
-        .map_err(io_error("open", path))?;
+    let file = OpenOptions::new().read(true).write(true).open(path).map_err(io_error("open", path))?;
     let mut tail = Vec::new();
     let on_disk = file.metadata().map_err(io_error("look at", path))?.len();
     tail.resize(on_disk.saturating_sub(end) as usize, 0);
-    file.read_exact_at(&mut tail, end)
-        .map_err(io_error("read", path))?;
+    file.read_exact_at(&mut tail, end).map_err(io_error("read", path))?;
     let used = tail.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
     if used > 0 {
         tail.fill(0);
-        file.write_all_at(&tail[..used], end)
-            .map_err(io_error("cut the torn tail of", path))?;
+        file.write_all_at(&tail[..used], end).map_err(io_error("cut the torn tail of", path))?;
     }
     if on_disk < segment.header.file_bytes {
         fill(&file, on_disk, segment.header.file_bytes).map_err(io_error("fill", path))?;
@@ -518,12 +462,7 @@ fn fill(file: &File, mut from: u64, to: u64) -> io::Result<()> {
 
 fn prepare(path: &Path, bytes: u64) -> Result<File, JournalError> {
     let made = || {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(path)?;
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
         fill(&file, 0, bytes)?;
         file.sync_all()?;
         Ok(file)
@@ -534,8 +473,7 @@ fn prepare(path: &Path, bytes: u64) -> Result<File, JournalError> {
 /// Gives a prepared file its header and its name. Only then is it part of the journal, and it is so as a whole.
 fn activate(dir: &Path, file: File, header: &SegmentHeader) -> Result<(File, PathBuf), JournalError> {
     let (from, path) = (dir.join(PREPARED_NAME), dir.join(segment_name(header.ordinal)));
-    file.write_all_at(&header.layout(), 0)
-        .map_err(io_error("write the header of", &path))?;
+    file.write_all_at(&header.layout(), 0).map_err(io_error("write the header of", &path))?;
     file.sync_data().map_err(io_error("sync", &path))?;
     std::fs::rename(&from, &path).map_err(io_error("rename a prepared segment to", &path))?;
     sync_dir(dir)?;
@@ -570,11 +508,7 @@ impl Preparer {
             .name("journal-prepare".to_owned())
             .spawn(body)
             .map_err(io_error("start a thread for", dir))?;
-        Ok(Self {
-            orders: Some(orders),
-            ready,
-            thread: Some(thread),
-        })
+        Ok(Self { orders: Some(orders), ready, thread: Some(thread) })
     }
 
     fn order(&self) {

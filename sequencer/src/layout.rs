@@ -88,12 +88,7 @@ pub enum LayoutError {
 }
 
 fn plan(name: &str, stages: &[StageName], core: Option<usize>, wait: Wait) -> ThreadPlan {
-    ThreadPlan {
-        name: name.to_owned(),
-        stages: stages.to_vec(),
-        core,
-        wait,
-    }
+    ThreadPlan { name: name.to_owned(), stages: stages.to_vec(), core, wait }
 }
 
 impl ThreadLayout {
@@ -117,12 +112,7 @@ impl ThreadLayout {
         use StageName::{Journal, Matcher, Sequencer, Timer};
         Self {
             threads: vec![
-                plan(
-                    "seq-match",
-                    &[Sequencer, Matcher, Timer],
-                    Some(first_core),
-                    Wait::Spin,
-                ),
+                plan("seq-match", &[Sequencer, Matcher, Timer], Some(first_core), Wait::Spin),
                 plan("journal", &[Journal], Some(first_core + 1), Wait::Yield),
             ],
         }
@@ -131,9 +121,7 @@ impl ThreadLayout {
     /// Everything on one spinning core.
     #[must_use]
     pub fn fused(core: usize) -> Self {
-        Self {
-            threads: vec![plan("venue", &StageName::ALL, Some(core), Wait::Spin)],
-        }
+        Self { threads: vec![plan("venue", &StageName::ALL, Some(core), Wait::Spin)] }
     }
 
     /// Two threads that sleep when there is nothing to do.
@@ -157,10 +145,9 @@ impl ThreadLayout {
                 Self::spread(cores - 3),
                 format!("{cores} cores: three spin for the order path, the rest serve"),
             ),
-            4.. => (
-                Self::paired(cores - 2),
-                format!("{cores} cores: two for the order path, two or more serve"),
-            ),
+            4.. => {
+                (Self::paired(cores - 2), format!("{cores} cores: two for the order path, two or more serve"))
+            }
             _ => (
                 Self::parked(),
                 format!("{cores} cores: spinning would take a core from everybody else, so threads park"),
@@ -183,12 +170,8 @@ impl ThreadLayout {
     /// [`LayoutError::Stage`].
     pub fn check(&self) -> Result<(), LayoutError> {
         for stage in StageName::ALL {
-            let threads = self
-                .threads
-                .iter()
-                .flat_map(|thread| &thread.stages)
-                .filter(|s| **s == stage)
-                .count();
+            let threads =
+                self.threads.iter().flat_map(|thread| &thread.stages).filter(|s| **s == stage).count();
             if threads != 1 {
                 return Err(LayoutError::Stage { stage, threads });
             }
@@ -319,18 +302,11 @@ mod tests {
     fn no_thread_is_busy_on_two_cores() {
         for cores in 1..4 {
             let (layout, _) = ThreadLayout::for_cores(cores);
-            assert!(
-                layout.threads.iter().all(|thread| thread.wait == Wait::Park),
-                "{cores} cores"
-            );
+            assert!(layout.threads.iter().all(|thread| thread.wait == Wait::Park), "{cores} cores");
         }
         for cores in 4..130 {
             let (layout, _) = ThreadLayout::for_cores(cores);
-            let busy = layout
-                .threads
-                .iter()
-                .filter(|thread| thread.wait != Wait::Park)
-                .count();
+            let busy = layout.threads.iter().filter(|thread| thread.wait != Wait::Park).count();
             assert!(busy < cores, "{cores} cores");
             let cores_used: Vec<_> = layout.threads.iter().filter_map(|thread| thread.core).collect();
             assert!(cores_used.iter().all(|core| *core < cores), "{cores} cores");
@@ -341,26 +317,9 @@ mod tests {
     fn a_layout_that_forgets_or_repeats_a_stage_is_refused() {
         let mut layout = ThreadLayout::parked();
         layout.threads[0].stages.pop();
-        assert_eq!(
-            layout.check(),
-            Err(LayoutError::Stage {
-                stage: StageName::Timer,
-                threads: 0
-            })
-        );
-        layout.threads[0]
-            .stages
-            .extend([StageName::Timer, StageName::Journal]);
-        assert_eq!(
-            layout.check(),
-            Err(LayoutError::Stage {
-                stage: StageName::Journal,
-                threads: 2
-            })
-        );
-        assert_eq!(
-            "busy".parse::<ThreadLayout>(),
-            Err(LayoutError::Unknown("busy".to_owned()))
-        );
+        assert_eq!(layout.check(), Err(LayoutError::Stage { stage: StageName::Timer, threads: 0 }));
+        layout.threads[0].stages.extend([StageName::Timer, StageName::Journal]);
+        assert_eq!(layout.check(), Err(LayoutError::Stage { stage: StageName::Journal, threads: 2 }));
+        assert_eq!("busy".parse::<ThreadLayout>(), Err(LayoutError::Unknown("busy".to_owned())));
     }
 }

@@ -108,21 +108,10 @@ pub(crate) fn outbound<M: Machine>(
         .iter()
         .map(|name| {
             let (bell, sleeper) = doorbell();
-            (
-                Seat {
-                    name: name.clone(),
-                    bell,
-                    waker: Mutex::new(None),
-                },
-                sleeper,
-            )
+            (Seat { name: name.clone(), bell, waker: Mutex::new(None) }, sleeper)
         })
         .unzip();
-    let orphans: Vec<_> = if names.is_empty() {
-        std::mem::take(&mut rings)
-    } else {
-        Vec::new()
-    };
+    let orphans: Vec<_> = if names.is_empty() { std::mem::take(&mut rings) } else { Vec::new() };
     let hall = Arc::new(Hall {
         seats,
         orphan_count: AtomicUsize::new(orphans.len()),
@@ -140,13 +129,7 @@ pub(crate) fn outbound<M: Machine>(
             sleeper,
         })
         .collect();
-    (
-        Outbound {
-            ring: Some(ring),
-            hall,
-        },
-        pollers,
-    )
+    (Outbound { ring: Some(ring), hall }, pollers)
 }
 
 impl<M: Machine> Outbound<M> {
@@ -212,12 +195,7 @@ impl<M: Machine> Outbound<M> {
 
     /// Names of the consumers, for messages.
     pub(crate) fn names(&self) -> String {
-        self.hall
-            .seats
-            .iter()
-            .map(|seat| seat.name.as_str())
-            .collect::<Vec<_>>()
-            .join(", ")
+        self.hall.seats.iter().map(|seat| seat.name.as_str()).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -257,9 +235,7 @@ impl<M: Machine> OutputPoller<M> {
     /// Parks until there is something to poll, the venue has stopped, or `limit` has passed.
     pub fn wait(&self, limit: Duration) {
         let ring = self.ring.as_ref().expect("present until dropped");
-        self.sleeper.sleep(Some(limit), || {
-            ring.has_available() || self.hall.closed.load(Ordering::SeqCst)
-        });
+        self.sleeper.sleep(Some(limit), || ring.has_available() || self.hall.closed.load(Ordering::SeqCst));
     }
 }
 
@@ -277,8 +253,6 @@ impl<M: Machine> Drop for OutputPoller<M> {
 
 impl<M: Machine> std::fmt::Debug for OutputPoller<M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("OutputPoller")
-            .field("name", &self.name())
-            .finish_non_exhaustive()
+        f.debug_struct("OutputPoller").field("name", &self.name()).finish_non_exhaustive()
     }
 }

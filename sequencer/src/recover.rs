@@ -115,17 +115,10 @@ impl DataDir {
             sync_dir(parent)?;
         }
         let lock_path = path.join("LOCK");
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&lock_path);
+        let lock = File::options().create(true).truncate(false).write(true).open(&lock_path);
         let lock = lock.map_err(io("open", &lock_path))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self {
-                path: path.to_owned(),
-                lock,
-            }),
+            Ok(()) => Ok(Self { path: path.to_owned(), lock }),
             Err(TryLockError::WouldBlock) => Err(RecoverError::InUse { dir: path.to_owned() }),
             Err(TryLockError::Error(source)) => Err(io("lock", &lock_path)(source)),
         }
@@ -219,11 +212,7 @@ pub fn recover<M: Machine>(
     let mut report = RecoveryReport::default();
     let (machine, from) = newest_state::<M>(&data.snapshots(), None, &mut report)?
         .unwrap_or_else(|| (genesis(), Position::default()));
-    let mut replay = Replay {
-        machine,
-        commands: 0,
-        events: Vec::new(),
-    };
+    let mut replay = Replay { machine, commands: 0, events: Vec::new() };
     let read = replay.run(&journal_dir(dir), from, &mut |_, _, _| {}, &mut progress)?;
     let journal = Journal::open(&journal_dir(dir), config, M::FORMAT, &read)?;
     if let Some(torn) = &read.torn {
@@ -250,17 +239,8 @@ pub fn replay_from_first_block<M: Machine>(
     genesis: impl FnOnce() -> M,
     mut progress: impl FnMut(Progress),
 ) -> Result<Replayed<M>, RecoverError> {
-    let mut replay = Replay {
-        machine: genesis(),
-        commands: 0,
-        events: Vec::new(),
-    };
-    let read = replay.run(
-        &journal_dir(dir),
-        Position::default(),
-        &mut |_, _, _| {},
-        &mut progress,
-    )?;
+    let mut replay = Replay { machine: genesis(), commands: 0, events: Vec::new() };
+    let read = replay.run(&journal_dir(dir), Position::default(), &mut |_, _, _| {}, &mut progress)?;
     Ok(Replayed {
         machine: replay.machine,
         position: read.position,
@@ -285,11 +265,7 @@ pub fn replay_events<M: Machine>(
     let snapshots = SnapshotStore::new(snapshot_dir(dir));
     let (machine, from) = newest_state::<M>(&snapshots, Some(after), &mut RecoveryReport::default())?
         .unwrap_or_else(|| (genesis(), Position::default()));
-    let mut replay = Replay {
-        machine,
-        commands: 0,
-        events: Vec::new(),
-    };
+    let mut replay = Replay { machine, commands: 0, events: Vec::new() };
     let mut later = |seq: Seq, at, events: &[M::Event]| {
         if seq > after {
             sink(seq, at, events);
@@ -311,9 +287,8 @@ fn newest_state<M: Machine>(
     report: &mut RecoveryReport,
 ) -> Result<Option<(M, Position)>, RecoverError> {
     for path in store.list()? {
-        let restored = SnapshotStore::read(&path)
-            .map_err(|error| error.to_string())
-            .and_then(|(meta, body)| {
+        let restored =
+            SnapshotStore::read(&path).map_err(|error| error.to_string()).and_then(|(meta, body)| {
                 if limit.is_some_and(|limit| meta.position.seq > limit) {
                     return Ok(None);
                 }
@@ -370,19 +345,9 @@ impl<M: Machine> Replay<M> {
             }
             Ok::<(), RecoverError>(())
         };
-        journal::read(
-            dir,
-            M::FORMAT,
-            Some(from),
-            &mut visit,
-            &mut |bytes_done, bytes_total| {
-                progress(Progress {
-                    commands: commands.get(),
-                    bytes_done,
-                    bytes_total,
-                });
-            },
-        )
+        journal::read(dir, M::FORMAT, Some(from), &mut visit, &mut |bytes_done, bytes_total| {
+            progress(Progress { commands: commands.get(), bytes_done, bytes_total });
+        })
     }
 
     fn apply(&mut self, visited: &Visited<'_>, sink: Sink<'_, M>) -> Result<(), RecoverError> {
@@ -395,8 +360,7 @@ impl<M: Machine> Replay<M> {
                 why: error.0,
             })?;
             self.events.clear();
-            self.machine
-                .apply(seq, visited.header.at, &command, &mut self.events);
+            self.machine.apply(seq, visited.header.at, &command, &mut self.events);
             sink(seq, visited.header.at, &self.events);
             self.commands += 1;
             seq = seq.next();

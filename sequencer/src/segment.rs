@@ -125,10 +125,7 @@ pub(crate) fn list_segments(dir: &Path, machine_format: u32) -> Result<Vec<Segme
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(io("list", dir))? {
         let path = entry.map_err(io("list", dir))?.path();
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if name.starts_with("journal-") && name.ends_with(".seg") {
             paths.push(path);
         }
@@ -138,29 +135,17 @@ pub(crate) fn list_segments(dir: &Path, machine_format: u32) -> Result<Vec<Segme
     for path in paths {
         let mut head = Vec::with_capacity(USED);
         let file = File::open(&path).map_err(io("open", &path))?;
-        file.take(USED as u64)
-            .read_to_end(&mut head)
-            .map_err(io("read", &path))?;
-        let header = SegmentHeader::read(&head).map_err(|why| JournalError::BadSegment {
-            path: path.clone(),
-            why,
-        })?;
-        let misplaced = |why: String| {
-            Err(JournalError::BadSegment {
-                path: path.clone(),
-                why,
-            })
-        };
+        file.take(USED as u64).read_to_end(&mut head).map_err(io("read", &path))?;
+        let header =
+            SegmentHeader::read(&head).map_err(|why| JournalError::BadSegment { path: path.clone(), why })?;
+        let misplaced = |why: String| Err(JournalError::BadSegment { path: path.clone(), why });
         if header.machine_format > machine_format {
             return misplaced(format!(
                 "its commands have format {}, newer than {machine_format}, which this program knows",
                 header.machine_format
             ));
         }
-        if path
-            .file_name()
-            .is_none_or(|name| name != segment_name(header.ordinal).as_str())
-        {
+        if path.file_name().is_none_or(|name| name != segment_name(header.ordinal).as_str()) {
             return misplaced(format!(
                 "its header says that it is number {}; it was renamed",
                 header.ordinal
@@ -169,10 +154,7 @@ pub(crate) fn list_segments(dir: &Path, machine_format: u32) -> Result<Vec<Segme
         if let Some(last) = segments.last()
             && last.header.ordinal + 1 != header.ordinal
         {
-            return misplaced(format!(
-                "segment {} ahead of it is missing",
-                segment_name(header.ordinal - 1)
-            ));
+            return misplaced(format!("segment {} ahead of it is missing", segment_name(header.ordinal - 1)));
         }
         segments.push(SegmentInfo { path, header });
     }
@@ -221,12 +203,7 @@ pub(crate) fn walk<E: From<JournalError>>(
     loop {
         let fault = match read_block(&bytes, offset, &position) {
             Ok((header, payload)) if offset + HEADER_BYTES + payload.len() <= on_disk => {
-                visit(&Visited {
-                    path,
-                    offset: offset as u64,
-                    header,
-                    payload,
-                })?;
+                visit(&Visited { path, offset: offset as u64, header, payload })?;
                 position = Position::after(&header);
                 offset += header.block_bytes();
                 continue;
@@ -238,11 +215,7 @@ pub(crate) fn walk<E: From<JournalError>>(
                 hole: false,
             },
             Err(Next::End) => {
-                return Ok(End {
-                    offset: offset as u64,
-                    position,
-                    torn: None,
-                });
+                return Ok(End { offset: offset as u64, position, torn: None });
             }
             Err(Next::Bad(bad)) => bad,
         };
@@ -265,34 +238,18 @@ pub(crate) fn walk<E: From<JournalError>>(
         let end = (offset + fault.extent).min(bytes.len());
         let may_be_torn = fault.hole || end > on_disk || has_empty_sector(&bytes[..end], offset);
         if !may_be_torn {
-            return Err(damaged(format!(
-                "{}, and no part of it is missing as after a crash",
-                fault.why
-            ))
-            .into());
+            return Err(
+                damaged(format!("{}, and no part of it is missing as after a crash", fault.why)).into()
+            );
         }
         if let Some((at, later)) = later_proof(&bytes, offset + BLOCK_ALIGN, position.index + 1) {
-            let why = format!(
-                "{}, and block {later} at byte {at} proves that it had been committed",
-                fault.why
-            );
+            let why =
+                format!("{}, and block {later} at byte {at} proves that it had been committed", fault.why);
             return Err(damaged(why).into());
         }
-        let used = bytes
-            .iter()
-            .rposition(|byte| *byte != 0)
-            .map_or(offset, |at| at + 1)
-            .max(offset);
-        let torn = TornTail {
-            path: path.to_owned(),
-            offset: offset as u64,
-            bytes: (used - offset) as u64,
-        };
-        return Ok(End {
-            offset: offset as u64,
-            position,
-            torn: Some(torn),
-        });
+        let used = bytes.iter().rposition(|byte| *byte != 0).map_or(offset, |at| at + 1).max(offset);
+        let torn = TornTail { path: path.to_owned(), offset: offset as u64, bytes: (used - offset) as u64 };
+        return Ok(End { offset: offset as u64, position, torn: Some(torn) });
     }
 }
 
@@ -330,23 +287,13 @@ fn read_block<'a>(
     if rest.len() < HEADER_BYTES {
         return Err(Next::End);
     }
-    let bad = |why: &str, extent| {
-        Err(Next::Bad(BadBlock {
-            why: why.to_owned(),
-            extent,
-            hole: false,
-        }))
-    };
+    let bad = |why: &str, extent| Err(Next::Bad(BadBlock { why: why.to_owned(), extent, hole: false }));
     let header = match BlockHeader::read(rest) {
         Ok(header) => header,
         Err(NoHeader::Empty) if rest.iter().all(|byte| *byte == 0) => return Err(Next::End),
         Err(NoHeader::Empty) => {
             let why = "there is nothing where it should begin, but something behind it".to_owned();
-            return Err(Next::Bad(BadBlock {
-                why,
-                extent: HEADER_BYTES,
-                hole: true,
-            }));
+            return Err(Next::Bad(BadBlock { why, extent: HEADER_BYTES, hole: true }));
         }
         Err(NoHeader::Damaged) => return bad("its header does not match its checksum", HEADER_BYTES),
     };
@@ -360,10 +307,7 @@ fn read_block<'a>(
         return bad(&why, HEADER_BYTES + payload.len());
     }
     if CommandBytes::new(payload).count() != header.commands as usize && header.kind == BlockKind::Entry {
-        return bad(
-            "it holds another number of commands than it says",
-            HEADER_BYTES + payload.len(),
-        );
+        return bad("it holds another number of commands than it says", HEADER_BYTES + payload.len());
     }
     Ok((header, payload))
 }
@@ -383,13 +327,11 @@ fn has_empty_sector(bytes: &[u8], from: usize) -> bool {
 
 /// The first whole block after `from` that was sealed when block `index` was already committed.
 fn later_proof(bytes: &[u8], from: usize, index: u64) -> Option<(usize, u64)> {
-    (from..bytes.len().saturating_sub(HEADER_BYTES))
-        .step_by(BLOCK_ALIGN)
-        .find_map(|at| {
-            let header = BlockHeader::read(&bytes[at..]).ok()?;
-            let payload = bytes.get(at + HEADER_BYTES..at + HEADER_BYTES + header.payload_len as usize)?;
-            (header.committed_before() >= index && header.matches(payload)).then_some((at, header.index))
-        })
+    (from..bytes.len().saturating_sub(HEADER_BYTES)).step_by(BLOCK_ALIGN).find_map(|at| {
+        let header = BlockHeader::read(&bytes[at..]).ok()?;
+        let payload = bytes.get(at + HEADER_BYTES..at + HEADER_BYTES + header.payload_len as usize)?;
+        (header.committed_before() >= index && header.matches(payload)).then_some((at, header.index))
+    })
 }
 
 #[cfg(test)]
@@ -399,13 +341,8 @@ mod tests {
     /// As for a block's bytes: a change needs a new format number and a reader of the old.
     #[test]
     fn the_bytes_of_a_segment_header_are_those_of_format_1() {
-        let before = Position {
-            index: 6,
-            term: 2,
-            seq: Seq(40),
-            chain: 0x0102_0304_0506_0708,
-            at: Nanos(1_234),
-        };
+        let before =
+            Position { index: 6, term: 2, seq: Seq(40), chain: 0x0102_0304_0506_0708, at: Nanos(1_234) };
         let header = SegmentHeader {
             machine_format: 3,
             ordinal: 5,

@@ -111,13 +111,7 @@ impl Sequencer {
         consensus: Box<dyn Consensus>,
     ) -> Result<Handle<M>, StartError> {
         check(&recovered, &config)?;
-        let Recovered {
-            machine,
-            hard_state,
-            mut journal,
-            data,
-            ..
-        } = recovered;
+        let Recovered { machine, hard_state, mut journal, data, .. } = recovered;
         if consensus.hard_state() != hard_state {
             journal.append_hard_state(consensus.hard_state())?;
         }
@@ -145,11 +139,8 @@ impl Sequencer {
             Arc::clone(&door),
             bells.of(StageName::Sequencer),
         );
-        let (outbound, outputs) = outbound::<M>(
-            config.outbound_slots,
-            &config.outputs,
-            bells.of(StageName::Matcher),
-        );
+        let (outbound, outputs) =
+            outbound::<M>(config.outbound_slots, &config.outputs, bells.of(StageName::Matcher));
         let log = disruptor::build_single_producer(config.log_slots, || None, disruptor::BusySpin)
             .with_multi_consumer();
         let (log_to_journal, log) = log.new_event_poller();
@@ -247,11 +238,7 @@ fn check<M: Machine>(recovered: &Recovered<M>, config: &Config) -> Result<(), St
     let block_bytes = (HEADER_BYTES + payload).next_multiple_of(BLOCK_ALIGN) as u64;
     if block_bytes > recovered.journal.largest_block() {
         let segment_bytes = recovered.journal.largest_block();
-        return Err(JournalError::SegmentTooSmall {
-            segment_bytes,
-            block_bytes,
-        }
-        .into());
+        return Err(JournalError::SegmentTooSmall { segment_bytes, block_bytes }.into());
     }
     Ok(())
 }
@@ -264,15 +251,10 @@ struct Bells {
 
 impl Bells {
     fn new(layout: &ThreadLayout) -> Self {
-        let mut bells = Self {
-            by_stage: Vec::new(),
-            threads: Vec::new(),
-        };
+        let mut bells = Self { by_stage: Vec::new(), threads: Vec::new() };
         for plan in &layout.threads {
             let (bell, sleeper) = doorbell();
-            bells
-                .by_stage
-                .extend(plan.stages.iter().map(|stage| (*stage, Arc::clone(&bell))));
+            bells.by_stage.extend(plan.stages.iter().map(|stage| (*stage, Arc::clone(&bell))));
             bells.threads.push((plan.clone(), sleeper));
         }
         bells
@@ -355,12 +337,7 @@ impl<M: Machine> Handle<M> {
         // Pollers that nobody took would never be read.
         self.outputs.clear();
         self.door.close();
-        let Cursors {
-            bell_sequencer,
-            bell_timer,
-            bell_matcher,
-            ..
-        } = &*self.cursors;
+        let Cursors { bell_sequencer, bell_timer, bell_matcher, .. } = &*self.cursors;
         bell_sequencer.ring();
         bell_timer.ring();
         let give_up = Instant::now() + self.grace;

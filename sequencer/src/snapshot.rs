@@ -72,27 +72,21 @@ impl SnapshotStore {
     /// # Errors
     /// [`SnapshotError::Io`]; nothing with the final name is left behind then.
     pub fn write(&self, meta: &SnapshotMeta, body: &[u8]) -> Result<PathBuf, SnapshotError> {
-        let path = self
-            .dir
-            .join(format!("snapshot-{:020}.snap", meta.position.index));
+        let path = self.dir.join(format!("snapshot-{:020}.snap", meta.position.index));
         let temporary = self.dir.join("snapshot-next.tmp");
         let io = |action, path: &Path| {
             let path = path.to_owned();
             move |source| SnapshotError::Io { action, path, source }
         };
         let mut file = File::create(&temporary).map_err(io("create", &temporary))?;
-        file.write_all(&header(meta, body.len() as u64))
-            .map_err(io("write", &temporary))?;
+        file.write_all(&header(meta, body.len() as u64)).map_err(io("write", &temporary))?;
         for chunk in body.chunks(CHUNK) {
             file.write_all(chunk).map_err(io("write", &temporary))?;
-            file.write_all(&crc32c::crc32c(chunk).to_le_bytes())
-                .map_err(io("write", &temporary))?;
+            file.write_all(&crc32c::crc32c(chunk).to_le_bytes()).map_err(io("write", &temporary))?;
         }
         file.sync_all().map_err(io("sync", &temporary))?;
         std::fs::rename(&temporary, &path).map_err(io("rename", &path))?;
-        File::open(&self.dir)
-            .and_then(|dir| dir.sync_all())
-            .map_err(io("sync the directory of", &path))?;
+        File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(io("sync the directory of", &path))?;
         for old in self.list()?.into_iter().skip(SNAPSHOTS_KEPT) {
             std::fs::remove_file(&old).map_err(io("remove", &old))?;
         }
@@ -104,18 +98,11 @@ impl SnapshotStore {
     /// # Errors
     /// [`SnapshotError::Io`] if the directory cannot be listed.
     pub fn list(&self) -> Result<Vec<PathBuf>, SnapshotError> {
-        let io = |source| SnapshotError::Io {
-            action: "list",
-            path: self.dir.clone(),
-            source,
-        };
+        let io = |source| SnapshotError::Io { action: "list", path: self.dir.clone(), source };
         let mut found = Vec::new();
         for entry in std::fs::read_dir(&self.dir).map_err(io)? {
             let path = entry.map_err(io)?.path();
-            let name = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .unwrap_or_default();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             if name.starts_with("snapshot-") && name.ends_with(".snap") {
                 found.push(path);
             }
@@ -131,15 +118,8 @@ impl SnapshotStore {
     /// [`SnapshotError`].
     pub fn read(path: &Path) -> Result<(SnapshotMeta, Vec<u8>), SnapshotError> {
         let (meta, body_len, mut file) = open(path)?;
-        let io = |source| SnapshotError::Io {
-            action: "read",
-            path: path.to_owned(),
-            source,
-        };
-        let bad = |why: String| SnapshotError::Bad {
-            path: path.to_owned(),
-            why,
-        };
+        let io = |source| SnapshotError::Io { action: "read", path: path.to_owned(), source };
+        let bad = |why: String| SnapshotError::Bad { path: path.to_owned(), why };
         let on_disk = file.metadata().map_err(io)?.len();
         let expected = HEADER as u64 + body_len + 4 * body_len.div_ceil(CHUNK as u64);
         if on_disk != expected {
@@ -148,9 +128,7 @@ impl SnapshotStore {
         let mut body = vec![0; body_len as usize];
         for (nth, chunk) in body.chunks_mut(CHUNK).enumerate() {
             let mut crc = [0; 4];
-            file.read_exact(chunk)
-                .and_then(|()| file.read_exact(&mut crc))
-                .map_err(io)?;
+            file.read_exact(chunk).and_then(|()| file.read_exact(&mut crc)).map_err(io)?;
             if crc32c::crc32c(chunk) != u32::from_le_bytes(crc) {
                 return Err(bad(format!("the checksum of its mebibyte {nth} does not match")));
             }
@@ -168,22 +146,14 @@ impl SnapshotStore {
 }
 
 fn open(path: &Path) -> Result<(SnapshotMeta, u64, File), SnapshotError> {
-    let io = |source| SnapshotError::Io {
-        action: "read",
-        path: path.to_owned(),
-        source,
-    };
-    let bad = |why: &str| SnapshotError::Bad {
-        path: path.to_owned(),
-        why: why.to_owned(),
-    };
+    let io = |source| SnapshotError::Io { action: "read", path: path.to_owned(), source };
+    let bad = |why: &str| SnapshotError::Bad { path: path.to_owned(), why: why.to_owned() };
     let mut file = File::open(path).map_err(io)?;
     let mut bytes = [0; HEADER];
-    file.read_exact(&mut bytes)
-        .map_err(|source| match source.kind() {
-            io::ErrorKind::UnexpectedEof => bad("it is shorter than its header"),
-            _ => io(source),
-        })?;
+    file.read_exact(&mut bytes).map_err(|source| match source.kind() {
+        io::ErrorKind::UnexpectedEof => bad("it is shorter than its header"),
+        _ => io(source),
+    })?;
     let (meta, body_len) = read_header(&bytes).map_err(bad)?;
     Ok((meta, body_len, file))
 }
@@ -193,17 +163,8 @@ fn header(meta: &SnapshotMeta, body_len: u64) -> [u8; HEADER] {
     out[0..8].copy_from_slice(&MAGIC);
     out[8..12].copy_from_slice(&SNAPSHOT_FORMAT.to_le_bytes());
     out[12..16].copy_from_slice(&meta.machine_format.to_le_bytes());
-    let Position {
-        index,
-        term,
-        seq,
-        chain,
-        at,
-    } = meta.position;
-    for (nth, word) in [index, term, seq.0, chain, at.0, meta.state_hash, body_len]
-        .into_iter()
-        .enumerate()
-    {
+    let Position { index, term, seq, chain, at } = meta.position;
+    for (nth, word) in [index, term, seq.0, chain, at.0, meta.state_hash, body_len].into_iter().enumerate() {
         out[16 + nth * 8..24 + nth * 8].copy_from_slice(&word.to_le_bytes());
     }
     let crc = crc32c::crc32c(&out[..HEADER - 4]);
@@ -224,21 +185,9 @@ fn read_header(bytes: &[u8; HEADER]) -> Result<(SnapshotMeta, u64), &'static str
     if u32_at(8) > SNAPSHOT_FORMAT {
         return Err("its format is newer than this program knows");
     }
-    let position = Position {
-        index: word(0),
-        term: word(1),
-        seq: Seq(word(2)),
-        chain: word(3),
-        at: Nanos(word(4)),
-    };
-    Ok((
-        SnapshotMeta {
-            position,
-            state_hash: word(5),
-            machine_format: u32_at(12),
-        },
-        word(6),
-    ))
+    let position =
+        Position { index: word(0), term: word(1), seq: Seq(word(2)), chain: word(3), at: Nanos(word(4)) };
+    Ok((SnapshotMeta { position, state_hash: word(5), machine_format: u32_at(12) }, word(6)))
 }
 
 #[cfg(test)]
@@ -248,18 +197,9 @@ mod tests {
     /// As for a block's bytes: a change needs a new format number and a reader of the old.
     #[test]
     fn the_bytes_of_a_snapshot_header_are_those_of_format_1() {
-        let position = Position {
-            index: 7,
-            term: 2,
-            seq: Seq(42),
-            chain: 0x0102_0304_0506_0708,
-            at: Nanos(1_234),
-        };
-        let meta = SnapshotMeta {
-            position,
-            state_hash: 0xfeed,
-            machine_format: 3,
-        };
+        let position =
+            Position { index: 7, term: 2, seq: Seq(42), chain: 0x0102_0304_0506_0708, at: Nanos(1_234) };
+        let meta = SnapshotMeta { position, state_hash: 0xfeed, machine_format: 3 };
         let bytes = header(&meta, 3_000_000);
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let golden = concat!(

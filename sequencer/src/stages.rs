@@ -43,11 +43,7 @@ pub struct BlockLimits {
 impl Default for BlockLimits {
     /// 64 commands, 8 KiB, 20 µs (design §5).
     fn default() -> Self {
-        Self {
-            commands: 64,
-            bytes: 8 << 10,
-            open: Nanos(20_000),
-        }
+        Self { commands: 64, bytes: 8 << 10, open: Nanos(20_000) }
     }
 }
 
@@ -125,12 +121,7 @@ pub(crate) struct Pending<C> {
 
 impl<C> Pending<C> {
     pub(crate) fn new() -> Self {
-        Self {
-            commands: VecDeque::new(),
-            bytes: Vec::new(),
-            used: 0,
-            opened: Nanos::ZERO,
-        }
+        Self { commands: VecDeque::new(), bytes: Vec::new(), used: 0, opened: Nanos::ZERO }
     }
 
     fn push(&mut self, command: C, framed: &[u8]) {
@@ -191,9 +182,7 @@ impl<M: Machine> SequencerStage<M> {
             self.pending.tidy();
             self.pending.opened = self.clock.now();
         }
-        self.inbound
-            .drain(|command, framed| self.pending.push(command, framed))
-            > 0
+        self.inbound.drain(|command, framed| self.pending.push(command, framed)) > 0
     }
 
     /// Keeps the block open for what is just arriving, until the input is empty, the block full, or its time over.
@@ -211,11 +200,7 @@ impl<M: Machine> SequencerStage<M> {
             let mut consensus = held(&self.consensus);
             (consensus.propose(payload), consensus.committed())
         };
-        assert_eq!(
-            placement.index,
-            self.position.index + 1,
-            "consensus numbers blocks without a gap"
-        );
+        assert_eq!(placement.index, self.position.index + 1, "consensus numbers blocks without a gap");
         let header = BlockHeader {
             payload_len: 0,
             crc: 0,
@@ -232,13 +217,8 @@ impl<M: Machine> SequencerStage<M> {
         let block = Arc::new(CommittedBlock::new(Block::seal(header, payload), commands));
         self.position = block.position();
         let published = self.log.try_publish(|slot| *slot = Some(block));
-        assert!(
-            published.is_ok(),
-            "the log ring has room for what the matcher's cursor allows"
-        );
-        self.cursors
-            .sequenced
-            .store(self.position.index, Ordering::Release);
+        assert!(published.is_ok(), "the log ring has room for what the matcher's cursor allows");
+        self.cursors.sequenced.store(self.position.index, Ordering::Release);
         self.cursors.bell_journal.ring();
     }
 }
@@ -293,9 +273,9 @@ impl<C: Send + Sync + 'static> Stage for JournalStage<C> {
         // Before the poll: what was sequenced before this was true is seen by the poll.
         let done = self.cursors.sequencer_done.load(Ordering::Acquire);
         match self.log.take(GROUP_BLOCKS) {
-            Ok(mut ready) => self
-                .group
-                .extend((&mut ready).map(|slot| Arc::clone(slot.as_ref().expect("published")))),
+            Ok(mut ready) => {
+                self.group.extend((&mut ready).map(|slot| Arc::clone(slot.as_ref().expect("published"))))
+            }
             Err(Polling::NoEvents | Polling::Shutdown) => return if done { Step::Done } else { Step::Idle },
         }
         if let Err(error) = self.journal.append(self.group.iter().map(|block| block.block())) {
@@ -338,11 +318,7 @@ impl<M: Machine> MatcherStage<M> {
 
     fn apply(&mut self, block: Arc<CommittedBlock<M::Command>>) -> Arc<Output<M>> {
         let machine = self.machine.as_mut().expect("present until the end");
-        assert_eq!(
-            block.index(),
-            self.position.index + 1,
-            "blocks are applied in log order"
-        );
+        assert_eq!(block.index(), self.position.index + 1, "blocks are applied in log order");
         let mut events = Vec::new();
         for (seq, command) in block.commands() {
             machine.apply(seq, block.at(), command, &mut self.events);
@@ -362,11 +338,7 @@ impl<M: Machine> MatcherStage<M> {
                 return false;
             }
             let consumers = self.outbound.names();
-            tracing::error!(
-                index,
-                consumers,
-                "a consumer does not read; the shutdown goes on without it"
-            );
+            tracing::error!(index, consumers, "a consumer does not read; the shutdown goes on without it");
         }
         self.blocked_since = None;
         self.cursors.applied_seq.store(seq.0, Ordering::Release);
@@ -386,10 +358,7 @@ impl<M: Machine> MatcherStage<M> {
         if now - since >= COMPLAIN_EVERY {
             self.blocked_since = Some(now);
             let consumers = self.outbound.names();
-            tracing::error!(
-                consumers,
-                "a consumer is a whole ring behind and the venue waits for it"
-            );
+            tracing::error!(consumers, "a consumer is a whole ring behind and the venue waits for it");
         }
     }
 
@@ -426,10 +395,7 @@ impl<M: Machine> Stage for MatcherStage<M> {
         for _ in 0..ready {
             // One by one, so that a full outbound ring stops it after any block. One producer: `take` scans nothing.
             let block = match self.log.take(1) {
-                Ok(mut one) => (&mut one)
-                    .next()
-                    .and_then(Option::clone)
-                    .expect("a published slot is filled"),
+                Ok(mut one) => (&mut one).next().and_then(Option::clone).expect("a published slot is filled"),
                 Err(Polling::NoEvents | Polling::Shutdown) => {
                     unreachable!("a committed block is in the log ring")
                 }
@@ -513,12 +479,7 @@ impl<M: Machine> Stage for TimerStage<M> {
         let deadline = self.cursors.deadline.load(Ordering::Acquire);
         let applied = self.cursors.applied_seq.load(Ordering::Acquire);
         let refused = self.submitter.try_submit(M::tick()).is_err();
-        self.submitted = Some(SubmittedTick {
-            deadline,
-            when: Instant::now(),
-            applied,
-            refused,
-        });
+        self.submitted = Some(SubmittedTick { deadline, when: Instant::now(), applied, refused });
         Step::Worked
     }
 
@@ -527,11 +488,7 @@ impl<M: Machine> Stage for TimerStage<M> {
     }
 
     fn patience(&self) -> Option<Duration> {
-        let most = if self.clock.is_manual() {
-            Duration::from_millis(1)
-        } else {
-            WALL_EVERY
-        };
+        let most = if self.clock.is_manual() { Duration::from_millis(1) } else { WALL_EVERY };
         Some(self.due_in().map_or(most, |due| due.min(most)))
     }
 }

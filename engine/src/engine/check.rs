@@ -45,30 +45,17 @@ pub(super) fn check(state: &State) -> Result<(), String> {
 /// Dollars of the account, after its own books add up.
 fn check_account(state: &State, account: &Account) -> Result<i128, String> {
     let id = account.id;
-    hold!(
-        account.usd_available >= Usd::ZERO && account.usd_held >= Usd::ZERO,
-        "{id:?} owes nobody dollars"
-    );
+    hold!(account.usd_available >= Usd::ZERO && account.usd_held >= Usd::ZERO, "{id:?} owes nobody dollars");
     let mut held = 0;
     for (&order_id, &instrument) in &account.orders {
         let order = state.books[usize::from(instrument.0)].order(order_id);
         let order = order.ok_or_else(|| format!("{order_id:?} of {id:?} rests in its book"))?;
-        hold!(
-            order.account == id,
-            "{order_id:?} belongs to the account that lists it"
-        );
+        hold!(order.account == id, "{order_id:?} belongs to the account that lists it");
         held += order.hold.0;
     }
-    hold!(
-        account.usd_held == Usd(held),
-        "{id:?} holds {held} behind its bids, not {:?}",
-        account.usd_held
-    );
+    hold!(account.usd_held == Usd(held), "{id:?} holds {held} behind its bids, not {:?}", account.usd_held);
     for (label, order) in &account.labels {
-        hold!(
-            account.orders.contains_key(order),
-            "{label:?} of {id:?} names an open order"
-        );
+        hold!(account.orders.contains_key(order), "{label:?} of {id:?} names an open order");
     }
     Ok(i128::from(account.usd_available.0) + i128::from(account.usd_held.0))
 }
@@ -113,15 +100,9 @@ fn check_holding(
         );
         hold!(lot.gone() != lot.tokens, "a used-up lot is gone: {lot:?}");
         let wanted = reserved.get(&(account, instrument, lot.id)).copied().unwrap_or(0);
-        hold!(
-            lot.reserved.0 == wanted,
-            "what a lot reserves is what reservations draw: {lot:?}, {wanted}"
-        );
+        hold!(lot.reserved.0 == wanted, "what a lot reserves is what reservations draw: {lot:?}, {wanted}");
         let key = (lot.expires_at.map_or(u64::MAX, |at| at.0), lot.id);
-        hold!(
-            before < Some(key),
-            "lots are in the order in which they are spent"
-        );
+        hold!(before < Some(key), "lots are in the order in which they are spent");
         before = Some(key);
     }
     Ok(())
@@ -131,9 +112,8 @@ fn reserved_by_lot(state: &State) -> BTreeMap<(AccountId, InstrumentId, LotId), 
     let mut reserved = BTreeMap::new();
     for reservation in state.reservations.values() {
         for draw in &reservation.draws {
-            *reserved
-                .entry((reservation.account, reservation.instrument, draw.lot))
-                .or_default() += draw.tokens.0;
+            *reserved.entry((reservation.account, reservation.instrument, draw.lot)).or_default() +=
+                draw.tokens.0;
         }
     }
     reserved
@@ -141,11 +121,7 @@ fn reserved_by_lot(state: &State) -> BTreeMap<(AccountId, InstrumentId, LotId), 
 
 fn held_tokens(holding: &Holding) -> u128 {
     let units = u128::from(holding.issuance.0) + u128::from(holding.available.0) + u128::from(holding.held.0);
-    let lots: u128 = holding
-        .lots
-        .iter()
-        .map(|lot| u128::from(lot.free.0) + u128::from(lot.reserved.0))
-        .sum();
+    let lots: u128 = holding.lots.iter().map(|lot| u128::from(lot.free.0) + u128::from(lot.reserved.0)).sum();
     units * u128::from(TOKENS_PER_UNIT) + lots
 }
 
@@ -182,22 +158,14 @@ fn check_tokens(state: &State, tokens: &BTreeMap<InstrumentId, u128>) -> Result<
         let held = tokens.get(&record.id).copied().unwrap_or(0);
         let minted =
             u128::from(record.issued.0) - u128::from(record.delivered.0) - u128::from(record.expired.0);
-        hold!(
-            held == minted,
-            "tokens of {} are conserved: {held} held, {minted} minted",
-            record.spec.symbol
-        );
+        hold!(held == minted, "tokens of {} are conserved: {held} held, {minted} minted", record.spec.symbol);
         let liability: u128 = state
             .suppliers
             .values()
             .filter_map(|supplier| supplier.supply.get(&record.id))
             .map(|supply| u128::from(supply.liability().0))
             .sum();
-        hold!(
-            liability == minted,
-            "every token of {} is some supplier's liability",
-            record.spec.symbol
-        );
+        hold!(liability == minted, "every token of {} is some supplier's liability", record.spec.symbol);
     }
     Ok(())
 }
@@ -209,17 +177,11 @@ fn check_sessions(state: &State) -> Result<(), String> {
             "{id:?} is connected, or else it ends some time"
         );
         if let Some(at) = session.ends_at {
-            hold!(
-                state.timers.contains(&(at, Timer::SessionEnd(*id))),
-                "{id:?} ends at its time"
-            );
+            hold!(state.timers.contains(&(at, Timer::SessionEnd(*id))), "{id:?} ends at its time");
         }
         let first = session.next_report - session.reports.len() as u64;
         for (expected, report) in (first..).zip(&session.reports) {
-            hold!(
-                report.number == expected,
-                "reports of {id:?} are numbered without gaps"
-            );
+            hold!(report.number == expected, "reports of {id:?} are numbered without gaps");
         }
     }
     Ok(())
@@ -234,10 +196,7 @@ fn check_timers(state: &State) -> Result<(), String> {
             "{id:?} has its handle"
         );
     }
-    hold!(
-        state.requests.len() == state.reservations.len(),
-        "handles name open reservations"
-    );
+    hold!(state.requests.len() == state.reservations.len(), "handles name open reservations");
     hold!(
         state.timers.first().is_none_or(|&(due, _)| due > state.now),
         "nothing that fell due is left undone at {:?}: {:?}",

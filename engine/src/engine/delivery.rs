@@ -29,10 +29,7 @@ impl Step<'_> {
         tranches: Vec<Tranche>,
         movement: Moved,
     ) {
-        let window = self.state.instruments[usize::from(instrument.0)]
-            .spec
-            .delivery
-            .window;
+        let window = self.state.instruments[usize::from(instrument.0)].spec.delivery.window;
         let expires_at = window.map(|window| self.at.after(window));
         let mut qty = Qty::ZERO;
         for tranche in tranches {
@@ -54,9 +51,7 @@ impl Step<'_> {
                 expires_at,
             };
             if let Some(at) = expires_at {
-                self.state
-                    .timers
-                    .insert((at, Timer::Lot(account, instrument, lot.id)));
+                self.state.timers.insert((at, Timer::Lot(account, instrument, lot.id)));
             }
             insert_lot(&mut self.holding_mut(account, instrument).lots, lot);
         }
@@ -74,13 +69,7 @@ impl Step<'_> {
     ) -> u64 {
         self.state.counters.transfer += 1;
         let transfer = self.state.counters.transfer;
-        self.events.push(Event::Moved {
-            account,
-            instrument,
-            qty,
-            movement,
-            transfer,
-        });
+        self.events.push(Event::Moved { account, instrument, qty, movement, transfer });
         transfer
     }
 
@@ -90,9 +79,7 @@ impl Step<'_> {
         qty: Qty,
         direction: TransferDirection,
     ) -> Result<(), Refusal> {
-        self.state
-            .instrument(instrument)
-            .ok_or(Reject::UnknownInstrument)?;
+        self.state.instrument(instrument).ok_or(Reject::UnknownInstrument)?;
         if qty.is_zero() {
             return Err(Reject::InvalidQuantity.into());
         }
@@ -118,12 +105,7 @@ impl Step<'_> {
     fn back_to_trading(&mut self, instrument: InstrumentId, qty: Qty) -> Result<(), Reject> {
         let untouched = |lot: &Lot| lot.free == lot.tokens && lot.expires_at.is_none();
         let movable: u64 = self.state.holding(self.account, instrument).map_or(0, |holding| {
-            holding
-                .lots
-                .iter()
-                .filter(|lot| untouched(lot))
-                .map(|lot| lot.tokens.0 / TOKENS_PER_UNIT)
-                .sum()
+            holding.lots.iter().filter(|lot| untouched(lot)).map(|lot| lot.tokens.0 / TOKENS_PER_UNIT).sum()
         });
         if qty.0 > movable {
             return Err(Reject::InsufficientUnits);
@@ -136,21 +118,13 @@ impl Step<'_> {
             }
             let units = Qty(lot.tokens.0 / TOKENS_PER_UNIT).min(left);
             let tokens = units.tokens().expect("part of the lot");
-            let (escrow, cost) = (
-                lot.escrow.share(tokens.0, lot.tokens.0),
-                lot.cost.share(tokens.0, lot.tokens.0),
-            );
+            let (escrow, cost) =
+                (lot.escrow.share(tokens.0, lot.tokens.0), lot.cost.share(tokens.0, lot.tokens.0));
             lot.escrow = lot.escrow.minus(escrow);
             lot.cost = lot.cost.minus(cost);
             lot.tokens = lot.tokens.minus(tokens);
             lot.free = lot.tokens;
-            let tranche = Tranche {
-                issuer: lot.issuer,
-                qty: units,
-                escrow,
-                cost,
-                trade: lot.trade,
-            };
+            let tranche = Tranche { issuer: lot.issuer, qty: units, escrow, cost, trade: lot.trade };
             push_tranche(&mut holding.tranches, tranche);
             left = left.minus(units);
         }
@@ -168,9 +142,7 @@ impl Step<'_> {
         request: u128,
         valid_for: Nanos,
     ) -> Result<(), Refusal> {
-        self.state
-            .instrument(instrument)
-            .ok_or(Reject::UnknownInstrument)?;
+        self.state.instrument(instrument).ok_or(Reject::UnknownInstrument)?;
         if tokens.is_zero() || tokens.0 > limits::ALL_TOKENS {
             return Err(Reject::InvalidQuantity.into());
         }
@@ -194,13 +166,7 @@ impl Step<'_> {
                 issuers.push(draw.issuer);
             }
         }
-        let reservation = Reservation {
-            account: self.account,
-            instrument,
-            request,
-            draws,
-            expires_at,
-        };
+        let reservation = Reservation { account: self.account, instrument, request, draws, expires_at };
         self.state.reservations.insert(id, reservation);
         self.state.requests.insert((self.account, request), id);
         self.state.timers.insert((expires_at, Timer::Reservation(id)));
@@ -220,10 +186,7 @@ impl Step<'_> {
         let account = &self.state.accounts[self.account.0 as usize];
         let policy = account.auto_buy;
         let automatic = account.mode == AccountMode::Easy || policy.enabled;
-        let free = account
-            .holdings
-            .get(&instrument)
-            .map_or(Tokens::ZERO, Holding::free_tokens);
+        let free = account.holdings.get(&instrument).map_or(Tokens::ZERO, Holding::free_tokens);
         if let Some(rest) = free.checked_sub(tokens) {
             let threshold = policy.trigger_threshold.tokens().unwrap_or(Tokens(u64::MAX));
             if automatic && rest < threshold {
@@ -252,9 +215,8 @@ impl Step<'_> {
         }
         let qty = Qty(qty.0.max(terms.min_qty.0).div_ceil(terms.lot.0) * terms.lot.0);
         let policy = self.state.accounts[self.account.0 as usize].auto_buy;
-        let by_slippage = self
-            .slippage_limit(instrument, Side::Buy, policy.max_slippage_bps)
-            .ok_or(Reject::NoSupply)?;
+        let by_slippage =
+            self.slippage_limit(instrument, Side::Buy, policy.max_slippage_bps).ok_or(Reject::NoSupply)?;
         let limit = if policy.price_ceiling.is_zero() {
             by_slippage
         } else {
@@ -279,13 +241,7 @@ impl Step<'_> {
         };
         // The buyer's own asks stand aside: it would otherwise buy from itself.
         let stp = SelfTrade::CancelResting;
-        let incoming = Incoming {
-            order,
-            instrument,
-            limit: Some(limit),
-            kind: Entering::AllOrNothing,
-            stp,
-        };
+        let incoming = Incoming { order, instrument, limit: Some(limit), kind: Entering::AllOrNothing, stp };
         let preview = self.preview(&incoming)?;
         if preview.fillable < qty {
             return Err(Reject::NoSupply);
@@ -303,28 +259,15 @@ impl Step<'_> {
     }
 
     pub(super) fn settle(&mut self, id: ReservationId, usage: Usage) -> Result<(), Refusal> {
-        let owner = self
-            .state
-            .reservations
-            .get(&id)
-            .map(|reservation| reservation.account);
+        let owner = self.state.reservations.get(&id).map(|reservation| reservation.account);
         if owner != Some(self.account) {
             return Err(Reject::UnknownReservation.into());
         }
         if !self.state.suppliers.contains_key(&usage.supplier) {
             return Err(Reject::NotASupplier.into());
         }
-        let delivered = usage
-            .prompt_tokens
-            .checked_add(usage.completion_tokens)
-            .ok_or(Reject::OutOfRange)?;
-        let Reservation {
-            account,
-            instrument,
-            request,
-            draws,
-            ..
-        } = self.end_reservation(id);
+        let delivered = usage.prompt_tokens.checked_add(usage.completion_tokens).ok_or(Reject::OutOfRange)?;
+        let Reservation { account, instrument, request, draws, .. } = self.end_reservation(id);
 
         let mut left = delivered;
         let mut drawn = Vec::with_capacity(draws.len());
@@ -352,13 +295,8 @@ impl Step<'_> {
         }
         let billed = delivered.minus(left);
         self.supply_mut(usage.supplier, instrument).calls += 1;
-        self.holding_mut(account, instrument).totals.used = Tokens(
-            self.holding_mut(account, instrument)
-                .totals
-                .used
-                .0
-                .saturating_add(billed.0),
-        );
+        self.holding_mut(account, instrument).totals.used =
+            Tokens(self.holding_mut(account, instrument).totals.used.0.saturating_add(billed.0));
         let record = UsageRecord {
             reservation: id,
             request,
@@ -371,12 +309,7 @@ impl Step<'_> {
             draws: drawn,
         };
         self.events.push(Event::Used(record));
-        self.answer(ReportBody::Settled {
-            reservation: id,
-            billed,
-            unbilled: left,
-            cost,
-        });
+        self.answer(ReportBody::Settled { reservation: id, billed, unbilled: left, cost });
         Ok(())
     }
 
@@ -421,11 +354,7 @@ impl Step<'_> {
     }
 
     pub(super) fn release(&mut self, id: ReservationId, supplier: AccountId) -> Result<(), Refusal> {
-        let owner = self
-            .state
-            .reservations
-            .get(&id)
-            .map(|reservation| reservation.account);
+        let owner = self.state.reservations.get(&id).map(|reservation| reservation.account);
         if owner != Some(self.account) {
             return Err(Reject::UnknownReservation.into());
         }
@@ -448,32 +377,17 @@ impl Step<'_> {
 
     fn end_reservation(&mut self, id: ReservationId) -> Reservation {
         let reservation = self.state.reservations.remove(&id).expect("the caller found it");
-        self.state
-            .requests
-            .remove(&(reservation.account, reservation.request));
-        self.state
-            .timers
-            .remove(&(reservation.expires_at, Timer::Reservation(id)));
+        self.state.requests.remove(&(reservation.account, reservation.request));
+        self.state.timers.remove(&(reservation.expires_at, Timer::Reservation(id)));
         reservation
     }
 
     fn give_back(&mut self, id: ReservationId, reservation: Reservation, lapsed: bool) {
-        let Reservation {
-            account,
-            instrument,
-            request,
-            draws,
-            ..
-        } = reservation;
+        let Reservation { account, instrument, request, draws, .. } = reservation;
         for draw in draws {
             self.unreserve(account, instrument, draw.lot, draw.tokens);
         }
-        self.events.push(Event::ReservationEnded {
-            reservation: id,
-            account,
-            request,
-            lapsed,
-        });
+        self.events.push(Event::ReservationEnded { reservation: id, account, request, lapsed });
     }
 
     /// Frees reserved tokens. Past their lot's deadline they are lost at once: a reservation only delayed that.
@@ -509,28 +423,16 @@ impl Step<'_> {
         self.pay_from_escrow(issuer, issuer, instrument, released);
         let record = &mut self.state.instruments[usize::from(instrument.0)];
         record.expired = record.expired.plus(tokens);
-        self.events.push(Event::LotExpired {
-            lot: id,
-            account,
-            instrument,
-            tokens,
-        });
+        self.events.push(Event::LotExpired { lot: id, account, instrument, tokens });
     }
 
     /// A scheduled sweep: everything that is free to move, of everybody, goes to consumption. A supplier's own
     /// unsold Units stay: nobody has bought them yet.
     pub(super) fn sweep(&mut self, instrument: InstrumentId) {
-        if self.state.instruments[usize::from(instrument.0)]
-            .spec
-            .delivery
-            .movement
-            != Movement::Swept
-        {
+        if self.state.instruments[usize::from(instrument.0)].spec.delivery.movement != Movement::Swept {
             return;
         }
-        self.state
-            .timers
-            .insert((self.at.next_sweep(), Timer::Sweep(instrument)));
+        self.state.timers.insert((self.at.next_sweep(), Timer::Sweep(instrument)));
         for index in 0..self.state.accounts.len() {
             let account = self.state.accounts[index].id;
             let Some(holding) = self.state.accounts[index].holdings.get(&instrument) else {
@@ -582,13 +484,7 @@ fn draw_free(holding: &mut Holding, tokens: Tokens) -> Vec<Draw> {
         lot.free = lot.free.minus(take);
         lot.reserved = lot.reserved.plus(take);
         left = left.minus(take);
-        draws.push(Draw {
-            lot: lot.id,
-            issuer: lot.issuer,
-            trade: lot.trade,
-            tokens: take,
-            cost: Usd::ZERO,
-        });
+        draws.push(Draw { lot: lot.id, issuer: lot.issuer, trade: lot.trade, tokens: take, cost: Usd::ZERO });
     }
     assert!(left.is_zero(), "the caller made sure that enough is free");
     draws
@@ -609,10 +505,7 @@ fn find_lot(lots: &mut [Lot], id: LotId) -> &mut Lot {
 
 /// The escrow and the cost that belong to the tokens that left the lot since `before`.
 fn parts(lot: &Lot, before: Tokens) -> (Usd, Usd) {
-    let part = |whole: Usd| {
-        whole
-            .share(lot.gone().0, lot.tokens.0)
-            .minus(whole.share(before.0, lot.tokens.0))
-    };
+    let part =
+        |whole: Usd| whole.share(lot.gone().0, lot.tokens.0).minus(whole.share(before.0, lot.tokens.0));
     (part(lot.escrow), part(lot.cost))
 }

@@ -18,10 +18,7 @@ impl Step<'_> {
             return;
         }
         self.insert_account("venue", AccountMode::Advanced, Capabilities::default());
-        let all = Capabilities {
-            tier: true,
-            operator: true,
-        };
+        let all = Capabilities { tier: true, operator: true };
         let operator = self.insert_account("operator", AccountMode::Advanced, all);
         self.insert_signing_key(operator, operator_key, "genesis");
         self.events.push(Event::DirectoryChanged);
@@ -34,10 +31,7 @@ impl Step<'_> {
             name: name.to_owned(),
             mode,
             capabilities,
-            auto_buy: AutoBuy {
-                enabled: mode == AccountMode::Easy,
-                ..AutoBuy::default()
-            },
+            auto_buy: AutoBuy { enabled: mode == AccountMode::Easy, ..AutoBuy::default() },
             usd_available: Usd::ZERO,
             usd_held: Usd::ZERO,
             holdings: Default::default(),
@@ -96,10 +90,7 @@ impl Step<'_> {
     }
 
     fn funded(&mut self, amount: Usd) -> Result<(), Refusal> {
-        self.events.push(Event::Funded {
-            account: self.account,
-            amount,
-        });
+        self.events.push(Event::Funded { account: self.account, amount });
         self.answer(ReportBody::Done { created: 0 });
         Ok(())
     }
@@ -115,10 +106,7 @@ impl Step<'_> {
     pub(super) fn set_auto_buy(&mut self, wanted: AutoBuy) -> Result<(), Refusal> {
         let by_operator = self.caller_is_operator();
         let account = self.account_mut(self.account);
-        let only_switch = AutoBuy {
-            enabled: account.auto_buy.enabled,
-            ..wanted
-        } == account.auto_buy;
+        let only_switch = AutoBuy { enabled: account.auto_buy.enabled, ..wanted } == account.auto_buy;
         if (!by_operator && !only_switch) || (account.mode == AccountMode::Easy && !wanted.enabled) {
             return Err(Reject::NotPermitted.into());
         }
@@ -161,11 +149,8 @@ impl Step<'_> {
 
     pub(super) fn revoke_signing_key(&mut self, fingerprint: Fingerprint) -> Result<(), Refusal> {
         let account = self.account;
-        let key = self
-            .state
-            .signing_keys
-            .get_mut(&fingerprint)
-            .filter(|key| key.account == account && key.active);
+        let key =
+            self.state.signing_keys.get_mut(&fingerprint).filter(|key| key.account == account && key.active);
         key.ok_or(Reject::UnknownKey)?.active = false;
         self.directory_changed(0)
     }
@@ -199,11 +184,8 @@ impl Step<'_> {
 
     pub(super) fn revoke_consumption_key(&mut self, hash: KeyHash) -> Result<(), Refusal> {
         let account = self.account;
-        let key = self
-            .state
-            .consumption_keys
-            .get_mut(&hash)
-            .filter(|key| key.account == account && key.active);
+        let key =
+            self.state.consumption_keys.get_mut(&hash).filter(|key| key.account == account && key.active);
         key.ok_or(Reject::UnknownKey)?.active = false;
         self.directory_changed(0)
     }
@@ -258,11 +240,7 @@ impl Step<'_> {
     /// itself when it fires.
     fn schedule_sweep(&mut self, id: InstrumentId) {
         let swept = self.state.instruments[usize::from(id.0)].spec.delivery.movement == Movement::Swept;
-        let scheduled = self
-            .state
-            .timers
-            .iter()
-            .any(|&(_, timer)| timer == Timer::Sweep(id));
+        let scheduled = self.state.timers.iter().any(|&(_, timer)| timer == Timer::Sweep(id));
         if swept && !scheduled {
             self.state.timers.insert((self.at.next_sweep(), Timer::Sweep(id)));
         }
@@ -274,32 +252,22 @@ impl Step<'_> {
         status: InstrumentStatus,
     ) -> Result<(), Refusal> {
         let at = self.at;
-        let record = self
-            .state
-            .instruments
-            .get_mut(usize::from(instrument.0))
-            .ok_or(Reject::UnknownInstrument)?;
+        let record =
+            self.state.instruments.get_mut(usize::from(instrument.0)).ok_or(Reject::UnknownInstrument)?;
         record.spec.status = status;
         record.updated_at = at;
         self.directory_changed(u64::from(instrument.0))
     }
 
     pub(super) fn register_supplier(&mut self, profile: &SupplierProfile) -> Result<(), Refusal> {
-        if profile
-            .offers
-            .iter()
-            .any(|offer| self.state.instrument(offer.instrument).is_none())
-        {
+        if profile.offers.iter().any(|offer| self.state.instrument(offer.instrument).is_none()) {
             return Err(Reject::UnknownInstrument.into());
         }
         check_text(&profile.name, limits::TEXT)?;
         check_text(&profile.base_url, 256)?;
         let offers_fit = profile.offers.len() <= 64
             && profile.sealed_credential.len() <= 512
-            && profile
-                .offers
-                .iter()
-                .all(|offer| check_text(&offer.model, 128).is_ok());
+            && profile.offers.iter().all(|offer| check_text(&offer.model, 128).is_ok());
         if !offers_fit {
             return Err(Reject::InvalidText.into());
         }
@@ -308,16 +276,11 @@ impl Step<'_> {
     }
 
     pub(super) fn set_capacity(&mut self, instrument: InstrumentId, capacity: Qty) -> Result<(), Refusal> {
-        self.state
-            .instrument(instrument)
-            .ok_or(Reject::UnknownInstrument)?;
+        self.state.instrument(instrument).ok_or(Reject::UnknownInstrument)?;
         if !self.state.suppliers.contains_key(&self.account) {
             return Err(Reject::NotASupplier.into());
         }
-        if capacity
-            .tokens()
-            .is_none_or(|tokens| tokens.0 > limits::ALL_TOKENS)
-        {
+        if capacity.tokens().is_none_or(|tokens| tokens.0 > limits::ALL_TOKENS) {
             return Err(Reject::OutOfRange.into());
         }
         self.supply_mut(self.account, instrument).capacity = capacity;
@@ -326,18 +289,11 @@ impl Step<'_> {
 
     /// Mints Units against capacity: liability, this issue included, stays within what the operator granted.
     pub(super) fn issue(&mut self, instrument: InstrumentId, qty: Qty) -> Result<(), Refusal> {
-        let record = self
-            .state
-            .instrument(instrument)
-            .ok_or(Reject::UnknownInstrument)?;
+        let record = self.state.instrument(instrument).ok_or(Reject::UnknownInstrument)?;
         if qty.is_zero() {
             return Err(Reject::InvalidQuantity.into());
         }
-        let supplier = self
-            .state
-            .suppliers
-            .get(&self.account)
-            .ok_or(Reject::NotASupplier)?;
+        let supplier = self.state.suppliers.get(&self.account).ok_or(Reject::NotASupplier)?;
         let tokens = qty.tokens().ok_or(Reject::OutOfRange)?;
         let all = record.issued.checked_add(tokens).ok_or(Reject::OutOfRange)?;
         if all.0 > limits::ALL_TOKENS {
@@ -355,27 +311,18 @@ impl Step<'_> {
         holding.issuance = holding.issuance.plus(qty);
         self.state.counters.issuance += 1;
         let issuance = self.state.counters.issuance;
-        self.events.push(Event::Issued {
-            account: self.account,
-            instrument,
-            qty,
-            issuance,
-        });
+        self.events.push(Event::Issued { account: self.account, instrument, qty, issuance });
         self.answer(ReportBody::Done { created: issuance });
         Ok(())
     }
 
     pub(super) fn transfer_issuance(&mut self, instrument: InstrumentId, qty: Qty) -> Result<(), Refusal> {
-        self.state
-            .instrument(instrument)
-            .ok_or(Reject::UnknownInstrument)?;
+        self.state.instrument(instrument).ok_or(Reject::UnknownInstrument)?;
         if qty.is_zero() {
             return Err(Reject::InvalidQuantity.into());
         }
-        let issued = self
-            .state
-            .holding(self.account, instrument)
-            .map_or(Qty::ZERO, |holding| holding.issuance);
+        let issued =
+            self.state.holding(self.account, instrument).map_or(Qty::ZERO, |holding| holding.issuance);
         if qty > issued {
             return Err(Reject::InsufficientUnits.into());
         }
@@ -405,11 +352,7 @@ impl Step<'_> {
 }
 
 fn check_text(text: &str, max: usize) -> Result<(), Reject> {
-    if text.len() > max || text.chars().any(char::is_control) {
-        Err(Reject::InvalidText)
-    } else {
-        Ok(())
-    }
+    if text.len() > max || text.chars().any(char::is_control) { Err(Reject::InvalidText) } else { Ok(()) }
 }
 
 fn check_terms(spec: &InstrumentSpec) -> Result<(), Reject> {
@@ -417,10 +360,7 @@ fn check_terms(spec: &InstrumentSpec) -> Result<(), Reject> {
     if market.lot.is_zero()
         || market.min_qty.is_zero()
         || market.min_qty > market.max_qty
-        || market
-            .max_qty
-            .tokens()
-            .is_none_or(|tokens| tokens.0 > limits::ALL_TOKENS)
+        || market.max_qty.tokens().is_none_or(|tokens| tokens.0 > limits::ALL_TOKENS)
     {
         return Err(Reject::InvalidQuantity);
     }
@@ -438,10 +378,7 @@ fn check_terms(spec: &InstrumentSpec) -> Result<(), Reject> {
 
 fn check_texts(spec: &InstrumentSpec) -> Result<(), Reject> {
     let symbol_fits = (1..=32).contains(&spec.symbol.len())
-        && spec
-            .symbol
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+        && spec.symbol.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
     if !symbol_fits {
         return Err(Reject::InvalidText);
     }

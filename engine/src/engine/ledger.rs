@@ -50,11 +50,7 @@ impl Step<'_> {
         let mut bought = Vec::with_capacity(sold.len());
         for tranche in sold {
             let after = before + tranche.qty.0;
-            let part = |whole: Usd| {
-                whole
-                    .share(after, trade.qty.0)
-                    .minus(whole.share(before, trade.qty.0))
-            };
+            let part = |whole: Usd| whole.share(after, trade.qty.0).minus(whole.share(before, trade.qty.0));
             let (cost, net) = (part(trade.value), part(proceeds));
             let first_sale = tranche.issuer == seller && tranche.trade == TradeId::default();
             let escrow = if first_sale {
@@ -65,12 +61,7 @@ impl Step<'_> {
                 to_seller = to_seller.plus(net);
                 tranche.escrow
             };
-            bought.push(Tranche {
-                escrow,
-                cost,
-                trade: trade.trade,
-                ..tranche
-            });
+            bought.push(Tranche { escrow, cost, trade: trade.trade, ..tranche });
             before = after;
         }
         let account = self.account_mut(seller);
@@ -83,11 +74,7 @@ impl Step<'_> {
         supplier: AccountId,
         instrument: InstrumentId,
     ) -> &mut crate::state::Supply {
-        let supplier = self
-            .state
-            .suppliers
-            .get_mut(&supplier)
-            .expect("only suppliers issue and deliver");
+        let supplier = self.state.suppliers.get_mut(&supplier).expect("only suppliers issue and deliver");
         supplier.supply.entry(instrument).or_default()
     }
 }
@@ -98,9 +85,7 @@ pub(super) fn take_tranches(tranches: &mut VecDeque<Tranche>, qty: Qty) -> Vec<T
     let mut taken = Vec::with_capacity(1);
     let mut left = qty;
     while !left.is_zero() {
-        let front = tranches
-            .front_mut()
-            .expect("available and held are the tranches' sum");
+        let front = tranches.front_mut().expect("available and held are the tranches' sum");
         if front.qty <= left {
             left = left.minus(front.qty);
             taken.push(*front);

@@ -37,16 +37,9 @@ impl Step<'_> {
     /// Walks the book as `take` would, and changes nothing.
     pub(super) fn preview(&self, incoming: &Incoming) -> Result<Preview, Reject> {
         let order = &incoming.order;
-        let tick = self.state.instruments[usize::from(incoming.instrument.0)]
-            .spec
-            .market
-            .tick;
+        let tick = self.state.instruments[usize::from(incoming.instrument.0)].spec.market.tick;
         let mut left = order.remaining;
-        let mut preview = Preview {
-            fillable: Qty::ZERO,
-            value: Usd::ZERO,
-            limited: false,
-        };
+        let mut preview = Preview { fillable: Qty::ZERO, value: Usd::ZERO, limited: false };
         for resting in self.book(incoming.instrument).queue(order.side.opposite()) {
             if left.is_zero() {
                 break;
@@ -176,15 +169,10 @@ impl Step<'_> {
         let instrument = incoming.instrument;
         let tick = self.tick(instrument);
         let side = incoming.order.side;
-        let maker = self
-            .book(instrument)
-            .front(side.opposite())
-            .expect("the caller saw it");
+        let maker = self.book(instrument).front(side.opposite()).expect("the caller saw it");
         let (maker_id, price) = (maker.id, maker.price);
         let qty = incoming.order.remaining.min(maker.remaining);
-        let value = price
-            .notional(qty, tick)
-            .expect("no more than the hold that was accepted");
+        let value = price.notional(qty, tick).expect("no more than the hold that was accepted");
         let (at, whole) = (self.at, qty == maker.remaining);
         self.touched.push((instrument, side.opposite(), price));
 
@@ -245,12 +233,7 @@ impl Step<'_> {
     }
 
     fn report_fill(&mut self, order: &Order, trade: &Trade, aggressor: bool) {
-        let exec = Exec::Trade {
-            trade: trade.trade,
-            price: trade.price,
-            qty: trade.qty,
-            aggressor,
-        };
+        let exec = Exec::Trade { trade: trade.trade, price: trade.price, qty: trade.qty, aggressor };
         let report = order_report(order, trade.instrument, exec);
         self.notify(order.session, order.account, ReportBody::Order(report));
     }
@@ -268,7 +251,5 @@ fn lower_hold(order: &mut Order, tick: Usd) -> Usd {
 }
 
 fn beyond(incoming: &Incoming, price: Price) -> bool {
-    incoming
-        .limit
-        .is_some_and(|limit| !crosses(incoming.order.side, limit, price))
+    incoming.limit.is_some_and(|limit| !crosses(incoming.order.side, limit, price))
 }

@@ -104,24 +104,16 @@ impl Engine {
     /// Never: plain data always has a snapshot.
     #[must_use]
     pub fn snapshot(&self) -> Vec<u8> {
-        rkyv::to_bytes::<rkyv::rancor::Error>(&self.state)
-            .expect("plain data always has a snapshot")
-            .to_vec()
+        rkyv::to_bytes::<rkyv::rancor::Error>(&self.state).expect("plain data always has a snapshot").to_vec()
     }
 
     /// The engine that a snapshot was taken of.
     pub fn restore(bytes: &[u8]) -> Result<Self, SnapshotError> {
         let mut aligned = rkyv::util::AlignedVec::<16>::with_capacity(bytes.len());
         aligned.extend_from_slice(bytes);
-        let state = rkyv::from_bytes::<State, rkyv::rancor::Error>(&aligned).map_err(|error| {
-            SnapshotError::Malformed {
-                reason: error.to_string(),
-            }
-        })?;
-        Ok(Self {
-            state,
-            touched: Vec::new(),
-        })
+        let state = rkyv::from_bytes::<State, rkyv::rancor::Error>(&aligned)
+            .map_err(|error| SnapshotError::Malformed { reason: error.to_string() })?;
+        Ok(Self { state, touched: Vec::new() })
     }
 
     /// A hash over the whole state, equal on every replica at the same log sequence.
@@ -150,9 +142,7 @@ impl State {
     /// An instrument by its symbol; case does not matter (contract §2.2).
     #[must_use]
     pub fn instrument_by_symbol(&self, symbol: &str) -> Option<&Instrument> {
-        self.symbols
-            .get(&symbol.to_ascii_lowercase())
-            .and_then(|&id| self.instrument(id))
+        self.symbols.get(&symbol.to_ascii_lowercase()).and_then(|&id| self.instrument(id))
     }
 
     /// The book of an instrument.
@@ -164,8 +154,7 @@ impl State {
     /// What an account holds of an instrument, if it ever touched it.
     #[must_use]
     pub fn holding(&self, account: AccountId, instrument: InstrumentId) -> Option<&Holding> {
-        self.account(account)
-            .and_then(|account| account.holdings.get(&instrument))
+        self.account(account).and_then(|account| account.holdings.get(&instrument))
     }
 }
 
@@ -190,11 +179,7 @@ pub(crate) struct Refusal {
 
 impl From<Reject> for Refusal {
     fn from(reject: Reject) -> Self {
-        Self {
-            reject,
-            label: Label::default(),
-            order: OrderId::default(),
-        }
+        Self { reject, label: Label::default(), order: OrderId::default() }
     }
 }
 
@@ -206,10 +191,7 @@ impl Step<'_> {
         if !self.admit_client_seq() {
             return;
         }
-        let done = self
-            .permit(command)
-            .map_err(Refusal::from)
-            .and_then(|()| self.dispatch(command));
+        let done = self.permit(command).map_err(Refusal::from).and_then(|()| self.dispatch(command));
         if let Err(refusal) = done {
             self.refuse(refusal);
         }
@@ -220,47 +202,28 @@ impl Step<'_> {
         match command {
             Command::Place(order) => self.place(order),
             Command::Cancel { order } => self.cancel(*order),
-            Command::Replace {
-                order,
-                qty,
-                price,
-                stp,
-                post_only,
-            } => self.replace(*order, *qty, *price, *stp, *post_only),
+            Command::Replace { order, qty, price, stp, post_only } => {
+                self.replace(*order, *qty, *price, *stp, *post_only)
+            }
             Command::MassCancel(scope) => self.mass_cancel(*scope),
-            Command::Transfer {
-                instrument,
-                qty,
-                direction,
-            } => self.transfer(*instrument, *qty, *direction),
-            Command::Reserve {
-                instrument,
-                tokens,
-                request,
-                valid_for,
-            } => self.reserve(*instrument, *tokens, *request, *valid_for),
+            Command::Transfer { instrument, qty, direction } => self.transfer(*instrument, *qty, *direction),
+            Command::Reserve { instrument, tokens, request, valid_for } => {
+                self.reserve(*instrument, *tokens, *request, *valid_for)
+            }
             Command::Settle { reservation, usage } => self.settle(*reservation, *usage),
-            Command::Release {
-                reservation,
-                supplier,
-            } => self.release(*reservation, *supplier),
+            Command::Release { reservation, supplier } => self.release(*reservation, *supplier),
             Command::Issue { instrument, qty } => self.issue(*instrument, *qty),
             Command::TransferIssuance { instrument, qty } => self.transfer_issuance(*instrument, *qty),
             Command::SetMode { mode } => self.set_mode(*mode),
             Command::AddSigningKey { public_key, label } => self.add_signing_key(public_key, label),
             Command::RevokeSigningKey { fingerprint } => self.revoke_signing_key(*fingerprint),
-            Command::AddConsumptionKey {
-                hash,
-                prefix,
-                name,
-                expires_at,
-            } => self.add_consumption_key(*hash, prefix, name, *expires_at),
+            Command::AddConsumptionKey { hash, prefix, name, expires_at } => {
+                self.add_consumption_key(*hash, prefix, name, *expires_at)
+            }
             Command::RevokeConsumptionKey { hash } => self.revoke_consumption_key(*hash),
-            Command::OpenAccount {
-                name,
-                mode,
-                capabilities,
-            } => self.open_account(name, *mode, *capabilities),
+            Command::OpenAccount { name, mode, capabilities } => {
+                self.open_account(name, *mode, *capabilities)
+            }
             Command::Deposit { amount } => self.deposit(*amount),
             Command::Withdraw { amount } => self.withdraw(*amount),
             Command::SetAutoBuy(auto_buy) => self.set_auto_buy(*auto_buy),
@@ -283,12 +246,7 @@ impl Step<'_> {
         match *command {
             Command::Genesis { operator_key } => self.genesis(&operator_key),
             Command::OpenSession { session, key } => self.open_session(session, key),
-            Command::Establish {
-                session,
-                key,
-                cancel_on_disconnect,
-                connection,
-            } => {
+            Command::Establish { session, key, cancel_on_disconnect, connection } => {
                 self.establish(session, key, cancel_on_disconnect, connection);
             }
             Command::SessionLost { session, connection } => self.session_lost(session, connection),
@@ -300,15 +258,8 @@ impl Step<'_> {
     /// Who may do what: an owner for itself; a tier for anybody, as the owner would, and delivery; the operator
     /// everything. Delivery is the tiers' alone: an owner could settle its own call below what was delivered.
     fn permit(&self, command: &Command) -> Result<(), Reject> {
-        let session = self
-            .state
-            .sessions
-            .get(&self.session)
-            .ok_or(Reject::UnknownSession)?;
-        let caller = self
-            .state
-            .account(session.account)
-            .ok_or(Reject::UnknownAccount)?;
+        let session = self.state.sessions.get(&self.session).ok_or(Reject::UnknownSession)?;
+        let caller = self.state.account(session.account).ok_or(Reject::UnknownAccount)?;
         let capabilities = caller.capabilities;
         let permitted = match command {
             Command::OpenAccount { .. }
@@ -355,13 +306,7 @@ impl Step<'_> {
         for (instrument, side, price) in self.touched.drain(..) {
             let level = self.state.books[usize::from(instrument.0)].level(side, price);
             let (qty, orders) = level.map_or_else(Default::default, |level| (level.qty, level.orders));
-            self.events.push(Event::Level {
-                instrument,
-                side,
-                price,
-                qty,
-                orders,
-            });
+            self.events.push(Event::Level { instrument, side, price, qty, orders });
         }
     }
 
@@ -377,10 +322,7 @@ impl Step<'_> {
         let holding = self.state.accounts[account.0 as usize]
             .holdings
             .entry(instrument)
-            .or_insert_with(|| Holding {
-                created_at: at,
-                ..Holding::default()
-            });
+            .or_insert_with(|| Holding { created_at: at, ..Holding::default() });
         holding.updated_at = at;
         holding
     }

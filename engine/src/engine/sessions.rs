@@ -14,10 +14,7 @@ impl Step<'_> {
     pub(super) fn admit_client_seq(&mut self) -> bool {
         let (id, client_seq) = (self.session, self.client_seq);
         let Some(session) = self.state.sessions.get_mut(&id) else {
-            self.events.push(Event::SessionOpened {
-                session: id,
-                result: Err(Reject::UnknownSession),
-            });
+            self.events.push(Event::SessionOpened { session: id, result: Err(Reject::UnknownSession) });
             return false;
         };
         if client_seq > session.last_client_seq {
@@ -30,11 +27,7 @@ impl Step<'_> {
             .rev()
             .find(|report| report.client_seq == client_seq && client_seq != 0)
             .cloned();
-        self.events.push(Event::Repeated {
-            session: id,
-            client_seq,
-            report,
-        });
+        self.events.push(Event::Repeated { session: id, client_seq, report });
         false
     }
 
@@ -59,14 +52,8 @@ impl Step<'_> {
         let Some(session) = self.state.sessions.get_mut(&id) else {
             return;
         };
-        let report = Report {
-            number: session.next_report,
-            client_seq,
-            seq: self.seq,
-            at: self.at,
-            account,
-            body,
-        };
+        let report =
+            Report { number: session.next_report, client_seq, seq: self.seq, at: self.at, account, body };
         session.next_report += 1;
         if session.reports.len() == limits::REPORTS_KEPT {
             session.reports.pop_front();
@@ -87,11 +74,7 @@ impl Step<'_> {
         }
         if let Some(session) = self.state.sessions.get(&id) {
             // Negotiating again is harmless for its owner and nobody else's business.
-            return if session.account == account {
-                Ok(account)
-            } else {
-                Err(Reject::NotPermitted)
-            };
+            return if session.account == account { Ok(account) } else { Err(Reject::NotPermitted) };
         }
         if self.state.sessions.len() >= limits::SESSIONS {
             return Err(Reject::LimitReached);
@@ -119,11 +102,7 @@ impl Step<'_> {
         connection: u64,
     ) {
         let result = self.try_establish(id, key, grace, connection);
-        self.events.push(Event::SessionEstablished {
-            session: id,
-            connection,
-            result,
-        });
+        self.events.push(Event::SessionEstablished { session: id, connection, result });
     }
 
     fn try_establish(
@@ -207,12 +186,7 @@ impl Step<'_> {
     }
 
     fn active_key_account(&self, key: Fingerprint) -> Result<AccountId, Reject> {
-        let key = self
-            .state
-            .signing_keys
-            .get(&key)
-            .filter(|key| key.active)
-            .ok_or(Reject::UnknownKey)?;
+        let key = self.state.signing_keys.get(&key).filter(|key| key.active).ok_or(Reject::UnknownKey)?;
         Ok(key.account)
     }
 }

@@ -37,11 +37,7 @@ pub(super) enum Entering {
 
 impl Step<'_> {
     pub(super) fn place(&mut self, new: &NewOrder) -> Result<(), Refusal> {
-        let refuse = |reject: Reject| Refusal {
-            reject,
-            label: new.label,
-            order: OrderId::default(),
-        };
+        let refuse = |reject: Reject| Refusal { reject, label: new.label, order: OrderId::default() };
         let incoming = self.admit(new).map_err(refuse)?;
         let needed = self.needed_hold(&incoming).map_err(refuse)?;
         if new.tag.len() > limits::TEXT || (!new.tag.is_empty() && new.label == Label::default()) {
@@ -85,17 +81,10 @@ impl Step<'_> {
                 };
                 (price, Some(price), tif, kind)
             }
-            OrderKind::Market {
-                max_slippage_bps,
-                fill_or_kill,
-            } => {
+            OrderKind::Market { max_slippage_bps, fill_or_kill } => {
                 let limit =
                     max_slippage_bps.and_then(|bps| self.slippage_limit(new.instrument, new.side, bps));
-                let kind = if fill_or_kill {
-                    Entering::AllOrNothing
-                } else {
-                    Entering::Immediate
-                };
+                let kind = if fill_or_kill { Entering::AllOrNothing } else { Entering::Immediate };
                 (Price::ZERO, limit, TimeInForce::Ioc, kind)
             }
         };
@@ -116,20 +105,11 @@ impl Step<'_> {
             submitted_at: self.at,
             updated_at: self.at,
         };
-        Ok(Incoming {
-            order,
-            instrument: new.instrument,
-            limit,
-            kind,
-            stp: new.stp,
-        })
+        Ok(Incoming { order, instrument: new.instrument, limit, kind, stp: new.stp })
     }
 
     fn open_market(&self, instrument: InstrumentId) -> Result<MarketTerms, Reject> {
-        let instrument = self
-            .state
-            .instrument(instrument)
-            .ok_or(Reject::UnknownInstrument)?;
+        let instrument = self.state.instrument(instrument).ok_or(Reject::UnknownInstrument)?;
         if instrument.spec.status != InstrumentStatus::Live {
             return Err(Reject::InstrumentNotLive);
         }
@@ -141,17 +121,10 @@ impl Step<'_> {
         let earlier = if new.label == Label::default() {
             None
         } else {
-            account
-                .labels
-                .get(&new.label)
-                .or_else(|| account.tags.get(&new.label))
+            account.labels.get(&new.label).or_else(|| account.tags.get(&new.label))
         };
         match earlier {
-            Some(&order) => Err(Refusal {
-                reject: Reject::DuplicateLabel,
-                label: new.label,
-                order,
-            }),
+            Some(&order) => Err(Refusal { reject: Reject::DuplicateLabel, label: new.label, order }),
             None => Ok(()),
         }
     }
@@ -171,9 +144,7 @@ impl Step<'_> {
     }
 
     fn would_trade(&self, instrument: InstrumentId, side: Side, price: Price) -> bool {
-        self.book(instrument)
-            .best(side.opposite())
-            .is_some_and(|best| crosses(side, price, best.price))
+        self.book(instrument).best(side.opposite()).is_some_and(|best| crosses(side, price, best.price))
     }
 
     /// The worst price within `bps` hundredths of a percent of the best opposite one; `None` on an empty book.
@@ -192,15 +163,8 @@ impl Step<'_> {
         match incoming.order.side {
             Side::Buy if needed > account.usd_available => Err(Reject::InsufficientFunds),
             Side::Sell => {
-                let available = account
-                    .holdings
-                    .get(&incoming.instrument)
-                    .map_or(Qty::ZERO, |h| h.available);
-                if incoming.order.remaining > available {
-                    Err(Reject::InsufficientUnits)
-                } else {
-                    Ok(())
-                }
+                let available = account.holdings.get(&incoming.instrument).map_or(Qty::ZERO, |h| h.available);
+                if incoming.order.remaining > available { Err(Reject::InsufficientUnits) } else { Ok(()) }
             }
             Side::Buy => Ok(()),
         }
@@ -209,26 +173,15 @@ impl Step<'_> {
     /// Dollars that an incoming bid must set aside: at its limit, or what a market order would really cost.
     fn needed_hold(&self, incoming: &Incoming) -> Result<Usd, Reject> {
         let order = &incoming.order;
-        let tick = self.state.instruments[usize::from(incoming.instrument.0)]
-            .spec
-            .market
-            .tick;
+        let tick = self.state.instruments[usize::from(incoming.instrument.0)].spec.market.tick;
         if order.price != Price::ZERO {
             let needed = hold_for(order, order.remaining, tick).ok_or(Reject::OutOfRange)?;
-            return Ok(if order.side == Side::Buy {
-                needed
-            } else {
-                Usd::ZERO
-            });
+            return Ok(if order.side == Side::Buy { needed } else { Usd::ZERO });
         }
         let preview = self.preview(incoming)?;
         let fee = preview.value.basis_points(order.taker_fee_bps);
         let needed = preview.value.checked_add(fee).ok_or(Reject::OutOfRange)?;
-        Ok(if order.side == Side::Buy {
-            needed
-        } else {
-            Usd::ZERO
-        })
+        Ok(if order.side == Side::Buy { needed } else { Usd::ZERO })
     }
 
     /// Sets the hold aside, announces the order and matches it. The caller has checked that it is funded.
@@ -290,11 +243,7 @@ impl Step<'_> {
                 .map_or((Qty::ZERO, false), |preview| (preview.fillable, preview.limited));
             if fillable < incoming.order.remaining {
                 let slipped = limited && incoming.order.price == Price::ZERO;
-                let reason = if slipped {
-                    Closure::NoFillMaxSlippage
-                } else {
-                    Closure::NoFillNoLiquidity
-                };
+                let reason = if slipped { Closure::NoFillMaxSlippage } else { Closure::NoFillNoLiquidity };
                 self.close_incoming(incoming, reason);
                 return Qty::ZERO;
             }
@@ -307,19 +256,13 @@ impl Step<'_> {
             Stopped::SelfTrade => self.close_incoming(incoming, Closure::SelfTrade),
             Stopped::BookEmpty | Stopped::Limit if incoming.kind == Entering::Resting => self.rest(incoming),
             Stopped::Limit if incoming.order.price == Price::ZERO => {
-                let reason = if none {
-                    Closure::NoFillMaxSlippage
-                } else {
-                    Closure::PartiallyFilledMaxSlippage
-                };
+                let reason =
+                    if none { Closure::NoFillMaxSlippage } else { Closure::PartiallyFilledMaxSlippage };
                 self.close_incoming(incoming, reason);
             }
             Stopped::BookEmpty | Stopped::Limit => {
-                let reason = if none {
-                    Closure::NoFillNoLiquidity
-                } else {
-                    Closure::PartiallyFilledNoLiquidity
-                };
+                let reason =
+                    if none { Closure::NoFillNoLiquidity } else { Closure::PartiallyFilledNoLiquidity };
                 self.close_incoming(incoming, reason);
             }
         }
@@ -327,11 +270,7 @@ impl Step<'_> {
     }
 
     fn rest(&mut self, incoming: Incoming) {
-        let Incoming {
-            mut order,
-            instrument,
-            ..
-        } = incoming;
+        let Incoming { mut order, instrument, .. } = incoming;
         let tick = self.state.instruments[usize::from(instrument.0)].spec.market.tick;
         if order.side == Side::Buy {
             let needed =
@@ -341,10 +280,9 @@ impl Step<'_> {
             self.free_usd(order.account, over);
         }
         if order.tif == TimeInForce::Day {
-            self.state.timers.insert((
-                order.submitted_at.next_midnight(),
-                Timer::DayOrder(instrument, order.id),
-            ));
+            self.state
+                .timers
+                .insert((order.submitted_at.next_midnight(), Timer::DayOrder(instrument, order.id)));
         }
         let account = self.account_mut(order.account);
         account.orders.insert(order.id, instrument);
@@ -357,9 +295,7 @@ impl Step<'_> {
 
     /// Ends an order that is not in the book.
     fn close_incoming(&mut self, incoming: Incoming, reason: Closure) {
-        let Incoming {
-            order, instrument, ..
-        } = incoming;
+        let Incoming { order, instrument, .. } = incoming;
         self.close(&order, instrument, reason, None);
     }
 
@@ -384,10 +320,8 @@ impl Step<'_> {
             remaining,
             reason,
         });
-        let report = OrderReport {
-            remaining: Qty::ZERO,
-            ..order_report(order, instrument, Exec::Closed(reason))
-        };
+        let report =
+            OrderReport { remaining: Qty::ZERO, ..order_report(order, instrument, Exec::Closed(reason)) };
         if answer_to.is_some() {
             self.answer(ReportBody::Order(report));
         }
@@ -401,14 +335,10 @@ impl Step<'_> {
     /// Drops the order from its account's lists and timers.
     fn forget(&mut self, order: &Order) {
         if order.tif == TimeInForce::Day
-            && let Some(&instrument) = self.state.accounts[order.account.0 as usize]
-                .orders
-                .get(&order.id)
+            && let Some(&instrument) = self.state.accounts[order.account.0 as usize].orders.get(&order.id)
         {
             let due = order.submitted_at.next_midnight();
-            self.state
-                .timers
-                .remove(&(due, Timer::DayOrder(instrument, order.id)));
+            self.state.timers.remove(&(due, Timer::DayOrder(instrument, order.id)));
         }
         let account = self.account_mut(order.account);
         account.orders.remove(&order.id);
@@ -431,10 +361,7 @@ impl Step<'_> {
         reason: Closure,
         answer_to: Option<u64>,
     ) {
-        let order = self
-            .book_mut(instrument)
-            .remove(id)
-            .expect("the caller found it resting");
+        let order = self.book_mut(instrument).remove(id).expect("the caller found it resting");
         self.touched.push((instrument, order.side, order.price));
         self.close(&order, instrument, reason, answer_to);
     }
@@ -446,11 +373,7 @@ impl Step<'_> {
             OrderRef::Label(label) => (account.labels.get(&label).copied(), label),
         };
         let found = id.and_then(|id| account.orders.get(&id).map(|&instrument| (instrument, id)));
-        found.ok_or(Refusal {
-            reject: Reject::UnknownOrder,
-            label,
-            order: id.unwrap_or_default(),
-        })
+        found.ok_or(Refusal { reject: Reject::UnknownOrder, label, order: id.unwrap_or_default() })
     }
 
     pub(super) fn cancel(&mut self, order: OrderRef) -> Result<(), Refusal> {
@@ -465,10 +388,7 @@ impl Step<'_> {
             .orders
             .iter()
             .filter(|&(&id, &instrument)| {
-                let order = self
-                    .book(instrument)
-                    .order(id)
-                    .expect("an account's orders rest in their books");
+                let order = self.book(instrument).order(id).expect("an account's orders rest in their books");
                 scope.instrument.is_none_or(|wanted| wanted == instrument)
                     && scope.side.is_none_or(|wanted| wanted == order.side)
                     && scope.session.is_none_or(|wanted| wanted == order.session)
@@ -492,9 +412,7 @@ impl Step<'_> {
             .orders
             .iter()
             .filter(|&(&id, &instrument)| {
-                self.book(instrument)
-                    .order(id)
-                    .is_some_and(|o| o.session == session)
+                self.book(instrument).order(id).is_some_and(|o| o.session == session)
             })
             .map(|(&id, &instrument)| (instrument, id))
             .collect();
@@ -521,16 +439,9 @@ impl Step<'_> {
             return Err(Reject::AutoModeTradingRestricted.into());
         }
         let (instrument, id) = self.find(order)?;
-        let resting = self
-            .book(instrument)
-            .order(id)
-            .expect("an account's orders rest in their books")
-            .clone();
-        let refuse = |reject: Reject| Refusal {
-            reject,
-            label: resting.label,
-            order: id,
-        };
+        let resting =
+            self.book(instrument).order(id).expect("an account's orders rest in their books").clone();
+        let refuse = |reject: Reject| Refusal { reject, label: resting.label, order: id };
         if qty.is_zero() {
             self.close_resting(instrument, id, Closure::Cancelled, Some(self.client_seq));
             return Ok(());
@@ -540,18 +451,11 @@ impl Step<'_> {
             return Err(refuse(Reject::InvalidQuantity));
         }
         check_price(price, &terms).map_err(refuse)?;
-        let changed = Order {
-            price,
-            remaining: qty,
-            updated_at: self.at,
-            ..resting.clone()
-        };
+        let changed = Order { price, remaining: qty, updated_at: self.at, ..resting.clone() };
         let hold = match resting.side {
             Side::Buy => hold_for(&changed, qty, terms.tick).ok_or(refuse(Reject::OutOfRange))?,
             Side::Sell => {
-                price
-                    .notional(qty, terms.tick)
-                    .ok_or(refuse(Reject::OutOfRange))?;
+                price.notional(qty, terms.tick).ok_or(refuse(Reject::OutOfRange))?;
                 Usd::ZERO
             }
         };
@@ -656,9 +560,5 @@ pub(super) const fn order_report(order: &Order, instrument: InstrumentId, exec: 
 }
 
 fn check_price(price: Price, terms: &MarketTerms) -> Result<(), Reject> {
-    if price.is_zero() || price > terms.max_price {
-        Err(Reject::InvalidPrice)
-    } else {
-        Ok(())
-    }
+    if price.is_zero() || price > terms.max_price { Err(Reject::InvalidPrice) } else { Ok(()) }
 }

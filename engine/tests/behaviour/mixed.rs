@@ -79,11 +79,7 @@ impl World {
         }
         let mut actors = Vec::new();
         for n in 0..8 {
-            let mode = if n < 3 {
-                AccountMode::Easy
-            } else {
-                AccountMode::Advanced
-            };
+            let mode = if n < 3 { AccountMode::Easy } else { AccountMode::Advanced };
             let actor = venue.join(&format!("actor {n}"), mode, Capabilities::default());
             venue.deposit(actor.account, Usd::dollars(if n < 5 { 60 } else { 1_000 }));
             if n >= 5 {
@@ -94,14 +90,7 @@ impl World {
             }
             actors.push(actor);
         }
-        actors.push(venue.join(
-            "tier",
-            AccountMode::Advanced,
-            Capabilities {
-                tier: true,
-                operator: false,
-            },
-        ));
+        actors.push(venue.join("tier", AccountMode::Advanced, Capabilities { tier: true, operator: false }));
         actors.push(venue.operator);
         let sessions = venue.engine.state().sessions.iter();
         let next_report = sessions.map(|(&id, session)| (id, session.next_report)).collect();
@@ -152,28 +141,15 @@ impl World {
             "day order expired",
             "cancelled on disconnect",
         ] {
-            assert!(
-                self.seen.contains_key(what),
-                "{what} occurs, seed {}: {:?}",
-                self.seed,
-                self.seen
-            );
+            assert!(self.seen.contains_key(what), "{what} occurs, seed {}: {:?}", self.seed, self.seen);
         }
-        assert!(
-            self.rejects.len() >= 22,
-            "most rejects occur, seed {}: {:?}",
-            self.seed,
-            self.rejects
-        );
+        assert!(self.rejects.len() >= 22, "most rejects occur, seed {}: {:?}", self.seed, self.rejects);
     }
 
     #[track_caller]
     fn fail(&self, what: &str) -> ! {
         let last = self.venue.log.as_ref().and_then(|log| log.last());
-        panic!(
-            "seed {} command {}: {what}\n {last:#?}\n {:#?}",
-            self.seed, self.index, self.venue.events
-        );
+        panic!("seed {} command {}: {what}\n {last:#?}\n {:#?}", self.seed, self.index, self.venue.events);
     }
 
     fn step(&mut self) {
@@ -210,18 +186,10 @@ impl World {
     /// A session that stays away for a week is forgotten, so nobody here does; the rules' tables show that end.
     fn come_back_in_time(&mut self) {
         let operator = (self.venue.operator.session, Fingerprint::of(&OPERATOR_KEY));
-        let actors = self
-            .actors
-            .iter()
-            .map(|actor| (actor.session, Fingerprint::of(&key_of(actor.account))));
+        let actors = self.actors.iter().map(|actor| (actor.session, Fingerprint::of(&key_of(actor.account))));
         for (session, key) in actors.chain([operator]).collect::<Vec<_>>() {
-            let ends_at = self
-                .venue
-                .engine
-                .state()
-                .sessions
-                .get(&session)
-                .and_then(|session| session.ends_at);
+            let ends_at =
+                self.venue.engine.state().sessions.get(&session).and_then(|session| session.ends_at);
             if ends_at.is_some_and(|at| at.0 < self.venue.now.0 + 24 * HOUR) {
                 self.connection += 1;
                 let connection = self.connection;
@@ -248,9 +216,7 @@ impl World {
             _ => None,
         });
         let answers: Vec<_> = answers.cloned().collect();
-        let [answer] = &answers[..] else {
-            self.fail("exactly one answer")
-        };
+        let [answer] = &answers[..] else { self.fail("exactly one answer") };
         if let ReportBody::Rejected { reject, .. } = answer.body {
             *self.rejects.entry(reject).or_default() += 1;
             // Nothing but time may have acted.
@@ -276,23 +242,10 @@ impl World {
         let mut only_time = self.venue.clone();
         only_time.log = None;
         only_time.apply(Entry::venue(Command::Tick));
-        self.venue.apply(Entry {
-            session: actor.session,
-            client_seq,
-            account,
-            command,
-        });
+        self.venue.apply(Entry { session: actor.session, client_seq, account, command });
         let answer = self.answers.get(&(actor.session, client_seq)).cloned().flatten();
-        let repeated = Event::Repeated {
-            session: actor.session,
-            client_seq,
-            report: answer,
-        };
-        let held = self
-            .venue
-            .events
-            .iter()
-            .filter(|event| matches!(event, Event::Repeated { .. }));
+        let repeated = Event::Repeated { session: actor.session, client_seq, report: answer };
+        let held = self.venue.events.iter().filter(|event| matches!(event, Event::Repeated { .. }));
         // What the operator was answered while the venue was set up, nobody noted.
         let noted =
             actor.session != self.venue.operator.session || client_seq > self.venue.operator.client_seq;
@@ -300,11 +253,7 @@ impl World {
         if told.len() != 1 || (noted && *told[0] != repeated) {
             self.fail(&format!("the old answer again: {repeated:?}"));
         }
-        let others = self
-            .venue
-            .events
-            .iter()
-            .filter(|event| !matches!(event, Event::Repeated { .. }));
+        let others = self.venue.events.iter().filter(|event| !matches!(event, Event::Repeated { .. }));
         if !others.eq(&only_time.events) || only_time.engine.state_hash() != self.venue.engine.state_hash() {
             self.fail("a repeated number executes nothing");
         }
@@ -315,24 +264,14 @@ impl World {
         let actor = *self.dice.pick(&self.actors);
         let command = if self.dice.chance(1, 2) {
             let connection = self.connection - self.dice.below(2);
-            Command::SessionLost {
-                session: actor.session,
-                connection,
-            }
+            Command::SessionLost { session: actor.session, connection }
         } else {
             self.connection += 1;
             let key = match self.dice.below(10) {
                 0 => Fingerprint::of(&OPERATOR_KEY),
                 _ => Fingerprint::of(&key_of(actor.account)),
             };
-            let grace = [
-                None,
-                Some(0),
-                Some(SECOND),
-                Some(30 * SECOND),
-                Some(HOUR),
-                Some(2 * HOUR),
-            ];
+            let grace = [None, Some(0), Some(SECOND), Some(30 * SECOND), Some(HOUR), Some(2 * HOUR)];
             Command::Establish {
                 session: actor.session,
                 key,
@@ -342,14 +281,11 @@ impl World {
         };
         self.venue.apply(Entry::venue(command.clone()));
         // Half of them are lost at once.
-        if let Command::Establish {
-            session, connection, ..
-        } = command
+        if let Command::Establish { session, connection, .. } = command
             && self.dice.chance(1, 2)
         {
             self.check();
-            self.venue
-                .apply(Entry::venue(Command::SessionLost { session, connection }));
+            self.venue.apply(Entry::venue(Command::SessionLost { session, connection }));
         }
     }
 
@@ -358,29 +294,11 @@ impl World {
         let (from, account, command) = self.command();
         let session = self.actors[from].session;
         match self.dice.below(5) {
-            0 => self.venue.apply(Entry {
-                session: SessionId(9_999),
-                client_seq: 1,
-                account,
-                command,
-            }),
+            0 => self.venue.apply(Entry { session: SessionId(9_999), client_seq: 1, account, command }),
             1 => self.venue.apply(Entry::venue(command)),
             2 => self.send(from, AccountId(4_000_000_000), command),
-            3 => self.send(
-                from,
-                account,
-                Command::Genesis {
-                    operator_key: [3; 32],
-                },
-            ),
-            _ => self.send(
-                from,
-                account,
-                Command::SessionLost {
-                    session,
-                    connection: self.connection,
-                },
-            ),
+            3 => self.send(from, account, Command::Genesis { operator_key: [3; 32] }),
+            _ => self.send(from, account, Command::SessionLost { session, connection: self.connection }),
         }
     }
 
@@ -403,12 +321,9 @@ impl World {
                 let order = self.new_order(trader, instrument);
                 ((trader, self.actors[trader].account), Command::Place(order))
             }
-            25..=31 => (
-                (trader, self.actors[trader].account),
-                Command::Cancel {
-                    order: self.order_ref(trader),
-                },
-            ),
+            25..=31 => {
+                ((trader, self.actors[trader].account), Command::Cancel { order: self.order_ref(trader) })
+            }
             32..=36 => {
                 let command = Command::Replace {
                     order: self.order_ref(trader),
@@ -430,31 +345,17 @@ impl World {
             38..=54 => (for_own(tier, own), self.reserve(instrument)),
             55..=66 => self.end_a_reservation(tier),
             67..=70 => {
-                let direction = *self
-                    .dice
-                    .pick(&[TransferDirection::ToConsumption, TransferDirection::ToTrading]);
-                (
-                    (who, own),
-                    Command::Transfer {
-                        instrument,
-                        qty: Qty(self.dice.below(12)),
-                        direction,
-                    },
-                )
+                let direction =
+                    *self.dice.pick(&[TransferDirection::ToConsumption, TransferDirection::ToTrading]);
+                ((who, own), Command::Transfer { instrument, qty: Qty(self.dice.below(12)), direction })
             }
             71..=74 => {
                 let qty = Qty(self.dice.below(60));
-                (
-                    (supplier, self.actors[supplier].account),
-                    Command::Issue { instrument, qty },
-                )
+                ((supplier, self.actors[supplier].account), Command::Issue { instrument, qty })
             }
             75..=78 => {
                 let qty = Qty(self.dice.below(60));
-                (
-                    (supplier, self.actors[supplier].account),
-                    Command::TransferIssuance { instrument, qty },
-                )
+                ((supplier, self.actors[supplier].account), Command::TransferIssuance { instrument, qty })
             }
             79..=81 => {
                 let amount = Usd(match self.dice.below(20) {
@@ -474,11 +375,7 @@ impl World {
             89 | 90 => {
                 let mode = *self.dice.pick(&[AccountMode::Easy, AccountMode::Advanced]);
                 // Traders mostly stay what they are.
-                let who = if self.dice.chance(4, 5) {
-                    self.dice.below(3) as usize
-                } else {
-                    who
-                };
+                let who = if self.dice.chance(4, 5) { self.dice.below(3) as usize } else { who };
                 ((who, self.actors[who].account), Command::SetMode { mode })
             }
             91 | 92 => {
@@ -497,10 +394,7 @@ impl World {
                     InstrumentStatus::Live,
                     InstrumentStatus::Halted,
                 ]);
-                (
-                    for_own(operator, own),
-                    Command::SetInstrumentStatus { instrument, status },
-                )
+                (for_own(operator, own), Command::SetInstrumentStatus { instrument, status })
             }
             94 => (for_own(operator, own), self.define()),
             95 => {
@@ -513,17 +407,11 @@ impl World {
             96 => {
                 let profile = SupplierProfile {
                     name: "n".repeat(*self.dice.pick(&[1, 64, 65])),
-                    offers: vec![Offer {
-                        instrument,
-                        model: "m".into(),
-                    }],
+                    offers: vec![Offer { instrument, model: "m".into() }],
                     suspended: self.dice.chance(1, 2),
                     ..SupplierProfile::default()
                 };
-                (
-                    for_own(operator, self.actors[supplier].account),
-                    Command::RegisterSupplier(profile),
-                )
+                (for_own(operator, self.actors[supplier].account), Command::RegisterSupplier(profile))
             }
             97 => {
                 let open = Command::OpenAccount {
@@ -560,11 +448,7 @@ impl World {
     fn new_order(&mut self, trader: usize, instrument: InstrumentId) -> NewOrder {
         // Suppliers mostly sell, and mostly rest.
         let supplies = trader >= 5;
-        let side = if self.dice.chance(if supplies { 4 } else { 1 }, 5) {
-            Side::Sell
-        } else {
-            Side::Buy
-        };
+        let side = if self.dice.chance(if supplies { 4 } else { 1 }, 5) { Side::Sell } else { Side::Buy };
         let kind = match self.dice.below(8) {
             0 => OrderKind::Market {
                 max_slippage_bps: self.dice.chance(1, 2).then_some(200),
@@ -594,11 +478,7 @@ impl World {
             qty: Qty(self.dice.below(25)),
             stp: self.stp(),
             label: Label(u128::from(self.dice.below(40))),
-            tag: if self.dice.chance(1, 30) {
-                "tag".into()
-            } else {
-                String::new()
-            },
+            tag: if self.dice.chance(1, 30) { "tag".into() } else { String::new() },
             to_consumption: self.dice.chance(1, 3),
         }
     }
@@ -625,12 +505,7 @@ impl World {
             0 => *self.dice.pick(&[0, 2 * HOUR]),
             _ => self.dice.between(1, 120) * SECOND,
         });
-        Command::Reserve {
-            instrument,
-            tokens,
-            request: self.requests,
-            valid_for,
-        }
+        Command::Reserve { instrument, tokens, request: self.requests, valid_for }
     }
 
     fn end_a_reservation(&mut self, tier: usize) -> ((usize, AccountId), Command) {
@@ -643,19 +518,11 @@ impl World {
             .map(|(&id, open)| (id, open.account, open.draws.clone()))
             .collect();
         let (reservation, account, draws) = if open.is_empty() || self.dice.chance(1, 30) {
-            (
-                ReservationId(self.dice.below(self.venue.seq.0)),
-                self.actors[0].account,
-                Vec::new(),
-            )
+            (ReservationId(self.dice.below(self.venue.seq.0)), self.actors[0].account, Vec::new())
         } else {
             self.dice.pick(&open).clone()
         };
-        let account = if self.dice.chance(1, 40) {
-            self.actors[1].account
-        } else {
-            account
-        };
+        let account = if self.dice.chance(1, 40) { self.actors[1].account } else { account };
         // Mostly the issuer delivers; sometimes another supplier; sometimes somebody who is none.
         let supplier = match self.dice.below(12) {
             0 => self.actors[0].account,
@@ -663,13 +530,7 @@ impl World {
             _ => draws.first().map_or(self.actors[5].account, |draw| draw.issuer),
         };
         if self.dice.chance(1, 5) {
-            return (
-                (tier, account),
-                Command::Release {
-                    reservation,
-                    supplier,
-                },
-            );
+            return ((tier, account), Command::Release { reservation, supplier });
         }
         let reserved: u64 = draws.iter().map(|draw| draw.tokens.0).sum();
         let prompt_tokens = Tokens(self.dice.below(reserved / 2 + 1));
@@ -697,23 +558,16 @@ impl World {
         match self.dice.below(4) {
             0 => {
                 self.keys = self.keys.saturating_add(u8::from(self.dice.chance(1, 20)));
-                Command::AddSigningKey {
-                    public_key: [key.wrapping_add(17); 32],
-                    label: text,
-                }
+                Command::AddSigningKey { public_key: [key.wrapping_add(17); 32], label: text }
             }
-            1 => Command::RevokeSigningKey {
-                fingerprint: Fingerprint::of(&[key.wrapping_add(17); 32]),
-            },
+            1 => Command::RevokeSigningKey { fingerprint: Fingerprint::of(&[key.wrapping_add(17); 32]) },
             2 => Command::AddConsumptionKey {
                 hash: KeyHash([key; 32]),
                 prefix: "sk-grid".into(),
                 name: text,
                 expires_at: None,
             },
-            _ => Command::RevokeConsumptionKey {
-                hash: KeyHash([key; 32]),
-            },
+            _ => Command::RevokeConsumptionKey { hash: KeyHash([key; 32]) },
         }
     }
 

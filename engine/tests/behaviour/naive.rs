@@ -161,11 +161,7 @@ impl Book {
             let (qty, _, limited) = self.preview(&incoming);
             if qty < incoming.order.remaining {
                 let slipped = limited && incoming.market;
-                let reason = if slipped {
-                    Closure::NoFillMaxSlippage
-                } else {
-                    Closure::NoFillNoLiquidity
-                };
+                let reason = if slipped { Closure::NoFillMaxSlippage } else { Closure::NoFillNoLiquidity };
                 return out.close(&incoming.order, reason);
             }
         }
@@ -216,12 +212,7 @@ impl Book {
             resting.filled += qty;
             incoming.order.remaining -= qty;
             incoming.order.filled += qty;
-            out.fills.push(Fill {
-                taker: incoming.order.id,
-                maker: resting.id,
-                price: resting.price,
-                qty,
-            });
+            out.fills.push(Fill { taker: incoming.order.id, maker: resting.id, price: resting.price, qty });
             if resting.remaining == 0 {
                 let resting = self.orders.remove(at);
                 out.close(&resting, Closure::Filled);
@@ -246,25 +237,14 @@ impl Book {
 
 impl Incoming {
     fn beyond(&self, price: Price) -> bool {
-        self.limit
-            .is_some_and(|limit| !crosses(self.order.side, limit, price))
+        self.limit.is_some_and(|limit| !crosses(self.order.side, limit, price))
     }
 }
 
 impl Outcome {
     pub(crate) fn close(&mut self, order: &Order, reason: Closure) {
-        let Order {
-            id,
-            filled,
-            remaining,
-            ..
-        } = *order;
-        self.closed.push(Closed {
-            order: id,
-            filled,
-            remaining,
-            reason,
-        });
+        let Order { id, filled, remaining, .. } = *order;
+        self.closed.push(Closed { order: id, filled, remaining, reason });
     }
 }
 

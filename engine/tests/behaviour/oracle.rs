@@ -104,25 +104,15 @@ impl World {
             .collect();
         let traders: Vec<_> = (0..6)
             .map(|n| {
-                let trader = venue.join(
-                    &format!("trader {n}"),
-                    AccountMode::Advanced,
-                    Capabilities::default(),
-                );
+                let trader =
+                    venue.join(&format!("trader {n}"), AccountMode::Advanced, Capabilities::default());
                 for instrument in 0..specs.len() {
                     venue.supply(trader.account, InstrumentId(instrument as u16), Qty(1 << 40));
                 }
                 trader
             })
             .collect();
-        let tier = venue.join(
-            "tier",
-            AccountMode::Advanced,
-            Capabilities {
-                tier: true,
-                operator: false,
-            },
-        );
+        let tier = venue.join("tier", AccountMode::Advanced, Capabilities { tier: true, operator: false });
         Self {
             seed,
             index: 0,
@@ -149,12 +139,7 @@ impl World {
         }
         self.compare_everything();
         // The stream must have been worth running.
-        assert!(
-            self.counts.fills > commands / 10,
-            "seed {}: {:?}",
-            self.seed,
-            self.counts
-        );
+        assert!(self.counts.fills > commands / 10, "seed {}: {:?}", self.seed, self.counts);
         assert_eq!(
             self.counts.closed.len(),
             8,
@@ -216,11 +201,7 @@ impl World {
         };
         let command = self.command(trader);
         let mut outcome = self.expire_day_orders();
-        let session = if through_tier {
-            self.tier.session
-        } else {
-            self.traders[trader].session
-        };
+        let session = if through_tier { self.tier.session } else { self.traders[trader].session };
         let answer = if subject != self.traders[trader].account && !through_tier {
             Answer::Rejected(Reject::NotPermitted)
         } else {
@@ -229,11 +210,7 @@ impl World {
                 Some(trader) => self.expect(trader, session, &command, &mut outcome),
             }
         };
-        let mut actor = if through_tier {
-            self.tier
-        } else {
-            self.traders[trader]
-        };
+        let mut actor = if through_tier { self.tier } else { self.traders[trader] };
         self.venue.send(&mut actor, subject, command.clone());
         if through_tier {
             self.tier = actor;
@@ -272,11 +249,9 @@ impl World {
                     return self.skip(&outcome);
                 }
                 let qty = Qty(self.dice.between(1, if dear { 10 } else { 400 }));
-                self.venue
-                    .operate(account, Command::Issue { instrument: id, qty });
+                self.venue.operate(account, Command::Issue { instrument: id, qty });
                 self.compare_outcome(&outcome);
-                self.venue
-                    .operate(account, Command::TransferIssuance { instrument: id, qty });
+                self.venue.operate(account, Command::TransferIssuance { instrument: id, qty });
                 return;
             }
         }
@@ -301,14 +276,12 @@ impl World {
         self.specs[instrument].status = status;
         let operator = self.venue.operator.account;
         let instrument = InstrumentId(instrument as u16);
-        self.venue
-            .operate(operator, Command::SetInstrumentStatus { instrument, status });
+        self.venue.operate(operator, Command::SetInstrumentStatus { instrument, status });
     }
 
     fn set_mode(&mut self, trader: usize, mode: AccountMode) {
         self.easy[trader] = mode == AccountMode::Easy;
-        self.venue
-            .operate(self.traders[trader].account, Command::SetMode { mode });
+        self.venue.operate(self.traders[trader].account, Command::SetMode { mode });
     }
 
     /// Time passes and nothing else.
@@ -323,35 +296,18 @@ impl World {
         let crowded = open as u64 > 40 + self.dice.below(80);
         match self.dice.below(100) {
             0 => {
-                let instrument = self
-                    .dice
-                    .chance(1, 2)
-                    .then(|| InstrumentId(self.dice.below(3) as u16));
+                let instrument = self.dice.chance(1, 2).then(|| InstrumentId(self.dice.below(3) as u16));
                 let side = self.dice.chance(1, 2).then(|| self.side());
                 let session = self.dice.chance(1, 2).then_some(self.traders[trader].session);
-                Command::MassCancel(MassCancelScope {
-                    instrument,
-                    side,
-                    session,
-                })
+                Command::MassCancel(MassCancelScope { instrument, side, session })
             }
             1..=12 => {
                 let order = self.order_ref(trader);
                 let (price, qty) = self.price_and_qty(order);
-                Command::Replace {
-                    order,
-                    qty,
-                    price,
-                    stp: self.stp(),
-                    post_only: self.dice.chance(1, 5),
-                }
+                Command::Replace { order, qty, price, stp: self.stp(), post_only: self.dice.chance(1, 5) }
             }
-            13..=25 => Command::Cancel {
-                order: self.order_ref(trader),
-            },
-            26..=55 if crowded => Command::Cancel {
-                order: self.order_ref(trader),
-            },
+            13..=25 => Command::Cancel { order: self.order_ref(trader) },
+            26..=55 if crowded => Command::Cancel { order: self.order_ref(trader) },
             _ => Command::Place(self.new_order()),
         }
     }
@@ -505,22 +461,16 @@ impl World {
                 out.close(&order, Closure::Cancelled);
                 Answer::Cancelled
             }),
-            Command::Replace {
-                order,
-                qty,
-                price,
-                stp,
-                post_only,
-            } => self.expect_replace(trader, *order, *qty, *price, *stp, *post_only, out),
+            Command::Replace { order, qty, price, stp, post_only } => {
+                self.expect_replace(trader, *order, *qty, *price, *stp, *post_only, out)
+            }
             Command::MassCancel(scope) => {
                 let account = self.traders[trader].account;
                 let mut cancelled = Vec::new();
                 for (instrument, book) in self.books.iter_mut().enumerate() {
                     let matches = |order: &Order| {
                         order.account == account
-                            && scope
-                                .instrument
-                                .is_none_or(|wanted| usize::from(wanted.0) == instrument)
+                            && scope.instrument.is_none_or(|wanted| usize::from(wanted.0) == instrument)
                             && scope.side.is_none_or(|wanted| wanted == order.side)
                             && scope.session.is_none_or(|wanted| wanted == order.session)
                     };
@@ -567,13 +517,9 @@ impl World {
         let best = book.best_price(new.side.opposite());
         let (price, limit, market, tif, fok) = match new.kind {
             OrderKind::Limit { price, tif } => (price, Some(price), false, tif, tif == TimeInForce::Fok),
-            OrderKind::Market {
-                max_slippage_bps,
-                fill_or_kill,
-            } => {
-                let limit = max_slippage_bps
-                    .zip(best)
-                    .map(|(bps, best)| naive::slippage_limit(new.side, best, bps));
+            OrderKind::Market { max_slippage_bps, fill_or_kill } => {
+                let limit =
+                    max_slippage_bps.zip(best).map(|(bps, best)| naive::slippage_limit(new.side, best, bps));
                 (Price::ZERO, limit, true, TimeInForce::Ioc, fill_or_kill)
             }
         };
@@ -590,14 +536,7 @@ impl World {
             submitted_at: self.venue.now,
         };
         let rests = !market && !matches!(tif, TimeInForce::Ioc | TimeInForce::Fok);
-        let incoming = Incoming {
-            order,
-            limit,
-            market,
-            all_or_nothing: fok,
-            rests,
-            stp: new.stp,
-        };
+        let incoming = Incoming { order, limit, market, all_or_nothing: fok, rests, stp: new.stp };
         let needs = if market {
             let cost = book.preview(&incoming).1;
             cost + cost * i128::from(terms.taker_fee_bps) / 10_000
@@ -708,14 +647,8 @@ impl World {
         let mut order = self.books[instrument].orders.remove(at);
         order.price = price;
         order.remaining = qty.0;
-        let incoming = Incoming {
-            order,
-            limit: Some(price),
-            market: false,
-            all_or_nothing: false,
-            rests: true,
-            stp,
-        };
+        let incoming =
+            Incoming { order, limit: Some(price), market: false, all_or_nothing: false, rests: true, stp };
         self.books[instrument].enter(incoming, out);
         Ok(Answer::Replaced)
     }
@@ -799,28 +732,12 @@ impl World {
                         self.fail("a trade's value and fees", &due, &money);
                     }
                 }
-                Event::OrderClosed {
-                    order,
-                    filled,
-                    remaining,
-                    reason,
-                    ..
-                } => {
-                    let closed = Closed {
-                        order: *order,
-                        filled: filled.0,
-                        remaining: remaining.0,
-                        reason: *reason,
-                    };
+                Event::OrderClosed { order, filled, remaining, reason, .. } => {
+                    let closed =
+                        Closed { order: *order, filled: filled.0, remaining: remaining.0, reason: *reason };
                     found.closed.push(closed);
                 }
-                Event::Level {
-                    instrument,
-                    side,
-                    price,
-                    qty,
-                    orders,
-                } => {
+                Event::Level { instrument, side, price, qty, orders } => {
                     let told = &mut self.told[usize::from(instrument.0)][usize::from(*side == Side::Sell)];
                     if qty.is_zero() {
                         told.remove(&price.0);
@@ -846,11 +763,7 @@ impl World {
             let engine = &self.venue.engine.state().books[instrument];
             for side in [Side::Buy, Side::Sell] {
                 let expected = book.levels(side);
-                let held = || {
-                    engine
-                        .levels(side)
-                        .map(|level| (level.price.0, level.qty.0, level.orders))
-                };
+                let held = || engine.levels(side).map(|level| (level.price.0, level.qty.0, level.orders));
                 if !held().eq(expected.iter().copied()) {
                     self.fail("levels held", &expected, &held().collect::<Vec<_>>());
                 }
@@ -872,15 +785,10 @@ impl World {
         for (instrument, book) in self.books.iter().enumerate() {
             let engine = &self.venue.engine.state().books[instrument];
             for side in [Side::Buy, Side::Sell] {
-                let expected: Vec<_> = book
-                    .queue(side)
-                    .iter()
-                    .map(|o| (o.id, o.account, o.remaining, o.filled))
-                    .collect();
-                let found: Vec<_> = engine
-                    .queue(side)
-                    .map(|o| (o.id, o.account, o.remaining.0, o.filled.0))
-                    .collect();
+                let expected: Vec<_> =
+                    book.queue(side).iter().map(|o| (o.id, o.account, o.remaining, o.filled)).collect();
+                let found: Vec<_> =
+                    engine.queue(side).map(|o| (o.id, o.account, o.remaining.0, o.filled.0)).collect();
                 if expected != found {
                     self.fail("the queue", &expected, &found);
                 }
@@ -892,9 +800,7 @@ impl World {
             for (instrument, book) in self.books.iter().enumerate() {
                 let own = || book.orders.iter().filter(|order| order.account == trader.account);
                 let bids = own().filter(|order| order.side == Side::Buy);
-                usd_held += bids
-                    .map(|order| book.hold(order.price, order.remaining))
-                    .sum::<i128>();
+                usd_held += bids.map(|order| book.hold(order.price, order.remaining)).sum::<i128>();
                 let asks = own().filter(|order| order.side == Side::Sell);
                 let units_held: u64 = asks.map(|order| order.remaining).sum();
                 let found = account

@@ -27,19 +27,9 @@ const SOLD_OUT: InstrumentId = InstrumentId(3);
 /// The declared order and the numbers, from the source itself.
 fn declared() -> Vec<(String, u16)> {
     let source = include_str!("../../src/reject.rs");
-    let variants = source
-        .split_once("pub enum Reject {")
-        .unwrap()
-        .1
-        .split_once("\n}")
-        .unwrap()
-        .0;
-    let lines = variants
-        .lines()
-        .filter_map(|line| line.trim().strip_suffix(',')?.split_once(" = "));
-    lines
-        .map(|(name, number)| (name.to_owned(), number.parse().unwrap()))
-        .collect()
+    let variants = source.split_once("pub enum Reject {").unwrap().1.split_once("\n}").unwrap().0;
+    let lines = variants.lines().filter_map(|line| line.trim().strip_suffix(',')?.split_once(" = "));
+    lines.map(|(name, number)| (name.to_owned(), number.parse().unwrap())).collect()
 }
 
 #[test]
@@ -74,15 +64,9 @@ fn reject_numbers_are_for_ever() {
     ];
     let mut found = declared();
     found.sort_by_key(|&(_, number)| number);
-    let found: Vec<_> = found
-        .iter()
-        .map(|(name, number)| (name.as_str(), *number))
-        .collect();
+    let found: Vec<_> = found.iter().map(|(name, number)| (name.as_str(), *number)).collect();
     assert_eq!(found[..numbers.len()], numbers);
-    assert!(
-        found.windows(2).all(|pair| pair[0].1 < pair[1].1),
-        "no number is used twice"
-    );
+    assert!(found.windows(2).all(|pair| pair[0].1 < pair[1].1), "no number is used twice");
 }
 
 /// A venue on which everything that can be wrong is wrong for `owner`.
@@ -119,25 +103,11 @@ impl Stage {
             stage.must(owner.account, order(instrument, Side::Sell, 100, 10));
         }
         stage.venue.deposit(owner.account, Usd(10_000_000));
-        let Command::Place(labelled) = order(LIVE, Side::Buy, 1, 1) else {
-            unreachable!()
-        };
-        stage.must(
-            owner.account,
-            Command::Place(NewOrder {
-                label: Label(7),
-                ..labelled
-            }),
-        );
+        let Command::Place(labelled) = order(LIVE, Side::Buy, 1, 1) else { unreachable!() };
+        stage.must(owner.account, Command::Place(NewOrder { label: Label(7), ..labelled }));
         let status = InstrumentStatus::Halted;
         let operator = stage.venue.operator.account;
-        stage.venue.operate(
-            operator,
-            Command::SetInstrumentStatus {
-                instrument: HALTED,
-                status,
-            },
-        );
+        stage.venue.operate(operator, Command::SetInstrumentStatus { instrument: HALTED, status });
         stage
     }
 
@@ -211,10 +181,7 @@ fn order(instrument: InstrumentId, side: Side, price: u64, qty: u64) -> Command 
     Command::Place(NewOrder {
         instrument,
         side,
-        kind: OrderKind::Limit {
-            price: Price(price),
-            tif: TimeInForce::Gtc,
-        },
+        kind: OrderKind::Limit { price: Price(price), tif: TimeInForce::Gtc },
         qty: Qty(qty),
         stp: SelfTrade::Allow,
         label: Label::default(),
@@ -232,10 +199,7 @@ fn an_unknown_session_is_told_so_and_nothing_else() {
         account: NOBODY,
         command: order(NOWHERE, Side::Buy, 0, 0),
     });
-    let told = [Event::SessionOpened {
-        session: SessionId(4_711),
-        result: Err(Reject::UnknownSession),
-    }];
+    let told = [Event::SessionOpened { session: SessionId(4_711), result: Err(Reject::UnknownSession) }];
     assert_eq!(stage.venue.events, told);
 }
 
@@ -248,10 +212,7 @@ fn new_orders_are_refused_for_the_first_reason() {
         Command::Place(NewOrder {
             instrument,
             side: Side::Buy,
-            kind: OrderKind::Limit {
-                price: Price(price),
-                tif: TimeInForce::PostOnly,
-            },
+            kind: OrderKind::Limit { price: Price(price), tif: TimeInForce::PostOnly },
             qty: Qty(qty),
             stp: SelfTrade::Allow,
             label: Label(label),
@@ -264,18 +225,8 @@ fn new_orders_are_refused_for_the_first_reason() {
         vec![
             (Reject::NotPermitted, Owner, NOBODY, bad(NOWHERE, 0, 0, 65, 7)),
             (Reject::NotPermitted, Owner, easy, bad(NOWHERE, 0, 0, 65, 7)),
-            (
-                Reject::UnknownAccount,
-                Operator,
-                NOBODY,
-                bad(NOWHERE, 0, 0, 65, 7),
-            ),
-            (
-                Reject::AutoModeTradingRestricted,
-                Operator,
-                easy,
-                bad(NOWHERE, 0, 0, 65, 7),
-            ),
+            (Reject::UnknownAccount, Operator, NOBODY, bad(NOWHERE, 0, 0, 65, 7)),
+            (Reject::AutoModeTradingRestricted, Operator, easy, bad(NOWHERE, 0, 0, 65, 7)),
             (Reject::UnknownInstrument, Owner, me, bad(NOWHERE, 0, 0, 65, 7)),
             (Reject::InstrumentNotLive, Owner, me, bad(HALTED, 0, 0, 65, 7)),
             (Reject::InvalidQuantity, Owner, me, bad(LIVE, 0, 0, 65, 7)),
@@ -288,12 +239,7 @@ fn new_orders_are_refused_for_the_first_reason() {
             (Reject::DuplicateLabel, Owner, me, bad(LIVE, 90, 1, 64, 7)),
             (Reject::WouldTrade, Owner, me, bad(LIVE, 90, 1, 64, 8)),
             (Reject::InsufficientFunds, Owner, me, bad(LIVE, 79, 1, 64, 8)),
-            (
-                Reject::InsufficientUnits,
-                Owner,
-                me,
-                order(LIVE, Side::Sell, 81, 1),
-            ),
+            (Reject::InsufficientUnits, Owner, me, order(LIVE, Side::Sell, 81, 1)),
         ],
     );
 }
@@ -309,13 +255,8 @@ fn an_account_has_a_bounded_number_of_open_orders() {
         stage.must(me, order(LIVE, Side::Buy, 1, 1));
     }
     let crossing = |price| {
-        let Command::Place(new) = order(LIVE, Side::Buy, price, 1) else {
-            unreachable!()
-        };
-        let kind = OrderKind::Limit {
-            price: Price(price),
-            tif: TimeInForce::PostOnly,
-        };
+        let Command::Place(new) = order(LIVE, Side::Buy, price, 1) else { unreachable!() };
+        let kind = OrderKind::Limit { price: Price(price), tif: TimeInForce::PostOnly };
         Command::Place(NewOrder { kind, ..new })
     };
     let mut actor = stage.owner;
@@ -328,11 +269,8 @@ fn an_account_has_a_bounded_number_of_open_orders() {
 fn changes_are_refused_for_the_first_reason() {
     let mut stage = Stage::new();
     let (me, easy) = (stage.owner.account, stage.easy.account);
-    let (bid, in_halted, in_dear) = (
-        OrderRef::Label(Label(7)),
-        stage.open_order(HALTED),
-        stage.open_order(DEAR),
-    );
+    let (bid, in_halted, in_dear) =
+        (OrderRef::Label(Label(7)), stage.open_order(HALTED), stage.open_order(DEAR));
     let unknown = OrderRef::Id(OrderId(1));
     let replace = |order, qty, price| Command::Replace {
         order,
@@ -345,25 +283,10 @@ fn changes_are_refused_for_the_first_reason() {
         "replace",
         vec![
             (Reject::NotPermitted, Owner, NOBODY, replace(unknown, 10_001, 0)),
-            (
-                Reject::UnknownAccount,
-                Operator,
-                NOBODY,
-                replace(unknown, 10_001, 0),
-            ),
-            (
-                Reject::AutoModeTradingRestricted,
-                Operator,
-                easy,
-                replace(unknown, 10_001, 0),
-            ),
+            (Reject::UnknownAccount, Operator, NOBODY, replace(unknown, 10_001, 0)),
+            (Reject::AutoModeTradingRestricted, Operator, easy, replace(unknown, 10_001, 0)),
             (Reject::UnknownOrder, Owner, me, replace(unknown, 10_001, 0)),
-            (
-                Reject::InstrumentNotLive,
-                Owner,
-                me,
-                replace(in_halted, 10_001, 0),
-            ),
+            (Reject::InstrumentNotLive, Owner, me, replace(in_halted, 10_001, 0)),
             (Reject::InvalidQuantity, Owner, me, replace(bid, 10_001, 0)),
             (Reject::InvalidPrice, Owner, me, replace(bid, 2, 0)),
             (Reject::OutOfRange, Owner, me, replace(in_dear, 10_000, 100_000)),
@@ -375,32 +298,10 @@ fn changes_are_refused_for_the_first_reason() {
     stage.climb(
         "cancel",
         vec![
-            (
-                Reject::NotPermitted,
-                Owner,
-                NOBODY,
-                Command::Cancel { order: unknown },
-            ),
-            (
-                Reject::UnknownAccount,
-                Operator,
-                NOBODY,
-                Command::Cancel { order: unknown },
-            ),
-            (
-                Reject::UnknownOrder,
-                Owner,
-                me,
-                Command::Cancel { order: unknown },
-            ),
-            (
-                Reject::UnknownOrder,
-                Owner,
-                me,
-                Command::Cancel {
-                    order: OrderRef::Label(Label(0)),
-                },
-            ),
+            (Reject::NotPermitted, Owner, NOBODY, Command::Cancel { order: unknown }),
+            (Reject::UnknownAccount, Operator, NOBODY, Command::Cancel { order: unknown }),
+            (Reject::UnknownOrder, Owner, me, Command::Cancel { order: unknown }),
+            (Reject::UnknownOrder, Owner, me, Command::Cancel { order: OrderRef::Label(Label(0)) }),
         ],
     );
 }
@@ -422,52 +323,17 @@ fn delivery_is_refused_for_the_first_reason() {
         "reserve",
         vec![
             (Reject::NotPermitted, Owner, me, reserve(NOWHERE, 0, 1, 0)),
-            (
-                Reject::UnknownAccount,
-                Operator,
-                NOBODY,
-                reserve(NOWHERE, 0, 1, 0),
-            ),
-            (
-                Reject::UnknownInstrument,
-                Operator,
-                easy,
-                reserve(NOWHERE, 0, 1, 0),
-            ),
+            (Reject::UnknownAccount, Operator, NOBODY, reserve(NOWHERE, 0, 1, 0)),
+            (Reject::UnknownInstrument, Operator, easy, reserve(NOWHERE, 0, 1, 0)),
             (Reject::InvalidQuantity, Operator, easy, reserve(LIVE, 0, 1, 0)),
-            (
-                Reject::InvalidQuantity,
-                Operator,
-                easy,
-                reserve(LIVE, u64::MAX, 1, 0),
-            ),
+            (Reject::InvalidQuantity, Operator, easy, reserve(LIVE, u64::MAX, 1, 0)),
             (Reject::OutOfRange, Operator, easy, reserve(LIVE, 5_000_000, 1, 0)),
-            (
-                Reject::OutOfRange,
-                Operator,
-                easy,
-                reserve(LIVE, 5_000_000, 1, limits::RESERVATION_LIFE.0 + 1),
-            ),
-            (
-                Reject::DuplicateRequest,
-                Operator,
-                easy,
-                reserve(LIVE, 5_000_000, 1, SECOND),
-            ),
-            (
-                Reject::InsufficientTokens,
-                Operator,
-                me,
-                reserve(LIVE, 1, 2, SECOND),
-            ),
+            (Reject::OutOfRange, Operator, easy, reserve(LIVE, 5_000_000, 1, limits::RESERVATION_LIFE.0 + 1)),
+            (Reject::DuplicateRequest, Operator, easy, reserve(LIVE, 5_000_000, 1, SECOND)),
+            (Reject::InsufficientTokens, Operator, me, reserve(LIVE, 1, 2, SECOND)),
             (Reject::NoSupply, Operator, easy, reserve(SOLD_OUT, 1, 2, SECOND)),
             (Reject::NoSupply, Operator, easy, reserve(HALTED, 1, 2, SECOND)),
-            (
-                Reject::InsufficientFunds,
-                Operator,
-                easy,
-                reserve(LIVE, 2_000_000, 2, SECOND),
-            ),
+            (Reject::InsufficientFunds, Operator, easy, reserve(LIVE, 2_000_000, 2, SECOND)),
         ],
     );
     let &reservation = stage.venue.engine.state().reservations.keys().next().unwrap();
@@ -486,49 +352,16 @@ fn delivery_is_refused_for_the_first_reason() {
     stage.climb(
         "settle",
         vec![
-            (
-                Reject::NotPermitted,
-                Owner,
-                me,
-                settle(ReservationId(0), NOBODY, u64::MAX),
-            ),
-            (
-                Reject::UnknownAccount,
-                Operator,
-                NOBODY,
-                settle(ReservationId(0), NOBODY, u64::MAX),
-            ),
-            (
-                Reject::UnknownReservation,
-                Operator,
-                easy,
-                settle(ReservationId(0), NOBODY, u64::MAX),
-            ),
+            (Reject::NotPermitted, Owner, me, settle(ReservationId(0), NOBODY, u64::MAX)),
+            (Reject::UnknownAccount, Operator, NOBODY, settle(ReservationId(0), NOBODY, u64::MAX)),
+            (Reject::UnknownReservation, Operator, easy, settle(ReservationId(0), NOBODY, u64::MAX)),
             // Somebody else's.
-            (
-                Reject::UnknownReservation,
-                Operator,
-                me,
-                settle(reservation, NOBODY, u64::MAX),
-            ),
-            (
-                Reject::NotASupplier,
-                Operator,
-                easy,
-                settle(reservation, easy, u64::MAX),
-            ),
-            (
-                Reject::OutOfRange,
-                Operator,
-                easy,
-                settle(reservation, me, u64::MAX),
-            ),
+            (Reject::UnknownReservation, Operator, me, settle(reservation, NOBODY, u64::MAX)),
+            (Reject::NotASupplier, Operator, easy, settle(reservation, easy, u64::MAX)),
+            (Reject::OutOfRange, Operator, easy, settle(reservation, me, u64::MAX)),
         ],
     );
-    let release = |reservation| Command::Release {
-        reservation,
-        supplier: NOBODY,
-    };
+    let release = |reservation| Command::Release { reservation, supplier: NOBODY };
     stage.climb(
         "release",
         vec![
@@ -537,41 +370,17 @@ fn delivery_is_refused_for_the_first_reason() {
         ],
     );
     let direction = TransferDirection::ToConsumption;
-    let transfer = |instrument, qty, direction| Command::Transfer {
-        instrument,
-        qty: Qty(qty),
-        direction,
-    };
+    let transfer = |instrument, qty, direction| Command::Transfer { instrument, qty: Qty(qty), direction };
     stage.climb(
         "transfer",
         vec![
-            (
-                Reject::NotPermitted,
-                Owner,
-                NOBODY,
-                transfer(NOWHERE, 0, direction),
-            ),
-            (
-                Reject::UnknownInstrument,
-                Owner,
-                me,
-                transfer(NOWHERE, 0, direction),
-            ),
+            (Reject::NotPermitted, Owner, NOBODY, transfer(NOWHERE, 0, direction)),
+            (Reject::UnknownInstrument, Owner, me, transfer(NOWHERE, 0, direction)),
             (Reject::InvalidQuantity, Owner, me, transfer(LIVE, 0, direction)),
             // All ten Units stand behind an ask.
             (Reject::InsufficientUnits, Owner, me, transfer(LIVE, 1, direction)),
-            (
-                Reject::InsufficientUnits,
-                Owner,
-                me,
-                transfer(LIVE, 1, TransferDirection::ToTrading),
-            ),
-            (
-                Reject::InsufficientUnits,
-                Owner,
-                me,
-                transfer(LIVE, u64::MAX, TransferDirection::ToTrading),
-            ),
+            (Reject::InsufficientUnits, Owner, me, transfer(LIVE, 1, TransferDirection::ToTrading)),
+            (Reject::InsufficientUnits, Owner, me, transfer(LIVE, u64::MAX, TransferDirection::ToTrading)),
         ],
     );
 }
@@ -580,10 +389,7 @@ fn delivery_is_refused_for_the_first_reason() {
 fn supply_is_refused_for_the_first_reason() {
     let mut stage = Stage::new();
     let (me, easy) = (stage.owner.account, stage.easy.account);
-    let issue = |instrument, qty| Command::Issue {
-        instrument,
-        qty: Qty(qty),
-    };
+    let issue = |instrument, qty| Command::Issue { instrument, qty: Qty(qty) };
     stage.climb(
         "issue",
         vec![
@@ -593,19 +399,11 @@ fn supply_is_refused_for_the_first_reason() {
             (Reject::InvalidQuantity, Operator, easy, issue(LIVE, 0)),
             (Reject::NotASupplier, Operator, easy, issue(LIVE, u64::MAX)),
             (Reject::OutOfRange, Owner, me, issue(LIVE, u64::MAX)),
-            (
-                Reject::OutOfRange,
-                Owner,
-                me,
-                issue(LIVE, limits::ALL_TOKENS / 1_000_000),
-            ),
+            (Reject::OutOfRange, Owner, me, issue(LIVE, limits::ALL_TOKENS / 1_000_000)),
             (Reject::BeyondCapacity, Owner, me, issue(LIVE, 91)),
         ],
     );
-    let list = |instrument, qty| Command::TransferIssuance {
-        instrument,
-        qty: Qty(qty),
-    };
+    let list = |instrument, qty| Command::TransferIssuance { instrument, qty: Qty(qty) };
     stage.climb(
         "list",
         vec![
@@ -614,26 +412,13 @@ fn supply_is_refused_for_the_first_reason() {
             (Reject::InsufficientUnits, Owner, me, list(LIVE, 1)),
         ],
     );
-    let capacity = |instrument, qty| Command::SetCapacity {
-        instrument,
-        capacity: Qty(qty),
-    };
+    let capacity = |instrument, qty| Command::SetCapacity { instrument, capacity: Qty(qty) };
     stage.climb(
         "capacity",
         vec![
             (Reject::NotPermitted, Owner, me, capacity(NOWHERE, u64::MAX)),
-            (
-                Reject::UnknownAccount,
-                Operator,
-                NOBODY,
-                capacity(NOWHERE, u64::MAX),
-            ),
-            (
-                Reject::UnknownInstrument,
-                Operator,
-                easy,
-                capacity(NOWHERE, u64::MAX),
-            ),
+            (Reject::UnknownAccount, Operator, NOBODY, capacity(NOWHERE, u64::MAX)),
+            (Reject::UnknownInstrument, Operator, easy, capacity(NOWHERE, u64::MAX)),
             (Reject::NotASupplier, Operator, easy, capacity(LIVE, u64::MAX)),
             (Reject::OutOfRange, Operator, me, capacity(LIVE, u64::MAX)),
         ],
@@ -641,10 +426,7 @@ fn supply_is_refused_for_the_first_reason() {
     let register = |instrument, text: usize| {
         Command::RegisterSupplier(SupplierProfile {
             name: "n".repeat(text),
-            offers: vec![Offer {
-                instrument,
-                model: String::new(),
-            }],
+            offers: vec![Offer { instrument, model: String::new() }],
             ..SupplierProfile::default()
         })
     };
@@ -663,10 +445,7 @@ fn the_directory_is_refused_for_the_first_reason() {
     let mut stage = Stage::new();
     let me = stage.owner.account;
     let bad = |qty: u64, price: u64, fee: u16, symbol: &str| {
-        let mut bad = InstrumentSpec {
-            symbol: symbol.into(),
-            ..spec("x")
-        };
+        let mut bad = InstrumentSpec { symbol: symbol.into(), ..spec("x") };
         bad.market.lot = Qty(qty);
         bad.market.max_price = Price(price);
         bad.market.taker_fee_bps = fee;
@@ -676,27 +455,14 @@ fn the_directory_is_refused_for_the_first_reason() {
         "define",
         vec![
             (Reject::NotPermitted, Owner, me, bad(0, 0, 1_001, "No Symbol")),
-            (
-                Reject::UnknownAccount,
-                Operator,
-                NOBODY,
-                bad(0, 0, 1_001, "No Symbol"),
-            ),
-            (
-                Reject::InvalidQuantity,
-                Operator,
-                me,
-                bad(0, 0, 1_001, "No Symbol"),
-            ),
+            (Reject::UnknownAccount, Operator, NOBODY, bad(0, 0, 1_001, "No Symbol")),
+            (Reject::InvalidQuantity, Operator, me, bad(0, 0, 1_001, "No Symbol")),
             (Reject::InvalidPrice, Operator, me, bad(1, 0, 1_001, "No Symbol")),
             (Reject::OutOfRange, Operator, me, bad(1, 1, 1_001, "No Symbol")),
             (Reject::InvalidText, Operator, me, bad(1, 1, 0, "No Symbol")),
         ],
     );
-    let add = |public_key, label: usize| Command::AddSigningKey {
-        public_key,
-        label: "l".repeat(label),
-    };
+    let add = |public_key, label: usize| Command::AddSigningKey { public_key, label: "l".repeat(label) };
     stage.climb(
         "add signing key",
         vec![
@@ -730,28 +496,17 @@ fn the_directory_is_refused_for_the_first_reason() {
     let open = |name: usize| Command::OpenAccount {
         name: "n".repeat(name),
         mode: AccountMode::Easy,
-        capabilities: Capabilities {
-            tier: true,
-            operator: true,
-        },
+        capabilities: Capabilities { tier: true, operator: true },
     };
     stage.climb(
         "open account",
-        vec![
-            (Reject::NotPermitted, Owner, me, open(65)),
-            (Reject::InvalidText, Operator, me, open(65)),
-        ],
+        vec![(Reject::NotPermitted, Owner, me, open(65)), (Reject::InvalidText, Operator, me, open(65))],
     );
     // What only the venue's own session may say.
     let venue_only = [
-        Command::Genesis {
-            operator_key: [1; 32],
-        },
+        Command::Genesis { operator_key: [1; 32] },
         Command::Tick,
-        Command::SessionLost {
-            session: SessionId(1),
-            connection: 1,
-        },
+        Command::SessionLost { session: SessionId(1), connection: 1 },
     ];
     for command in venue_only {
         stage.climb(

@@ -32,15 +32,9 @@ use crate::venue::{Actor, START, Venue, key_of, spec};
 #[test]
 fn every_rule_script_tells_what_happens() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/rules");
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "configuration of a test, not of the engine"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "configuration of a test, not of the engine")]
     let update = std::env::var("UPDATE_GOLDEN").is_ok();
-    let mut scripts: Vec<_> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
+    let mut scripts: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     scripts.sort();
     assert!(scripts.len() > 5, "the scripts are here");
     for script in scripts {
@@ -53,12 +47,7 @@ fn every_rule_script_tells_what_happens() {
         for (at, (expected, found)) in expected.lines().zip(found.lines()).enumerate() {
             assert_eq!(expected, found, "{} line {}", script.display(), at + 1);
         }
-        assert_eq!(
-            expected.lines().count(),
-            found.lines().count(),
-            "{}",
-            script.display()
-        );
+        assert_eq!(expected.lines().count(), found.lines().count(), "{}", script.display());
     }
 }
 
@@ -81,10 +70,7 @@ fn play(file: &str, script: &str) -> String {
         writeln!(out, "{line}").unwrap();
         stage.place = format!("{file} line {}: {line}", at + 1);
         if line.starts_with("===") {
-            stage = Stage {
-                place: stage.place,
-                ..Stage::new()
-            };
+            stage = Stage { place: stage.place, ..Stage::new() };
         } else if let Some(words) = line.strip_prefix("given ") {
             stage.run(words);
             stage.must_succeed();
@@ -93,11 +79,7 @@ fn play(file: &str, script: &str) -> String {
                 writeln!(out, "  {told}").unwrap();
             }
         } else {
-            assert!(
-                line.is_empty() || line.starts_with('#'),
-                "not understood: {}",
-                stage.place
-            );
+            assert!(line.is_empty() || line.starts_with('#'), "not understood: {}", stage.place);
         }
         if let Err(violation) = stage.venue.engine.check_invariants() {
             panic!("{}: {violation}", stage.place);
@@ -133,8 +115,7 @@ impl<'a> Words<'a> {
 
     fn number(&mut self) -> u64 {
         let word = self.next();
-        word.parse()
-            .unwrap_or_else(|_| panic!("{word} is a number: {}", self.place))
+        word.parse().unwrap_or_else(|_| panic!("{word} is a number: {}", self.place))
     }
 
     fn usd(&mut self) -> Usd {
@@ -155,20 +136,11 @@ impl<'a> Words<'a> {
     }
 
     fn number_option(&mut self, word: &str) -> Option<u64> {
-        self.option(word).map(|value| {
-            value
-                .parse()
-                .unwrap_or_else(|_| panic!("{value}: {}", self.place))
-        })
+        self.option(word).map(|value| value.parse().unwrap_or_else(|_| panic!("{value}: {}", self.place)))
     }
 
     fn end(&self) {
-        assert!(
-            self.left.is_empty(),
-            "{:?} not understood: {}",
-            self.left,
-            self.place
-        );
+        assert!(self.left.is_empty(), "{:?} not understood: {}", self.left, self.place);
     }
 }
 
@@ -233,10 +205,7 @@ impl Stage {
     /// Runs one line and tells what happened.
     fn run(&mut self, line: &str) -> Vec<String> {
         let place = self.place.clone();
-        let mut words = Words {
-            left: line.split_whitespace().collect(),
-            place: &place,
-        };
+        let mut words = Words { left: line.split_whitespace().collect(), place: &place };
         self.venue.events.clear();
         match words.next() {
             // account NAME MODE [tier] [usd AMOUNT] [units QTY] — with units the account is a supplier that has
@@ -253,11 +222,8 @@ impl Stage {
             // lost NAME — the connection of its session.
             "lost" => {
                 let session = self.actors[words.next()].session;
-                let connection = self.venue.engine.state().sessions[&session]
-                    .connection
-                    .unwrap_or(0);
-                self.venue
-                    .apply(Entry::venue(Command::SessionLost { session, connection }));
+                let connection = self.venue.engine.state().sessions[&session].connection.unwrap_or(0);
+                self.venue.apply(Entry::venue(Command::SessionLost { session, connection }));
             }
             // connect NAME [grace SPAN] — a new connection takes its session over.
             "connect" => {
@@ -283,23 +249,13 @@ impl Stage {
             who => self.run_actor(who, &mut words),
         }
         words.end();
-        self.venue
-            .events
-            .clone()
-            .iter()
-            .map(|event| self.tell(event))
-            .collect()
+        self.venue.events.clone().iter().map(|event| self.tell(event)).collect()
     }
 
     fn must_succeed(&self) {
         for event in &self.venue.events {
             if let Event::Report {
-                report:
-                    Report {
-                        body: ReportBody::Rejected { reject, .. },
-                        ..
-                    },
-                ..
+                report: Report { body: ReportBody::Rejected { reject, .. }, .. }, ..
             } = event
             {
                 panic!("{}: {reject}", self.place);
@@ -309,10 +265,7 @@ impl Stage {
 
     fn open_account(&mut self, words: &mut Words<'_>) {
         let (name, mode) = (words.next(), mode(words.next()));
-        let capabilities = Capabilities {
-            tier: words.flag("tier"),
-            operator: false,
-        };
+        let capabilities = Capabilities { tier: words.flag("tier"), operator: false };
         let actor = self.venue.join(name, mode, capabilities);
         self.actors.insert(name.into(), actor);
         if let Some(amount) = words.option("usd") {
@@ -361,17 +314,12 @@ impl Stage {
     /// `WHO[:FOR][@NUMBER] DOING ...`: through the session of WHO, for the account of FOR, under NUMBER instead of the
     /// next one.
     fn run_actor(&mut self, who: &str, words: &mut Words<'_>) {
-        let (who, number) = who
-            .split_once('@')
-            .map_or((who, None), |(who, number)| (who, Some(number)));
+        let (who, number) = who.split_once('@').map_or((who, None), |(who, number)| (who, Some(number)));
         let (who, subject) = who.split_once(':').unwrap_or((who, who));
         let mut actor = if who == "operator" {
             self.venue.operator
         } else {
-            *self
-                .actors
-                .get(who)
-                .unwrap_or_else(|| panic!("nobody is called {who}: {}", self.place))
+            *self.actors.get(who).unwrap_or_else(|| panic!("nobody is called {who}: {}", self.place))
         };
         let account = match subject.strip_prefix('#') {
             Some(number) => AccountId(number.parse().unwrap()),
@@ -386,12 +334,7 @@ impl Stage {
         let reserves = matches!(command, Command::Reserve { .. });
         if let Some(number) = number {
             let client_seq = number.parse().unwrap();
-            self.venue.apply(Entry {
-                session: actor.session,
-                client_seq,
-                account,
-                command,
-            });
+            self.venue.apply(Entry { session: actor.session, client_seq, account, command });
         } else {
             self.venue.send(&mut actor, account, command);
             if who == "operator" {
@@ -422,53 +365,29 @@ impl Stage {
             // [ioc|fok|day|post_only] [slippage BPS] [stp WHICH] [label N] [tag TEXT] [to_consumption]
             "buy" => Command::Place(self.order(Side::Buy, words)),
             "sell" => Command::Place(self.order(Side::Sell, words)),
-            "cancel" => Command::Cancel {
-                order: self.order_ref(words.next()),
-            },
+            "cancel" => Command::Cancel { order: self.order_ref(words.next()) },
             "replace" => {
                 let order = self.order_ref(words.next());
                 let qty = Qty(words.number());
                 let price = Price(words.number_option("@").unwrap());
                 let post_only = words.flag("post_only");
-                Command::Replace {
-                    order,
-                    qty,
-                    price,
-                    stp: stp(words.option("stp")),
-                    post_only,
-                }
+                Command::Replace { order, qty, price, stp: stp(words.option("stp")), post_only }
             }
             // mass_cancel [here] [buys|sells] [session]
             "mass_cancel" => {
                 let here = words.flag("here").then_some(instrument);
                 let (buys, sells) = (words.flag("buys"), words.flag("sells"));
-                let side = if buys {
-                    Some(Side::Buy)
-                } else {
-                    sells.then_some(Side::Sell)
-                };
+                let side = if buys { Some(Side::Buy) } else { sells.then_some(Side::Sell) };
                 let session = words.option("session").map(|name| self.actors[name].session);
-                Command::MassCancel(MassCancelScope {
-                    instrument: here,
-                    side,
-                    session,
-                })
+                Command::MassCancel(MassCancelScope { instrument: here, side, session })
             }
             "to_consumption" => {
                 let qty = Qty(words.number());
-                Command::Transfer {
-                    instrument,
-                    qty,
-                    direction: TransferDirection::ToConsumption,
-                }
+                Command::Transfer { instrument, qty, direction: TransferDirection::ToConsumption }
             }
             "to_trading" => {
                 let qty = Qty(words.number());
-                Command::Transfer {
-                    instrument,
-                    qty,
-                    direction: TransferDirection::ToTrading,
-                }
+                Command::Transfer { instrument, qty, direction: TransferDirection::ToTrading }
             }
             // reserve TOKENS [for SPAN] [request N] as NAME
             "reserve" => {
@@ -476,12 +395,7 @@ impl Stage {
                 let tokens = Tokens(words.number());
                 let valid_for = words.option("for").map_or(Nanos(60 * SECOND), span);
                 let request = words.number_option("request").map_or(self.requests, u128::from);
-                Command::Reserve {
-                    instrument,
-                    tokens,
-                    request,
-                    valid_for,
-                }
+                Command::Reserve { instrument, tokens, request, valid_for }
             }
             // settle NAME by SUPPLIER PROMPT COMPLETION
             "settle" => {
@@ -502,38 +416,24 @@ impl Stage {
             "release" => {
                 let reservation = self.reservation(words.next());
                 let supplier = self.actors[words.option("by").unwrap()].account;
-                Command::Release {
-                    reservation,
-                    supplier,
-                }
+                Command::Release { reservation, supplier }
             }
-            "issue" => Command::Issue {
-                instrument,
-                qty: Qty(words.number()),
-            },
-            "list" => Command::TransferIssuance {
-                instrument,
-                qty: Qty(words.number()),
-            },
-            "mode" => Command::SetMode {
-                mode: mode(words.next()),
-            },
-            "add_signing_key" => Command::AddSigningKey {
-                public_key: [words.number() as u8; 32],
-                label: words.next().into(),
-            },
-            "revoke_signing_key" => Command::RevokeSigningKey {
-                fingerprint: Fingerprint::of(&[words.number() as u8; 32]),
-            },
+            "issue" => Command::Issue { instrument, qty: Qty(words.number()) },
+            "list" => Command::TransferIssuance { instrument, qty: Qty(words.number()) },
+            "mode" => Command::SetMode { mode: mode(words.next()) },
+            "add_signing_key" => {
+                Command::AddSigningKey { public_key: [words.number() as u8; 32], label: words.next().into() }
+            }
+            "revoke_signing_key" => {
+                Command::RevokeSigningKey { fingerprint: Fingerprint::of(&[words.number() as u8; 32]) }
+            }
             "add_key" => Command::AddConsumptionKey {
                 hash: KeyHash::of(words.next()),
                 prefix: "sk-grid-".into(),
                 name: "default".into(),
                 expires_at: None,
             },
-            "revoke_key" => Command::RevokeConsumptionKey {
-                hash: KeyHash::of(words.next()),
-            },
+            "revoke_key" => Command::RevokeConsumptionKey { hash: KeyHash::of(words.next()) },
             "deposit" => Command::Deposit { amount: words.usd() },
             "withdraw" => Command::Withdraw { amount: words.usd() },
             // auto_buy on|off [quantity QTY] [threshold QTY] [slippage BPS] [ceiling USD]
@@ -542,9 +442,7 @@ impl Stage {
                 Command::SetAutoBuy(AutoBuy {
                     enabled: words.next() == "on",
                     quantity: words.number_option("quantity").map_or(plain.quantity, Qty),
-                    trigger_threshold: words
-                        .number_option("threshold")
-                        .map_or(plain.trigger_threshold, Qty),
+                    trigger_threshold: words.number_option("threshold").map_or(plain.trigger_threshold, Qty),
                     max_slippage_bps: words
                         .number_option("slippage")
                         .map_or(plain.max_slippage_bps, |n| n as u16),
@@ -562,10 +460,7 @@ impl Stage {
                 Command::SetInstrumentStatus { instrument, status }
             }
             "supplier" => Command::RegisterSupplier(SupplierProfile::default()),
-            "capacity" => Command::SetCapacity {
-                instrument,
-                capacity: Qty(words.number()),
-            },
+            "capacity" => Command::SetCapacity { instrument, capacity: Qty(words.number()) },
             "open_account" => Command::OpenAccount {
                 name: words.next().into(),
                 mode: AccountMode::Easy,
@@ -584,21 +479,15 @@ impl Stage {
                 fill_or_kill: words.flag("fok"),
             }
         } else {
-            let price = Price(
-                words
-                    .number_option("@")
-                    .unwrap_or_else(|| panic!("a price: {}", self.place)),
-            );
+            let price = Price(words.number_option("@").unwrap_or_else(|| panic!("a price: {}", self.place)));
             let table = [
                 ("ioc", TimeInForce::Ioc),
                 ("fok", TimeInForce::Fok),
                 ("day", TimeInForce::Day),
                 ("post_only", TimeInForce::PostOnly),
             ];
-            let tif = table
-                .into_iter()
-                .find(|(word, _)| words.flag(word))
-                .map_or(TimeInForce::Gtc, |(_, tif)| tif);
+            let tif =
+                table.into_iter().find(|(word, _)| words.flag(word)).map_or(TimeInForce::Gtc, |(_, tif)| tif);
             OrderKind::Limit { price, tif }
         };
         NewOrder {
@@ -672,11 +561,7 @@ impl Stage {
         let seconds = (at.0 - midnight) / SECOND;
         let (day, rest) = (seconds / 86_400, seconds % 86_400);
         let clock = format!("{:02}:{:02}:{:02}", rest / 3_600, rest / 60 % 60, rest % 60);
-        if day == 0 {
-            clock
-        } else {
-            format!("{clock} on day {}", day + 1)
-        }
+        if day == 0 { clock } else { format!("{clock} on day {}", day + 1) }
     }
 
     fn tell(&self, event: &Event) -> String {
@@ -686,31 +571,14 @@ impl Stage {
                     0 => String::new(),
                     number => format!(" answers {number}"),
                 };
-                format!(
-                    "report {}{answers}: {}",
-                    self.whose(*session),
-                    self.tell_report(report)
-                )
+                format!("report {}{answers}: {}", self.whose(*session), self.tell_report(report))
             }
-            Event::Repeated {
-                session,
-                client_seq,
-                report,
-            } => {
-                let was = report
-                    .as_ref()
-                    .map_or_else(|| "nothing".into(), |report| self.tell_report(report));
-                format!(
-                    "repeated {} {client_seq}: was answered {was}",
-                    self.whose(*session)
-                )
+            Event::Repeated { session, client_seq, report } => {
+                let was = report.as_ref().map_or_else(|| "nothing".into(), |report| self.tell_report(report));
+                format!("repeated {} {client_seq}: was answered {was}", self.whose(*session))
             }
             Event::SessionOpened { session, result } => format!("session {} opened: {result:?}", session.0),
-            Event::SessionEstablished {
-                session,
-                connection,
-                result,
-            } => match result {
+            Event::SessionEstablished { session, connection, result } => match result {
                 Ok(position) => format!(
                     "connected {} as connection {connection}: last command {}, next report {}",
                     self.whose(*session),
@@ -720,9 +588,7 @@ impl Stage {
                 Err(reject) => format!("not connected {}: {reject}", self.whose(*session)),
             },
             Event::OrderOpened(opened) => {
-                let price = opened
-                    .price
-                    .map_or_else(|| "at market".into(), |price| format!("@ {}", price.0));
+                let price = opened.price.map_or_else(|| "at market".into(), |price| format!("@ {}", price.0));
                 format!(
                     "opened {} of {}: {} {} {price} {}{}",
                     self.name(opened.order),
@@ -733,12 +599,7 @@ impl Stage {
                     self.of(opened.instrument)
                 )
             }
-            Event::OrderReplaced {
-                order,
-                price,
-                remaining,
-                ..
-            } => {
+            Event::OrderReplaced { order, price, remaining, .. } => {
                 format!("replaced {}: {} @ {}", self.name(*order), remaining.0, price.0)
             }
             Event::Traded(trade) => {
@@ -751,75 +612,33 @@ impl Stage {
                     trade.trade.0,
                     self.name(trade.taker_order),
                     self.who(trade.taker),
-                    if trade.aggressor == Side::Buy {
-                        "buys"
-                    } else {
-                        "sells"
-                    },
+                    if trade.aggressor == Side::Buy { "buys" } else { "sells" },
                     trade.qty.0,
                     self.name(trade.maker_order),
                     self.who(trade.maker),
                     trade.price.0,
                     trade.value
                 )
-                .replace(
-                    " from ",
-                    if trade.aggressor == Side::Buy {
-                        " from "
-                    } else {
-                        " to "
-                    },
-                )
+                .replace(" from ", if trade.aggressor == Side::Buy { " from " } else { " to " })
             }
-            Event::OrderClosed {
-                order,
-                filled,
-                remaining,
-                reason,
-                ..
-            } => {
-                format!(
-                    "closed {}: {reason:?}, filled {}, left {}",
-                    self.name(*order),
-                    filled.0,
-                    remaining.0
-                )
+            Event::OrderClosed { order, filled, remaining, reason, .. } => {
+                format!("closed {}: {reason:?}, filled {}, left {}", self.name(*order), filled.0, remaining.0)
             }
-            Event::Level {
-                instrument,
-                side: which,
-                price,
-                qty,
-                orders,
-            } => match qty.0 {
+            Event::Level { instrument, side: which, price, qty, orders } => match qty.0 {
                 0 => format!("level {} {}{}: gone", side(*which), price.0, self.of(*instrument)),
-                qty => format!(
-                    "level {} {}{}: {qty} in {orders}",
-                    side(*which),
-                    price.0,
-                    self.of(*instrument)
-                ),
+                qty => {
+                    format!("level {} {}{}: {qty} in {orders}", side(*which), price.0, self.of(*instrument))
+                }
             },
             Event::DirectoryChanged => "directory changed".into(),
             Event::Funded { account, amount } => format!("funded {}: ${amount}", self.who(*account)),
-            Event::Moved {
-                account,
-                instrument,
-                qty,
-                movement,
-                transfer,
-            } => format!(
+            Event::Moved { account, instrument, qty, movement, transfer } => format!(
                 "moved {} of {}{}: {movement:?}, transfer {transfer}",
                 qty.0,
                 self.who(*account),
                 self.of(*instrument)
             ),
-            Event::Issued {
-                account,
-                instrument,
-                qty,
-                issuance,
-            } => {
+            Event::Issued { account, instrument, qty, issuance } => {
                 format!(
                     "issued {} by {}{}: issuance {issuance}",
                     qty.0,
@@ -832,12 +651,8 @@ impl Stage {
                     .draws
                     .iter()
                     .map(|draw| {
-                        let from = format!(
-                            "lot {} of {} trade {}",
-                            draw.lot.0,
-                            self.who(draw.issuer),
-                            draw.trade.0
-                        );
+                        let from =
+                            format!("lot {} of {} trade {}", draw.lot.0, self.who(draw.issuer), draw.trade.0);
                         format!("{} of {from} = ${}", draw.tokens.0, draw.cost)
                     })
                     .collect();
@@ -851,33 +666,17 @@ impl Stage {
                     record.billed.0,
                     record.unbilled.0,
                     record.cost,
-                    if draws.is_empty() {
-                        "nothing".into()
-                    } else {
-                        draws.join(", ")
-                    }
+                    if draws.is_empty() { "nothing".into() } else { draws.join(", ") }
                 )
             }
-            Event::ReservationEnded {
-                reservation,
-                account,
-                lapsed,
-                ..
-            } => format!(
+            Event::ReservationEnded { reservation, account, lapsed, .. } => format!(
                 "reservation {} of {} {}",
                 self.called(*reservation),
                 self.who(*account),
                 if *lapsed { "lapsed" } else { "released" }
             ),
-            Event::LotExpired {
-                lot, account, tokens, ..
-            } => {
-                format!(
-                    "lot {} of {} expired with {} tokens",
-                    lot.0,
-                    self.who(*account),
-                    tokens.0
-                )
+            Event::LotExpired { lot, account, tokens, .. } => {
+                format!("lot {} of {} expired with {} tokens", lot.0, self.who(*account), tokens.0)
             }
         }
     }
@@ -890,13 +689,7 @@ impl Stage {
                 format!("rejected, {reject} ({})", self.name(*order))
             }
             ReportBody::MassCancelled { count } => format!("mass cancelled {count}"),
-            ReportBody::Reserved {
-                reservation,
-                tokens,
-                bought,
-                spent,
-                issuers,
-            } => {
+            ReportBody::Reserved { reservation, tokens, bought, spent, issuers } => {
                 let issuers: Vec<_> = issuers.iter().map(|&issuer| self.who(issuer)).collect();
                 let bought = match bought.0 {
                     0 => String::new(),
@@ -909,12 +702,7 @@ impl Stage {
                     issuers.join(", ")
                 )
             }
-            ReportBody::Settled {
-                reservation,
-                billed,
-                unbilled,
-                cost,
-            } => format!(
+            ReportBody::Settled { reservation, billed, unbilled, cost } => format!(
                 "settled {}: billed {}, unbilled {}, cost ${cost}",
                 self.called(*reservation),
                 billed.0,
@@ -929,26 +717,13 @@ impl Stage {
         let what = match report.exec {
             Exec::New => "new".into(),
             Exec::Replaced => "replaced".into(),
-            Exec::Trade {
-                qty,
-                price,
-                aggressor,
-                ..
-            } => {
-                format!(
-                    "{} {} @ {},",
-                    if aggressor { "took" } else { "gave" },
-                    qty.0,
-                    price.0
-                )
+            Exec::Trade { qty, price, aggressor, .. } => {
+                format!("{} {} @ {},", if aggressor { "took" } else { "gave" }, qty.0, price.0)
             }
             Exec::Closed(reason) => format!("closed {reason:?},"),
         };
-        let price = if report.price == Price::ZERO {
-            "at market".into()
-        } else {
-            format!("@ {}", report.price.0)
-        };
+        let price =
+            if report.price == Price::ZERO { "at market".into() } else { format!("@ {}", report.price.0) };
         format!(
             "{what} {} {} {price}, open {}, filled {}",
             self.name(report.order),
@@ -982,16 +757,9 @@ impl Stage {
 
     fn tell_account(&self, name: &str) -> Vec<String> {
         let state = self.venue.engine.state();
-        let id = if name == "venue" {
-            AccountId::VENUE
-        } else {
-            self.actors[name].account
-        };
+        let id = if name == "venue" { AccountId::VENUE } else { self.actors[name].account };
         let account = &state.accounts[id.0 as usize];
-        let mut told = vec![format!(
-            "dollars: {} free, {} held",
-            account.usd_available, account.usd_held
-        )];
+        let mut told = vec![format!("dollars: {} free, {} held", account.usd_available, account.usd_held)];
         for (&instrument, holding) in &account.holdings {
             let mut line = format!(
                 "Units{}: {} free, {} held",
@@ -1014,9 +782,8 @@ impl Stage {
                 ));
             }
             for lot in &holding.lots {
-                let until = lot
-                    .expires_at
-                    .map_or_else(String::new, |at| format!(" until {}", Self::when(at)));
+                let until =
+                    lot.expires_at.map_or_else(String::new, |at| format!(" until {}", Self::when(at)));
                 told.push(format!(
                     "  lot {} of {}: {} free, {} reserved, {} drawn{until}, cost ${}, escrow ${}",
                     lot.id.0,

@@ -45,15 +45,9 @@ impl Venue {
             now: START,
             events: Vec::new(),
             log: Some(Vec::new()),
-            operator: Actor {
-                account: AccountId::VENUE,
-                session: SessionId(1),
-                client_seq: 0,
-            },
+            operator: Actor { account: AccountId::VENUE, session: SessionId(1), client_seq: 0 },
         };
-        venue.apply(Entry::venue(Command::Genesis {
-            operator_key: OPERATOR_KEY,
-        }));
+        venue.apply(Entry::venue(Command::Genesis { operator_key: OPERATOR_KEY }));
         venue.operator = venue.connect(SessionId(1), OPERATOR_KEY);
         venue
     }
@@ -70,12 +64,7 @@ impl Venue {
     /// Applies a command under the actor's next number.
     pub(crate) fn send(&mut self, actor: &mut Actor, account: AccountId, command: Command) {
         actor.client_seq += 1;
-        self.apply(Entry {
-            session: actor.session,
-            client_seq: actor.client_seq,
-            account,
-            command,
-        });
+        self.apply(Entry { session: actor.session, client_seq: actor.client_seq, account, command });
     }
 
     /// The same, and the answer's body.
@@ -111,20 +100,10 @@ impl Venue {
 
     /// An account with a key and a session that is connected.
     pub(crate) fn join(&mut self, name: &str, mode: AccountMode, capabilities: Capabilities) -> Actor {
-        let open = Command::OpenAccount {
-            name: name.into(),
-            mode,
-            capabilities,
-        };
+        let open = Command::OpenAccount { name: name.into(), mode, capabilities };
         let account = AccountId(u32::try_from(self.operate(self.operator.account, open)).unwrap());
         let key = key_of(account);
-        self.operate(
-            account,
-            Command::AddSigningKey {
-                public_key: key,
-                label: String::new(),
-            },
-        );
+        self.operate(account, Command::AddSigningKey { public_key: key, label: String::new() });
         self.connect(SessionId(u128::from(account.0) + 100), key)
     }
 
@@ -132,11 +111,7 @@ impl Venue {
         let key = Fingerprint::of(&key);
         self.apply(Entry::venue(Command::OpenSession { session, key }));
         let account = match &self.events[..] {
-            [
-                Event::SessionOpened {
-                    result: Ok(account), ..
-                },
-            ] => *account,
+            [Event::SessionOpened { result: Ok(account), .. }] => *account,
             other => panic!("a session opens: {other:?}"),
         };
         self.apply(Entry::venue(Command::Establish {
@@ -145,11 +120,7 @@ impl Venue {
             cancel_on_disconnect: None,
             connection: 1,
         }));
-        Actor {
-            account,
-            session,
-            client_seq: 0,
-        }
+        Actor { account, session, client_seq: 0 }
     }
 
     pub(crate) fn deposit(&mut self, account: AccountId, amount: Usd) {
@@ -180,9 +151,7 @@ impl Venue {
 
     pub(crate) fn units_available(&self, account: AccountId, instrument: InstrumentId) -> Qty {
         let holdings = &self.engine.state().accounts[account.0 as usize].holdings;
-        holdings
-            .get(&instrument)
-            .map_or(Qty::ZERO, |holding| holding.available)
+        holdings.get(&instrument).map_or(Qty::ZERO, |holding| holding.available)
     }
 }
 
@@ -209,10 +178,7 @@ pub(crate) fn spec(symbol: &str) -> InstrumentSpec {
             maker_fee_bps: 0,
             taker_fee_bps: 0,
         },
-        delivery: DeliveryTerms {
-            window: None,
-            movement: Movement::AtFill,
-        },
+        delivery: DeliveryTerms { window: None, movement: Movement::AtFill },
         status: InstrumentStatus::Live,
     }
 }

@@ -16,22 +16,14 @@ const INSTRUMENT: u16 = 1;
 fn main() -> Result<(), Box<dyn Error>> {
     let path = std::env::args().nth(1).ok_or("usage: first_session READY_FILE")?;
     let ready: serde_json::Value = serde_json::from_slice(&std::fs::read(path)?)?;
-    let text = |value: &serde_json::Value| {
-        value
-            .as_str()
-            .map(str::to_owned)
-            .ok_or("the ready file is incomplete")
-    };
+    let text =
+        |value: &serde_json::Value| value.as_str().map(str::to_owned).ok_or("the ready file is incomplete");
     let address = text(&ready["binary_addr"])?.parse()?;
     let seed = STANDARD.decode(text(&ready["accounts"]["trader"]["private_key"])?)?;
     let seed = seed[..32].try_into()?;
 
     let client = Client::connect(Config::new(vec![address], seed))?;
-    println!(
-        "session {:032x} of account {}",
-        client.session(),
-        client.account()
-    );
+    println!("session {:032x} of account {}", client.session(), client.account());
 
     let mut events = client.events();
     client.subscribe(INSTRUMENT, 5)?;
@@ -39,10 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     while !book.is_whole() {
         book.apply(&events.blocking_recv()?);
     }
-    let (best_bid, qty, _orders) = book
-        .bids()
-        .next()
-        .ok_or("nobody bids; start the demo with its maker")?;
+    let (best_bid, qty, _orders) = book.bids().next().ok_or("nobody bids; start the demo with its maker")?;
     println!("best bid {best_bid} ticks for {qty} Units");
 
     // One tick worse than the best bid: it rests.
@@ -57,16 +46,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         ..NewOrder::default()
     };
     let accepted = client.call_blocking(order)?;
-    println!(
-        "accepted as order {} at log sequence {}",
-        accepted.id(),
-        accepted.log_seq()
-    );
+    println!("accepted as order {} at log sequence {}", accepted.id(), accepted.log_seq());
 
-    let cancelled = client.call_blocking(CancelOrder {
-        order_id: accepted.id(),
-        ..CancelOrder::default()
-    })?;
+    let cancelled =
+        client.call_blocking(CancelOrder { order_id: accepted.id(), ..CancelOrder::default() })?;
     println!("cancelled at log sequence {}", cancelled.log_seq());
     client.close();
     Ok(())

@@ -24,10 +24,7 @@ impl BookImage {
     /// An image of nothing yet.
     #[must_use]
     pub fn new(instrument: u16) -> Self {
-        Self {
-            instrument,
-            ..Self::default()
-        }
+        Self { instrument, ..Self::default() }
     }
 
     /// Takes an event in; true when it was about this book.
@@ -71,11 +68,7 @@ impl BookImage {
 
     fn put(&mut self, levels: &[Level]) {
         for level in levels {
-            let side = if level.side == Side::Buy {
-                &mut self.bids
-            } else {
-                &mut self.asks
-            };
+            let side = if level.side == Side::Buy { &mut self.bids } else { &mut self.asks };
             if level.qty == 0 {
                 side.remove(&level.price);
             } else {
@@ -98,16 +91,11 @@ impl BookImage {
 
     /// Bids, best first.
     pub fn bids(&self) -> impl Iterator<Item = Depth> + '_ {
-        self.bids
-            .iter()
-            .rev()
-            .map(|(price, (qty, orders))| (*price, *qty, *orders))
+        self.bids.iter().rev().map(|(price, (qty, orders))| (*price, *qty, *orders))
     }
 
     /// Asks, best first.
     pub fn asks(&self) -> impl Iterator<Item = Depth> + '_ {
-        self.asks
-            .iter()
-            .map(|(price, (qty, orders))| (*price, *qty, *orders))
+        self.asks.iter().map(|(price, (qty, orders))| (*price, *qty, *orders))
     }
 }

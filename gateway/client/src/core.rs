@@ -128,11 +128,7 @@ impl Core {
     }
 
     pub(crate) fn submit(&mut self, request: Request, reply: Reply, deadline: u64) {
-        self.waiting.push_back(Waiting {
-            request,
-            reply,
-            deadline,
-        });
+        self.waiting.push_back(Waiting { request, reply, deadline });
     }
 
     pub(crate) fn subscribe(&mut self, instrument: u16, depth: u16, out: &mut Vec<u8>) {
@@ -145,11 +141,7 @@ impl Core {
     pub(crate) fn unsubscribe(&mut self, instrument: u16, out: &mut Vec<u8>) {
         if self.subscriptions.remove(&instrument).is_some() && self.is_live() {
             self.market_requests += 1;
-            MarketDataUnsubscribe {
-                request_id: self.market_requests,
-                instrument,
-            }
-            .encode(out);
+            MarketDataUnsubscribe { request_id: self.market_requests, instrument }.encode(out);
         }
     }
 
@@ -184,10 +176,7 @@ impl Core {
     /// The last words of a connection.
     pub(crate) fn farewell(&self, out: &mut Vec<u8>) {
         if self.phase != Phase::Offline {
-            Terminate {
-                code: TerminateCode::Finished,
-            }
-            .encode(b"", out);
+            Terminate { code: TerminateCode::Finished }.encode(b"", out);
         }
     }
 
@@ -210,10 +199,7 @@ impl Core {
             (Phase::Negotiating, Message::NegotiationReject(reject)) => match reject.code {
                 NegotiationCode::Busy | NegotiationCode::Unspecified => Verdict::Reconnect,
                 code => {
-                    let refusal = Refusal::Negotiation {
-                        code,
-                        engine_code: reject.engine_code,
-                    };
+                    let refusal = Refusal::Negotiation { code, engine_code: reject.engine_code };
                     Verdict::Stop(ClientError::Refused(refusal))
                 }
             },
@@ -303,10 +289,7 @@ impl Core {
         self.next_seq = self.next_seq.max(ack.last_client_seq + 1);
         self.resend = self.in_flight.keys().copied().collect();
         if let Some(address) = self.address {
-            let _ = self.events.send(Event::Connected {
-                address,
-                last_client_seq: ack.last_client_seq,
-            });
+            let _ = self.events.send(Event::Connected { address, last_client_seq: ack.last_client_seq });
         }
         for (instrument, depth) in self.subscriptions.clone() {
             self.send_subscribe(instrument, depth, out);
@@ -341,9 +324,7 @@ impl Core {
         }
         match message {
             Message::Throttled(m) => {
-                let error = ClientError::Throttled {
-                    retry_after_ms: m.retry_after_ms,
-                };
+                let error = ClientError::Throttled { retry_after_ms: m.retry_after_ms };
                 self.answer(m.client_seq, Err(error));
             }
             Message::NotApplied(m) => {
@@ -362,11 +343,8 @@ impl Core {
             Message::RetransmitReject(m) => {
                 if let Some(flow) = &mut self.flow {
                     // Busy: our request crossed another one, and the next report or heartbeat asks again.
-                    let beyond = if m.code == RetransmitCode::Busy {
-                        m.from
-                    } else {
-                        m.from + u64::from(m.count)
-                    };
+                    let beyond =
+                        if m.code == RetransmitCode::Busy { m.from } else { m.from + u64::from(m.count) };
                     if let Some((from, until)) = flow.give_up_before(beyond) {
                         let _ = self.events.send(Event::ReportsLost { from, until });
                     }
@@ -418,12 +396,7 @@ impl Core {
 
     fn send_subscribe(&mut self, instrument: u16, depth: u16, out: &mut Vec<u8>) {
         self.market_requests += 1;
-        MarketDataSubscribe {
-            request_id: self.market_requests,
-            instrument,
-            depth,
-        }
-        .encode(out);
+        MarketDataSubscribe { request_id: self.market_requests, instrument, depth }.encode(out);
     }
 
     /// Moves requests to the socket's buffer: first those to be sent again, then new ones, as far as window, pace
@@ -462,11 +435,7 @@ impl Core {
     }
 
     fn may_send(&mut self, cancel: bool, now: Now) -> bool {
-        let bucket = if cancel {
-            &mut self.cancels
-        } else {
-            &mut self.requests
-        };
+        let bucket = if cancel { &mut self.cancels } else { &mut self.requests };
         match bucket.take(now.steady) {
             Ok(()) => true,
             Err(until) => {
@@ -484,15 +453,7 @@ impl Core {
         self.next_seq += 1;
         let frame = waiting.request.encode(seq, now.wall);
         out.extend_from_slice(&frame);
-        self.in_flight.insert(
-            seq,
-            Sent {
-                frame,
-                reply: waiting.reply,
-                deadline: waiting.deadline,
-                cancel,
-            },
-        );
+        self.in_flight.insert(seq, Sent { frame, reply: waiting.reply, deadline: waiting.deadline, cancel });
     }
 
     /// Does what time asks for: heartbeats, and answers for those who waited long enough.
@@ -503,30 +464,17 @@ impl Core {
                 let _ = waiting.reply.send(Err(ClientError::Timeout { sent: false }));
             }
         }
-        while let Some(entry) = self
-            .in_flight
-            .first_entry()
-            .filter(|e| e.get().deadline <= now.steady)
-        {
-            let _ = entry
-                .remove()
-                .reply
-                .send(Err(ClientError::Timeout { sent: true }));
+        while let Some(entry) = self.in_flight.first_entry().filter(|e| e.get().deadline <= now.steady) {
+            let _ = entry.remove().reply.send(Err(ClientError::Timeout { sent: true }));
         }
         match self.liveness.as_mut().map(|l| (l.beat(now.steady), l)) {
             Some((Beat::Send, liveness)) => {
                 liveness.sent(now.steady);
-                Sequence {
-                    next_seq: self.next_seq,
-                }
-                .encode(out);
+                Sequence { next_seq: self.next_seq }.encode(out);
                 Verdict::Continue
             }
             Some((Beat::Lapsed, _)) => {
-                Terminate {
-                    code: TerminateCode::KeepAliveLapsed,
-                }
-                .encode(b"", out);
+                Terminate { code: TerminateCode::KeepAliveLapsed }.encode(b"", out);
                 Verdict::Reconnect
             }
             _ => Verdict::Continue,
@@ -541,10 +489,7 @@ impl Core {
         });
         let waiting = self.waiting.front().map(|w| w.deadline);
         let sent = self.in_flight.first_key_value().map(|(_, s)| s.deadline);
-        [beat, waiting, sent, self.paced_until]
-            .into_iter()
-            .flatten()
-            .min()
+        [beat, waiting, sent, self.paced_until].into_iter().flatten().min()
     }
 }
 

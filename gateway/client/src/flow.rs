@@ -15,11 +15,7 @@ pub(crate) struct ReportFlow {
 impl ReportFlow {
     /// Expects this number first.
     pub(crate) fn from(next: u64) -> Self {
-        Self {
-            next: next.max(1),
-            missing: Vec::new(),
-            asked_until: 0,
-        }
+        Self { next: next.max(1), missing: Vec::new(), asked_until: 0 }
     }
 
     /// The lowest number not yet handed on.
@@ -34,17 +30,12 @@ impl ReportFlow {
             self.next = number.saturating_add(1);
             return true;
         }
-        let Some(at) = self
-            .missing
-            .iter()
-            .position(|(from, until)| (*from..*until).contains(&number))
-        else {
+        let Some(at) = self.missing.iter().position(|(from, until)| (*from..*until).contains(&number)) else {
             return false;
         };
         let (from, until) = self.missing[at];
         let rest = [(from, number), (number + 1, until)];
-        self.missing
-            .splice(at..=at, rest.into_iter().filter(|(from, until)| from < until));
+        self.missing.splice(at..=at, rest.into_iter().filter(|(from, until)| from < until));
         true
     }
 
@@ -63,15 +54,8 @@ impl ReportFlow {
 
     /// The venue has nothing below this number any more. Gives the range that is lost, if any.
     pub(crate) fn give_up_before(&mut self, number: u64) -> Option<(u64, u64)> {
-        let first = self
-            .missing
-            .first()
-            .map(|(from, _)| *from)
-            .filter(|from| *from < number);
-        let kept = self
-            .missing
-            .iter()
-            .map(|(from, until)| ((*from).max(number), *until));
+        let first = self.missing.first().map(|(from, _)| *from).filter(|from| *from < number);
+        let kept = self.missing.iter().map(|(from, until)| ((*from).max(number), *until));
         self.missing = kept.filter(|(from, until)| from < until).collect();
         self.asked_until = 0;
         first.map(|from| (from, number))
@@ -85,10 +69,7 @@ impl ReportFlow {
         }
         let count = (until - from).min(u64::from(MAX_RETRANSMIT));
         self.asked_until = from + count;
-        Some(RetransmitRequest {
-            from,
-            count: count as u32,
-        })
+        Some(RetransmitRequest { from, count: count as u32 })
     }
 }
 
@@ -115,32 +96,14 @@ mod tests {
     fn gaps_are_asked_for_one_capped_request_at_a_time() {
         let mut flow = ReportFlow::from(1);
         flow.announced(4_001);
-        assert_eq!(
-            flow.request(),
-            Some(RetransmitRequest {
-                from: 1,
-                count: 2_500
-            })
-        );
+        assert_eq!(flow.request(), Some(RetransmitRequest { from: 1, count: 2_500 }));
         assert_eq!(flow.request(), None, "one is under way");
         for number in 1..=2_500 {
             assert!(flow.arrive(number));
         }
-        assert_eq!(
-            flow.request(),
-            Some(RetransmitRequest {
-                from: 2_501,
-                count: 1_500
-            })
-        );
+        assert_eq!(flow.request(), Some(RetransmitRequest { from: 2_501, count: 1_500 }));
         flow.reconnected();
-        assert_eq!(
-            flow.request(),
-            Some(RetransmitRequest {
-                from: 2_501,
-                count: 1_500
-            })
-        );
+        assert_eq!(flow.request(), Some(RetransmitRequest { from: 2_501, count: 1_500 }));
     }
 
     #[test]

@@ -114,18 +114,9 @@ impl Drop for Inner {
 /// What the handles tell the thread.
 #[derive(Debug)]
 enum Input {
-    Call {
-        request: Request,
-        reply: Reply,
-        at: Instant,
-    },
-    Subscribe {
-        instrument: u16,
-        depth: u16,
-    },
-    Unsubscribe {
-        instrument: u16,
-    },
+    Call { request: Request, reply: Reply, at: Instant },
+    Subscribe { instrument: u16, depth: u16 },
+    Unsubscribe { instrument: u16 },
 }
 
 type Reply = oneshot::Sender<Result<Report, ClientError>>;
@@ -170,17 +161,8 @@ impl Client {
         let session = config.session;
         let started = socket::start(config, outbox, events.clone(), Arc::clone(&account))?;
         let thread = std::sync::Mutex::new(Some(started.thread));
-        let inner = Inner {
-            inbox,
-            bell: started.bell,
-            events,
-            session,
-            account,
-            thread,
-        };
-        let client = Self {
-            inner: Arc::new(inner),
-        };
+        let inner = Inner { inbox, bell: started.bell, events, session, account, thread };
+        let client = Self { inner: Arc::new(inner) };
         match started.live.recv() {
             Ok(Ok(())) => Ok(client),
             Ok(Err(error)) => Err(error),
@@ -196,11 +178,7 @@ impl Client {
         if let Some(error) = request.unfit() {
             let _ = reply.send(Err(error));
         } else {
-            match self.inner.inbox.try_send(Input::Call {
-                request,
-                reply,
-                at: Instant::now(),
-            }) {
+            match self.inner.inbox.try_send(Input::Call { request, reply, at: Instant::now() }) {
                 Ok(()) => self.inner.bell.ring(),
                 Err(TrySendError::Full(Input::Call { reply, .. })) => {
                     let _ = reply.send(Err(ClientError::Busy));
@@ -269,12 +247,7 @@ impl Client {
     pub fn close(self) {
         self.inner.bell.stop.store(true, Ordering::Release);
         self.inner.bell.ring_always();
-        let thread = self
-            .inner
-            .thread
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .take();
+        let thread = self.inner.thread.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         if let Some(thread) = thread {
             let _ = thread.join();
         }
@@ -312,8 +285,6 @@ impl Future for Pending {
     type Output = Result<Report, ClientError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.answer)
-            .poll(cx)
-            .map(|answer| answer.unwrap_or(Err(ClientError::Closed)))
+        Pin::new(&mut self.answer).poll(cx).map(|answer| answer.unwrap_or(Err(ClientError::Closed)))
     }
 }

@@ -62,10 +62,7 @@ impl Request {
     pub(crate) fn unfit(&self) -> Option<ClientError> {
         match self {
             Self::Directory { payload, .. } if payload.len() > MAX_PAYLOAD_LEN => {
-                Some(ClientError::TooLong {
-                    bytes: payload.len(),
-                    max: MAX_PAYLOAD_LEN,
-                })
+                Some(ClientError::TooLong { bytes: payload.len(), max: MAX_PAYLOAD_LEN })
             }
             _ => None,
         }
@@ -80,67 +77,17 @@ impl Request {
     pub(crate) fn encode(self, client_seq: u64, sending_time: u64) -> Vec<u8> {
         let mut out = Vec::with_capacity(160);
         match self {
-            Self::Place(m) => NewOrder {
-                client_seq,
-                sending_time,
-                ..m
-            }
-            .encode(&mut out),
-            Self::PlaceTagged(m) => NewOrderTagged {
-                client_seq,
-                sending_time,
-                ..*m
-            }
-            .encode(&mut out),
-            Self::Cancel(m) => CancelOrder {
-                client_seq,
-                sending_time,
-                ..m
-            }
-            .encode(&mut out),
-            Self::Replace(m) => ReplaceOrder {
-                client_seq,
-                sending_time,
-                ..m
-            }
-            .encode(&mut out),
-            Self::MassCancel(m) => MassCancel {
-                client_seq,
-                sending_time,
-                ..m
-            }
-            .encode(&mut out),
-            Self::Reserve(m) => Reserve {
-                client_seq,
-                sending_time,
-                ..m
-            }
-            .encode(&mut out),
-            Self::Settle(m) => Settle {
-                client_seq,
-                sending_time,
-                ..m
-            }
-            .encode(&mut out),
-            Self::Release(m) => Release {
-                client_seq,
-                sending_time,
-                ..m
-            }
-            .encode(&mut out),
-            Self::Transfer(m) => Transfer {
-                client_seq,
-                sending_time,
-                ..m
-            }
-            .encode(&mut out),
+            Self::Place(m) => NewOrder { client_seq, sending_time, ..m }.encode(&mut out),
+            Self::PlaceTagged(m) => NewOrderTagged { client_seq, sending_time, ..*m }.encode(&mut out),
+            Self::Cancel(m) => CancelOrder { client_seq, sending_time, ..m }.encode(&mut out),
+            Self::Replace(m) => ReplaceOrder { client_seq, sending_time, ..m }.encode(&mut out),
+            Self::MassCancel(m) => MassCancel { client_seq, sending_time, ..m }.encode(&mut out),
+            Self::Reserve(m) => Reserve { client_seq, sending_time, ..m }.encode(&mut out),
+            Self::Settle(m) => Settle { client_seq, sending_time, ..m }.encode(&mut out),
+            Self::Release(m) => Release { client_seq, sending_time, ..m }.encode(&mut out),
+            Self::Transfer(m) => Transfer { client_seq, sending_time, ..m }.encode(&mut out),
             Self::Directory { account, payload } => {
-                DirectoryRequest {
-                    client_seq,
-                    sending_time,
-                    account,
-                }
-                .encode(&payload, &mut out);
+                DirectoryRequest { client_seq, sending_time, account }.encode(&payload, &mut out);
             }
         }
         out

@@ -13,16 +13,8 @@ impl Bucket {
     /// So many per second and so many at once; zero per second is no limit.
     pub(crate) fn new(per_second: u32, burst: u32) -> Self {
         // The venue's clock and ours count the same second a little differently: stay five percent below.
-        let interval_ns = if per_second == 0 {
-            0
-        } else {
-            1_050_000_000 / u64::from(per_second)
-        };
-        Self {
-            interval_ns,
-            allowance_ns: interval_ns * u64::from(burst.max(1) - 1),
-            full_at: 0,
-        }
+        let interval_ns = if per_second == 0 { 0 } else { 1_050_000_000 / u64::from(per_second) };
+        Self { interval_ns, allowance_ns: interval_ns * u64::from(burst.max(1) - 1), full_at: 0 }
     }
 
     /// Takes one, or says when to ask again.
@@ -48,9 +40,6 @@ mod tests {
         let next = bucket.take(now).unwrap_err();
         assert_eq!(next, now + 1_050_000);
         assert!(bucket.take(next).is_ok() && bucket.take(next).is_err());
-        assert!(
-            (0..10_000).all(|_| Bucket::new(0, 0).take(now).is_ok()),
-            "zero is no limit"
-        );
+        assert!((0..10_000).all(|_| Bucket::new(0, 0).take(now).is_ok()), "zero is no limit");
     }
 }

@@ -51,11 +51,7 @@ pub(crate) fn start(
     let io = |error: std::io::Error| ClientError::Io(error.to_string());
     let poll = Poll::new().map_err(io)?;
     let waker = Waker::new(poll.registry(), WAKER).map_err(io)?;
-    let bell = Arc::new(Bell {
-        waker,
-        asleep: AtomicBool::new(false),
-        stop: AtomicBool::new(false),
-    });
+    let bell = Arc::new(Bell { waker, asleep: AtomicBool::new(false), stop: AtomicBool::new(false) });
     let (live_sender, live) = channel();
     let begun = Instant::now();
     let mut runner = Runner {
@@ -74,10 +70,7 @@ pub(crate) fn start(
         config,
     };
     let name = "grid-client".to_owned();
-    let thread = std::thread::Builder::new()
-        .name(name)
-        .spawn(move || runner.run())
-        .map_err(io)?;
+    let thread = std::thread::Builder::new().name(name).spawn(move || runner.run()).map_err(io)?;
     Ok(Started { thread, bell, live })
 }
 
@@ -155,10 +148,7 @@ impl Runner {
 
     fn wait(&mut self, events: &mut Events) -> Result<(), ClientError> {
         let now = self.now();
-        let mut until = self
-            .core
-            .due(now)
-            .map(|due| self.begun + Duration::from_nanos(due));
+        let mut until = self.core.due(now).map(|due| self.begun + Duration::from_nanos(due));
         let mut sooner = |moment: Instant| until = Some(until.map_or(moment, |u| u.min(moment)));
         match &self.connection {
             None => sooner(self.retry_at),
@@ -250,11 +240,7 @@ impl Runner {
                 self.hang_up();
                 // The first attempt after a loss is made at once; waiting starts when that fails too.
                 let doubled = BACKOFF_MIN.saturating_mul(1 << self.failures.min(10));
-                let pause = if self.failures == 0 {
-                    Duration::ZERO
-                } else {
-                    doubled.min(BACKOFF_MAX)
-                };
+                let pause = if self.failures == 0 { Duration::ZERO } else { doubled.min(BACKOFF_MAX) };
                 self.failures += 1;
                 self.retry_at = Instant::now() + pause;
                 Ok(())
@@ -274,9 +260,7 @@ impl Runner {
         let address = self.config.addresses[self.attempts % self.config.addresses.len()];
         self.attempts += 1;
         let connected = TcpStream::connect(address).and_then(|mut stream| {
-            self.poll
-                .registry()
-                .register(&mut stream, SOCKET, Interest::READABLE | Interest::WRITABLE)?;
+            self.poll.registry().register(&mut stream, SOCKET, Interest::READABLE | Interest::WRITABLE)?;
             Ok(stream)
         });
         match connected {
@@ -321,9 +305,7 @@ impl Runner {
 
     fn now(&self) -> Now {
         let steady = self.begun.elapsed().as_nanos() as u64;
-        let wall = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |d| d.as_nanos() as u64);
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
         Now { steady, wall }
     }
 }
@@ -346,11 +328,7 @@ impl Connection {
     }
 
     fn login_verdict(&self) -> Verdict {
-        if Instant::now() < self.login_by {
-            Verdict::Continue
-        } else {
-            Verdict::Reconnect
-        }
+        if Instant::now() < self.login_by { Verdict::Continue } else { Verdict::Reconnect }
     }
 
     /// Reads what there is, within reason; an error says that no more will come.

@@ -31,9 +31,7 @@ struct Link {
 
 impl Venue {
     fn open() -> Self {
-        Self {
-            listener: TcpListener::bind("127.0.0.1:0").expect("loopback has free ports"),
-        }
+        Self { listener: TcpListener::bind("127.0.0.1:0").expect("loopback has free ports") }
     }
 
     fn address(&self) -> SocketAddr {
@@ -42,18 +40,9 @@ impl Venue {
 
     fn accept(&self, nonce: u8) -> Link {
         let (socket, _) = self.listener.accept().expect("a client");
-        socket
-            .set_read_timeout(Some(Duration::from_secs(30)))
-            .expect("a timeout is set");
-        let mut link = Link {
-            socket,
-            input: Vec::new(),
-            nonce: [nonce; 32],
-        };
-        link.say(&Message::Hello(Hello {
-            server_nonce: link.nonce,
-            ..Hello::default()
-        }));
+        socket.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout is set");
+        let mut link = Link { socket, input: Vec::new(), nonce: [nonce; 32] };
+        link.say(&Message::Hello(Hello { server_nonce: link.nonce, ..Hello::default() }));
         link
     }
 
@@ -104,10 +93,7 @@ impl Link {
                 }
             }
             let mut chunk = [0; 4096];
-            let count = self
-                .socket
-                .read(&mut chunk)
-                .unwrap_or_else(|e| panic!("wanted {wanted}: {e}"));
+            let count = self.socket.read(&mut chunk).unwrap_or_else(|e| panic!("wanted {wanted}: {e}"));
             assert_ne!(count, 0, "wanted {wanted}, but the client hung up");
             self.input.extend_from_slice(&chunk[..count]);
         }
@@ -125,11 +111,7 @@ impl Link {
             Message::Establish(establish) => Some(*establish),
             _ => None,
         });
-        self.say(&Message::EstablishmentAck(EstablishmentAck {
-            session: SESSION,
-            account: 5,
-            ..ack
-        }));
+        self.say(&Message::EstablishmentAck(EstablishmentAck { session: SESSION, account: 5, ..ack }));
         establish
     }
 
@@ -183,12 +165,7 @@ fn connect(config: Config) -> std::thread::JoinHandle<Result<Client, ClientError
 }
 
 fn labelled(label: u128) -> NewOrder {
-    NewOrder {
-        label,
-        qty: 1,
-        price: 10,
-        ..NewOrder::default()
-    }
+    NewOrder { label, qty: 1, price: 10, ..NewOrder::default() }
 }
 
 /// A live session at this venue, its number 1 the next request and report.
@@ -218,21 +195,15 @@ fn the_login_is_signed_over_the_nonces_and_numbering_goes_on_where_the_venue_sta
     link.take("a signed Negotiate", |m| match m {
         Message::Negotiate(n) => {
             let signed = grid_wire::negotiate_transcript(&nonce, n);
-            key.verify_strict(&signed, &Signature::from_bytes(&n.signature.0))
-                .expect("the key's signature");
+            key.verify_strict(&signed, &Signature::from_bytes(&n.signature.0)).expect("the key's signature");
             Some(())
         }
         _ => None,
     });
-    link.say(&Message::NegotiationResponse(NegotiationResponse {
-        session: SESSION,
-        log_seq: 1,
-        account: 5,
-    }));
+    link.say(&Message::NegotiationResponse(NegotiationResponse { session: SESSION, log_seq: 1, account: 5 }));
     let establish = link.establish(ack(40, 17));
     let signed = grid_wire::establish_transcript(&nonce, &establish);
-    key.verify_strict(&signed, &Signature::from_bytes(&establish.signature.0))
-        .expect("the key's signature");
+    key.verify_strict(&signed, &Signature::from_bytes(&establish.signature.0)).expect("the key's signature");
     let client = client.join().unwrap().expect("a session");
     assert_eq!((client.account(), client.session()), (5, SESSION));
     let pending = client.submit(labelled(1));
@@ -248,10 +219,7 @@ fn many_in_flight_each_get_their_own_answer() {
     let (client, mut link) = session(&venue, config(&[&venue]));
     let pending: Vec<_> = (0..100).map(|label| client.submit(labelled(label))).collect();
     let orders: Vec<NewOrder> = (0..100).map(|_| link.order()).collect();
-    assert!(
-        orders.iter().map(|o| o.client_seq).eq(1..=100),
-        "numbers follow the order of the calls"
-    );
+    assert!(orders.iter().map(|o| o.client_seq).eq(1..=100), "numbers follow the order of the calls");
     for (session_seq, order) in (1..).zip(orders.iter().rev()) {
         link.accepted(session_seq, order);
     }
@@ -288,10 +256,7 @@ fn what_was_unanswered_is_sent_again_elsewhere_under_the_same_numbers() {
     link.accepted(2, &sent[1]); // retransmitted
     link.accepted(2, &sent[1]); // and answered from state
     link.accepted(3, &sent[2]);
-    let answers: Vec<u64> = pending
-        .into_iter()
-        .map(|p| p.wait().expect("an answer").client_seq())
-        .collect();
+    let answers: Vec<u64> = pending.into_iter().map(|p| p.wait().expect("an answer").client_seq()).collect();
     assert_eq!(answers, [1, 2, 3]);
     assert_eq!(reports(&mut events, 2), [2, 3], "each report once");
     let fourth = client.submit(labelled(4));
@@ -326,33 +291,18 @@ fn refusals_and_lost_numbers_are_told_apart() {
         link.order();
     }
     let reject = |client_seq, session_seq, code| {
-        Message::CommandReject(CommandReject {
-            client_seq,
-            session_seq,
-            code,
-            ..CommandReject::default()
-        })
+        Message::CommandReject(CommandReject { client_seq, session_seq, code, ..CommandReject::default() })
     };
     link.say(&reject(1, 1, 77));
-    link.say(&Message::Throttled(Throttled {
-        client_seq: 2,
-        retry_after_ms: 30,
-        ..Throttled::default()
-    }));
+    link.say(&Message::Throttled(Throttled { client_seq: 2, retry_after_ms: 30, ..Throttled::default() }));
     link.say(&Message::NotApplied(NotApplied { from: 3, count: 1 }));
     link.say(&reject(4, 0, gateway_reject::FORGOTTEN));
-    let errors: Vec<ClientError> = calls
-        .into_iter()
-        .map(|p| p.wait().expect_err("no answer"))
-        .collect();
+    let errors: Vec<ClientError> = calls.into_iter().map(|p| p.wait().expect_err("no answer")).collect();
     assert_eq!(errors[0].code(), Some(77));
     assert_eq!(errors[1], ClientError::Throttled { retry_after_ms: 30 });
     assert_eq!(errors[2], ClientError::NotApplied);
     assert_eq!(errors[3], ClientError::AnswerLost);
-    assert_eq!(
-        errors.iter().map(ClientError::not_applied).collect::<Vec<_>>(),
-        [true, true, true, false]
-    );
+    assert_eq!(errors.iter().map(ClientError::not_applied).collect::<Vec<_>>(), [true, true, true, false]);
 }
 
 #[test]
@@ -363,10 +313,7 @@ fn reports_missed_while_away_are_asked_for_and_handed_on_once() {
     link.fill(1);
     assert_eq!(reports(&mut events, 1), [1]);
     drop(link);
-    let (mut link, establish) = venue.again(EstablishmentAck {
-        oldest_seq: 3,
-        ..ack(6, 0)
-    });
+    let (mut link, establish) = venue.again(EstablishmentAck { oldest_seq: 3, ..ack(6, 0) });
     assert_eq!(establish.next_seq, 2);
     let request = link.take("RetransmitRequest", |m| match m {
         Message::RetransmitRequest(request) => Some(*request),
@@ -414,25 +361,15 @@ fn a_venue_that_refuses_is_not_asked_again() {
     let mut link = venue.accept(1);
     link.take("Negotiate", |m| matches!(m, Message::Negotiate(_)).then_some(()));
     let code = NegotiationCode::Credentials;
-    link.say(&Message::NegotiationReject(NegotiationReject {
-        session: SESSION,
-        engine_code: 0,
-        code,
-    }));
+    link.say(&Message::NegotiationReject(NegotiationReject { session: SESSION, engine_code: 0, code }));
     let error = client.join().unwrap().expect_err("refused");
-    assert_eq!(
-        error,
-        ClientError::Refused(Refusal::Negotiation { code, engine_code: 0 })
-    );
+    assert_eq!(error, ClientError::Refused(Refusal::Negotiation { code, engine_code: 0 }));
 }
 
 #[test]
 fn a_venue_that_is_not_there_is_named() {
     let nowhere = Venue::open().address();
-    let config = Config {
-        connect_timeout: Duration::from_millis(50),
-        ..Config::new(vec![nowhere], SEED)
-    };
+    let config = Config { connect_timeout: Duration::from_millis(50), ..Config::new(vec![nowhere], SEED) };
     match Client::connect(config) {
         Err(ClientError::Io(reason)) => assert!(reason.contains(&nowhere.to_string()), "{reason}"),
         other => panic!("{other:?}"),
@@ -445,18 +382,10 @@ fn a_node_that_does_not_lead_is_left_for_the_next() {
     let client = connect(config(&[&follower, &leader]));
     let mut link = follower.accept(1);
     link.take("Negotiate", |m| matches!(m, Message::Negotiate(_)).then_some(()));
-    link.say(&Message::NegotiationResponse(NegotiationResponse {
-        session: SESSION,
-        log_seq: 1,
-        account: 5,
-    }));
+    link.say(&Message::NegotiationResponse(NegotiationResponse { session: SESSION, log_seq: 1, account: 5 }));
     link.take("Establish", |m| matches!(m, Message::Establish(_)).then_some(()));
     let code = EstablishmentCode::NotLeader;
-    link.say(&Message::EstablishmentReject(EstablishmentReject {
-        session: SESSION,
-        engine_code: 0,
-        code,
-    }));
+    link.say(&Message::EstablishmentReject(EstablishmentReject { session: SESSION, engine_code: 0, code }));
     // Negotiated is negotiated: the leader has it from the log.
     let _link = leader.again(ack(1, 0));
     assert!(client.join().unwrap().is_ok());
@@ -469,18 +398,12 @@ fn a_session_taken_over_by_somebody_else_ends_and_says_so() {
     let pending = client.submit(labelled(1));
     link.order();
     let mut out = Vec::new();
-    Terminate {
-        code: TerminateCode::Superseded,
-    }
-    .encode(b"another connection", &mut out);
+    Terminate { code: TerminateCode::Superseded }.encode(b"another connection", &mut out);
     link.raw(&out);
     let stopped = ClientError::Refused(Refusal::Terminated(TerminateCode::Superseded));
     assert_eq!(pending.wait().expect_err("ended"), stopped);
     link.gone();
-    assert_eq!(
-        client.call_blocking(labelled(2)).expect_err("ended"),
-        ClientError::Closed
-    );
+    assert_eq!(client.call_blocking(labelled(2)).expect_err("ended"), ClientError::Closed);
 }
 
 #[test]
@@ -500,31 +423,22 @@ fn bytes_that_are_no_protocol_only_cost_the_connection() {
 #[test]
 fn window_and_queue_are_bounded_and_full_is_an_answer() {
     let venue = Venue::open();
-    let (client, mut link) = session(
-        &venue,
-        Config {
-            window: 2,
-            queue: 3,
-            ..config(&[&venue])
-        },
-    );
+    let (client, mut link) = session(&venue, Config { window: 2, queue: 3, ..config(&[&venue]) });
     let mut pending: Vec<_> = (1..=2).map(|label| client.submit(labelled(label))).collect();
     let first = link.order();
     let second = link.order();
     // Two in flight; up to two more wait in the thread and three in the queue, then it is full.
-    let busy = (3..100)
-        .map(|label| client.submit(labelled(label)))
-        .find_map(|p| {
-            let mut p = p;
-            let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-            match std::pin::Pin::new(&mut p).poll(&mut cx) {
-                std::task::Poll::Ready(answer) => Some(answer),
-                std::task::Poll::Pending => {
-                    pending.push(p);
-                    None
-                }
+    let busy = (3..100).map(|label| client.submit(labelled(label))).find_map(|p| {
+        let mut p = p;
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        match std::pin::Pin::new(&mut p).poll(&mut cx) {
+            std::task::Poll::Ready(answer) => Some(answer),
+            std::task::Poll::Pending => {
+                pending.push(p);
+                None
             }
-        });
+        }
+    });
     assert_eq!(busy, Some(Err(ClientError::Busy)));
     link.accepted(1, &first);
     assert_eq!(link.order().client_seq, 3, "an answer makes room for one");
@@ -535,11 +449,7 @@ fn window_and_queue_are_bounded_and_full_is_an_answer() {
 #[test]
 fn an_answer_that_does_not_come_is_a_timeout_that_says_whether_it_was_sent() {
     let venue = Venue::open();
-    let short = Config {
-        window: 1,
-        call_timeout: Duration::from_millis(30),
-        ..config(&[&venue])
-    };
+    let short = Config { window: 1, call_timeout: Duration::from_millis(30), ..config(&[&venue]) };
     let (client, _link) = session(&venue, short);
     let (sent, unsent) = (client.submit(labelled(1)), client.submit(labelled(2)));
     assert_eq!(sent.wait(), Err(ClientError::Timeout { sent: true }));
@@ -550,14 +460,8 @@ fn an_answer_that_does_not_come_is_a_timeout_that_says_whether_it_was_sent() {
 #[test]
 fn an_idle_client_keeps_the_session_alive_and_leaves_a_venue_that_is_silent() {
     let venue = Venue::open();
-    let client = connect(Config {
-        keep_alive: Duration::from_millis(20),
-        ..config(&[&venue])
-    });
-    let (mut link, _) = venue.live(EstablishmentAck {
-        keep_alive_ms: 100,
-        ..ack(1, 0)
-    });
+    let client = connect(Config { keep_alive: Duration::from_millis(20), ..config(&[&venue]) });
+    let (mut link, _) = venue.live(EstablishmentAck { keep_alive_ms: 100, ..ack(1, 0) });
     let client = client.join().unwrap().expect("a session");
     let next = link.take("Sequence", |m| match m {
         Message::Sequence(beat) => Some(beat.next_seq),
@@ -604,12 +508,7 @@ fn directory_requests_carry_their_payload_and_its_limit() {
         _ => None,
     });
     assert_eq!(seen, (1, 8, vec![1, 2, 3]));
-    let report = CommandReport {
-        session_seq: 1,
-        client_seq: 1,
-        id: 44,
-        ..CommandReport::default()
-    };
+    let report = CommandReport { session_seq: 1, client_seq: 1, id: 44, ..CommandReport::default() };
     link.say(&Message::CommandReport(report));
     assert_eq!(pending.wait().expect("an answer").id(), 44);
     let too_long = client.call_blocking(directory(vec![0; grid_wire::MAX_PAYLOAD_LEN + 1]));
@@ -623,15 +522,8 @@ fn market_data_builds_a_book_and_is_subscribed_again_after_a_break() {
     let mut events = client.events();
     let mut book = BookImage::new(4);
     client.subscribe(4, 10).expect("a live client");
-    let level = |side, price, qty| Level {
-        side,
-        price,
-        qty,
-        orders: 1,
-    };
-    let whole = BookFlags::none()
-        .with(BookFlags::FIRST, true)
-        .with(BookFlags::LAST, true);
+    let level = |side, price, qty| Level { side, price, qty, orders: 1 };
+    let whole = BookFlags::none().with(BookFlags::FIRST, true).with(BookFlags::LAST, true);
     for round in 0..2_u64 {
         let asked = link.take("MarketDataSubscribe", |m| match m {
             Message::MarketDataSubscribe(m) => Some((m.instrument, m.depth)),
@@ -646,28 +538,12 @@ fn market_data_builds_a_book_and_is_subscribed_again_after_a_break() {
             flags: whole,
             ..BookSnapshot::default()
         };
-        snapshot.encode(
-            &[
-                level(Side::Buy, 99, 5),
-                level(Side::Buy, 98, 7),
-                level(Side::Sell, 101, 2),
-            ],
-            &mut out,
-        );
+        snapshot
+            .encode(&[level(Side::Buy, 99, 5), level(Side::Buy, 98, 7), level(Side::Sell, 101, 2)], &mut out);
         let end = BookFlags::END_OF_EVENT;
-        let change = BookIncrement {
-            instrument: 4,
-            channel_seq: 10,
-            log_seq: 50,
-            flags: end,
-            match_time: 0,
-        };
+        let change = BookIncrement { instrument: 4, channel_seq: 10, log_seq: 50, flags: end, match_time: 0 };
         change.encode(&[level(Side::Buy, 99, 1)], &mut out); // already in the snapshot
-        let change = BookIncrement {
-            channel_seq: 11,
-            log_seq: 51 + round,
-            ..change
-        };
+        let change = BookIncrement { channel_seq: 11, log_seq: 51 + round, ..change };
         change.encode(&[level(Side::Buy, 99, 0), level(Side::Sell, 101, 3)], &mut out);
         link.raw(&out);
         while book.log_seq() < 51 + round {
@@ -694,9 +570,7 @@ fn async_callers_share_the_session() {
         }
         link
     });
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     runtime.block_on(async {
         let calls: Vec<_> = (0..20).map(|label| client.submit(labelled(label))).collect();
         for (label, call) in (0..).zip(calls) {

@@ -145,20 +145,12 @@ impl<'a> Chunk<'a> {
             said.finished |= choice.finish_reason.is_some();
             let Some(delta) = choice.delta else { continue };
             let tools = delta.tool_calls.unwrap_or_default();
-            let functions = tools
-                .into_iter()
-                .filter_map(|tool| tool.function)
-                .chain(delta.function_call);
+            let functions = tools.into_iter().filter_map(|tool| tool.function).chain(delta.function_call);
             let called = functions.flat_map(|function| [function.name, function.arguments]);
-            let texts = [
-                delta.reasoning_content,
-                delta.reasoning,
-                delta.content,
-                delta.refusal,
-            ]
-            .into_iter()
-            .chain(called)
-            .flatten();
+            let texts = [delta.reasoning_content, delta.reasoning, delta.content, delta.refusal]
+                .into_iter()
+                .chain(called)
+                .flatten();
             said.texts.extend(texts.map(|text| (choice.index, text.0)));
         }
         said
@@ -195,10 +187,7 @@ fn lenient<'a>(json: &[u8]) -> Result<Said<'a>, NotJson> {
         created: value["created"].as_u64().unwrap_or(0),
         usage: reported(&value["usage"]).or_else(|| reported(&value["x_groq"]["usage"])),
         has_usage_key: value.get("usage").is_some(),
-        error: value
-            .get("error")
-            .filter(|error| !error.is_null())
-            .map(|error| Cow::Owned(error.to_string())),
+        error: value.get("error").filter(|error| !error.is_null()).map(|error| Cow::Owned(error.to_string())),
         ..Said::default()
     };
     for (at, choice) in value["choices"].as_array().into_iter().flatten().enumerate() {
@@ -236,38 +225,17 @@ mod tests {
 
     #[test]
     fn usage_is_found_wherever_suppliers_put_it() {
-        let both = Some(Reported {
-            prompt: 3,
-            completion: 4,
-        });
+        let both = Some(Reported { prompt: 3, completion: 4 });
         for (json, usage) in [
-            (
-                r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}}"#,
-                both,
-            ),
-            (
-                r#"{"choices":[{"delta":{}}],"usage":{"prompt_tokens":3,"completion_tokens":4}}"#,
-                both,
-            ),
-            (
-                r#"{"choices":[],"x_groq":{"usage":{"prompt_tokens":3,"completion_tokens":4}}}"#,
-                both,
-            ),
-            (
-                r#"{"usage":{"prompt_tokens":1},"usage":{"prompt_tokens":3,"completion_tokens":4}}"#,
-                both,
-            ),
+            (r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}}"#, both),
+            (r#"{"choices":[{"delta":{}}],"usage":{"prompt_tokens":3,"completion_tokens":4}}"#, both),
+            (r#"{"choices":[],"x_groq":{"usage":{"prompt_tokens":3,"completion_tokens":4}}}"#, both),
+            (r#"{"usage":{"prompt_tokens":1},"usage":{"prompt_tokens":3,"completion_tokens":4}}"#, both),
             (r#"{"usage":{"prompt_tokens":3,"total_tokens":7}}"#, both),
             (r#"{"usage":{"input_tokens":3,"output_tokens":4}}"#, both),
             (r#"{"choices":[],"usage":null}"#, None),
-            (
-                r#"{"choices":[],"usage":{"prompt_tokens":-3,"completion_tokens":4}}"#,
-                None,
-            ),
-            (
-                r#"{"choices":[],"usage":{"prompt_tokens":3.5,"completion_tokens":"4"}}"#,
-                None,
-            ),
+            (r#"{"choices":[],"usage":{"prompt_tokens":-3,"completion_tokens":4}}"#, None),
+            (r#"{"choices":[],"usage":{"prompt_tokens":3.5,"completion_tokens":"4"}}"#, None),
             (r#"{"choices":[],"usage":"none"}"#, None),
             (
                 r#"{"choices":[{"delta":{"content":"\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":9}"}}]}"#,
@@ -302,10 +270,7 @@ mod tests {
     #[test]
     fn a_role_alone_is_no_content() {
         for (json, content) in [
-            (
-                r#"{"choices":[{"delta":{"role":"assistant","content":""}}]}"#,
-                false,
-            ),
+            (r#"{"choices":[{"delta":{"role":"assistant","content":""}}]}"#, false),
             (r#"{"choices":[]}"#, false),
             (r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#, true),
             (r#"{"choices":[{"delta":{"content":"x"}}]}"#, true),

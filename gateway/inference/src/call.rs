@@ -71,12 +71,7 @@ pub(crate) async fn run(tier: Arc<Tier>, mut call: Call, mut head: Head) {
     match deliver(&tier, &call, hold, cap, deadline, &mut head).await {
         Delivery::Over => {}
         Delivery::Refused(refusal) => drop(head.send(Err(refusal))),
-        Delivery::Stream {
-            held,
-            rest,
-            hold,
-            slot,
-        } => {
+        Delivery::Stream { held, rest, hold, slot } => {
             let (events, body) = mpsc::channel(tier.config.limits.events_buffered);
             if head.send(Ok(stream_response(body))).is_err() {
                 bump(&tier.stats.cancelled);
@@ -166,10 +161,7 @@ async fn reserve(tier: &Tier, call: &Call) -> Result<(Reserved, Hold, Option<u64
 /// reservation that it brings is released.
 async fn ask(tier: &Tier, call: &Call, tokens: u64) -> Result<(Reserved, Hold), DoorError> {
     let life = Nanos(u64::try_from(tier.config.clocks.reservation.as_nanos()).unwrap_or(u64::MAX));
-    let answer = tier
-        .bureau
-        .door
-        .reserve(call.account, call.instrument, Tokens(tokens), call.request, life);
+    let answer = tier.bureau.door.reserve(call.account, call.instrument, Tokens(tokens), call.request, life);
     let (bureau, account, body) = (tier.bureau.clone(), call.account, call.chat.body.clone());
     let (give, take) = oneshot::channel();
     let (directory, request) = (Arc::clone(&tier.directory), call.request);
@@ -216,16 +208,13 @@ fn refusal_of(error: &DoorError) -> Refusal {
     let payment = |code, text: &str| Refusal::new(StatusCode::PAYMENT_REQUIRED, code, text);
     let later = Duration::from_secs(2);
     match error {
-        DoorError::Unavailable(_) => Refusal::unavailable(
-            "venue_unavailable",
-            "the venue is out of reach; try again shortly",
-            later,
-        ),
+        DoorError::Unavailable(_) => {
+            Refusal::unavailable("venue_unavailable", "the venue is out of reach; try again shortly", later)
+        }
         DoorError::Rejected(reject) => match reject {
-            Reject::InsufficientFunds => payment(
-                "insufficient_funds",
-                "not enough USD to buy the tokens of this call",
-            ),
+            Reject::InsufficientFunds => {
+                payment("insufficient_funds", "not enough USD to buy the tokens of this call")
+            }
             Reject::InsufficientTokens => payment(
                 "insufficient_tokens",
                 "not enough tokens of this instrument in consumption for this call",
@@ -235,21 +224,18 @@ fn refusal_of(error: &DoorError) -> Refusal {
                 "nobody sells this instrument within your limits just now",
                 later,
             ),
-            Reject::InstrumentNotLive => Refusal::unavailable(
-                "instrument_not_live",
-                "this instrument is not open just now",
-                later,
-            ),
+            Reject::InstrumentNotLive => {
+                Refusal::unavailable("instrument_not_live", "this instrument is not open just now", later)
+            }
             Reject::LimitReached => {
                 Refusal::unavailable("busy", "too many calls in progress at the venue", later)
             }
             Reject::UnknownInstrument => {
                 Refusal::new(StatusCode::NOT_FOUND, "model_not_found", "unknown instrument")
             }
-            Reject::OutOfRange | Reject::InvalidQuantity => Refusal::field(
-                "max_tokens",
-                "the call could use more tokens than the venue can set aside",
-            ),
+            Reject::OutOfRange | Reject::InvalidQuantity => {
+                Refusal::field("max_tokens", "the call could use more tokens than the venue can set aside")
+            }
             other => Refusal::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "reservation_refused",
@@ -278,11 +264,7 @@ async fn deliver(
         if tried >= tier.config.routing.attempts || Instant::now() >= deadline || (forced && tried > 0) {
             break;
         }
-        let entered = if forced {
-            tier.roster.force(candidate)
-        } else {
-            tier.roster.enter(candidate)
-        };
+        let entered = if forced { tier.roster.force(candidate) } else { tier.roster.enter(candidate) };
         let Some(mut slot) = entered else {
             continue;
         };
@@ -318,12 +300,7 @@ async fn deliver(
             Some(Ok(opened)) => {
                 hold.first_content();
                 return match opened {
-                    Opened::Stream { held, rest } => Delivery::Stream {
-                        held,
-                        rest,
-                        hold,
-                        slot,
-                    },
+                    Opened::Stream { held, rest } => Delivery::Stream { held, rest, hold, slot },
                     Opened::Whole(body) => Delivery::Whole { body, hold, slot },
                 };
             }
@@ -367,10 +344,7 @@ fn credential(tier: &Tier, candidate: &Candidate) -> Option<Vec<u8>> {
 fn stream_response(body: mpsc::Receiver<Bytes>) -> Response<Out> {
     let mut response = Response::new(Out::Stream(body));
     let headers = response.headers_mut();
-    headers.insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("text/event-stream; charset=utf-8"),
-    );
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     response
@@ -441,11 +415,7 @@ impl Relay<'_> {
     /// Passes one event on, or keeps it back, or learns from it that the stream is over.
     async fn pass(&mut self, event: Event) -> Flow {
         let Some(data) = event.data.clone() else {
-            return if self.send(event.raw).await {
-                Flow::On
-            } else {
-                Flow::Gone
-            };
+            return if self.send(event.raw).await { Flow::On } else { Flow::Gone };
         };
         if data.as_ref() == b"[DONE]" {
             return Flow::Done;
@@ -530,7 +500,7 @@ impl Relay<'_> {
         let Some((hold, bill)) = self.hold.bill().await else {
             return;
         };
-        settled(&self.tier, hold, bill).await;
+        settled(self.tier, hold, bill).await;
         let stall = self.tier.config.clocks.client_stall;
         if self.call.chat.wants_usage {
             let event = match self.usage_event {
@@ -593,23 +563,14 @@ async fn settled(tier: &Tier, hold: Hold, bill: Bill) {
 }
 
 async fn whole_answer(tier: &Tier, body: Bytes, mut hold: Hold) -> Result<Response<Out>, Refusal> {
-    let lost = || {
-        Refusal::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "internal",
-            "the answer could not be metered",
-        )
-    };
+    let lost =
+        || Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the answer could not be metered");
     let said: Said<'_> = answer::read(&body).map_err(|_| lost())?;
     hold.delivered(&said);
     drop(said);
     let (hold, bill) = hold.bill().await.ok_or_else(lost)?;
     settled(tier, hold, bill).await;
-    let body = if bill.estimated {
-        with_usage(&body, bill)
-    } else {
-        body
-    };
+    let body = if bill.estimated { with_usage(&body, bill) } else { body };
     Ok(bytes_response(StatusCode::OK, body))
 }
 
@@ -640,12 +601,7 @@ fn with_usage(body: &Bytes, bill: Bill) -> Bytes {
 mod tests {
     use super::*;
 
-    const BILL: Bill = Bill {
-        prompt: 3,
-        completion: 4,
-        estimated: true,
-        distrusted: false,
-    };
+    const BILL: Bill = Bill { prompt: 3, completion: 4, estimated: true, distrusted: false };
 
     #[test]
     fn a_null_usage_leaves_the_rest_as_it_was() {
@@ -653,10 +609,7 @@ mod tests {
             (r#"data: {"a":1,"usage":null}"#, r#"data: {"a":1}"#),
             (r#"data: {"usage":null,"a":1}"#, r#"data: {"a":1}"#),
             (r#"data: {"a":1,"usage":null,"b":2}"#, r#"data: {"a":1,"b":2}"#),
-            (
-                r#"data: {"a":"\"usage\":null"}"#,
-                r#"data: {"a":"\"usage\":null"}"#,
-            ),
+            (r#"data: {"a":"\"usage\":null"}"#, r#"data: {"a":"\"usage\":null"}"#),
         ] {
             assert_eq!(without_null_usage(raw.into()), expected);
         }

@@ -90,11 +90,7 @@ pub struct KeyLimits {
 
 impl Default for KeyLimits {
     fn default() -> Self {
-        Self {
-            concurrent: 1_000,
-            per_second: 0,
-            burst: 100,
-        }
+        Self { concurrent: 1_000, per_second: 0, burst: 100 }
     }
 }
 
@@ -192,9 +188,6 @@ pub struct Metering {
 
 impl Default for Metering {
     fn default() -> Self {
-        Self {
-            percent: 50,
-            slack: 64,
-        }
+        Self { percent: 50, slack: 64 }
     }
 }

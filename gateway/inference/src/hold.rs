@@ -197,25 +197,18 @@ impl Open {
     }
 
     async fn say(&self, last: Last) -> Option<Settled> {
-        let Bureau {
-            door, stats, life, ..
-        } = &self.bureau;
+        let Bureau { door, stats, life, .. } = &self.bureau;
         let (mut wait, mut repeated) = (AGAIN_MIN, false);
         loop {
             let answer = match last {
                 Last::Settle(usage) => door.settle(self.account, self.reservation, usage).await.map(Some),
-                Last::Release(failed) => door
-                    .release(self.account, self.reservation, failed)
-                    .await
-                    .map(|()| None),
+                Last::Release(failed) => {
+                    door.release(self.account, self.reservation, failed).await.map(|()| None)
+                }
             };
             match answer {
                 Ok(settled) => {
-                    bump(if settled.is_some() {
-                        &stats.settled
-                    } else {
-                        &stats.released
-                    });
+                    bump(if settled.is_some() { &stats.settled } else { &stats.released });
                     return settled;
                 }
                 // The answer to an earlier try was lost, not the try.
@@ -248,11 +241,7 @@ impl Open {
 
 /// Counts off the event loop what takes milliseconds to count, in which a hundred other streams could move.
 async fn off_loop<T: Send + 'static>(large: bool, count: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    if large {
-        tokio::task::spawn_blocking(count).await.ok()
-    } else {
-        Some(count())
-    }
+    if large { tokio::task::spawn_blocking(count).await.ok() } else { Some(count()) }
 }
 
 #[cfg(test)]
@@ -277,9 +266,7 @@ mod tests {
                 *lost -= 1;
                 return Err(DoorError::Unavailable("lost".into()));
             }
-            self.said
-                .send(last)
-                .map_err(|_| DoorError::Unavailable("the test is over".into()))
+            self.said.send(last).map_err(|_| DoorError::Unavailable("the test is over".into()))
         }
     }
 
@@ -308,10 +295,7 @@ mod tests {
         let (said, heard) = mpsc::unbounded_channel();
         let stats = Arc::new(Stats::default());
         let bureau = Bureau {
-            door: Arc::new(Note {
-                said,
-                lost: Mutex::new(lost),
-            }),
+            door: Arc::new(Note { said, lost: Mutex::new(lost) }),
             stats: Arc::clone(&stats),
             metering: Metering::default(),
             life: Duration::from_secs(900),
@@ -350,10 +334,7 @@ mod tests {
                 Last::Release(failed) => assert!(!delivered && failed == AccountId::VENUE),
                 Last::Settle(usage) => {
                     assert!(delivered && usage.partial && usage.estimated);
-                    assert_eq!(
-                        (usage.supplier, usage.completion_tokens),
-                        (AccountId(2), Tokens(3))
-                    );
+                    assert_eq!((usage.supplier, usage.completion_tokens), (AccountId(2), Tokens(3)));
                 }
             }
             assert_eq!(stats.snapshot().open, 0);

@@ -48,13 +48,10 @@ pub(crate) fn authenticate(state: &State, secret: Option<&str>) -> Result<Caller
         Some(known) if known.expires_at.is_some_and(|at| at <= now().max(state.now)) => {
             Err(refusal("this consumption key has expired"))
         }
-        Some(known) => Ok(Caller {
-            key,
-            account: known.account,
-        }),
-        None if is_trading_key(state, secret) => Err(refusal(
-            "this is a trading key; inference takes a consumption key",
-        )),
+        Some(known) => Ok(Caller { key, account: known.account }),
+        None if is_trading_key(state, secret) => {
+            Err(refusal("this is a trading key; inference takes a consumption key"))
+        }
         None => Err(refusal("unknown consumption key")),
     }
 }
@@ -100,10 +97,7 @@ pub(crate) struct Permit {
 
 impl Turnstile {
     pub(crate) fn new(limits: KeyLimits) -> Arc<Self> {
-        Arc::new(Self {
-            limits,
-            keys: Mutex::default(),
-        })
+        Arc::new(Self { limits, keys: Mutex::default() })
     }
 
     /// Room for one more call of this key, or 429.
@@ -111,15 +105,9 @@ impl Turnstile {
         let limits = self.limits;
         let now = Instant::now();
         let mut keys = self.keys.lock();
-        let used = keys.entry(key).or_insert(Use {
-            in_flight: 0,
-            due: now,
-        });
+        let used = keys.entry(key).or_insert(Use { in_flight: 0, due: now });
         if used.in_flight >= limits.concurrent {
-            return Err(too_many(
-                "too many calls of this key in progress",
-                Duration::from_secs(1),
-            ));
+            return Err(too_many("too many calls of this key in progress", Duration::from_secs(1)));
         }
         if limits.per_second > 0 {
             let interval = Duration::from_secs(1) / limits.per_second;
@@ -132,10 +120,7 @@ impl Turnstile {
             used.due = due + interval;
         }
         used.in_flight += 1;
-        Ok(Permit {
-            turnstile: Arc::clone(self),
-            key,
-        })
+        Ok(Permit { turnstile: Arc::clone(self), key })
     }
 }
 
@@ -164,11 +149,7 @@ mod tests {
 
     #[test]
     fn a_key_has_its_calls_at_once_and_its_burst_and_no_more() {
-        let turnstile = Turnstile::new(KeyLimits {
-            concurrent: 2,
-            per_second: 0,
-            burst: 0,
-        });
+        let turnstile = Turnstile::new(KeyLimits { concurrent: 2, per_second: 0, burst: 0 });
         let (key, other) = (KeyHash([1; 32]), KeyHash([2; 32]));
         let one = turnstile.enter(key).unwrap();
         let _two = turnstile.enter(key).unwrap();
@@ -177,11 +158,7 @@ mod tests {
         drop(one);
         assert!(turnstile.enter(key).is_ok());
 
-        let slow = Turnstile::new(KeyLimits {
-            concurrent: 9,
-            per_second: 1,
-            burst: 3,
-        });
+        let slow = Turnstile::new(KeyLimits { concurrent: 9, per_second: 1, burst: 3 });
         for _ in 0..3 {
             drop(slow.enter(key).unwrap());
         }

@@ -52,12 +52,7 @@ struct Counted {
 impl Meter {
     /// The meter of a call with this request body.
     pub(crate) fn new(body: Bytes) -> Self {
-        Self {
-            body,
-            texts: Vec::new(),
-            reported: None,
-            deltas: 0,
-        }
+        Self { body, texts: Vec::new(), reported: None, deltas: 0 }
     }
 
     /// Takes in what was delivered. The last usage counts; they are cumulative and never added up.
@@ -99,12 +94,7 @@ impl Meter {
         if silent || !completion_fits() || !prompt_fits() {
             return self.own(true);
         }
-        Bill {
-            prompt: reported.prompt,
-            completion: reported.completion,
-            estimated: false,
-            distrusted: false,
-        }
+        Bill { prompt: reported.prompt, completion: reported.completion, estimated: false, distrusted: false }
     }
 
     /// The bill of a call that ended early: our count of what was delivered.
@@ -134,8 +124,7 @@ impl Meter {
 /// The most that we believe where we count `own`.
 fn ceiling(own: u64, metering: Metering) -> u64 {
     let relative = u128::from(own) * u128::from(metering.percent) / 100;
-    own.saturating_add(relative.min(u128::from(u64::MAX)) as u64)
-        .saturating_add(metering.slack)
+    own.saturating_add(relative.min(u128::from(u64::MAX)) as u64).saturating_add(metering.slack)
 }
 
 impl Counted {
@@ -148,10 +137,7 @@ impl Counted {
         self.bytes += text.len() as u64;
         self.kept.push_str(text);
         if self.kept.len() > KEPT_BYTES {
-            let whole = self
-                .kept
-                .rfind(|c: char| c.is_ascii_whitespace())
-                .filter(|at| *at > 0);
+            let whole = self.kept.rfind(|c: char| c.is_ascii_whitespace()).filter(|at| *at > 0);
             let rest = self.kept.split_off(whole.unwrap_or(self.kept.len()));
             self.tokens += tokens::count(&self.kept);
             self.kept = rest;
@@ -178,10 +164,7 @@ struct Body<'a> {
 
 impl Prompt {
     fn read(body: &[u8]) -> Self {
-        let mut prompt = Self {
-            texts: String::new(),
-            messages: 0,
-        };
+        let mut prompt = Self { texts: String::new(), messages: 0 };
         let Ok(body) = serde_json::from_slice::<Body<'_>>(body) else {
             // Nested too deep for a tree: all of it counts, so that nobody hides a prompt that way.
             prompt.texts = String::from_utf8_lossy(body).into_owned();
@@ -216,10 +199,7 @@ impl Prompt {
 mod tests {
     use super::*;
 
-    const METERING: Metering = Metering {
-        percent: 50,
-        slack: 8,
-    };
+    const METERING: Metering = Metering { percent: 50, slack: 8 };
 
     fn meter(completion: &[&str]) -> Meter {
         let body = br#"{"model":"m","messages":[{"role":"user","content":"the market price of time is a good order"}]}"#;
@@ -242,12 +222,7 @@ mod tests {
         report(&mut meter, 9, 5);
         assert_eq!(
             meter.bill(METERING),
-            Bill {
-                prompt: 9,
-                completion: 5,
-                estimated: false,
-                distrusted: false
-            }
+            Bill { prompt: 9, completion: 5, estimated: false, distrusted: false }
         );
     }
 

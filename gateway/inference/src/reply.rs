@@ -39,9 +39,9 @@ impl Body for Out {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match &mut *self {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Stream(events) => events
-                .poll_recv(cx)
-                .map(|event| event.map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Stream(events) => {
+                events.poll_recv(cx).map(|event| event.map(|bytes| Ok(Frame::data(bytes))))
+            }
         }
     }
 
@@ -82,30 +82,17 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            code,
-            message: message.into(),
-            param: None,
-            retry_after: None,
-            close: false,
-        }
+        Self { status, code, message: message.into(), param: None, retry_after: None, close: false }
     }
 
     /// 422 for a field out of its range.
     pub(crate) fn field(param: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            param: Some(param),
-            ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_value", message)
-        }
+        Self { param: Some(param), ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_value", message) }
     }
 
     /// 503 that clears by itself.
     pub(crate) fn unavailable(code: &'static str, message: impl Into<String>, after: Duration) -> Self {
-        Self {
-            retry_after: Some(after),
-            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
-        }
+        Self { retry_after: Some(after), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message) }
     }
 
     pub(crate) fn closing(mut self) -> Self {
@@ -188,8 +175,6 @@ pub(crate) fn json_response(status: StatusCode, body: &serde_json::Value) -> Res
 pub(crate) fn bytes_response(status: StatusCode, body: Bytes) -> Response<Out> {
     let mut response = Response::new(Out::Whole(Some(body)));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

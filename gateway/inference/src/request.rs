@@ -67,14 +67,9 @@ impl ChatRequest {
         match &peek.messages {
             None => return Err(Refusal::field("messages", "messages is required")),
             Some(Messages { count: 0, .. }) => {
-                return Err(Refusal::field(
-                    "messages",
-                    "messages must have at least one message",
-                ));
+                return Err(Refusal::field("messages", "messages must have at least one message"));
             }
-            Some(Messages {
-                bad_role: Some(at), ..
-            }) => {
+            Some(Messages { bad_role: Some(at), .. }) => {
                 return Err(Refusal::field(
                     "messages",
                     format!(
@@ -126,11 +121,7 @@ impl ChatRequest {
                 (None, Some(at)) => {
                     let inside = at.start + 1..at.start + 1;
                     let empty = self.body[inside.start..at.end - 1].trim_ascii().is_empty();
-                    let text = if empty {
-                        "\"include_usage\":true"
-                    } else {
-                        "\"include_usage\":true,"
-                    };
+                    let text = if empty { "\"include_usage\":true" } else { "\"include_usage\":true," };
                     edits.push((inside, text.into()));
                 }
                 (None, None) => inserted.push_str("\"stream_options\":{\"include_usage\":true},"),
@@ -159,9 +150,7 @@ impl ChatRequest {
 /// An allowance for images, sounds and files, whose tokens don't follow from the bytes of the body.
 pub(crate) fn media_tokens(body: &[u8]) -> u64 {
     let kinds = ["\"image_url\"", "\"input_audio\"", "\"file\""];
-    let parts = kinds
-        .iter()
-        .map(|kind| memchr::memmem::find_iter(body, kind).count() as u64);
+    let parts = kinds.iter().map(|kind| memchr::memmem::find_iter(body, kind).count() as u64);
     MEDIA_TOKENS * parts.sum::<u64>()
 }
 
@@ -248,22 +237,14 @@ impl Peek<'_> {
         if given(self.seed).is_some_and(|raw| serde_json::from_str::<i64>(raw).is_err()) {
             return Err(Refusal::field("seed", "seed must be a whole number"));
         }
-        one_of(
-            "service_tier",
-            self.service_tier,
-            &["auto", "default", "flex", "scale", "priority"],
-        )?;
+        one_of("service_tier", self.service_tier, &["auto", "default", "flex", "scale", "priority"])?;
         one_of(
             "reasoning_effort",
             self.reasoning_effort,
             &["none", "minimal", "low", "medium", "high", "xhigh"],
         )?;
         one_of("verbosity", self.verbosity, &["low", "medium", "high"])?;
-        one_of(
-            "prompt_cache_retention",
-            self.prompt_cache_retention,
-            &["in-memory", "24h"],
-        )?;
+        one_of("prompt_cache_retention", self.prompt_cache_retention, &["in-memory", "24h"])?;
         for (param, raw) in [
             ("prompt_cache_key", self.prompt_cache_key),
             ("safety_identifier", self.safety_identifier),
@@ -273,10 +254,8 @@ impl Peek<'_> {
                 return Err(Refusal::field(param, format!("{param} must be a string")));
             }
         }
-        for (param, raw) in [
-            ("prediction", self.prediction),
-            ("web_search_options", self.web_search_options),
-        ] {
+        for (param, raw) in [("prediction", self.prediction), ("web_search_options", self.web_search_options)]
+        {
             if given(raw).is_some_and(|raw| !raw.starts_with('{')) {
                 return Err(Refusal::field(param, format!("{param} must be an object")));
             }
@@ -289,12 +268,7 @@ impl Peek<'_> {
 
     fn output_limit(&self) -> Result<Option<u64>, Refusal> {
         let old = whole("max_tokens", self.max_tokens, 1, OUTPUT_TOKENS_MAX)?;
-        let new = whole(
-            "max_completion_tokens",
-            self.max_completion_tokens,
-            1,
-            OUTPUT_TOKENS_MAX,
-        )?;
+        let new = whole("max_completion_tokens", self.max_completion_tokens, 1, OUTPUT_TOKENS_MAX)?;
         // Suppliers differ in which of the two they heed, so the larger one is what may come.
         Ok(old.max(new))
     }
@@ -308,11 +282,7 @@ impl Peek<'_> {
             Ok(Value::Array(stops)) => stops.len() <= 4 && stops.iter().all(Value::is_string),
             _ => false,
         };
-        if fits {
-            Ok(())
-        } else {
-            Err(Refusal::field("stop", "stop must be a string or up to 4 strings"))
-        }
+        if fits { Ok(()) } else { Err(Refusal::field("stop", "stop must be a string or up to 4 strings")) }
     }
 
     fn check_bias(&self) -> Result<(), Refusal> {
@@ -324,10 +294,7 @@ impl Peek<'_> {
         if fits {
             Ok(())
         } else {
-            Err(Refusal::field(
-                "logit_bias",
-                "logit_bias must map tokens to numbers from -100 to 100",
-            ))
+            Err(Refusal::field("logit_bias", "logit_bias must map tokens to numbers from -100 to 100"))
         }
     }
 
@@ -382,10 +349,7 @@ impl Peek<'_> {
                 )
             })?;
             for (at, tool) in tools.iter().enumerate() {
-                let named = tool
-                    .function
-                    .as_ref()
-                    .is_some_and(|function| is_name(&function.name));
+                let named = tool.function.as_ref().is_some_and(|function| is_name(&function.name));
                 if tool.r#type != "function" || !named {
                     return Err(Refusal::field(
                         "tools",
@@ -402,9 +366,9 @@ impl Peek<'_> {
         let fits = match serde_json::from_str::<Value>(raw) {
             Ok(Value::String(choice)) => matches!(choice.as_str(), "none" | "auto" | "required"),
             Ok(Value::Object(choice)) => match choice.get("type").and_then(Value::as_str) {
-                Some("function") => choice
-                    .get("function")
-                    .is_some_and(|function| function["name"].is_string()),
+                Some("function") => {
+                    choice.get("function").is_some_and(|function| function["name"].is_string())
+                }
                 other => other.is_some(),
             },
             _ => false,
@@ -412,19 +376,14 @@ impl Peek<'_> {
         if fits {
             Ok(())
         } else {
-            Err(Refusal::field(
-                "tool_choice",
-                "tool_choice must be none, auto, required or a named function",
-            ))
+            Err(Refusal::field("tool_choice", "tool_choice must be none, auto, required or a named function"))
         }
     }
 }
 
 fn is_name(name: &str) -> bool {
     (1..=64).contains(&name.len())
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
 /// What stream options say, and where.
@@ -441,17 +400,10 @@ impl<'a> StreamOptions<'a> {
             include_usage: Option<&'a RawValue>,
         }
         let Some(raw) = given(raw) else {
-            return Ok(Self {
-                wanted: false,
-                include_usage: None,
-            });
+            return Ok(Self { wanted: false, include_usage: None });
         };
-        let refusal = || {
-            Refusal::field(
-                "stream_options",
-                "stream_options must be an object; include_usage a boolean",
-            )
-        };
+        let refusal =
+            || Refusal::field("stream_options", "stream_options must be an object; include_usage a boolean");
         let options: Options<'a> = serde_json::from_str(raw).map_err(|_| refusal())?;
         if !raw.starts_with('{') {
             return Err(refusal());
@@ -490,10 +442,7 @@ impl<'de> Deserialize<'de> for Messages {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Messages, A::Error> {
-                let mut messages = Messages {
-                    count: 0,
-                    bad_role: None,
-                };
+                let mut messages = Messages { count: 0, bad_role: None };
                 while let Some(message) = items.next_element::<Message<'de>>()? {
                     let known = message.role.is_some_and(|role| {
                         matches!(
@@ -531,10 +480,7 @@ fn number(param: &'static str, raw: Option<&RawValue>, min: f64, max: f64) -> Re
     };
     match serde_json::from_str::<f64>(raw) {
         Ok(value) if (min..=max).contains(&value) => Ok(()),
-        _ => Err(Refusal::field(
-            param,
-            format!("{param} must be a number from {min} to {max}"),
-        )),
+        _ => Err(Refusal::field(param, format!("{param} must be a number from {min} to {max}"))),
     }
 }
 
@@ -544,10 +490,7 @@ fn whole(param: &'static str, raw: Option<&RawValue>, min: u64, max: u64) -> Res
     };
     match serde_json::from_str::<u64>(raw) {
         Ok(value) if (min..=max).contains(&value) => Ok(Some(value)),
-        _ => Err(Refusal::field(
-            param,
-            format!("{param} must be a whole number from {min} to {max}"),
-        )),
+        _ => Err(Refusal::field(param, format!("{param} must be a whole number from {min} to {max}"))),
     }
 }
 
@@ -557,10 +500,7 @@ fn one_of(param: &'static str, raw: Option<&RawValue>, words: &[&str]) -> Result
     };
     match serde_json::from_str::<String>(raw) {
         Ok(word) if words.contains(&word.as_str()) => Ok(()),
-        _ => Err(Refusal::field(
-            param,
-            format!("{param} must be one of {}", words.join(", ")),
-        )),
+        _ => Err(Refusal::field(param, format!("{param} must be one of {}", words.join(", ")))),
     }
 }
 
@@ -630,10 +570,7 @@ mod tests {
             (r#","max_tokens":0"#, "max_tokens"),
             (r#","max_tokens":-1"#, "max_tokens"),
             (r#","max_completion_tokens":1e30"#, "max_completion_tokens"),
-            (
-                r#","max_completion_tokens":18446744073709551615"#,
-                "max_completion_tokens",
-            ),
+            (r#","max_completion_tokens":18446744073709551615"#, "max_completion_tokens"),
             (r#","stream":"yes""#, "stream"),
             (r#","stream_options":3"#, "stream_options"),
             (r#","stream_options":[true]"#, "stream_options"),
@@ -648,10 +585,7 @@ mod tests {
             (r#","response_format":{"type":"json_schema"}"#, "response_format"),
             (r#","tools":{}"#, "tools"),
             (r#","tools":[{"type":"function"}]"#, "tools"),
-            (
-                r#","tools":[{"type":"function","function":{"name":"has space"}}]"#,
-                "tools",
-            ),
+            (r#","tools":[{"type":"function","function":{"name":"has space"}}]"#, "tools"),
             (r#","tools":[{"type":"banana","function":{"name":"f"}}]"#, "tools"),
             (r#","tool_choice":"maybe""#, "tool_choice"),
             (r#","tool_choice":{"type":"function"}"#, "tool_choice"),
@@ -669,11 +603,7 @@ mod tests {
         ];
         for (extra, param) in bad {
             let refusal = parse(extra).expect_err(extra);
-            assert_eq!(
-                (refusal.status.as_u16(), refusal.param),
-                (422, Some(param)),
-                "{extra}"
-            );
+            assert_eq!((refusal.status.as_u16(), refusal.param), (422, Some(param)), "{extra}");
         }
     }
 
@@ -686,10 +616,7 @@ mod tests {
             ("null", 400),
             ("\"text\"", 400),
             ("{\"model\":\"a\",\"messages\":[]} trailing", 400),
-            (
-                "{\"model\":\"a\",\"model\":\"b\",\"messages\":[{\"role\":\"user\"}]}",
-                400,
-            ),
+            ("{\"model\":\"a\",\"model\":\"b\",\"messages\":[{\"role\":\"user\"}]}", 400),
             ("{}", 422),
             ("{\"model\":\"a\"}", 422),
             ("{\"model\":7,\"messages\":[{\"role\":\"user\"}]}", 422),
@@ -720,40 +647,26 @@ mod tests {
             String::from_utf8(request.rewritten("qwen/\"next\"", cap).to_vec()).unwrap()
         };
         let expect = |extra: &str, inserted: &str| {
-            body(extra)
-                .replace("\"Text-Prime\"", r#""qwen/\"next\"""#)
-                .replacen(" {", &format!(" {{{inserted}"), 1)
+            body(extra).replace("\"Text-Prime\"", r#""qwen/\"next\"""#).replacen(
+                " {",
+                &format!(" {{{inserted}"),
+                1,
+            )
         };
         let asked = r#""stream_options":{"include_usage":true},"#;
         assert_eq!(rewritten("", None), expect("", ""));
         assert_eq!(rewritten("", Some(9)), expect("", "\"max_tokens\":9,"));
-        assert_eq!(
-            rewritten(r#","max_tokens":5"#, Some(9)),
-            expect(r#","max_tokens":5"#, "")
-        );
-        assert_eq!(
-            rewritten(r#","max_tokens":null"#, Some(9)),
-            expect(r#","max_tokens":9"#, "")
-        );
-        assert_eq!(
-            rewritten(r#","stream":true"#, None),
-            expect(r#","stream":true"#, asked)
-        );
+        assert_eq!(rewritten(r#","max_tokens":5"#, Some(9)), expect(r#","max_tokens":5"#, ""));
+        assert_eq!(rewritten(r#","max_tokens":null"#, Some(9)), expect(r#","max_tokens":9"#, ""));
+        assert_eq!(rewritten(r#","stream":true"#, None), expect(r#","stream":true"#, asked));
         for (given, sent) in [
             ("null", r#"{"include_usage":true}"#),
             ("{ }", r#"{"include_usage":true }"#),
-            (
-                r#"{"include_usage": false, "a":1}"#,
-                r#"{"include_usage": true, "a":1}"#,
-            ),
+            (r#"{"include_usage": false, "a":1}"#, r#"{"include_usage": true, "a":1}"#),
             (r#"{"a":1}"#, r#"{"include_usage":true,"a":1}"#),
         ] {
             let options = |value: &str| format!(r#","stream":true,"stream_options":{value}"#);
-            assert_eq!(
-                rewritten(&options(given), None),
-                expect(&options(sent), ""),
-                "{given}"
-            );
+            assert_eq!(rewritten(&options(given), None), expect(&options(sent), ""), "{given}");
         }
     }
 
@@ -772,10 +685,7 @@ mod tests {
         for (extra, wants) in [
             (r#","stream":true"#, false),
             (r#","stream":true,"stream_options":{"include_usage":true}"#, true),
-            (
-                r#","stream":true,"stream_options":{"include_usage":false}"#,
-                false,
-            ),
+            (r#","stream":true,"stream_options":{"include_usage":false}"#, false),
             (r#","stream_options":{"include_usage":true}"#, false),
         ] {
             assert_eq!(parse(extra).unwrap().wants_usage, wants, "{extra}");

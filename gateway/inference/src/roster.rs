@@ -34,10 +34,7 @@ pub(crate) fn offers(state: &State, instrument: InstrumentId) -> Vec<Candidate> 
     active
         .flat_map(|(account, supplier)| {
             let profile = &supplier.profile;
-            let mine = profile
-                .offers
-                .iter()
-                .filter(move |offer| offer.instrument == instrument);
+            let mine = profile.offers.iter().filter(move |offer| offer.instrument == instrument);
             mine.map(|offer| Candidate {
                 supplier: *account,
                 instrument,
@@ -52,10 +49,7 @@ pub(crate) fn offers(state: &State, instrument: InstrumentId) -> Vec<Candidate> 
 /// Issuers first, in their order; the others keep theirs.
 pub(crate) fn issuers_first(candidates: &mut [Candidate], issuers: &[AccountId]) {
     candidates.sort_by_key(|candidate| {
-        issuers
-            .iter()
-            .position(|issuer| *issuer == candidate.supplier)
-            .unwrap_or(usize::MAX)
+        issuers.iter().position(|issuer| *issuer == candidate.supplier).unwrap_or(usize::MAX)
     });
 }
 
@@ -99,10 +93,7 @@ pub(crate) struct Slot {
 
 impl Roster {
     pub(crate) fn new(routing: Routing) -> Arc<Self> {
-        Arc::new(Self {
-            routing,
-            health: Mutex::default(),
-        })
+        Arc::new(Self { routing, health: Mutex::default() })
     }
 
     /// A place at the candidate, unless it is full or left alone for now.
@@ -120,11 +111,7 @@ impl Roster {
             health.probing = true;
         }
         health.in_flight += 1;
-        Some(Slot {
-            roster: Arc::clone(self),
-            key,
-            verdict: Verdict::Neutral,
-        })
+        Some(Slot { roster: Arc::clone(self), key, verdict: Verdict::Neutral })
     }
 
     /// The one whose pause after failures ends soonest, where there is one.
@@ -150,11 +137,7 @@ impl Roster {
             return None;
         }
         health.in_flight += 1;
-        Some(Slot {
-            roster: Arc::clone(self),
-            key,
-            verdict: Verdict::Neutral,
-        })
+        Some(Slot { roster: Arc::clone(self), key, verdict: Verdict::Neutral })
     }
 
     /// Whether anybody could be entered now, if only as the last resort, and if not, when.
@@ -182,12 +165,7 @@ impl Roster {
         health.in_flight -= 1;
         let was_probe = std::mem::take(&mut health.probing);
         match verdict {
-            Verdict::Good => {
-                *health = Health {
-                    in_flight: health.in_flight,
-                    ..Health::default()
-                }
-            }
+            Verdict::Good => *health = Health { in_flight: health.in_flight, ..Health::default() },
             Verdict::Bad => {
                 health.failures += 1;
                 if was_probe || health.failures >= self.routing.breaker_failures {
@@ -296,10 +274,7 @@ mod tests {
         let slot = roster.enter(&one).unwrap();
         assert!(roster.enter(&one).is_none());
         drop(slot);
-        roster
-            .enter(&two)
-            .unwrap()
-            .judge(Verdict::Busy(Duration::from_secs(9_999)));
+        roster.enter(&two).unwrap().judge(Verdict::Busy(Duration::from_secs(9_999)));
         assert!(roster.ready(&[two]).unwrap_err() <= PATIENCE_MAX);
         assert!(roster.enter(&one).is_some());
     }

@@ -43,12 +43,9 @@ impl VenueKey {
     /// # Errors
     /// Bytes that are too short, altered, or sealed with another key.
     pub fn unseal(&self, sealed: &[u8]) -> Result<Vec<u8>, SealError> {
-        let (nonce, sealed) = sealed
-            .split_first_chunk::<NONCE_BYTES>()
-            .ok_or(SealError::Truncated { len: sealed.len() })?;
-        self.cipher()
-            .decrypt(&XNonce::from(*nonce), sealed)
-            .map_err(|_| SealError::NotAuthentic)
+        let (nonce, sealed) =
+            sealed.split_first_chunk::<NONCE_BYTES>().ok_or(SealError::Truncated { len: sealed.len() })?;
+        self.cipher().decrypt(&XNonce::from(*nonce), sealed).map_err(|_| SealError::NotAuthentic)
     }
 
     fn cipher(&self) -> XChaCha20Poly1305 {

@@ -179,13 +179,7 @@ async fn accept(
         };
         match accepted {
             Ok((socket, _)) => {
-                tokio::spawn(connection(
-                    Arc::clone(&tier),
-                    socket,
-                    surface,
-                    room,
-                    stopped.clone(),
-                ));
+                tokio::spawn(connection(Arc::clone(&tier), socket, surface, room, stopped.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
@@ -240,13 +234,7 @@ async fn handle(tier: Arc<Tier>, surface: Surface, request: Request<Incoming>) -
     let name = format!("req_{number:032x}");
     let head = request.method() == Method::HEAD;
     let (parts, body) = request.into_parts();
-    let asked = Asked {
-        tier,
-        surface,
-        number,
-        name: &name,
-        parts,
-    };
+    let asked = Asked { tier, surface, number, name: &name, parts };
     let mut response = match asked.route(body).await {
         Ok(response) => response,
         Err((refusal, surface)) => refusal.response(surface, &name),
@@ -277,22 +265,13 @@ type Answer = Result<Response<Out>, (Refusal, Surface)>;
 impl Asked<'_> {
     async fn route(self, body: Incoming) -> Answer {
         let path = self.parts.uri.path().to_owned();
-        let path = path
-            .strip_prefix("/api/v1")
-            .map_or_else(|| path.clone(), |rest| format!("/v1{rest}"));
-        let path = if path.len() > 1 {
-            path.trim_end_matches('/')
-        } else {
-            &path
-        };
+        let path = path.strip_prefix("/api/v1").map_or_else(|| path.clone(), |rest| format!("/v1{rest}"));
+        let path = if path.len() > 1 { path.trim_end_matches('/') } else { &path };
         let surface = self.surface;
         let reading = matches!(self.parts.method, Method::GET | Method::HEAD);
         let answered = match path {
             "/v1/chat/completions" if self.parts.method == Method::POST => {
-                return self
-                    .chat(body)
-                    .await
-                    .map_err(|refusal| (refusal, Surface::OpenAi));
+                return self.chat(body).await.map_err(|refusal| (refusal, Surface::OpenAi));
             }
             "/v1/messages" | "/v1/messages/count_tokens" => Err((
                 Refusal::new(
@@ -322,10 +301,7 @@ impl Asked<'_> {
             )),
             _ => match path.strip_prefix("/v1/models/") {
                 Some(symbol) if reading => self.model(symbol).map_err(|refusal| (refusal, surface)),
-                _ => Err((
-                    Refusal::new(StatusCode::NOT_FOUND, "not_found", "no such path"),
-                    surface,
-                )),
+                _ => Err((Refusal::new(StatusCode::NOT_FOUND, "not_found", "no such path"), surface)),
             },
         };
         if answered.is_err() {
@@ -333,9 +309,7 @@ impl Asked<'_> {
         }
         answered.map(|mut response| {
             if self.parts.method != Method::GET && response.status() == StatusCode::METHOD_NOT_ALLOWED {
-                response
-                    .headers_mut()
-                    .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+                response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             }
             response
         })
@@ -343,9 +317,7 @@ impl Asked<'_> {
 
     fn caller(&self) -> Result<Caller, Refusal> {
         let secret = keys::secret(&self.parts.headers);
-        self.tier
-            .directory
-            .read(|state| keys::authenticate(state, secret))
+        self.tier.directory.read(|state| keys::authenticate(state, secret))
     }
 
     /// Everybody may look at what is offered; a key that is sent must be a good one all the same.
@@ -357,10 +329,7 @@ impl Asked<'_> {
             let listed = state.instruments.iter().filter(|one| is_offered(one));
             listed.map(|instrument| model_json(state, instrument)).collect()
         });
-        Ok(json_response(
-            StatusCode::OK,
-            &json!({"object": "list", "data": models}),
-        ))
+        Ok(json_response(StatusCode::OK, &json!({"object": "list", "data": models})))
     }
 
     fn model(&self, symbol: &str) -> Result<Response<Out>, Refusal> {
@@ -372,9 +341,7 @@ impl Asked<'_> {
             let instrument = state.instruments.get(usize::from(id.0))?;
             is_offered(instrument).then(|| model_json(state, instrument))
         });
-        found
-            .map(|model| json_response(StatusCode::OK, &model))
-            .ok_or_else(unknown_instrument)
+        found.map(|model| json_response(StatusCode::OK, &model)).ok_or_else(unknown_instrument)
     }
 
     async fn chat(self, body: Incoming) -> Result<Response<Out>, Refusal> {
@@ -398,11 +365,7 @@ impl Asked<'_> {
         };
         let stats = Arc::clone(&self.tier.stats);
         bump(&stats.in_flight);
-        let in_flight = InFlight {
-            stats,
-            _key: permit,
-            _call: room,
-        };
+        let in_flight = InFlight { stats, _key: permit, _call: room };
         let body = self.body(body).await?;
         let chat = ChatRequest::parse(body)?;
         let tier = self.tier;
@@ -422,22 +385,14 @@ impl Asked<'_> {
             ));
         }
         tier.roster.ready(&candidates).map_err(|wait| {
-            Refusal::unavailable(
-                "no_supplier",
-                "every supplier of this instrument is failing or full",
-                wait,
-            )
+            Refusal::unavailable("no_supplier", "every supplier of this instrument is failing or full", wait)
         })?;
         let call = Call {
             name: self.name.to_owned(),
             request: self.number,
             account: caller.account,
             instrument,
-            output_default: if output_floor > 0 {
-                output_floor
-            } else {
-                tier.config.routing.output_tokens
-            },
+            output_default: if output_floor > 0 { output_floor } else { tier.config.routing.output_tokens },
             candidates,
             chat,
             _in_flight: in_flight,
@@ -570,11 +525,7 @@ fn per_token(unit_nanos: i64) -> String {
     let digits = format!("{unit_nanos:016}");
     let (whole, part) = digits.split_at(digits.len() - 15);
     let part = part.trim_end_matches('0');
-    if part.is_empty() {
-        whole.to_owned()
-    } else {
-        format!("{whole}.{part}")
-    }
+    if part.is_empty() { whole.to_owned() } else { format!("{whole}.{part}") }
 }
 
 #[cfg(test)]
@@ -583,12 +534,9 @@ mod tests {
 
     #[test]
     fn a_price_per_token_has_no_rounding() {
-        for (nanos, text) in [
-            (810_000_000, "0.00000081"),
-            (1, "0.000000000000001"),
-            (2_000_000_000_000_000, "2"),
-            (0, "0"),
-        ] {
+        for (nanos, text) in
+            [(810_000_000, "0.00000081"), (1, "0.000000000000001"), (2_000_000_000_000_000, "2"), (0, "0")]
+        {
             assert_eq!(per_token(nanos), text);
         }
     }

@@ -75,11 +75,7 @@ impl Splitter {
             }
             let Some(found) = memchr::memchr2(b'\n', b'\r', &self.buffer[self.scanned..]) else {
                 self.scanned = self.buffer.len();
-                return if self.scanned > self.limit {
-                    Err(TooLong { limit: self.limit })
-                } else {
-                    Ok(None)
-                };
+                return if self.scanned > self.limit { Err(TooLong { limit: self.limit }) } else { Ok(None) };
             };
             let end = self.scanned + found;
             if self.buffer[end] == b'\r' {
@@ -134,11 +130,7 @@ impl Splitter {
                 Some(Bytes::from(parts.join(&b'\n')))
             }
         };
-        let raw = if self.carriage_return {
-            with_newlines(&raw)
-        } else {
-            raw
-        };
+        let raw = if self.carriage_return { with_newlines(&raw) } else { raw };
         self.data.clear();
         (self.scanned, self.line) = (0, 0);
         (self.lines, self.carriage_return) = (false, false);
@@ -204,20 +196,11 @@ mod tests {
             let bytes = stream(newline);
             let whole = split(&[&bytes]);
             let texts: Vec<Option<&[u8]>> = whole.iter().map(|e| e.data.as_deref()).collect();
-            let expected: Vec<Option<&[u8]>> = vec![
-                None,
-                Some("{\"a\":\"é\"}".as_bytes()),
-                Some(b"one\ntwo"),
-                Some(b""),
-                Some(b"[DONE]"),
-            ];
+            let expected: Vec<Option<&[u8]>> =
+                vec![None, Some("{\"a\":\"é\"}".as_bytes()), Some(b"one\ntwo"), Some(b""), Some(b"[DONE]")];
             assert_eq!(texts, expected, "{newline:?}");
             for at in 0..=bytes.len() {
-                assert_eq!(
-                    split(&[&bytes[..at], &bytes[at..]]),
-                    whole,
-                    "{newline:?} cut at {at}"
-                );
+                assert_eq!(split(&[&bytes[..at], &bytes[at..]]), whole, "{newline:?} cut at {at}");
             }
             let single: Vec<&[u8]> = bytes.chunks(1).collect();
             assert_eq!(split(&single), whole, "{newline:?} byte by byte");

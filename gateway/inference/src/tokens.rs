@@ -84,12 +84,8 @@ mod tests {
 
     #[test]
     fn texts_without_spaces_and_in_any_script_are_counted_without_a_fault() {
-        for text in [
-            "x".repeat(100_000),
-            "信息".repeat(3_000),
-            "\u{1f680}".repeat(900),
-            " ".repeat(9_000),
-        ] {
+        for text in ["x".repeat(100_000), "信息".repeat(3_000), "\u{1f680}".repeat(900), " ".repeat(9_000)]
+        {
             let tokens = count(&text);
             assert!(tokens > 0 && tokens <= text.len() as u64);
         }
@@ -97,12 +93,7 @@ mod tests {
 
     #[test]
     fn words_are_a_floor_of_tokens() {
-        for text in [
-            "{\"a\": [1, 2]}",
-            "fn main() { }",
-            "a  b\n\nc",
-            "don't stop; me-now",
-        ] {
+        for text in ["{\"a\": [1, 2]}", "fn main() { }", "a  b\n\nc", "don't stop; me-now"] {
             assert!(words(text) <= count(text), "{text}");
         }
     }

@@ -97,12 +97,7 @@ impl Upstream {
             .pool_idle_timeout(Duration::from_secs(60))
             .pool_timer(TokioTimer::new())
             .build(connector);
-        Self {
-            client,
-            clocks,
-            answer_bytes: limits.answer_bytes,
-            event_bytes: limits.event_bytes,
-        }
+        Self { client, clocks, answer_bytes: limits.answer_bytes, event_bytes: limits.event_bytes }
     }
 
     /// Sends the request and waits for the first content. Dropping the future cancels the request at the supplier.
@@ -116,27 +111,18 @@ impl Upstream {
         let until = order.deadline.min(Instant::now() + clock);
         let stream = order.stream;
         let attempt = async {
-            let response = self.client.request(request(&order)?).await.map_err(|error| {
-                Failure::Failed(if error.is_connect() {
-                    "connect"
-                } else {
-                    "transport"
-                })
-            })?;
+            let response =
+                self.client.request(request(&order)?).await.map_err(|error| {
+                    Failure::Failed(if error.is_connect() { "connect" } else { "transport" })
+                })?;
             let response = self.accepted(response).await?;
-            if stream {
-                self.first_content(response).await
-            } else {
-                self.whole(response).await
-            }
+            if stream { self.first_content(response).await } else { self.whole(response).await }
         };
-        timeout_at(until, attempt)
-            .await
-            .unwrap_or(Err(Failure::Failed(if stream {
-                "no content in time"
-            } else {
-                "no answer in time"
-            })))
+        timeout_at(until, attempt).await.unwrap_or(Err(Failure::Failed(if stream {
+            "no content in time"
+        } else {
+            "no answer in time"
+        })))
     }
 
     async fn accepted(&self, response: Response<Incoming>) -> Result<Response<Incoming>, Failure> {
@@ -145,10 +131,7 @@ impl Upstream {
         let after = after.and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
         match status.as_u16() {
             200 => Ok(response),
-            400 | 413 | 422 => Err(Failure::Refused {
-                status,
-                message: self.error_message(response).await,
-            }),
+            400 | 413 | 422 => Err(Failure::Refused { status, message: self.error_message(response).await }),
             429 => Err(Failure::Busy(Duration::from_secs(after.unwrap_or(1)))),
             503 if after.is_some() => Err(Failure::Busy(Duration::from_secs(after.unwrap_or(1)))),
             300..=399 => Err(Failure::Failed("redirect")),
@@ -164,15 +147,9 @@ impl Upstream {
         let body = timeout(self.clocks.idle, read).await;
         let body = body.ok().and_then(Result::ok).unwrap_or_default();
         let value: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
-        let message = [
-            "/error/message",
-            "/errors/detail",
-            "/message",
-            "/detail",
-            "/error",
-        ]
-        .iter()
-        .find_map(|path| value.pointer(path)?.as_str());
+        let message = ["/error/message", "/errors/detail", "/message", "/detail", "/error"]
+            .iter()
+            .find_map(|path| value.pointer(path)?.as_str());
         message.unwrap_or("the request was refused upstream").to_owned()
     }
 
@@ -180,11 +157,8 @@ impl Upstream {
         if !is_type(&response, "text/event-stream") || is_encoded(&response) {
             return Err(Failure::Failed("not an event stream"));
         }
-        let mut rest = Events {
-            body: response.into_body(),
-            splitter: Splitter::new(self.event_bytes),
-            ended: false,
-        };
+        let mut rest =
+            Events { body: response.into_body(), splitter: Splitter::new(self.event_bytes), ended: false };
         let mut held = Vec::new();
         while let Some(event) = rest.next().await? {
             let Some(data) = event.data.clone() else {
@@ -225,11 +199,7 @@ impl Upstream {
 fn request(order: &Order<'_>) -> Result<Request<Full<Bytes>>, Failure> {
     let url = format!("{}/chat/completions", order.base_url.trim_end_matches('/'));
     let uri: Uri = url.parse().map_err(|_| Failure::Failed("base URL"))?;
-    let accept = if order.stream {
-        "text/event-stream"
-    } else {
-        "application/json"
-    };
+    let accept = if order.stream { "text/event-stream" } else { "application/json" };
     let mut request = Request::new(Full::new(order.body.clone()));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = uri;
@@ -250,10 +220,7 @@ fn request(order: &Order<'_>) -> Result<Request<Full<Bytes>>, Failure> {
 }
 
 fn is_type<B>(response: &Response<B>, wanted: &str) -> bool {
-    let given = response
-        .headers()
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
+    let given = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     given.is_some_and(|given| {
         let kind = given.split(';').next().unwrap_or_default().trim();
         kind.eq_ignore_ascii_case(wanted)
@@ -292,11 +259,7 @@ impl Events {
     /// The next event; `None` at the end. May be dropped and called again: nothing is lost.
     pub(crate) async fn next(&mut self) -> Result<Option<Event>, Failure> {
         loop {
-            if let Some(event) = self
-                .splitter
-                .next()
-                .map_err(|_| Failure::Failed("event too long"))?
-            {
+            if let Some(event) = self.splitter.next().map_err(|_| Failure::Failed("event too long"))? {
                 return Ok(Some(event));
             }
             if self.ended {

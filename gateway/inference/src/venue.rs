@@ -94,10 +94,7 @@ fn refused(error: ClientError) -> DoorError {
 }
 
 fn unexpected(report: &Report) -> DoorError {
-    DoorError::Unavailable(format!(
-        "another kind of answer than asked for, at {}",
-        report.log_seq()
-    ))
+    DoorError::Unavailable(format!("another kind of answer than asked for, at {}", report.log_seq()))
 }
 
 impl Directory for Replica<Engine> {

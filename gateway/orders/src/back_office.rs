@@ -14,19 +14,9 @@ use crate::venue::{View, Wake};
 #[derive(Debug)]
 pub(crate) enum Job {
     /// Check a login's signature.
-    Verify {
-        connection: u64,
-        fingerprint: Fingerprint,
-        transcript: Vec<u8>,
-        signature: [u8; 64],
-    },
+    Verify { connection: u64, fingerprint: Fingerprint, transcript: Vec<u8>, signature: [u8; 64] },
     /// Read reports of a session again.
-    Fetch {
-        connection: u64,
-        session: SessionId,
-        from: u64,
-        until: u64,
-    },
+    Fetch { connection: u64, session: SessionId, from: u64, until: u64 },
     /// Find the connections whose key is no longer good.
     Audit { keys: Vec<(u64, Fingerprint)> },
 }
@@ -62,21 +52,15 @@ impl BackOffice {
     pub(crate) fn start<V: View>(view: Arc<V>, capacity: usize, wake: Wake) -> std::io::Result<Self> {
         let (jobs, to_do) = sync_channel::<Job>(capacity);
         let (done, outcomes) = std::sync::mpsc::channel();
-        let thread = std::thread::Builder::new()
-            .name("grid-logins".to_owned())
-            .spawn(move || {
-                for job in to_do {
-                    if done.send(work(&*view, job)).is_err() {
-                        return;
-                    }
-                    wake();
+        let thread = std::thread::Builder::new().name("grid-logins".to_owned()).spawn(move || {
+            for job in to_do {
+                if done.send(work(&*view, job)).is_err() {
+                    return;
                 }
-            })?;
-        Ok(Self {
-            jobs: Some(jobs),
-            outcomes,
-            thread: Some(thread),
-        })
+                wake();
+            }
+        })?;
+        Ok(Self { jobs: Some(jobs), outcomes, thread: Some(thread) })
     }
 
     /// Hands a job over, or gives it back when there are too many.
@@ -111,28 +95,14 @@ impl Drop for BackOffice {
 
 fn work<V: View>(view: &V, job: Job) -> Outcome {
     match job {
-        Job::Verify {
-            connection,
-            fingerprint,
-            transcript,
-            signature,
-        } => {
+        Job::Verify { connection, fingerprint, transcript, signature } => {
             let key = view.read(|state| {
-                state
-                    .signing_keys
-                    .get(&fingerprint)
-                    .filter(|key| key.active)
-                    .map(|key| key.public_key)
+                state.signing_keys.get(&fingerprint).filter(|key| key.active).map(|key| key.public_key)
             });
             let genuine = key.is_some_and(|key| is_genuine(&key, &transcript, &signature));
             Outcome::Verified { connection, genuine }
         }
-        Job::Fetch {
-            connection,
-            session,
-            from,
-            until,
-        } => {
+        Job::Fetch { connection, session, from, until } => {
             let reports = view.read(|state| {
                 let Some(session) = state.sessions.get(&session) else {
                     return Vec::new();
@@ -140,22 +110,14 @@ fn work<V: View>(view: &V, job: Job) -> Outcome {
                 let oldest = session.next_report - session.reports.len() as u64;
                 let skip = from.saturating_sub(oldest) as usize;
                 let wanted = session.reports.iter().skip(skip);
-                wanted
-                    .take_while(|report| report.number < until)
-                    .cloned()
-                    .collect()
+                wanted.take_while(|report| report.number < until).cloned().collect()
             });
             Outcome::Fetched { connection, reports }
         }
         Job::Audit { keys } => {
             let revoked = |key| view.read(|state| state.signing_keys.get(key).is_none_or(|key| !key.active));
-            let connections = keys
-                .iter()
-                .filter(|(_, key)| revoked(key))
-                .map(|(connection, _)| *connection);
-            Outcome::Revoked {
-                connections: connections.collect(),
-            }
+            let connections = keys.iter().filter(|(_, key)| revoked(key)).map(|(connection, _)| *connection);
+            Outcome::Revoked { connections: connections.collect() }
         }
     }
 }
@@ -165,10 +127,7 @@ fn is_genuine(key: &[u8; 32], transcript: &[u8], signature: &[u8; 64]) -> bool {
     let Ok(key) = VerifyingKey::from_bytes(key) else {
         return false;
     };
-    !key.is_weak()
-        && key
-            .verify_strict(transcript, &Signature::from_bytes(signature))
-            .is_ok()
+    !key.is_weak() && key.verify_strict(transcript, &Signature::from_bytes(signature)).is_ok()
 }
 
 #[cfg(test)]

@@ -50,47 +50,19 @@ pub(crate) fn read(
     let plain = |seq, time, account| head(seq, time, account, 0, 0, Class::Request);
     Some(match message {
         M::NewOrder(m) => (
-            head(
-                m.client_seq,
-                m.sending_time,
-                m.account,
-                m.valid_for_us,
-                m.label,
-                Class::Request,
-            ),
+            head(m.client_seq, m.sending_time, m.account, m.valid_for_us, m.label, Class::Request),
             place(m, String::new()),
         ),
         M::NewOrderTagged(m) => (
-            head(
-                m.client_seq,
-                m.sending_time,
-                m.account,
-                m.valid_for_us,
-                m.label,
-                Class::Request,
-            ),
+            head(m.client_seq, m.sending_time, m.account, m.valid_for_us, m.label, Class::Request),
             place(&m.order(), m.tag.as_str().to_owned()),
         ),
         M::CancelOrder(m) => (
-            head(
-                m.client_seq,
-                m.sending_time,
-                m.account,
-                m.valid_for_us,
-                m.label,
-                Class::Cancel,
-            ),
+            head(m.client_seq, m.sending_time, m.account, m.valid_for_us, m.label, Class::Cancel),
             order_ref(m.order_id, m.label).map(|order| Command::Cancel { order }),
         ),
         M::ReplaceOrder(m) => (
-            head(
-                m.client_seq,
-                m.sending_time,
-                m.account,
-                m.valid_for_us,
-                m.label,
-                Class::Request,
-            ),
+            head(m.client_seq, m.sending_time, m.account, m.valid_for_us, m.label, Class::Request),
             order_ref(m.order_id, m.label).map(|order| Command::Replace {
                 order,
                 qty: Qty(m.qty),
@@ -100,14 +72,7 @@ pub(crate) fn read(
             }),
         ),
         M::MassCancel(m) => (
-            head(
-                m.client_seq,
-                m.sending_time,
-                m.account,
-                m.valid_for_us,
-                0,
-                Class::MassCancel,
-            ),
+            head(m.client_seq, m.sending_time, m.account, m.valid_for_us, 0, Class::MassCancel),
             Ok(Command::MassCancel(MassCancelScope {
                 instrument: m.instrument.map(InstrumentId),
                 side: match m.side {
@@ -188,15 +153,11 @@ fn place(m: &wire::NewOrder, tag: String) -> Result<Command, u16> {
                 wire::TimeInForce::Fok => TimeInForce::Fok,
                 wire::TimeInForce::Day => TimeInForce::Day,
             };
-            OrderKind::Limit {
-                price: Price(m.price),
-                tif,
-            }
+            OrderKind::Limit { price: Price(m.price), tif }
         }
-        (wire::OrderType::Limit, wire::TimeInForce::Gtc, true) => OrderKind::Limit {
-            price: Price(m.price),
-            tif: TimeInForce::PostOnly,
-        },
+        (wire::OrderType::Limit, wire::TimeInForce::Gtc, true) => {
+            OrderKind::Limit { price: Price(m.price), tif: TimeInForce::PostOnly }
+        }
         // Post-only is a way to rest until cancelled; with anything else it contradicts itself.
         _ => return Err(gateway_reject::SYNTAX),
     };

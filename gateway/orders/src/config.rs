@@ -71,18 +71,9 @@ impl Default for Config {
             out_max: 16 * 1024 * 1024,
             linger: Duration::from_secs(1),
             busy_after: Duration::from_secs(1),
-            requests: Rate {
-                per_second: 50_000,
-                burst: 50_000,
-            },
-            cancels: Rate {
-                per_second: 100_000,
-                burst: 100_000,
-            },
-            refusals: Rate {
-                per_second: 100,
-                burst: 2_000,
-            },
+            requests: Rate { per_second: 50_000, burst: 50_000 },
+            cancels: Rate { per_second: 100_000, burst: 100_000 },
+            refusals: Rate { per_second: 100, burst: 2_000 },
             subscriptions_max: 256,
             depth_max: 1_000,
             reservation_life: Duration::from_secs(600),

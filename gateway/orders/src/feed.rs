@@ -25,11 +25,7 @@ pub(crate) struct Feed {
 impl Feed {
     /// Nobody subscribes yet to the books of this state.
     pub(crate) fn of(state: &State) -> Self {
-        Self {
-            market: Market::of(state),
-            classes: BTreeMap::new(),
-            behind: BTreeSet::new(),
-        }
+        Self { market: Market::of(state), classes: BTreeMap::new(), behind: BTreeSet::new() }
     }
 
     /// Where committed levels and trades are noted.
@@ -46,11 +42,7 @@ impl Feed {
         config: &Config,
         view: &V,
     ) {
-        let wire::MarketDataSubscribe {
-            request_id,
-            instrument,
-            depth,
-        } = request;
+        let wire::MarketDataSubscribe { request_id, instrument, depth } = request;
         if !self.market.knows(instrument) {
             // Rare: an instrument defined since the start. The replica is locked for at most one block.
             view.read(|state| self.market.learn(state));
@@ -67,21 +59,14 @@ impl Feed {
             None
         };
         if let Some(code) = code {
-            return wire::MarketDataReject {
-                request_id,
-                instrument,
-                code,
-            }
-            .encode(client.out());
+            return wire::MarketDataReject { request_id, instrument, code }.encode(client.out());
         }
         if let Some(held) = held {
             self.leave_class(id, instrument, held.depth);
         }
-        live.subscriptions
-            .insert(instrument, Subscription { depth, behind: false });
+        live.subscriptions.insert(instrument, Subscription { depth, behind: false });
         self.classes.entry((instrument, depth)).or_default().insert(id);
-        self.market
-            .snapshot(instrument, depth, request_id, false, client.out());
+        self.market.snapshot(instrument, depth, request_id, false, client.out());
     }
 
     /// Ends a subscription.
@@ -91,31 +76,16 @@ impl Feed {
         client: &mut Connection,
         request: wire::MarketDataUnsubscribe,
     ) {
-        let wire::MarketDataUnsubscribe {
-            request_id,
-            instrument,
-        } = request;
-        let held = client
-            .live
-            .as_mut()
-            .and_then(|live| live.subscriptions.remove(&instrument));
+        let wire::MarketDataUnsubscribe { request_id, instrument } = request;
+        let held = client.live.as_mut().and_then(|live| live.subscriptions.remove(&instrument));
         match held {
             Some(held) => {
                 self.leave_class(id, instrument, held.depth);
-                wire::MarketDataUnsubscribed {
-                    request_id,
-                    instrument,
-                }
-                .encode(client.out());
+                wire::MarketDataUnsubscribed { request_id, instrument }.encode(client.out());
             }
             None => {
                 let code = MarketDataCode::NotSubscribed;
-                wire::MarketDataReject {
-                    request_id,
-                    instrument,
-                    code,
-                }
-                .encode(client.out());
+                wire::MarketDataReject { request_id, instrument, code }.encode(client.out());
             }
         }
     }
@@ -135,11 +105,7 @@ impl Feed {
         conflate_above: usize,
         written: &mut Vec<u64>,
     ) {
-        let Self {
-            market,
-            classes,
-            behind,
-        } = self;
+        let Self { market, classes, behind } = self;
         market.finish(|instrument, depth, bytes| {
             for id in classes.get(&(instrument, depth)).into_iter().flatten() {
                 let Some(client) = clients.get_mut(id) else {
@@ -181,10 +147,7 @@ impl Feed {
             }
             self.behind.remove(&id);
             let Some(live) = &mut client.live else { continue };
-            let late = live
-                .subscriptions
-                .iter_mut()
-                .filter(|(_, subscription)| subscription.behind);
+            let late = live.subscriptions.iter_mut().filter(|(_, subscription)| subscription.behind);
             let late: Vec<_> = late
                 .map(|(&instrument, subscription)| {
                     subscription.behind = false;

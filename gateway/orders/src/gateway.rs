@@ -91,8 +91,7 @@ impl<L: Line, V: View> Loop<L, V> {
         back_office: BackOffice,
         stop: Arc<AtomicBool>,
     ) -> std::io::Result<Self> {
-        poll.registry()
-            .register(&mut listener, LISTENER, Interest::READABLE)?;
+        poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         let clock = quanta::Clock::new();
         let start = clock.now();
         // Sessions that the state believes connected had their sockets in a process that is gone.
@@ -130,12 +129,7 @@ impl<L: Line, V: View> Loop<L, V> {
             next_sweep: 0,
             scratch: Vec::new(),
         };
-        Ok(Self {
-            line,
-            desk,
-            full_since: None,
-            turns: 0,
-        })
+        Ok(Self { line, desk, full_since: None, turns: 0 })
     }
 
     /// Runs until told to stop; then tells every client and ends.
@@ -283,8 +277,7 @@ impl<L: Line, V: View> Loop<L, V> {
                     let Some(mut client) = self.desk.connections.remove(&id) else {
                         continue;
                     };
-                    self.desk
-                        .end(id, &mut client, TerminateCode::Revoked, "the key was revoked");
+                    self.desk.end(id, &mut client, TerminateCode::Revoked, "the key was revoked");
                     self.desk.keep_or_drop(id, client);
                 }
             }
@@ -295,8 +288,7 @@ impl<L: Line, V: View> Loop<L, V> {
 impl<V: View> Desk<V> {
     /// A command's events are all heard.
     fn finish_event(&mut self) {
-        self.feed
-            .finish_event(&mut self.connections, self.config.conflate_above, &mut self.dirty);
+        self.feed.finish_event(&mut self.connections, self.config.conflate_above, &mut self.dirty);
     }
 
     fn tick(&mut self) {
@@ -305,11 +297,8 @@ impl<V: View> Desk<V> {
 
     /// How long the poll may sleep.
     fn patience(&self) -> Option<Duration> {
-        if self.again.iter().any(|id| {
-            self.connections
-                .get(id)
-                .is_none_or(|client| client.stalled.is_none())
-        }) {
+        if self.again.iter().any(|id| self.connections.get(id).is_none_or(|client| client.stalled.is_none()))
+        {
             return Some(Duration::ZERO);
         }
         if !self.again.is_empty()
@@ -328,7 +317,5 @@ impl<V: View> Desk<V> {
 
 /// The clock on the wall, nanoseconds UTC: for logins and the age of requests only, never for state.
 fn utc_now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_nanos() as u64)
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }

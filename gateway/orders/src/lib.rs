@@ -83,22 +83,15 @@ impl Gateway {
         let listener = mio::net::TcpListener::from_std(listener);
         let core = config.core;
         let turning = gateway::Loop::new(config, line, view, poll, listener, back_office, Arc::clone(&stop))?;
-        let thread = std::thread::Builder::new()
-            .name("grid-orders".to_owned())
-            .spawn(move || {
-                if let Some(id) = core
-                    && !core_affinity::set_for_current(core_affinity::CoreId { id })
-                {
-                    tracing::warn!(core = id, "the order gateway could not be pinned");
-                }
-                turning.run();
-            })?;
-        Ok(Self {
-            address,
-            stop,
-            waker,
-            thread: Some(thread),
-        })
+        let thread = std::thread::Builder::new().name("grid-orders".to_owned()).spawn(move || {
+            if let Some(id) = core
+                && !core_affinity::set_for_current(core_affinity::CoreId { id })
+            {
+                tracing::warn!(core = id, "the order gateway could not be pinned");
+            }
+            turning.run();
+        })?;
+        Ok(Self { address, stop, waker, thread: Some(thread) })
     }
 
     /// Where it listens.

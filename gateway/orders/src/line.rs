@@ -23,11 +23,7 @@ pub struct LogLine {
 impl LogLine {
     /// Joins both ends.
     pub fn new(submitter: Submitter<Engine>, poller: OutputPoller<Engine>) -> Self {
-        Self {
-            submitter,
-            poller,
-            taken: Vec::with_capacity(BLOCKS),
-        }
+        Self { submitter, poller, taken: Vec::with_capacity(BLOCKS) }
     }
 }
 

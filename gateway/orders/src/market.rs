@@ -55,29 +55,15 @@ impl Market {
     pub(crate) fn of(state: &State) -> Self {
         let mut images = BTreeMap::new();
         for instrument in &state.instruments {
-            let mut image = Image {
-                log_seq: state.seq.0,
-                match_time: state.now.0,
-                ..Image::default()
-            };
+            let mut image = Image { log_seq: state.seq.0, match_time: state.now.0, ..Image::default() };
             image.last_price = instrument.last_trade.map_or(0, |trade| trade.price.0);
             if let Some(book) = state.books.get(usize::from(instrument.id.0)) {
-                image.bids = book
-                    .levels(Side::Buy)
-                    .map(|l| (l.price.0, (l.qty.0, l.orders)))
-                    .collect();
-                image.asks = book
-                    .levels(Side::Sell)
-                    .map(|l| (l.price.0, (l.qty.0, l.orders)))
-                    .collect();
+                image.bids = book.levels(Side::Buy).map(|l| (l.price.0, (l.qty.0, l.orders))).collect();
+                image.asks = book.levels(Side::Sell).map(|l| (l.price.0, (l.qty.0, l.orders))).collect();
             }
             images.insert(instrument.id.0, image);
         }
-        Self {
-            images,
-            since: state.seq,
-            pending: BTreeMap::new(),
-        }
+        Self { images, since: state.seq, pending: BTreeMap::new() }
     }
 
     /// Makes room for instruments that the state knows and we do not yet.
@@ -203,22 +189,11 @@ impl Image {
 
     /// The best levels of both sides, bids first; all of them for depth zero.
     fn top(&self, depth: u16) -> Vec<Level> {
-        let count = if depth == 0 {
-            usize::MAX
-        } else {
-            usize::from(depth)
-        };
-        let level = |side| {
-            move |(&price, &(qty, orders)): (&u64, &(u64, u32))| Level {
-                price,
-                qty,
-                orders,
-                side,
-            }
-        };
+        let count = if depth == 0 { usize::MAX } else { usize::from(depth) };
+        let level =
+            |side| move |(&price, &(qty, orders)): (&u64, &(u64, u32))| Level { price, qty, orders, side };
         let bids = self.bids.iter().rev().take(count).map(level(wire::Side::Buy));
-        bids.chain(self.asks.iter().take(count).map(level(wire::Side::Sell)))
-            .collect()
+        bids.chain(self.asks.iter().take(count).map(level(wire::Side::Sell))).collect()
     }
 }
 
@@ -229,13 +204,7 @@ fn difference(old: &[Level], new: &[Level]) -> Vec<Level> {
     let after: BTreeMap<_, _> = new.iter().map(|level| (key(level), level)).collect();
     let gone = old.iter().filter(|level| !after.contains_key(&key(level)));
     let changed = new.iter().filter(|level| before.get(&key(level)) != Some(level));
-    gone.map(|level| Level {
-        qty: 0,
-        orders: 0,
-        ..*level
-    })
-    .chain(changed.copied())
-    .collect()
+    gone.map(|level| Level { qty: 0, orders: 0, ..*level }).chain(changed.copied()).collect()
 }
 
 fn encode_event(image: &Image, instrument: u16, event: &Pending, changes: &[Level], out: &mut Vec<u8>) {
@@ -258,14 +227,7 @@ fn encode_event(image: &Image, instrument: u16, event: &Pending, changes: &[Leve
     let parts = changes.len().div_ceil(LEVELS_PER_FRAME);
     for (index, part) in changes.chunks(LEVELS_PER_FRAME).enumerate() {
         let flags = end(index + 1 == parts);
-        wire::BookIncrement {
-            channel_seq,
-            log_seq,
-            match_time,
-            instrument,
-            flags,
-        }
-        .encode(part, out);
+        wire::BookIncrement { channel_seq, log_seq, match_time, instrument, flags }.encode(part, out);
     }
 }
 
@@ -274,12 +236,7 @@ mod tests {
     use super::*;
 
     fn level(side: wire::Side, price: u64, qty: u64) -> Level {
-        Level {
-            price,
-            qty,
-            orders: 1,
-            side,
-        }
+        Level { price, qty, orders: 1, side }
     }
 
     /// Applies what a subscriber hears to what it holds.
@@ -348,11 +305,7 @@ mod tests {
                     );
                 });
                 for (depth, held) in &held {
-                    let count = if *depth == 0 {
-                        usize::MAX
-                    } else {
-                        usize::from(*depth)
-                    };
+                    let count = if *depth == 0 { usize::MAX } else { usize::from(*depth) };
                     let of = |wanted| truth.iter().filter(move |((side, _), _)| *side == wanted);
                     let expected: BTreeMap<_, _> = of(wire::Side::Buy)
                         .rev()
@@ -368,10 +321,7 @@ mod tests {
 
     #[test]
     fn events_that_the_first_image_holds_already_change_nothing() {
-        let mut market = Market {
-            since: Seq(10),
-            ..Market::default()
-        };
+        let mut market = Market { since: Seq(10), ..Market::default() };
         market.level(Seq(10), Nanos(1), 0, level(wire::Side::Buy, 5, 5));
         market.finish(|_, _, _| panic!("nothing to tell"));
         market.level(Seq(11), Nanos(1), 0, level(wire::Side::Buy, 5, 5));

@@ -36,17 +36,8 @@ pub(crate) fn encode(report: &Report, resent: bool, out: &mut Vec<u8>) {
             flags,
         }
         .encode(out),
-        ReportBody::Reserved {
-            reservation,
-            tokens,
-            bought,
-            spent,
-            issuers,
-        } => {
-            let issuers: Vec<_> = issuers
-                .iter()
-                .map(|issuer| wire::Issuer { supplier: issuer.0 })
-                .collect();
+        ReportBody::Reserved { reservation, tokens, bought, spent, issuers } => {
+            let issuers: Vec<_> = issuers.iter().map(|issuer| wire::Issuer { supplier: issuer.0 }).collect();
             wire::ReserveReport {
                 session_seq,
                 log_seq,
@@ -61,12 +52,7 @@ pub(crate) fn encode(report: &Report, resent: bool, out: &mut Vec<u8>) {
             }
             .encode(&issuers, out);
         }
-        ReportBody::Settled {
-            reservation,
-            billed,
-            unbilled,
-            cost,
-        } => wire::SettleReport {
+        ReportBody::Settled { reservation, billed, unbilled, cost } => wire::SettleReport {
             session_seq,
             log_seq,
             match_time,
@@ -79,16 +65,10 @@ pub(crate) fn encode(report: &Report, resent: bool, out: &mut Vec<u8>) {
             flags,
         }
         .encode(out),
-        ReportBody::Done { created } => wire::CommandReport {
-            session_seq,
-            log_seq,
-            match_time,
-            client_seq,
-            id: *created,
-            account,
-            flags,
+        ReportBody::Done { created } => {
+            wire::CommandReport { session_seq, log_seq, match_time, client_seq, id: *created, account, flags }
+                .encode(out)
         }
-        .encode(out),
     }
 }
 
@@ -115,20 +95,9 @@ fn execution(report: &Report, order: &OrderReport, flags: ReportFlags) -> wire::
         ..wire::ExecutionReport::default()
     };
     match order.exec {
-        Exec::New => wire::ExecutionReport {
-            exec_type: wire::ExecType::New,
-            ..base
-        },
-        Exec::Replaced => wire::ExecutionReport {
-            exec_type: wire::ExecType::Replaced,
-            ..base
-        },
-        Exec::Trade {
-            trade,
-            price,
-            qty,
-            aggressor,
-        } => wire::ExecutionReport {
+        Exec::New => wire::ExecutionReport { exec_type: wire::ExecType::New, ..base },
+        Exec::Replaced => wire::ExecutionReport { exec_type: wire::ExecType::Replaced, ..base },
+        Exec::Trade { trade, price, qty, aggressor } => wire::ExecutionReport {
             exec_type: wire::ExecType::Trade,
             trade_id: trade.0,
             last_price: price.0,
@@ -138,12 +107,7 @@ fn execution(report: &Report, order: &OrderReport, flags: ReportFlags) -> wire::
         },
         Exec::Closed(reason) => {
             let (closure, exec_type, ord_status) = closed(reason);
-            wire::ExecutionReport {
-                closure,
-                exec_type,
-                ord_status,
-                ..base
-            }
+            wire::ExecutionReport { closure, exec_type, ord_status, ..base }
         }
     }
 }

@@ -21,20 +21,12 @@ impl Bucket {
             per_second => (1_000_000_000 / per_second).max(1),
         };
         let full_ns = token_ns * burst;
-        Self {
-            token_ns,
-            full_ns,
-            level_ns: full_ns,
-            at: now,
-        }
+        Self { token_ns, full_ns, level_ns: full_ns, at: now }
     }
 
     /// Takes one token, or says in how many nanoseconds there will be one.
     pub(crate) fn take(&mut self, now: u64) -> Result<(), u64> {
-        self.level_ns = self
-            .level_ns
-            .saturating_add(now.saturating_sub(self.at))
-            .min(self.full_ns);
+        self.level_ns = self.level_ns.saturating_add(now.saturating_sub(self.at)).min(self.full_ns);
         self.at = self.at.max(now);
         match self.level_ns.checked_sub(self.token_ns) {
             Some(left) => {
@@ -57,13 +49,7 @@ mod tests {
 
     #[test]
     fn a_bucket_gives_its_burst_at_once_and_then_its_rate() {
-        let mut bucket = Bucket::new(
-            Rate {
-                per_second: 1_000,
-                burst: 10,
-            },
-            0,
-        );
+        let mut bucket = Bucket::new(Rate { per_second: 1_000, burst: 10 }, 0);
         for _ in 0..10 {
             assert_eq!(bucket.take(0), Ok(()));
         }
@@ -72,9 +58,7 @@ mod tests {
         assert_eq!(bucket.take(400_000), Err(600_000));
         assert_eq!(bucket.take(1_000_000), Ok(()));
         assert_eq!(
-            (0..100)
-                .filter(|_| bucket.take(1_000_000_000_000).is_ok())
-                .count(),
+            (0..100).filter(|_| bucket.take(1_000_000_000_000).is_ok()).count(),
             10,
             "it never holds more"
         );

@@ -30,13 +30,7 @@ impl ApiError {
     /// An error whose detail is the code in lower case.
     #[must_use]
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            detail: code.to_ascii_lowercase(),
-            code,
-            message: message.into(),
-            retry_after_s: None,
-        }
+        Self { status, detail: code.to_ascii_lowercase(), code, message: message.into(), retry_after_s: None }
     }
 
     fn detailed(mut self, detail: &str) -> Self {
@@ -93,11 +87,7 @@ impl ApiError {
     #[must_use]
     pub(crate) fn fault(cause: impl std::fmt::Display) -> Self {
         tracing::error!(%cause, "a request failed inside the trading tier");
-        Self::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "INTERNAL_ERROR",
-            "internal error",
-        )
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL_ERROR", "internal error")
     }
 
     /// The answer to a command that the engine refused.
@@ -105,10 +95,9 @@ impl ApiError {
     pub(crate) fn rejected(reject: Reject) -> Self {
         let text = reject.to_string();
         match reject {
-            Reject::AutoModeTradingRestricted => Self::forbidden(
-                "AUTO_MODE_TRADING_RESTRICTED",
-                "Switch to Advanced mode to trade.",
-            ),
+            Reject::AutoModeTradingRestricted => {
+                Self::forbidden("AUTO_MODE_TRADING_RESTRICTED", "Switch to Advanced mode to trade.")
+            }
             Reject::NotPermitted => Self::forbidden("FORBIDDEN", "this account may not do that"),
             Reject::NotASupplier => Self::forbidden("NOT_A_SUPPLIER", "only suppliers may do that"),
             Reject::UnknownAccount => Self::not_found("ACCOUNT_NOT_FOUND"),
@@ -141,14 +130,10 @@ impl IntoResponse for ApiError {
         });
         let mut response = respond(self.status, &body);
         if let Some(seconds) = self.retry_after_s {
-            response
-                .headers_mut()
-                .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.status == StatusCode::PAYLOAD_TOO_LARGE || self.status == StatusCode::REQUEST_TIMEOUT {
-            response
-                .headers_mut()
-                .insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }
@@ -160,14 +145,8 @@ pub(crate) fn respond(status: StatusCode, body: &Value) -> Response {
     let mut response = Response::new(axum::body::Body::from(body.to_string()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json; charset=utf-8"),
-    );
-    headers.insert(
-        HeaderName::from_static("x-api-version"),
-        HeaderValue::from_static("v1"),
-    );
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+    headers.insert(HeaderName::from_static("x-api-version"), HeaderValue::from_static("v1"));
     response
 }
 
@@ -196,9 +175,7 @@ mod tests {
     async fn an_error_carries_both_published_envelopes() {
         let response = ApiError::rejected(Reject::AutoModeTradingRestricted).into_response();
         assert_eq!(response.status(), 403);
-        let bytes = axum::body::to_bytes(response.into_body(), 4_096)
-            .await
-            .expect("a small body");
+        let bytes = axum::body::to_bytes(response.into_body(), 4_096).await.expect("a small body");
         assert_eq!(
             String::from_utf8_lossy(&bytes),
             concat!(
@@ -211,11 +188,7 @@ mod tests {
     #[test]
     fn engine_rejects_map_to_the_statuses_that_clients_branch_on() {
         let table = [
-            (
-                Reject::AutoModeTradingRestricted,
-                403,
-                "AUTO_MODE_TRADING_RESTRICTED",
-            ),
+            (Reject::AutoModeTradingRestricted, 403, "AUTO_MODE_TRADING_RESTRICTED"),
             (Reject::NotPermitted, 403, "FORBIDDEN"),
             (Reject::UnknownInstrument, 404, "INSTRUMENT_NOT_FOUND"),
             (Reject::UnknownOrder, 404, "ORDER_NOT_FOUND"),

@@ -51,18 +51,9 @@ impl App {
     #[must_use]
     pub fn new(door: Arc<dyn Door>, view: Arc<dyn View>, history: History, limits: Limits) -> Self {
         let throttle = Throttle::new(limits.requests_per_second, limits.burst);
-        let inner = Inner {
-            door,
-            view,
-            history,
-            limits,
-            throttle,
-            marks: Mutex::default(),
-            used: Mutex::default(),
-        };
-        Self {
-            inner: Arc::new(inner),
-        }
+        let inner =
+            Inner { door, view, history, limits, throttle, marks: Mutex::default(), used: Mutex::default() };
+        Self { inner: Arc::new(inner) }
     }
 
     pub(crate) fn view(&self) -> &dyn View {
@@ -118,13 +109,9 @@ impl App {
 
     /// 403 in Auto Mode: placing, changing and cancelling orders is the venue's there (contract §3, rule 23).
     pub(crate) fn may_trade(&self, account: AccountId) -> Result<(), ApiError> {
-        let mode = self.view().look(|engine| {
-            engine
-                .state()
-                .accounts
-                .get(account.0 as usize)
-                .map(|found| found.mode)
-        });
+        let mode = self
+            .view()
+            .look(|engine| engine.state().accounts.get(account.0 as usize).map(|found| found.mode));
         match mode {
             Some(AccountMode::Easy) => Err(ApiError::rejected(Reject::AutoModeTradingRestricted)),
             _ => Ok(()),
@@ -143,9 +130,7 @@ impl App {
         match tokio::time::timeout(self.inner.limits.catch_up_timeout, both).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(ApiError::fault(error)),
-            Err(_) => Err(ApiError::unavailable(
-                "reads have not caught up with your last command",
-            )),
+            Err(_) => Err(ApiError::unavailable("reads have not caught up with your last command")),
         }
     }
 
@@ -157,8 +142,7 @@ impl App {
         look: impl FnOnce(&Instrument) -> R,
     ) -> Result<R, ApiError> {
         let found = id.and_then(|id| {
-            self.view()
-                .look(|engine| engine.state().instruments.get(usize::from(id.0)).map(look))
+            self.view().look(|engine| engine.state().instruments.get(usize::from(id.0)).map(look))
         });
         found.ok_or_else(|| ApiError::not_found(code))
     }
@@ -188,10 +172,7 @@ impl FromRequest<App> for Signed {
         let claim = Claim::read(&parts.headers, time::now().0 / grid_engine::units::SECOND)?;
         let key = app.view().look(|engine| {
             let state = engine.state();
-            let key = state
-                .signing_keys
-                .get(&claim.fingerprint)
-                .filter(|key| key.active);
+            let key = state.signing_keys.get(&claim.fingerprint).filter(|key| key.active);
             key.map(|key| (key.account, key.public_key))
         });
         let (account, public_key) = key.ok_or_else(Claim::unknown_key)?;
@@ -251,9 +232,7 @@ impl RateSlot {
 /// 413 for a request that announces a larger body than any may have.
 pub(crate) fn refuse_large(request: &mut Request<Body>, limits: &Limits) -> Result<(), ApiError> {
     let announced = request.headers().get(axum::http::header::CONTENT_LENGTH);
-    let bytes = announced
-        .and_then(|value| value.to_str().ok())
-        .and_then(|text| text.parse::<u64>().ok());
+    let bytes = announced.and_then(|value| value.to_str().ok()).and_then(|text| text.parse::<u64>().ok());
     if bytes.is_some_and(|bytes| bytes > limits.body_bytes_max as u64) {
         discard(std::mem::take(request.body_mut()), limits);
         return Err(too_large(limits));
@@ -274,11 +253,7 @@ async fn read_body(body: Body, limits: &Limits) -> Result<Bytes, ApiError> {
             Ok(Some(Err(_))) => return Err(ApiError::malformed("the body ended early")),
             Err(_) => {
                 let text = "the body did not arrive in time";
-                return Err(ApiError::new(
-                    StatusCode::REQUEST_TIMEOUT,
-                    "REQUEST_TIMEOUT",
-                    text,
-                ));
+                return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "REQUEST_TIMEOUT", text));
             }
         };
         if let Ok(data) = frame.into_data() {

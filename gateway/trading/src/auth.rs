@@ -66,10 +66,7 @@ impl Claim {
             .filter(|text| text.len() <= 20 && text.bytes().all(|byte| byte.is_ascii_digit()))
             .and_then(|text| text.parse::<u64>().ok())
             .ok_or_else(|| {
-                ApiError::unauthorized(
-                    "EXPIRED_TIMESTAMP",
-                    "timestamp must be Unix time in whole seconds",
-                )
+                ApiError::unauthorized("EXPIRED_TIMESTAMP", "timestamp must be Unix time in whole seconds")
             })?;
         if seconds.abs_diff(now_s) > WINDOW_S {
             let text = "timestamp must be Unix seconds within 30 seconds of server time";
@@ -82,11 +79,7 @@ impl Claim {
         let signature = base64_lenient(signature)
             .and_then(|bytes| Signature::from_slice(&bytes).ok())
             .ok_or_else(Self::bad_signature)?;
-        Ok(Self {
-            timestamp: timestamp.into(),
-            fingerprint,
-            signature,
-        })
+        Ok(Self { timestamp: timestamp.into(), fingerprint, signature })
     }
 
     /// Checks the signature over the request as it came.
@@ -135,10 +128,7 @@ mod tests {
         values
             .iter()
             .map(|(name, value)| {
-                (
-                    axum::http::HeaderName::from_static(name),
-                    value.parse().expect("a header value"),
-                )
+                (axum::http::HeaderName::from_static(name), value.parse().expect("a header value"))
             })
             .collect()
     }
@@ -153,15 +143,9 @@ mod tests {
         let key = SigningKey::from_bytes(&[seed; 32]);
         let signature = key.sign(&signed_message(timestamp, method, path, body));
         [
-            (
-                SIGNATURE,
-                base64::engine::general_purpose::STANDARD.encode(signature.to_bytes()),
-            ),
+            (SIGNATURE, base64::engine::general_purpose::STANDARD.encode(signature.to_bytes())),
             (TIMESTAMP, timestamp.into()),
-            (
-                FINGERPRINT,
-                fingerprint_text(&Fingerprint::of(key.verifying_key().as_bytes())),
-            ),
+            (FINGERPRINT, fingerprint_text(&Fingerprint::of(key.verifying_key().as_bytes()))),
         ]
     }
 
@@ -171,25 +155,16 @@ mod tests {
             serde_json::from_str(include_str!("../vectors/signatures.json")).expect("the vectors are JSON");
         for vector in vectors["vectors"].as_array().expect("a list") {
             let text = |name: &str| vector[name].as_str().expect("text").to_owned();
-            let seed: [u8; 32] = base64_lenient(&text("private_key"))
-                .expect("Base64")
-                .try_into()
-                .expect("a seed");
+            let seed: [u8; 32] =
+                base64_lenient(&text("private_key")).expect("Base64").try_into().expect("a seed");
             let key = SigningKey::from_bytes(&seed);
-            let message = signed_message(
-                &text("timestamp"),
-                &text("method"),
-                &text("path"),
-                text("body").as_bytes(),
-            );
+            let message =
+                signed_message(&text("timestamp"), &text("method"), &text("path"), text("body").as_bytes());
             assert_eq!(String::from_utf8(message.clone()).expect("text"), text("message"));
             let signature = base64::engine::general_purpose::STANDARD.encode(key.sign(&message).to_bytes());
             assert_eq!(signature, text("signature"), "{}", text("name"));
             let public = key.verifying_key();
-            assert_eq!(
-                fingerprint_text(&Fingerprint::of(public.as_bytes())),
-                text("fingerprint")
-            );
+            assert_eq!(fingerprint_text(&Fingerprint::of(public.as_bytes())), text("fingerprint"));
             let map = headers(&[
                 (SIGNATURE, text("signature")),
                 (TIMESTAMP, text("timestamp")),
@@ -198,12 +173,7 @@ mod tests {
             let now = text("timestamp").parse().expect("seconds");
             let claim = Claim::read(&map, now).expect("well-formed headers");
             claim
-                .verify(
-                    public.as_bytes(),
-                    &text("method"),
-                    &text("path"),
-                    text("body").as_bytes(),
-                )
+                .verify(public.as_bytes(), &text("method"), &text("path"), text("body").as_bytes())
                 .expect("the vector verifies");
         }
     }
@@ -240,45 +210,23 @@ mod tests {
                 (FINGERPRINT, variant(&good[2].1)),
             ]);
             let claim = Claim::read(&map, NOW).expect("a lenient form");
-            claim
-                .verify(&key, "GET", "/v1/me", b"")
-                .expect("the same signature");
+            claim.verify(&key, "GET", "/v1/me", b"").expect("the same signature");
         }
         for missing in 0..3 {
-            let some: Vec<_> = good
-                .iter()
-                .enumerate()
-                .filter(|(at, _)| *at != missing)
-                .map(|(_, h)| h.clone())
-                .collect();
-            assert_eq!(
-                Claim::read(&headers(&some), NOW)
-                    .err()
-                    .map(|error| error.status.as_u16()),
-                Some(401)
-            );
+            let some: Vec<_> =
+                good.iter().enumerate().filter(|(at, _)| *at != missing).map(|(_, h)| h.clone()).collect();
+            assert_eq!(Claim::read(&headers(&some), NOW).err().map(|error| error.status.as_u16()), Some(401));
         }
         let mut twice = headers(&good);
         twice.append(TIMESTAMP, NOW.into());
-        assert!(
-            Claim::read(&twice, NOW).is_err(),
-            "an ambiguous header is refused"
-        );
-        for (at, text) in [
-            (0, "AAAA"),
-            (0, "not base64!"),
-            (1, "-5"),
-            (1, "1.7e9"),
-            (1, ""),
-            (2, "AAAA"),
-            (2, "ü"),
-        ] {
+        assert!(Claim::read(&twice, NOW).is_err(), "an ambiguous header is refused");
+        for (at, text) in
+            [(0, "AAAA"), (0, "not base64!"), (1, "-5"), (1, "1.7e9"), (1, ""), (2, "AAAA"), (2, "ü")]
+        {
             let mut bad = good.to_vec();
             bad[at].1 = text.into();
             assert_eq!(
-                Claim::read(&headers(&bad), NOW)
-                    .err()
-                    .map(|error| error.status.as_u16()),
+                Claim::read(&headers(&bad), NOW).err().map(|error| error.status.as_u16()),
                 Some(401),
                 "{text}"
             );
@@ -290,9 +238,7 @@ mod tests {
         let key = *SigningKey::from_bytes(&[1; 32]).verifying_key().as_bytes();
         let map = headers(&signed(1, &NOW.to_string(), "POST", "/v1/orders", br#"{"a": 1}"#));
         let claim = Claim::read(&map, NOW).expect("well-formed");
-        claim
-            .verify(&key, "POST", "/v1/orders", br#"{"a": 1}"#)
-            .expect("as signed");
+        claim.verify(&key, "POST", "/v1/orders", br#"{"a": 1}"#).expect("as signed");
         let other = *SigningKey::from_bytes(&[2; 32]).verifying_key().as_bytes();
         let table: [(&[u8; 32], &str, &str, &[u8]); 6] = [
             (&key, "PUT", "/v1/orders", br#"{"a": 1}"#),
@@ -303,9 +249,7 @@ mod tests {
             (&other, "POST", "/v1/orders", br#"{"a": 1}"#),
         ];
         for (key, method, path, body) in table {
-            let error = claim
-                .verify(key, method, path, body)
-                .expect_err("something differs");
+            let error = claim.verify(key, method, path, body).expect_err("something differs");
             assert_eq!(
                 (error.status.as_u16(), error.detail.as_str()),
                 (401, "Signature verification failed")

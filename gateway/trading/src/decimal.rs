@@ -34,10 +34,9 @@ pub fn parse_scaled(text: &str, places: i32) -> Result<i128, DecimalError> {
         None => (false, text.strip_prefix('+').unwrap_or(text)),
     };
     let (mantissa, exponent) = match text.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (
-            mantissa,
-            exponent.parse::<i16>().map_err(|_| DecimalError::Malformed)?,
-        ),
+        Some((mantissa, exponent)) => {
+            (mantissa, exponent.parse::<i16>().map_err(|_| DecimalError::Malformed)?)
+        }
         None => (text, 0),
     };
     let (whole, part) = mantissa.split_once('.').unwrap_or((mantissa, ""));
@@ -76,9 +75,7 @@ pub fn parse_price(text: &str, tick: Usd) -> Result<Price, DecimalError> {
     if nanos % i128::from(tick.0) != 0 {
         return Err(DecimalError::OffStep);
     }
-    u64::try_from(nanos / i128::from(tick.0))
-        .map(Price)
-        .map_err(|_| DecimalError::TooLarge)
+    u64::try_from(nanos / i128::from(tick.0)).map(Price).map_err(|_| DecimalError::TooLarge)
 }
 
 /// Reads a quantity in whole Units.

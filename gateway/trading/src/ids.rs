@@ -238,17 +238,13 @@ pub fn head(hash: &[u8; 32]) -> u64 {
 /// The instrument that a market id names.
 #[must_use]
 pub fn decode_market(text: &str) -> Option<InstrumentId> {
-    decode(Kind::Market, text)
-        .and_then(|number| u16::try_from(number).ok())
-        .map(InstrumentId)
+    decode(Kind::Market, text).and_then(|number| u16::try_from(number).ok()).map(InstrumentId)
 }
 
 /// The instrument that an instrument id names.
 #[must_use]
 pub fn decode_instrument(text: &str) -> Option<InstrumentId> {
-    decode(Kind::Instrument, text)
-        .and_then(|number| u16::try_from(number).ok())
-        .map(InstrumentId)
+    decode(Kind::Instrument, text).and_then(|number| u16::try_from(number).ok()).map(InstrumentId)
 }
 
 #[cfg(test)]
@@ -257,18 +253,9 @@ mod tests {
 
     #[test]
     fn every_number_comes_back_from_its_id() {
-        for kind in [
-            Kind::Market,
-            Kind::Order,
-            Kind::CurrencyTradingAccount,
-            Kind::Position,
-        ] {
+        for kind in [Kind::Market, Kind::Order, Kind::CurrencyTradingAccount, Kind::Position] {
             for number in [0, 1, 2, 255, 65_535, 1 << 32, u64::MAX - 1, u64::MAX] {
-                assert_eq!(
-                    decode(kind, &encode(kind, number)),
-                    Some(number),
-                    "{kind:?} {number}"
-                );
+                assert_eq!(decode(kind, &encode(kind, number)), Some(number), "{kind:?} {number}");
             }
         }
     }
@@ -276,9 +263,7 @@ mod tests {
     #[test]
     fn every_spelling_that_clients_send_is_read() {
         let id = encode(Kind::TradingAccount, 77);
-        let uuid = id
-            .strip_prefix("trading_account_")
-            .expect("the prefix is documented");
+        let uuid = id.strip_prefix("trading_account_").expect("the prefix is documented");
         for text in [
             format!("trading_account-{uuid}"),
             format!("trading-account-{uuid}"),
@@ -294,10 +279,7 @@ mod tests {
         assert_eq!(decode(Kind::Trade, &id), None);
         assert_eq!(decode(Kind::Trade, &id.replace("order", "trade")), None);
         let last = if id.ends_with('0') { "1" } else { "0" };
-        assert_eq!(
-            decode(Kind::Order, &format!("{}{last}", &id[..id.len() - 1])),
-            None
-        );
+        assert_eq!(decode(Kind::Order, &format!("{}{last}", &id[..id.len() - 1])), None);
         for text in [
             "",
             "order",

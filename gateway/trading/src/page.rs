@@ -57,10 +57,7 @@ impl Cursor {
     /// A cursor at the row with this id.
     #[must_use]
     pub(crate) fn at(id: &str) -> Self {
-        Self {
-            id: id.into(),
-            side: None,
-        }
+        Self { id: id.into(), side: None }
     }
 
     /// Its opaque form.
@@ -83,8 +80,7 @@ impl Page {
             query
                 .get(name)
                 .map(|text| {
-                    text.parse()
-                        .map_err(|_| ApiError::malformed(format!("{name} is not a whole number")))
+                    text.parse().map_err(|_| ApiError::malformed(format!("{name} is not a whole number")))
                 })
                 .transpose()
         };
@@ -117,9 +113,7 @@ impl Page {
                 )
             })?,
         };
-        let direction = query
-            .get("order_direction")
-            .or_else(|| query.get("order_directions"));
+        let direction = query.get("order_direction").or_else(|| query.get("order_directions"));
         let descending = match direction {
             None | Some("asc") => false,
             Some("desc") => true,
@@ -130,13 +124,7 @@ impl Page {
                 ));
             }
         };
-        Ok(Self {
-            limit,
-            offset: offset.min(i64::MAX as usize),
-            from,
-            order_by,
-            descending,
-        })
+        Ok(Self { limit, offset: offset.min(i64::MAX as usize), from, order_by, descending })
     }
 
     /// A page of a list that is held in memory: each row's own member `order_by` sorts it, `id` names it.
@@ -220,9 +208,7 @@ mod tests {
 
     async fn body(reply: Reply) -> Value {
         let response = reply.expect("a page");
-        let bytes = axum::body::to_bytes(response.into_body(), 1 << 20)
-            .await
-            .expect("a small body");
+        let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await.expect("a small body");
         serde_json::from_slice(&bytes).expect("JSON")
     }
 
@@ -248,52 +234,31 @@ mod tests {
 
     #[test]
     fn a_cursor_is_base64_json_naming_the_row() {
-        assert_eq!(
-            Cursor::at("order_1").encode(),
-            STANDARD.encode(r#"{"id":"order_1"}"#)
-        );
+        assert_eq!(Cursor::at("order_1").encode(), STANDARD.encode(r#"{"id":"order_1"}"#));
     }
 
     #[tokio::test]
     async fn walking_forth_and_back_visits_every_row_once() {
-        let rows: Vec<Value> = (0..7)
-            .map(|n| json!({"id": format!("r{n}"), "created_at": n, "price": 7 - n}))
-            .collect();
+        let rows: Vec<Value> =
+            (0..7).map(|n| json!({"id": format!("r{n}"), "created_at": n, "price": 7 - n})).collect();
         let mut seen = Vec::new();
         let mut query = "limit=3".to_owned();
         let mut last;
         loop {
             last = body(page(&query).expect("a page").of_rows(rows.clone(), "id")).await;
-            seen.extend(
-                last["data"]
-                    .as_array()
-                    .expect("rows")
-                    .iter()
-                    .map(|row| row["created_at"].clone()),
-            );
+            seen.extend(last["data"].as_array().expect("rows").iter().map(|row| row["created_at"].clone()));
             if last["paging"]["has_more"] == false {
                 break;
             }
-            query = format!(
-                "limit=3&next={}",
-                last["paging"]["next_cursor"].as_str().expect("a cursor")
-            );
+            query = format!("limit=3&next={}", last["paging"]["next_cursor"].as_str().expect("a cursor"));
         }
         assert_eq!(seen, (0..7).map(Value::from).collect::<Vec<_>>());
         assert_eq!(last["paging"]["next_cursor"], Value::Null);
-        let query = format!(
-            "limit=3&prev={}",
-            last["paging"]["prev_cursor"].as_str().expect("a cursor")
-        );
+        let query = format!("limit=3&prev={}", last["paging"]["prev_cursor"].as_str().expect("a cursor"));
         let before = body(page(&query).expect("a page").of_rows(rows.clone(), "id")).await;
         assert_eq!(before["data"].as_array().map(Vec::len), Some(3));
         assert_eq!(before["data"][2]["created_at"], 5);
-        let sorted = body(
-            page("order_by=price&limit=1")
-                .expect("a page")
-                .of_rows(rows, "id"),
-        )
-        .await;
+        let sorted = body(page("order_by=price&limit=1").expect("a page").of_rows(rows, "id")).await;
         assert_eq!(sorted["data"][0]["price"], 1);
     }
 }

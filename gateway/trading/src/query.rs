@@ -36,26 +36,17 @@ impl Query {
             let (name, value) = (decode(name)?, decode(value)?);
             match bracketed(&name) {
                 Some((index, part)) => query.filter_part(index, part, value),
-                None => query
-                    .plain
-                    .push((name.strip_suffix("[]").unwrap_or(&name).into(), value)),
+                None => query.plain.push((name.strip_suffix("[]").unwrap_or(&name).into(), value)),
             }
         }
         Ok(query)
     }
 
     fn filter_part(&mut self, index: &str, part: &str, value: String) {
-        let at = self
-            .filters
-            .iter()
-            .position(|filter| filter.index == index)
-            .unwrap_or_else(|| {
-                self.filters.push(Filter {
-                    index: index.into(),
-                    ..Filter::default()
-                });
-                self.filters.len() - 1
-            });
+        let at = self.filters.iter().position(|filter| filter.index == index).unwrap_or_else(|| {
+            self.filters.push(Filter { index: index.into(), ..Filter::default() });
+            self.filters.len() - 1
+        });
         match part {
             "field" => self.filters[at].field = value,
             "op" => self.filters[at].op = value,
@@ -67,11 +58,7 @@ impl Query {
     /// A parameter by its plain name, or an equality filter on that field. Empty counts as absent.
     #[must_use]
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        let plain = self
-            .plain
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str());
+        let plain = self.plain.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
         plain
             .or_else(|| {
                 self.filters
@@ -121,9 +108,7 @@ fn moment(name: &str, text: &str) -> Result<Nanos, ApiError> {
 
 /// `filters[0][field]` and `flop[filters][0][field]` to (`0`, `field`).
 fn bracketed(name: &str) -> Option<(&str, &str)> {
-    let rest = name
-        .strip_prefix("flop[filters][")
-        .or_else(|| name.strip_prefix("filters["))?;
+    let rest = name.strip_prefix("flop[filters][").or_else(|| name.strip_prefix("filters["))?;
     let (index, part) = rest.strip_suffix(']')?.split_once("][")?;
     Some((index, part))
 }
@@ -179,11 +164,7 @@ mod tests {
     #[test]
     fn broken_escapes_and_floods_are_refused() {
         for text in ["a=%", "a=%zz", "a=%ff", &"a=1&".repeat(201)] {
-            assert_eq!(
-                Query::parse(text).err().map(|error| error.status.as_u16()),
-                Some(400),
-                "{text:.20}"
-            );
+            assert_eq!(Query::parse(text).err().map(|error| error.status.as_u16()), Some(400), "{text:.20}");
         }
     }
 

@@ -135,9 +135,7 @@ async fn tower_call(
     request: Request<Body>,
 ) -> Result<Response, std::convert::Infallible> {
     use hyper::service::Service;
-    hyper_util::service::TowerToHyperService::new(router.clone())
-        .call(request)
-        .await
+    hyper_util::service::TowerToHyperService::new(router.clone()).call(request).await
 }
 
 /// `/v1/X`, `/v1/trading/X`, `/api/v1/X` and `/api/v1/trading/X` are all `/X` (contract §5).
@@ -147,11 +145,7 @@ fn current_path(path: &str) -> Option<&str> {
         Some(deeper) if deeper.starts_with('/') => deeper,
         _ => rest,
     };
-    let rest = if rest.len() > 1 {
-        rest.strip_suffix('/').unwrap_or(rest)
-    } else {
-        rest
-    };
+    let rest = if rest.len() > 1 { rest.strip_suffix('/').unwrap_or(rest) } else { rest };
     rest.starts_with('/').then_some(rest)
 }
 
@@ -162,11 +156,7 @@ pub(crate) async fn unknown_path() -> ApiError {
 
 /// 405 in the envelope.
 pub(crate) async fn unknown_method() -> ApiError {
-    ApiError::new(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "METHOD_NOT_ALLOWED",
-        "this path does not know that method",
-    )
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "this path does not know that method")
 }
 
 /// A stream whose peer must read what it is sent within a time, so that a client that stopped reading gives its
@@ -180,11 +170,7 @@ struct Patient {
 
 impl Patient {
     fn new(stream: TcpStream, limits: &Limits) -> Self {
-        Self {
-            stream,
-            timeout: limits.write_timeout,
-            waiting: None,
-        }
+        Self { stream, timeout: limits.write_timeout, waiting: None }
     }
 
     fn judge<T>(&mut self, poll: Poll<std::io::Result<T>>, cx: &mut Context<'_>) -> Poll<std::io::Result<T>> {
@@ -193,9 +179,7 @@ impl Patient {
             return poll;
         }
         let timeout = self.timeout;
-        let sleep = self
-            .waiting
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        let sleep = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
         match sleep.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(Err(std::io::ErrorKind::TimedOut.into())),
             Poll::Pending => Poll::Pending,
@@ -252,30 +236,14 @@ mod tests {
 
     #[test]
     fn all_path_generations_are_the_same_resource() {
-        for path in [
-            "/v1/orders",
-            "/v1/trading/orders",
-            "/api/v1/orders",
-            "/api/v1/trading/orders",
-            "/v1/orders/",
-        ] {
+        for path in
+            ["/v1/orders", "/v1/trading/orders", "/api/v1/orders", "/api/v1/trading/orders", "/v1/orders/"]
+        {
             assert_eq!(current_path(path), Some("/orders"), "{path}");
         }
         assert_eq!(current_path("/v1/trading-accounts"), Some("/trading-accounts"));
-        assert_eq!(
-            current_path("/v1/trading/trading-accounts"),
-            Some("/trading-accounts")
-        );
-        for path in [
-            "/",
-            "/v1",
-            "/orders",
-            "/v2/orders",
-            "/v1orders",
-            "/api/orders",
-            "*",
-            "",
-        ] {
+        assert_eq!(current_path("/v1/trading/trading-accounts"), Some("/trading-accounts"));
+        for path in ["/", "/v1", "/orders", "/v2/orders", "/v1orders", "/api/orders", "*", ""] {
             assert_eq!(current_path(path), None, "{path}");
         }
     }

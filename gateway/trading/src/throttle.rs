@@ -36,11 +36,7 @@ pub(crate) struct Verdict {
 
 impl Throttle {
     pub(crate) fn new(per_second: u32, burst: u32) -> Self {
-        Self {
-            per_second: per_second.max(1),
-            burst: burst.max(1),
-            buckets: Mutex::default(),
-        }
+        Self { per_second: per_second.max(1), burst: burst.max(1), buckets: Mutex::default() }
     }
 
     /// Takes one request out of a key's bucket.
@@ -52,39 +48,25 @@ impl Throttle {
             let rate = u64::from(self.per_second);
             buckets.retain(|_, bucket| bucket.after(now, rate, full) < full);
         }
-        let bucket = buckets.entry(key).or_insert(Bucket {
-            tokens: full,
-            filled: now,
-        });
+        let bucket = buckets.entry(key).or_insert(Bucket { tokens: full, filled: now });
         let tokens = bucket.after(now, self.per_second.into(), full);
         let allowed = tokens >= ONE;
-        *bucket = Bucket {
-            tokens: if allowed { tokens - ONE } else { tokens },
-            filled: now,
-        };
+        *bucket = Bucket { tokens: if allowed { tokens - ONE } else { tokens }, filled: now };
         let short = ONE.saturating_sub(bucket.tokens);
         Verdict {
             allowed,
             limit: self.burst,
             remaining: (bucket.tokens / ONE) as u32,
-            wait_s: if allowed {
-                0
-            } else {
-                short.div_ceil(u64::from(self.per_second) * ONE).max(1)
-            },
+            wait_s: if allowed { 0 } else { short.div_ceil(u64::from(self.per_second) * ONE).max(1) },
         }
     }
 }
 
 impl Bucket {
     fn after(&self, now: Instant, per_second: u64, full: u64) -> u64 {
-        let micros = now
-            .saturating_duration_since(self.filled)
-            .as_micros()
-            .min(u128::from(u32::MAX) * 1_000) as u64;
-        self.tokens
-            .saturating_add(micros.saturating_mul(per_second))
-            .min(full)
+        let micros =
+            now.saturating_duration_since(self.filled).as_micros().min(u128::from(u32::MAX) * 1_000) as u64;
+        self.tokens.saturating_add(micros.saturating_mul(per_second)).min(full)
     }
 }
 
@@ -100,18 +82,11 @@ mod tests {
         let first: Vec<bool> = (0..4).map(|_| throttle.take(key, start).allowed).collect();
         assert_eq!(first, [true, true, true, false]);
         assert_eq!(throttle.take(key, start).wait_s, 1);
-        assert!(
-            throttle.take(Fingerprint([2; 32]), start).allowed,
-            "another key has its own bucket"
-        );
+        assert!(throttle.take(Fingerprint([2; 32]), start).allowed, "another key has its own bucket");
         let later = start + Duration::from_millis(500);
         assert!(throttle.take(key, later).allowed);
         assert!(!throttle.take(key, later).allowed);
         let much_later = start + Duration::from_secs(3_600);
-        assert_eq!(
-            throttle.take(key, much_later).remaining,
-            2,
-            "a bucket never holds more than its burst"
-        );
+        assert_eq!(throttle.take(key, much_later).remaining, 2, "a bucket never holds more than its burst");
     }
 }

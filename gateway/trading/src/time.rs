@@ -15,16 +15,8 @@ fn civil(days: i64) -> (i64, u64, u64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
-    (
-        year_of_era + era * 400 + i64::from(month <= 2),
-        month as u64,
-        day as u64,
-    )
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    (year_of_era + era * 400 + i64::from(month <= 2), month as u64, day as u64)
 }
 
 /// The inverse of [`civil`].
@@ -52,11 +44,7 @@ pub fn iso(at: Nanos) -> String {
 /// ISO 8601, or `null` for 0, which stands for never.
 #[must_use]
 pub fn iso_or_null(at: Nanos) -> serde_json::Value {
-    if at.is_zero() {
-        serde_json::Value::Null
-    } else {
-        iso(at).into()
-    }
+    if at.is_zero() { serde_json::Value::Null } else { iso(at).into() }
 }
 
 /// Reads ISO 8601 or Unix seconds.
@@ -72,19 +60,13 @@ pub fn parse(text: &str) -> Option<Nanos> {
     }
     let number = |range: std::ops::Range<usize>| -> Option<i64> {
         let part = text.get(range)?;
-        part.bytes()
-            .all(|byte| byte.is_ascii_digit())
-            .then(|| part.parse().ok())?
+        part.bytes().all(|byte| byte.is_ascii_digit()).then(|| part.parse().ok())?
     };
     let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
     if text.get(4..5)? != "-" || text.get(7..8)? != "-" || !(1..=12).contains(&month) {
         return None;
     }
-    let next_month = if month == 12 {
-        days(year + 1, 1, 1)
-    } else {
-        days(year, month + 1, 1)
-    };
+    let next_month = if month == 12 { days(year + 1, 1, 1) } else { days(year, month + 1, 1) };
     let day_number = days(year, month, day);
     if day < 1 || day_number >= next_month {
         return None;
@@ -111,11 +93,7 @@ pub fn parse(text: &str) -> Option<Nanos> {
             if digits == 0 {
                 return None;
             }
-            let nine: String = fraction[..digits]
-                .chars()
-                .chain("000000000".chars())
-                .take(9)
-                .collect();
+            let nine: String = fraction[..digits].chars().chain("000000000".chars()).take(9).collect();
             nanos = nine.parse().ok()?;
             rest = &fraction[digits..];
         }
@@ -123,12 +101,7 @@ pub fn parse(text: &str) -> Option<Nanos> {
     }
     let seconds = u64::try_from(seconds).ok()?;
     // A date beyond what nanoseconds hold (2262) is as good as the end of time.
-    Some(Nanos(
-        seconds
-            .saturating_mul(SECOND)
-            .saturating_add(nanos)
-            .min(i64::MAX as u64),
-    ))
+    Some(Nanos(seconds.saturating_mul(SECOND).saturating_add(nanos).min(i64::MAX as u64)))
 }
 
 /// Seconds east of UTC: `Z`, nothing, `+02:00`, `-0530`. A `+` may arrive as the space it means in a query.
@@ -154,20 +127,14 @@ fn offset(text: &str) -> Option<i64> {
 pub fn month(at: Nanos) -> (Nanos, Nanos) {
     let (year, month, _) = civil((at.0 / DAY) as i64);
     let start = days(year, month as i64, 1);
-    let end = if month == 12 {
-        days(year + 1, 1, 1)
-    } else {
-        days(year, month as i64 + 1, 1)
-    };
+    let end = if month == 12 { days(year + 1, 1, 1) } else { days(year, month as i64 + 1, 1) };
     (Nanos(start as u64 * DAY), Nanos(end as u64 * DAY))
 }
 
 /// Now, by the machine's clock. Only for windows of a read and for the age of a signature; never for state.
 #[must_use]
 pub fn now() -> Nanos {
-    let since = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     Nanos(since.as_nanos() as u64)
 }
 
@@ -199,11 +166,7 @@ mod tests {
         ] {
             assert_eq!(parse(text), at, "{text}");
         }
-        assert_eq!(
-            parse("2999-01-01"),
-            Some(Nanos(i64::MAX as u64)),
-            "far away, and no error"
-        );
+        assert_eq!(parse("2999-01-01"), Some(Nanos(i64::MAX as u64)), "far away, and no error");
         assert_eq!(parse("2024-02-29"), Some(Nanos(1_709_164_800 * SECOND)));
     }
 
@@ -227,10 +190,7 @@ mod tests {
     #[test]
     fn months_have_their_calendar_length() {
         let (start, end) = month(parse("2026-02-14T03:00:00Z").expect("a moment"));
-        assert_eq!(
-            (iso(start), iso(end)),
-            ("2026-02-01T00:00:00Z".into(), "2026-03-01T00:00:00Z".into())
-        );
+        assert_eq!((iso(start), iso(end)), ("2026-02-01T00:00:00Z".into(), "2026-03-01T00:00:00Z".into()));
         let (_, end) = month(parse("2026-12-31T23:59:59Z").expect("a moment"));
         assert_eq!(iso(end), "2027-01-01T00:00:00Z");
     }

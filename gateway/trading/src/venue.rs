@@ -61,29 +61,14 @@ fn request(account: AccountId, command: &Command) -> Request {
         Command::Place(order) => {
             if let Some(tag) = wire::Tag::new(&order.tag) {
                 let message = new_order(account, order);
-                return if order.tag.is_empty() {
-                    message.into()
-                } else {
-                    message.tagged(tag).into()
-                };
+                return if order.tag.is_empty() { message.into() } else { message.tagged(tag).into() };
             }
         }
         Command::Cancel { .. } => {
-            return wire::CancelOrder {
-                account: account.0,
-                order_id,
-                label,
-                ..wire::CancelOrder::default()
-            }
-            .into();
+            return wire::CancelOrder { account: account.0, order_id, label, ..wire::CancelOrder::default() }
+                .into();
         }
-        Command::Replace {
-            qty,
-            price,
-            stp,
-            post_only,
-            ..
-        } => {
+        Command::Replace { qty, price, stp, post_only, .. } => {
             return wire::ReplaceOrder {
                 account: account.0,
                 order_id,
@@ -110,11 +95,7 @@ fn request(account: AccountId, command: &Command) -> Request {
             }
             .into();
         }
-        Command::Transfer {
-            instrument,
-            qty,
-            direction,
-        } => {
+        Command::Transfer { instrument, qty, direction } => {
             return wire::Transfer {
                 account: account.0,
                 instrument: instrument.0,
@@ -131,24 +112,14 @@ fn request(account: AccountId, command: &Command) -> Request {
     }
     let mut payload = Vec::new();
     command.encode(&mut payload);
-    Request::Directory {
-        account: account.0,
-        payload,
-    }
+    Request::Directory { account: account.0, payload }
 }
 
 fn new_order(account: AccountId, order: &NewOrder) -> wire::NewOrder {
     let (order_type, price, tif, slippage) = match order.kind {
         OrderKind::Limit { price, tif } => (wire::OrderType::Limit, price.0, tif, None),
-        OrderKind::Market {
-            max_slippage_bps,
-            fill_or_kill,
-        } => {
-            let tif = if fill_or_kill {
-                TimeInForce::Fok
-            } else {
-                TimeInForce::Ioc
-            };
+        OrderKind::Market { max_slippage_bps, fill_or_kill } => {
+            let tif = if fill_or_kill { TimeInForce::Fok } else { TimeInForce::Ioc };
             (wire::OrderType::Market, 0, tif, max_slippage_bps)
         }
     };
@@ -191,44 +162,24 @@ const fn self_trade(stp: SelfTrade) -> wire::SelfTrade {
 fn answer(report: &Report) -> Answer {
     let (at, outcome) = match report {
         Report::Execution(execution) => (execution.match_time, Outcome::Order(OrderId(execution.order_id))),
-        Report::MassCancel(done) => (
-            done.match_time,
-            Outcome::MassCancelled {
-                count: done.cancelled,
-            },
-        ),
+        Report::MassCancel(done) => (done.match_time, Outcome::MassCancelled { count: done.cancelled }),
         Report::Command(done) => (done.match_time, Outcome::Done { created: done.id }),
         Report::Reserve(done, _) => (done.match_time, Outcome::Other),
         Report::Settle(done) => (done.match_time, Outcome::Other),
         Report::Reject(reject) => (reject.match_time, Outcome::Other),
     };
-    Answer {
-        seq: Seq(report.log_seq()),
-        at: Nanos(at),
-        outcome,
-    }
+    Answer { seq: Seq(report.log_seq()), at: Nanos(at), outcome }
 }
 
 fn refused(error: &ClientError) -> Result<Answer, DoorError> {
     if let ClientError::Rejected(reject) = error
         && let Some(code) = engine_reject(reject.code)
     {
-        let outcome = Outcome::Rejected {
-            reject: code,
-            existing: OrderId(reject.existing_id),
-        };
-        return Ok(Answer {
-            seq: Seq(reject.log_seq),
-            at: Nanos(reject.match_time),
-            outcome,
-        });
+        let outcome = Outcome::Rejected { reject: code, existing: OrderId(reject.existing_id) };
+        return Ok(Answer { seq: Seq(reject.log_seq), at: Nanos(reject.match_time), outcome });
     }
     let reason = error.to_string();
-    Err(if error.not_applied() {
-        DoorError::Busy { reason }
-    } else {
-        DoorError::Unreachable { reason }
-    })
+    Err(if error.not_applied() { DoorError::Busy { reason } } else { DoorError::Unreachable { reason } })
 }
 
 /// The engine's reject with this number; the gateway's own numbers are none.
@@ -319,26 +270,17 @@ pub fn follow(
     let subscription = replica.subscribe(BLOCKS_QUEUED, Overflow::Drop);
     let (stored, log) = (feed.stored(), subscription.after().seq);
     if stored > log {
-        return Err(HistoryError::Ahead {
-            stored: stored.0,
-            log: log.0,
-        });
+        return Err(HistoryError::Ahead { stored: stored.0, log: log.0 });
     }
     let (replica, data_dir) = (replica.clone(), data_dir.to_owned());
-    let thread = std::thread::Builder::new()
-        .name("history-feed".into())
-        .spawn(move || {
-            let mut pump = Pump {
-                pushed: feed.stored(),
-                feed,
-                data_dir,
-            };
-            let result = pump.run(&replica, subscription);
-            if let Err(error) = &result {
-                tracing::error!(%error, "the history no longer follows the log");
-            }
-            result
-        })?;
+    let thread = std::thread::Builder::new().name("history-feed".into()).spawn(move || {
+        let mut pump = Pump { pushed: feed.stored(), feed, data_dir };
+        let result = pump.run(&replica, subscription);
+        if let Err(error) = &result {
+            tracing::error!(%error, "the history no longer follows the log");
+        }
+        result
+    })?;
     Ok((history, Follower { thread, writer }))
 }
 
@@ -384,11 +326,7 @@ impl Pump {
             if seq > until || failed.is_some() {
                 return;
             }
-            commands.push(Applied {
-                seq,
-                at,
-                events: events.to_vec(),
-            });
+            commands.push(Applied { seq, at, events: events.to_vec() });
             if commands.len() == REPLAY_BATCH {
                 failed = self.push(std::mem::take(&mut commands)).err();
             }
@@ -397,9 +335,7 @@ impl Pump {
         if let Some(error) = failed {
             return Err(error);
         }
-        replayed.map_err(|error| HistoryError::Journal {
-            reason: error.to_string(),
-        })?;
+        replayed.map_err(|error| HistoryError::Journal { reason: error.to_string() })?;
         self.push(commands)
     }
 }
@@ -427,9 +363,7 @@ mod tests {
     #[test]
     fn every_reject_of_the_engine_comes_back_from_its_number() {
         // The log form numbers variants densely, so decoding 0, 1, 2 ... finds them all.
-        let all: Vec<Reject> = (0..u8::MAX)
-            .map_while(|at| postcard::from_bytes(&[at]).ok())
-            .collect();
+        let all: Vec<Reject> = (0..u8::MAX).map_while(|at| postcard::from_bytes(&[at]).ok()).collect();
         assert!(all.len() > 20, "the engine has many rejects");
         for reject in all {
             assert_eq!(engine_reject(reject.code()), Some(reject));

@@ -33,10 +33,7 @@ async fn a_placed_order_is_answered_whole() {
     let fixture = fixture().await;
     let answer = place(&fixture, json!({ "client_order_id": "bot-000017" })).await;
     assert_eq!(answer.status, 201, "{}", answer.body);
-    assert_eq!(
-        answer.header("content-type"),
-        Some("application/json; charset=utf-8")
-    );
+    assert_eq!(answer.header("content-type"), Some("application/json; charset=utf-8"));
     let order = &answer.json()["data"];
     assert_eq!(
         masked(order),
@@ -52,17 +49,8 @@ async fn a_placed_order_is_answered_whole() {
         })
     );
     let id = order["order_id"].as_str().expect("an id");
-    let read = get(
-        &fixture,
-        &fixture.trader,
-        &format!("/v1/orders/{}", id.replacen('_', "-", 1)),
-    )
-    .await;
-    assert_eq!(
-        read.json()["data"],
-        *order,
-        "the same order, asked for with a hyphen"
-    );
+    let read = get(&fixture, &fixture.trader, &format!("/v1/orders/{}", id.replacen('_', "-", 1))).await;
+    assert_eq!(read.json()["data"], *order, "the same order, asked for with a hyphen");
     let foreign = get(&fixture, &fixture.supplier, &format!("/v1/orders/{id}")).await;
     assert_eq!(foreign.status, 404, "nobody sees another's order");
 }
@@ -75,11 +63,7 @@ async fn every_bad_order_has_its_status_and_code() {
         (json!({ "price": "0" }), 422, "INVALID_PRICE"),
         (json!({ "price": "-1" }), 422, "INVALID_PRICE"),
         (json!({ "price": "abc" }), 422, "INVALID_PRICE"),
-        (
-            json!({ "price": "99999999999999999999999999" }),
-            422,
-            "INVALID_PRICE",
-        ),
+        (json!({ "price": "99999999999999999999999999" }), 422, "INVALID_PRICE"),
         (json!({ "price": "10000.01" }), 422, "INVALID_PRICE"),
         (json!({ "price": "absent" }), 400, "VALIDATION_ERROR"),
         (json!({ "price": null }), 400, "VALIDATION_ERROR"),
@@ -89,74 +73,35 @@ async fn every_bad_order_has_its_status_and_code() {
         (json!({ "quantity": -3 }), 422, "INVALID_QUANTITY"),
         (json!({ "quantity": 1.5 }), 422, "INVALID_QUANTITY"),
         (json!({ "quantity": "10001" }), 422, "INVALID_QUANTITY"),
-        (
-            json!({ "quantity": "18446744073709551616" }),
-            422,
-            "INVALID_QUANTITY",
-        ),
+        (json!({ "quantity": "18446744073709551616" }), 422, "INVALID_QUANTITY"),
         (json!({ "quantity": {} }), 400, "VALIDATION_ERROR"),
         (json!({ "quantity": "absent" }), 400, "VALIDATION_ERROR"),
         (json!({ "side": "hold" }), 422, "VALIDATION_ERROR"),
         (json!({ "side": 1 }), 400, "VALIDATION_ERROR"),
         (json!({ "type": "iceberg" }), 422, "INVALID_ORDER"),
-        (
-            json!({ "type": "stop", "stop_price": "0.5" }),
-            422,
-            "INVALID_ORDER",
-        ),
-        (
-            json!({ "type": "stop_limit", "stop_price": "0.5" }),
-            422,
-            "INVALID_ORDER",
-        ),
+        (json!({ "type": "stop", "stop_price": "0.5" }), 422, "INVALID_ORDER"),
+        (json!({ "type": "stop_limit", "stop_price": "0.5" }), 422, "INVALID_ORDER"),
         (json!({ "time_in_force": "gtd" }), 422, "INVALID_ORDER"),
         (json!({ "reduce_only": true }), 422, "INVALID_ORDER"),
-        (
-            json!({ "post_only": true, "time_in_force": "ioc" }),
-            422,
-            "INVALID_ORDER",
-        ),
+        (json!({ "post_only": true, "time_in_force": "ioc" }), 422, "INVALID_ORDER"),
         (json!({ "post_only": "yes" }), 400, "VALIDATION_ERROR"),
         (json!({ "self_trade_prevention": "maybe" }), 422, "INVALID_ORDER"),
         (json!({ "max_slippage": "1" }), 422, "INVALID_ORDER"),
-        (
-            json!({ "type": "market", "max_slippage": "x" }),
-            422,
-            "INVALID_ORDER",
-        ),
+        (json!({ "type": "market", "max_slippage": "x" }), 422, "INVALID_ORDER"),
         (json!({ "client_order_id": "x".repeat(65) }), 422, "INVALID_ORDER"),
         (json!({ "client_order_id": "a\nb" }), 422, "INVALID_ORDER"),
         (json!({ "client_order_id": 17 }), 400, "VALIDATION_ERROR"),
-        (
-            json!({ "market_id": ids::market(InstrumentId(99)) }),
-            404,
-            "MARKET_NOT_FOUND",
-        ),
+        (json!({ "market_id": ids::market(InstrumentId(99)) }), 404, "MARKET_NOT_FOUND"),
         (json!({ "market_id": "market_nonsense" }), 404, "MARKET_NOT_FOUND"),
-        (
-            json!({ "market_id": ids::market(InstrumentId(1)) }),
-            422,
-            "MARKET_CLOSED",
-        ),
-        (
-            json!({ "quantity": "10000", "price": "9.99" }),
-            400,
-            "INSUFFICIENT_BALANCE",
-        ),
+        (json!({ "market_id": ids::market(InstrumentId(1)) }), 422, "MARKET_CLOSED"),
+        (json!({ "quantity": "10000", "price": "9.99" }), 400, "INSUFFICIENT_BALANCE"),
         (json!({ "side": "sell" }), 400, "INSUFFICIENT_BALANCE"),
     ];
     for (extra, status, code) in table {
         let answer = place(&fixture, extra.clone()).await;
         let body = answer.json();
-        assert_eq!(
-            (answer.status, body["error"]["code"].as_str()),
-            (status, Some(code)),
-            "{extra}: {body}"
-        );
-        assert!(
-            body["errors"]["detail"].is_string() && body["error"]["details"].is_object(),
-            "{body}"
-        );
+        assert_eq!((answer.status, body["error"]["code"].as_str()), (status, Some(code)), "{extra}: {body}");
+        assert!(body["errors"]["detail"].is_string() && body["error"]["details"].is_object(), "{body}");
     }
     for body in [
         "",
@@ -188,11 +133,7 @@ async fn quantity_and_price_come_as_text_or_number_and_null_is_absent() {
         let answer = place(&fixture, extra.clone()).await;
         assert_eq!(answer.status, 201, "{extra}: {}", answer.body);
         let order = &answer.json()["data"];
-        assert_eq!(
-            (&order["quantity"], &order["price"]),
-            (&json!("3"), &json!("0.81")),
-            "{extra}"
-        );
+        assert_eq!((&order["quantity"], &order["price"]), (&json!("3"), &json!("0.81")), "{extra}");
     }
 }
 
@@ -201,48 +142,20 @@ async fn a_repeated_client_order_id_never_makes_a_second_order() {
     let fixture = fixture().await;
     let first = place(&fixture, json!({ "client_order_id": "once" })).await;
     let again = place(&fixture, json!({ "client_order_id": "once", "price": 0.81 })).await;
-    assert_eq!(
-        (again.status, again.json()),
-        (201, first.json()),
-        "the same order, asked for again"
-    );
-    for other in [
-        json!({ "quantity": "4" }),
-        json!({ "price": "0.80" }),
-        json!({ "time_in_force": "day" }),
-    ] {
+    assert_eq!((again.status, again.json()), (201, first.json()), "the same order, asked for again");
+    for other in [json!({ "quantity": "4" }), json!({ "price": "0.80" }), json!({ "time_in_force": "day" })] {
         let mut extra = other.clone();
         extra["client_order_id"] = "once".into();
         let answer = place(&fixture, extra).await;
-        assert_eq!(
-            answer.error(),
-            (422, "duplicate_client_order_id".into()),
-            "{other}"
-        );
+        assert_eq!(answer.error(), (422, "duplicate_client_order_id".into()), "{other}");
     }
-    let id = first.json()["data"]["order_id"]
-        .as_str()
-        .expect("an id")
-        .to_owned();
-    let cancelled = signed(
-        &fixture,
-        &fixture.trader,
-        "DELETE",
-        &format!("/v1/orders/{id}"),
-        "",
-    )
-    .await;
+    let id = first.json()["data"]["order_id"].as_str().expect("an id").to_owned();
+    let cancelled = signed(&fixture, &fixture.trader, "DELETE", &format!("/v1/orders/{id}"), "").await;
     assert_eq!(cancelled.json()["data"]["status"], "cancelled");
     let late = place(&fixture, json!({ "client_order_id": "once" })).await;
+    assert_eq!((late.status, late.json()), (201, cancelled.json()), "also after it has ended");
     assert_eq!(
-        (late.status, late.json()),
-        (201, cancelled.json()),
-        "also after it has ended"
-    );
-    assert_eq!(
-        get(&fixture, &fixture.trader, "/v1/orders").await.json()["data"]
-            .as_array()
-            .map(Vec::len),
+        get(&fixture, &fixture.trader, "/v1/orders").await.json()["data"].as_array().map(Vec::len),
         Some(1)
     );
 }
@@ -251,14 +164,9 @@ async fn a_repeated_client_order_id_never_makes_a_second_order() {
 async fn an_order_lives_from_active_over_partially_filled_to_filled() {
     let fixture = fixture().await;
     let placed = place(&fixture, json!({})).await.json();
-    let path = format!(
-        "/v1/orders/{}",
-        placed["data"]["order_id"].as_str().expect("an id")
-    );
+    let path = format!("/v1/orders/{}", placed["data"]["order_id"].as_str().expect("an id"));
     let body = order(json!({ "side": "sell", "quantity": 2, "price": "0.80" }));
-    let sold = signed(&fixture, &fixture.supplier, "POST", "/v1/orders", &body)
-        .await
-        .json();
+    let sold = signed(&fixture, &fixture.supplier, "POST", "/v1/orders", &body).await.json();
     assert_eq!(sold["data"]["status"], "filled");
     assert_eq!(sold["data"]["average_price"], "0.81", "the resting order's price");
     assert_eq!(sold["data"]["closure_reason"], Value::Null);
@@ -268,15 +176,9 @@ async fn an_order_lives_from_active_over_partially_filled_to_filled() {
         (&json!("partially_filled"), &json!(2))
     );
     let body = order(json!({ "side": "sell", "quantity": 1, "type": "market", "price": "0.01" }));
-    let market = signed(&fixture, &fixture.supplier, "POST", "/v1/orders", &body)
-        .await
-        .json();
+    let market = signed(&fixture, &fixture.supplier, "POST", "/v1/orders", &body).await.json();
     assert_eq!(
-        (
-            &market["data"]["type"],
-            &market["data"]["price"],
-            &market["data"]["status"]
-        ),
+        (&market["data"]["type"], &market["data"]["price"], &market["data"]["status"]),
         (&json!("market"), &Value::Null, &json!("filled"))
     );
     let filled = get(&fixture, &fixture.trader, &path).await.json();
@@ -292,21 +194,9 @@ async fn an_order_lives_from_active_over_partially_filled_to_filled() {
 async fn orders_that_cannot_rest_say_why_they_ended() {
     let fixture = fixture().await;
     let table = [
-        (
-            json!({ "type": "market", "price": "absent" }),
-            "closed",
-            json!("no_fill_no_liquidity"),
-        ),
-        (
-            json!({ "time_in_force": "ioc" }),
-            "closed",
-            json!("no_fill_no_liquidity"),
-        ),
-        (
-            json!({ "time_in_force": "fok" }),
-            "closed",
-            json!("no_fill_no_liquidity"),
-        ),
+        (json!({ "type": "market", "price": "absent" }), "closed", json!("no_fill_no_liquidity")),
+        (json!({ "time_in_force": "ioc" }), "closed", json!("no_fill_no_liquidity")),
+        (json!({ "time_in_force": "fok" }), "closed", json!("no_fill_no_liquidity")),
     ];
     for (extra, status, reason) in table {
         let answer = place(&fixture, extra.clone()).await;
@@ -319,14 +209,9 @@ async fn orders_that_cannot_rest_say_why_they_ended() {
     }
     fixture.venue.place(fixture.supplier.account, Side::Sell, 80, 1);
     fixture.venue.place(fixture.supplier.account, Side::Sell, 90, 1);
-    let answer = place(&fixture, json!({ "type": "market", "max_slippage": "5" }))
-        .await
-        .json();
+    let answer = place(&fixture, json!({ "type": "market", "max_slippage": "5" })).await.json();
     assert_eq!(
-        (
-            &answer["data"]["filled_quantity"],
-            &answer["data"]["closure_reason"]
-        ),
+        (&answer["data"]["filled_quantity"], &answer["data"]["closure_reason"]),
         (&json!(1), &json!("partially_filled_max_slippage"))
     );
     let crossing = place(&fixture, json!({ "price": "0.95", "post_only": true })).await;
@@ -342,10 +227,7 @@ async fn orders_that_cannot_rest_say_why_they_ended() {
 async fn an_update_changes_price_and_total_quantity() {
     let fixture = fixture().await;
     let placed = place(&fixture, json!({})).await.json();
-    let path = format!(
-        "/v1/orders/{}",
-        placed["data"]["order_id"].as_str().expect("an id")
-    );
+    let path = format!("/v1/orders/{}", placed["data"]["order_id"].as_str().expect("an id"));
     fixture.venue.place(fixture.supplier.account, Side::Sell, 81, 1);
     let put = |body: &'static str| signed(&fixture, &fixture.trader, "PUT", &path, body);
     let changed = put(r#"{"quantity":"5","price":"0.79"}"#).await;
@@ -371,67 +253,42 @@ async fn an_update_changes_price_and_total_quantity() {
         assert_eq!(put(body).await.status, status, "{body}");
     }
     signed(&fixture, &fixture.trader, "DELETE", &path, "").await;
-    assert_eq!(
-        put(r#"{"price":"0.70"}"#).await.error(),
-        (409, "order_already_cancelled".into())
-    );
+    assert_eq!(put(r#"{"price":"0.70"}"#).await.error(), (409, "order_already_cancelled".into()));
 }
 
 #[tokio::test]
 async fn cancelling_answers_the_order_and_a_second_time_409() {
     let fixture = fixture().await;
     let placed = place(&fixture, json!({})).await.json();
-    let path = format!(
-        "/v1/orders/{}",
-        placed["data"]["order_id"].as_str().expect("an id")
-    );
+    let path = format!("/v1/orders/{}", placed["data"]["order_id"].as_str().expect("an id"));
     let cancelled = signed(&fixture, &fixture.trader, "DELETE", &path, "").await;
     assert_eq!(cancelled.status, 200);
     let order = &cancelled.json()["data"];
-    assert_eq!(
-        (&order["status"], &order["closure_reason"]),
-        (&json!("cancelled"), &json!("cancelled"))
-    );
+    assert_eq!((&order["status"], &order["closure_reason"]), (&json!("cancelled"), &json!("cancelled")));
     let again = signed(&fixture, &fixture.trader, "DELETE", &path, "").await;
     assert_eq!(again.error(), (409, "order_already_cancelled".into()));
     for id in ["order_00000000-0000-8000-8000-000000000000", "nonsense", "%ff"] {
-        let answer = signed(
-            &fixture,
-            &fixture.trader,
-            "DELETE",
-            &format!("/v1/orders/{id}"),
-            "",
-        )
-        .await;
+        let answer = signed(&fixture, &fixture.trader, "DELETE", &format!("/v1/orders/{id}"), "").await;
         assert_eq!(answer.status, 404, "{id}");
     }
     for _ in 0..3 {
         place(&fixture, json!({})).await;
     }
     let count = get(&fixture, &fixture.trader, "/v1/orders/count").await.json();
-    assert_eq!(
-        count["data"],
-        json!({ "count": 3, "by_market": [{ "market_id": market(), "count": 3 }] })
-    );
+    assert_eq!(count["data"], json!({ "count": 3, "by_market": [{ "market_id": market(), "count": 3 }] }));
     let other = format!("/v1/markets/{}/orders", ids::market(InstrumentId(1)));
     assert_eq!(
-        signed(&fixture, &fixture.trader, "DELETE", &other, "")
-            .await
-            .json(),
+        signed(&fixture, &fixture.trader, "DELETE", &other, "").await.json(),
         json!({ "data": { "cancelled": 0 } })
     );
     let path = format!("/v1/markets/{}/orders", market());
     assert_eq!(
-        signed(&fixture, &fixture.trader, "DELETE", &path, "")
-            .await
-            .json(),
+        signed(&fixture, &fixture.trader, "DELETE", &path, "").await.json(),
         json!({ "data": { "cancelled": 3 } })
     );
     place(&fixture, json!({})).await;
     assert_eq!(
-        signed(&fixture, &fixture.trader, "DELETE", "/v1/orders", "")
-            .await
-            .json(),
+        signed(&fixture, &fixture.trader, "DELETE", "/v1/orders", "").await.json(),
         json!({ "data": { "cancelled": 1 } })
     );
 }
@@ -458,12 +315,7 @@ async fn auto_mode_reads_everything_and_trades_nothing() {
         .status,
         204
     );
-    assert_eq!(
-        signed(&fixture, &fixture.easy, "POST", "/v1/orders", &order(json!({})))
-            .await
-            .status,
-        201
-    );
+    assert_eq!(signed(&fixture, &fixture.easy, "POST", "/v1/orders", &order(json!({}))).await.status, 201);
 }
 
 #[tokio::test]
@@ -471,12 +323,8 @@ async fn the_list_filters_sorts_and_pages_without_gaps() {
     let fixture = fixture().await;
     let mut placed = Vec::new();
     for at in 0..7 {
-        let answer = place(
-            &fixture,
-            json!({ "price": format!("0.{}", 80 - at), "quantity": 1 }),
-        )
-        .await
-        .json();
+        let answer =
+            place(&fixture, json!({ "price": format!("0.{}", 80 - at), "quantity": 1 })).await.json();
         placed.push(answer["data"]["order_id"].clone());
     }
     let path = format!("/v1/orders/{}", placed[2].as_str().expect("an id"));
@@ -490,12 +338,7 @@ async fn the_list_filters_sorts_and_pages_without_gaps() {
         }
     };
     let ids_of = |page: &Value| -> Vec<Value> {
-        page["data"]
-            .as_array()
-            .expect("rows")
-            .iter()
-            .map(|row| row["order_id"].clone())
-            .collect()
+        page["data"].as_array().expect("rows").iter().map(|row| row["order_id"].clone()).collect()
     };
     let (mut seen, mut query) = (Vec::new(), "?limit=3".to_owned());
     let last = loop {
@@ -510,11 +353,8 @@ async fn the_list_filters_sorts_and_pages_without_gaps() {
     };
     assert_eq!(seen, placed, "oldest first, each once");
     assert_eq!(last["paging"]["has_more"], false);
-    let back = list(format!(
-        "?limit=3&prev={}",
-        last["paging"]["prev_cursor"].as_str().expect("a cursor")
-    ))
-    .await;
+    let back =
+        list(format!("?limit=3&prev={}", last["paging"]["prev_cursor"].as_str().expect("a cursor"))).await;
     assert_eq!(ids_of(&back), placed[3..6]);
     let cheapest = list("?order_by=price&order_direction=asc&limit=1".into()).await;
     assert_eq!(ids_of(&cheapest), placed[6..]);
@@ -531,24 +371,15 @@ async fn the_list_filters_sorts_and_pages_without_gaps() {
         ("?start_datetime=2999-01-01T00:00:00Z", 0),
         ("?end_datetime=2999-01-01T00:00:00Z", 7),
         ("?end_datetime=1000000000", 0),
-        (
-            "?filters[0][field]=side&filters[0][op]===&filters[0][value]=sell",
-            0,
-        ),
-        (
-            "?flop[filters][0][field]=status&flop[filters][0][value]=cancelled",
-            1,
-        ),
+        ("?filters[0][field]=side&filters[0][op]===&filters[0][value]=sell", 0),
+        ("?flop[filters][0][field]=status&flop[filters][0][value]=cancelled", 1),
         ("?page=2&page_size=5", 2),
         ("?offset=6", 1),
         ("?market_id=market-00000000-0000-8000-8000-000000000000", 0),
     ] {
         assert_eq!(ids_of(&list(query.into()).await).len(), count, "{query}");
     }
-    assert_eq!(
-        ids_of(&list(format!("?market_id={}", market().replacen('_', "-", 1))).await).len(),
-        7
-    );
+    assert_eq!(ids_of(&list(format!("?market_id={}", market().replacen('_', "-", 1))).await).len(), 7);
     for (query, status) in [
         ("?limit=501", 422),
         ("?limit=0", 422),
@@ -560,9 +391,7 @@ async fn the_list_filters_sorts_and_pages_without_gaps() {
         ("?order_by=secret", 422),
     ] {
         assert_eq!(
-            get(&fixture, &fixture.trader, &format!("/v1/orders{query}"))
-                .await
-                .status,
+            get(&fixture, &fixture.trader, &format!("/v1/orders{query}")).await.status,
             status,
             "{query}"
         );

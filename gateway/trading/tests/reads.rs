@@ -21,11 +21,7 @@ async fn story() -> Fixture {
     fixture.venue.place(supplier, Side::Sell, 83, 9);
     fixture.venue.place(trader, Side::Buy, 82, 3);
     fixture.venue.place(trader, Side::Buy, 79, 5);
-    fixture
-        .history
-        .wait_for(grid_trading::View::applied(&*fixture.venue))
-        .await
-        .expect("the writer lives");
+    fixture.history.wait_for(grid_trading::View::applied(&*fixture.venue)).await.expect("the writer lives");
     fixture
 }
 
@@ -39,10 +35,7 @@ async fn data(fixture: &Fixture, path: &str) -> Value {
 async fn the_book_shows_running_totals_best_first() {
     let fixture = story().await;
     let book = data(&fixture, &format!("/v1/markets/{}/orderbook", market())).await;
-    assert_eq!(
-        book["buy"],
-        json!([{ "price": "0.79", "quantity": 5, "total": 5, "order_count": 1 }])
-    );
+    assert_eq!(book["buy"], json!([{ "price": "0.79", "quantity": 5, "total": 5, "order_count": 1 }]));
     assert_eq!(
         book["sell"],
         json!([
@@ -53,12 +46,9 @@ async fn the_book_shows_running_totals_best_first() {
     let top = data(&fixture, &format!("/v1/markets/{}/orderbook?depth=1", market())).await;
     assert_eq!(top["sell"].as_array().map(Vec::len), Some(1));
     for (depth, status) in [("0", 422), ("101", 422), ("-1", 400), ("x", 400), ("100", 200)] {
-        let answer = get(
-            &fixture,
-            &fixture.trader,
-            &format!("/v1/markets/{}/orderbook?depth={depth}", market()),
-        )
-        .await;
+        let answer =
+            get(&fixture, &fixture.trader, &format!("/v1/markets/{}/orderbook?depth={depth}", market()))
+                .await;
         assert_eq!(answer.status, status, "{depth}");
     }
 }
@@ -82,18 +72,8 @@ async fn ticker_stats_and_tape_tell_of_the_last_trades_and_of_nobody() {
         assert_eq!(ticker[member], value, "{member}");
     }
     assert_eq!(masked(&ticker)["last_trade_timestamp"], "<time>");
-    let quiet = data(
-        &fixture,
-        &format!("/v1/markets/{}/ticker", ids::market(InstrumentId(1))),
-    )
-    .await;
-    for member in [
-        "last_price",
-        "last_trade_quantity",
-        "last_trade_timestamp",
-        "highest_bid",
-        "lowest_ask",
-    ] {
+    let quiet = data(&fixture, &format!("/v1/markets/{}/ticker", ids::market(InstrumentId(1)))).await;
+    for member in ["last_price", "last_trade_quantity", "last_trade_timestamp", "highest_bid", "lowest_ask"] {
         assert_eq!(quiet[member], Value::Null, "{member}");
     }
     let stats = data(&fixture, &format!("/v1/markets/{}/stats", market())).await;
@@ -104,12 +84,7 @@ async fn ticker_stats_and_tape_tell_of_the_last_trades_and_of_nobody() {
             "high_24h": "0.82", "low_24h": "0.81", "volume_24h": 3, "volume_24h_tokens": 3_000_000, "volume_24h_value": "2.44",
         })
     );
-    let answer = get(
-        &fixture,
-        &fixture.trader,
-        &format!("/v1/markets/{}/trades", market()),
-    )
-    .await;
+    let answer = get(&fixture, &fixture.trader, &format!("/v1/markets/{}/trades", market())).await;
     let body = answer.json();
     assert_eq!(
         masked(&body["data"][1]),
@@ -121,42 +96,23 @@ async fn ticker_stats_and_tape_tell_of_the_last_trades_and_of_nobody() {
         "no user and no order in it"
     );
     assert_eq!(body["data"][0]["price"], "0.82", "newest first");
-    let first = get(
-        &fixture,
-        &fixture.trader,
-        &format!("/v1/markets/{}/trades?limit=1", market()),
-    )
-    .await
-    .json();
-    let cursor = first["paging"]["next_cursor"]
-        .as_str()
-        .expect("one more")
-        .to_owned();
-    let second = get(
-        &fixture,
-        &fixture.trader,
-        &format!("/v1/markets/{}/trades?limit=1&next={cursor}", market()),
-    )
-    .await
-    .json();
-    assert_eq!(
-        (&second["data"][0], &second["paging"]["has_more"]),
-        (&body["data"][1], &json!(false))
-    );
+    let first =
+        get(&fixture, &fixture.trader, &format!("/v1/markets/{}/trades?limit=1", market())).await.json();
+    let cursor = first["paging"]["next_cursor"].as_str().expect("one more").to_owned();
+    let second =
+        get(&fixture, &fixture.trader, &format!("/v1/markets/{}/trades?limit=1&next={cursor}", market()))
+            .await
+            .json();
+    assert_eq!((&second["data"][0], &second["paging"]["has_more"]), (&body["data"][1], &json!(false)));
 }
 
 #[tokio::test]
 async fn price_histories_are_candles_of_the_tape() {
     let fixture = story().await;
     for resolution in ["1m", "5m", "15m", "30m", "1h", "4h", "1d", "1w", "1M"] {
-        let rows = data(
-            &fixture,
-            &format!(
-                "/v1/price-histories?market_id={}&resolution={resolution}",
-                market()
-            ),
-        )
-        .await;
+        let rows =
+            data(&fixture, &format!("/v1/price-histories?market_id={}&resolution={resolution}", market()))
+                .await;
         let rows = rows.as_array().expect("rows");
         let volume: u64 = rows.iter().filter_map(|row| row["volume"].as_u64()).sum();
         assert_eq!(volume, 3, "{resolution}");
@@ -170,24 +126,14 @@ async fn price_histories_are_candles_of_the_tape() {
         "/v1/price-histories?filters[0][field]=market_id&filters[0][value]={}&filters[1][field]=resolution&filters[1][value]=1h&filters[2][field]=from&filters[2][op]=%3E%3D&filters[2][value]=0",
         market()
     );
-    assert_eq!(
-        data(&fixture, &filters)
-            .await
-            .as_array()
-            .map(|rows| !rows.is_empty()),
-        Some(true)
-    );
+    assert_eq!(data(&fixture, &filters).await.as_array().map(|rows| !rows.is_empty()), Some(true));
     let future = format!("/v1/price_histories?market_id={}&from=4000000000", market());
     assert_eq!(data(&fixture, &future).await, json!([]));
-    for (query, status) in [
-        ("", 400),
-        (&*format!("?market_id={}&resolution=2h", market()), 422),
-        ("?market_id=market_x", 404),
-    ] {
+    for (query, status) in
+        [("", 400), (&*format!("?market_id={}&resolution=2h", market()), 422), ("?market_id=market_x", 404)]
+    {
         assert_eq!(
-            get(&fixture, &fixture.trader, &format!("/v1/price-histories{query}"))
-                .await
-                .status,
+            get(&fixture, &fixture.trader, &format!("/v1/price-histories{query}")).await.status,
             status,
             "{query}"
         );
@@ -212,17 +158,8 @@ async fn markets_and_instruments_say_what_is_traded() {
             "created_at": "<time>", "updated_at": "<time>",
         })
     );
-    assert_eq!(
-        data(&fixture, &format!("/v1/markets/{}", market())).await,
-        rows[0]
-    );
-    assert_eq!(
-        data(&fixture, "/v1/markets?status=inactive")
-            .await
-            .as_array()
-            .map(Vec::len),
-        Some(1)
-    );
+    assert_eq!(data(&fixture, &format!("/v1/markets/{}", market())).await, rows[0]);
+    assert_eq!(data(&fixture, "/v1/markets?status=inactive").await.as_array().map(Vec::len), Some(1));
     let instrument = data(&fixture, "/v1/instruments/by-symbol/TEXT-PRIME").await;
     assert_eq!(
         masked(&instrument),
@@ -244,14 +181,8 @@ async fn markets_and_instruments_say_what_is_traded() {
     );
     let id = ids::instrument(InstrumentId(0));
     assert_eq!(data(&fixture, &format!("/v1/instruments/{id}")).await, instrument);
-    assert_eq!(
-        data(&fixture, "/v1/instruments").await.as_array().map(Vec::len),
-        Some(2)
-    );
-    assert_eq!(
-        data(&fixture, "/v1/instruments?symbol=text-prime").await,
-        json!([instrument])
-    );
+    assert_eq!(data(&fixture, "/v1/instruments").await.as_array().map(Vec::len), Some(2));
+    assert_eq!(data(&fixture, "/v1/instruments?symbol=text-prime").await, json!([instrument]));
     let usd = data(&fixture, "/v1/instruments?instrument_type=currency").await;
     assert_eq!(usd[0]["instrument_id"], ids::instrument(USD));
     for path in [
@@ -284,22 +215,13 @@ async fn own_trades_show_one_side_and_filter() {
             "execution_timestamp": "<time>", "settlement_timestamp": "<time>",
         })
     );
-    let (trade, order) = (
-        rows[0]["trade_id"].as_str().expect("an id"),
-        rows[0]["order_id"].as_str().expect("an id"),
-    );
+    let (trade, order) =
+        (rows[0]["trade_id"].as_str().expect("an id"), rows[0]["order_id"].as_str().expect("an id"));
     assert_eq!(data(&fixture, &format!("/v1/trades/{trade}")).await, rows[0]);
-    let theirs = get(&fixture, &fixture.supplier, &format!("/v1/trades/{trade}"))
-        .await
-        .json();
+    let theirs = get(&fixture, &fixture.supplier, &format!("/v1/trades/{trade}")).await.json();
     assert_eq!(theirs["data"]["side"], "sell");
     assert_ne!(theirs["data"]["order_id"], order);
-    assert_eq!(
-        get(&fixture, &fixture.easy, &format!("/v1/trades/{trade}"))
-            .await
-            .status,
-        404
-    );
+    assert_eq!(get(&fixture, &fixture.easy, &format!("/v1/trades/{trade}")).await.status, 404);
     for (query, count) in [
         (format!("order_id={order}"), 2),
         (format!("buyer_order_id={order}"), 2),
@@ -314,27 +236,14 @@ async fn own_trades_show_one_side_and_filter() {
         ("order_id=order_x".into(), 0),
     ] {
         assert_eq!(
-            data(&fixture, &format!("/v1/trades?{query}"))
-                .await
-                .as_array()
-                .map(Vec::len),
+            data(&fixture, &format!("/v1/trades?{query}")).await.as_array().map(Vec::len),
             Some(count),
             "{query}"
         );
     }
-    let first = get(
-        &fixture,
-        &fixture.trader,
-        "/v1/trades?limit=1&order_direction=desc",
-    )
-    .await
-    .json();
+    let first = get(&fixture, &fixture.trader, "/v1/trades?limit=1&order_direction=desc").await.json();
     let cursor = first["paging"]["next_cursor"].as_str().expect("one more");
-    let second = data(
-        &fixture,
-        &format!("/v1/trades?limit=1&order_direction=desc&next={cursor}"),
-    )
-    .await;
+    let second = data(&fixture, &format!("/v1/trades?limit=1&order_direction=desc&next={cursor}")).await;
     assert_eq!(second[0], rows[0]);
 }
 
@@ -342,34 +251,14 @@ async fn own_trades_show_one_side_and_filter() {
 async fn a_trade_with_oneself_is_two_rows_and_pages_through_both() {
     let fixture = fixture().await;
     let supplier = fixture.supplier.account;
-    fixture.venue.done(
-        supplier,
-        Command::Deposit {
-            amount: grid_engine::Usd::dollars(10),
-        },
-    );
+    fixture.venue.done(supplier, Command::Deposit { amount: grid_engine::Usd::dollars(10) });
     fixture.venue.place(supplier, Side::Sell, 81, 1);
     fixture.venue.place(supplier, Side::Buy, 81, 1);
-    fixture
-        .history
-        .wait_for(grid_trading::View::applied(&*fixture.venue))
-        .await
-        .expect("the writer lives");
-    let first = get(&fixture, &fixture.supplier, "/v1/trades?limit=1")
-        .await
-        .json();
+    fixture.history.wait_for(grid_trading::View::applied(&*fixture.venue)).await.expect("the writer lives");
+    let first = get(&fixture, &fixture.supplier, "/v1/trades?limit=1").await.json();
     let cursor = first["paging"]["next_cursor"].as_str().expect("the other side");
-    let second = get(
-        &fixture,
-        &fixture.supplier,
-        &format!("/v1/trades?limit=1&next={cursor}"),
-    )
-    .await
-    .json();
-    assert_eq!(
-        (&first["data"][0]["side"], &second["data"][0]["side"]),
-        (&json!("buy"), &json!("sell"))
-    );
+    let second = get(&fixture, &fixture.supplier, &format!("/v1/trades?limit=1&next={cursor}")).await.json();
+    assert_eq!((&first["data"][0]["side"], &second["data"][0]["side"]), (&json!("buy"), &json!("sell")));
     assert_eq!(second["paging"]["has_more"], false);
 }
 
@@ -407,10 +296,7 @@ async fn balances_show_what_is_free_and_what_is_locked() {
         (&json!("usd"), &json!("93.61"))
     );
     let id = currency[0]["account_id"].as_str().expect("an id");
-    assert_eq!(
-        data(&fixture, &format!("/v1/currency-trading-accounts/{id}")).await,
-        currency[0]
-    );
+    assert_eq!(data(&fixture, &format!("/v1/currency-trading-accounts/{id}")).await, currency[0]);
     let positions = data(&fixture, "/v1/positions").await;
     assert_eq!(
         masked(&positions[0]),
@@ -420,18 +306,10 @@ async fn balances_show_what_is_free_and_what_is_locked() {
             "last_trade_price": "0.82", "opened_at": "<time>", "closed_at": null, "inserted_at": "<time>",
         })
     );
-    let sellers = get(
-        &fixture,
-        &fixture.supplier,
-        "/v1/trading-accounts?instrument_symbol=text-prime",
-    )
-    .await
-    .json();
+    let sellers =
+        get(&fixture, &fixture.supplier, "/v1/trading-accounts?instrument_symbol=text-prime").await.json();
     assert_eq!(
-        (
-            &sellers["data"][0]["available_balance"],
-            &sellers["data"][0]["locked_balance"]
-        ),
+        (&sellers["data"][0]["available_balance"], &sellers["data"][0]["locked_balance"]),
         (&json!("985"), &json!("12"))
     );
 }
@@ -462,16 +340,9 @@ async fn units_move_to_consumption_and_back_and_leave_a_trace() {
         })
     );
     let account = rows[0]["account_id"].as_str().expect("an id");
+    assert_eq!(data(&fixture, &format!("/v1/consumption-accounts/{account}")).await, rows[0]);
     assert_eq!(
-        data(&fixture, &format!("/v1/consumption-accounts/{account}")).await,
-        rows[0]
-    );
-    assert_eq!(
-        data(
-            &fixture,
-            &format!("/v1/consumption-accounts?instrument_id={id}&account_id={account}")
-        )
-        .await,
+        data(&fixture, &format!("/v1/consumption-accounts?instrument_id={id}&account_id={account}")).await,
         rows
     );
     let back = post("/v1/transfers/consumption-to-trading", body(json!("1"))).await;
@@ -500,10 +371,7 @@ async fn units_move_to_consumption_and_back_and_leave_a_trace() {
         assert_eq!(answer.status, status, "{quantity}: {}", answer.body);
     }
     let unknown = json!({ "instrument_id": "instrument_x", "quantity": 1 }).to_string();
-    assert_eq!(
-        post("/v1/transfers/trading-to-consumption", unknown).await.status,
-        404
-    );
+    assert_eq!(post("/v1/transfers/trading-to-consumption", unknown).await.status, 404);
 }
 
 #[tokio::test]
@@ -511,20 +379,9 @@ async fn lots_show_what_was_drawn_from_them() {
     let fixture = story().await;
     let (trader, instrument) = (fixture.trader.account, InstrumentId(0));
     let body = json!({ "instrument_id": ids::instrument(instrument), "quantity": 1 }).to_string();
-    signed(
-        &fixture,
-        &fixture.trader,
-        "POST",
-        "/v1/transfers/trading-to-consumption",
-        &body,
-    )
-    .await;
-    let reserve = Command::Reserve {
-        instrument,
-        tokens: Tokens(1_000),
-        request: 77,
-        valid_for: Nanos(60_000_000_000),
-    };
+    signed(&fixture, &fixture.trader, "POST", "/v1/transfers/trading-to-consumption", &body).await;
+    let reserve =
+        Command::Reserve { instrument, tokens: Tokens(1_000), request: 77, valid_for: Nanos(60_000_000_000) };
     let reservation = ReservationId(fixture.venue.run(trader, reserve).seq.0);
     let usage = Usage {
         supplier: fixture.supplier.account,
@@ -536,11 +393,7 @@ async fn lots_show_what_was_drawn_from_them() {
         partial: false,
     };
     let settled = fixture.venue.run(trader, Command::Settle { reservation, usage });
-    fixture
-        .history
-        .wait_for(settled.seq)
-        .await
-        .expect("the writer lives");
+    fixture.history.wait_for(settled.seq).await.expect("the writer lives");
     let lots = data(&fixture, "/v1/accounts/lots?status=active").await;
     assert_eq!(
         masked(&lots[0]),
@@ -550,21 +403,13 @@ async fn lots_show_what_was_drawn_from_them() {
             "status": "active", "usage_history": [],
         })
     );
-    let lot = data(
-        &fixture,
-        &format!("/v1/accounts/lots/{}", lots[0]["lot_id"].as_str().expect("an id")),
-    )
-    .await;
+    let lot =
+        data(&fixture, &format!("/v1/accounts/lots/{}", lots[0]["lot_id"].as_str().expect("an id"))).await;
     assert_eq!(
         masked(&lot["usage_history"]),
         json!([{ "request_id": format!("req_{:032x}", 77), "tokens": 30, "used_at": "<time>" }])
     );
-    let receipt = fixture
-        .history
-        .usage_of(trader, 77)
-        .await
-        .expect("a read")
-        .expect("a receipt");
+    let receipt = fixture.history.usage_of(trader, 77).await.expect("a read").expect("a receipt");
     assert_eq!(
         (receipt.billed, receipt.cost.to_string(), receipt.draws.len()),
         (Tokens(30), "0.0000243".into(), 1)
@@ -574,18 +419,8 @@ async fn lots_show_what_was_drawn_from_them() {
         (&accounts[0]["available_balance"], &accounts[0]["tokens_used"]),
         (&json!(0.99997), &json!(30))
     );
-    assert_eq!(
-        get(&fixture, &fixture.trader, "/v1/accounts/lots/lot_x")
-            .await
-            .status,
-        404
-    );
-    assert_eq!(
-        get(&fixture, &fixture.trader, "/v1/accounts/lots?status=odd")
-            .await
-            .status,
-        422
-    );
+    assert_eq!(get(&fixture, &fixture.trader, "/v1/accounts/lots/lot_x").await.status, 404);
+    assert_eq!(get(&fixture, &fixture.trader, "/v1/accounts/lots?status=odd").await.status, 422);
 }
 
 #[tokio::test]
@@ -605,17 +440,12 @@ async fn a_supplier_issues_moves_to_trading_and_sees_what_it_owes() {
             json!({ "id": "<supply_issuance>", "issuance_account_id": "<isa>", "instrument_id": "<instrument>", "quantity": 500, "status": "completed", "created_at": "<time>" })
         )
     );
-    let listed = supply("GET", "/v1/supply-issuances?order_direction=desc", String::new())
-        .await
-        .json();
+    let listed = supply("GET", "/v1/supply-issuances?order_direction=desc", String::new()).await.json();
     assert_eq!(listed["data"][0], issued.json()["data"]);
     assert_eq!(listed["data"].as_array().map(Vec::len), Some(2));
     let accounts = supply("GET", "/v1/issuance-accounts", String::new()).await.json();
     assert_eq!(
-        (
-            &accounts["data"][0]["total_balance"],
-            &accounts["data"][0]["total_issued"]
-        ),
+        (&accounts["data"][0]["total_balance"], &accounts["data"][0]["total_issued"]),
         (&json!(500), &json!(1_500))
     );
     let moved = supply("POST", "/v1/issuance-accounts/transfer", body.clone()).await;
@@ -623,9 +453,7 @@ async fn a_supplier_issues_moves_to_trading_and_sees_what_it_owes() {
         (moved.status, masked(&moved.json())),
         (202, json!({ "status": "accepted", "transfer_id": "<transfer>" }))
     );
-    let summary = supply("GET", "/v1/supply-issuances/summary", String::new())
-        .await
-        .json();
+    let summary = supply("GET", "/v1/supply-issuances/summary", String::new()).await.json();
     assert_eq!(
         masked(&summary["data"]),
         json!([{
@@ -633,37 +461,22 @@ async fn a_supplier_issues_moves_to_trading_and_sees_what_it_owes() {
             "total_issued": 1_500, "units_available": 0, "units_transferred_to_trading": 1_500,
         }])
     );
-    let owed = supply("GET", "/v1/supplier-liability", String::new())
-        .await
-        .json();
+    let owed = supply("GET", "/v1/supplier-liability", String::new()).await.json();
     assert_eq!(
         (&owed["data"][0]["outstanding"], &owed["data"][0]["escrow_usd"]),
         (&json!(1_500), &json!("2.44"))
     );
     let path = format!("/v1/supplier-liability/{id}");
-    assert_eq!(
-        get(&fixture, &fixture.supplier, &path).await.json()["data"],
-        owed["data"][0]
-    );
+    assert_eq!(get(&fixture, &fixture.supplier, &path).await.json()["data"], owed["data"][0]);
     let much = json!({ "instrument_id": id, "quantity": 5_000 }).to_string();
+    assert_eq!(supply("POST", "/v1/supply-issuances", much).await.error(), (422, "beyond_capacity".into()));
     assert_eq!(
-        supply("POST", "/v1/supply-issuances", much).await.error(),
-        (422, "beyond_capacity".into())
-    );
-    assert_eq!(
-        supply("POST", "/v1/issuance-accounts/transfer", body.clone())
-            .await
-            .error(),
+        supply("POST", "/v1/issuance-accounts/transfer", body.clone()).await.error(),
         (400, "insufficient_balance".into())
     );
     let stranger = signed(&fixture, &fixture.trader, "POST", "/v1/supply-issuances", &body).await;
     assert_eq!(stranger.error(), (403, "not_a_supplier".into()));
-    assert_eq!(
-        get(&fixture, &fixture.trader, "/v1/supplier-liability")
-            .await
-            .status,
-        403
-    );
+    assert_eq!(get(&fixture, &fixture.trader, "/v1/supplier-liability").await.status, 403);
 }
 
 #[tokio::test]
@@ -681,24 +494,11 @@ async fn me_limits_and_diagnostics_describe_the_caller() {
     assert_eq!(limits["order_rate_limits"]["scope"], "user_market");
     assert_eq!(limits["response_headers"]["retry_after"], "Retry-After");
     let diagnostics = data(&fixture, "/v1/diagnostics").await;
-    assert_eq!(
-        (&diagnostics["status"], &diagnostics["service"]),
-        (&json!("ok"), &json!("trading"))
-    );
+    assert_eq!((&diagnostics["status"], &diagnostics["service"]), (&json!("ok"), &json!("trading")));
     let easy = get(&fixture, &fixture.easy, "/v1/diagnostics").await.json();
     assert_eq!(easy["data"]["status"], "warn");
-    for path in [
-        "/v1/me",
-        "/v1/account/limits",
-        "/v1/diagnostics",
-        "/v1/markets",
-        "/v1/instruments",
-    ] {
-        assert_eq!(
-            request(&fixture, "GET", path, &[], b"").await.status,
-            401,
-            "{path} is signed too"
-        );
+    for path in ["/v1/me", "/v1/account/limits", "/v1/diagnostics", "/v1/markets", "/v1/instruments"] {
+        assert_eq!(request(&fixture, "GET", path, &[], b"").await.status, 401, "{path} is signed too");
     }
 }
 
@@ -706,21 +506,11 @@ async fn me_limits_and_diagnostics_describe_the_caller() {
 async fn keys_are_made_listed_and_revoked() {
     let fixture = fixture().await;
     let user = &fixture.trader;
-    let made = signed(
-        &fixture,
-        user,
-        "POST",
-        "/api/v1/api-keys",
-        r#"{"api_key":{"name":"laptop"}}"#,
-    )
-    .await;
+    let made = signed(&fixture, user, "POST", "/api/v1/api-keys", r#"{"api_key":{"name":"laptop"}}"#).await;
     assert_eq!(made.status, 201, "{}", made.body);
     let key = made.json()["data"].clone();
     let secret = key["key"].as_str().expect("shown once");
-    assert_eq!(
-        (secret.len(), &secret[..8]),
-        (43, key["key_prefix"].as_str().expect("a prefix"))
-    );
+    assert_eq!((secret.len(), &secret[..8]), (43, key["key_prefix"].as_str().expect("a prefix")));
     fixture.venue.look(|engine| {
         let stored = engine
             .state()
@@ -736,35 +526,20 @@ async fn keys_are_made_listed_and_revoked() {
     );
     let path = format!("/v1/api-keys/{}", key["id"].as_str().expect("an id"));
     assert_eq!(
-        signed(&fixture, &fixture.supplier, "DELETE", &path, "")
-            .await
-            .status,
+        signed(&fixture, &fixture.supplier, "DELETE", &path, "").await.status,
         404,
         "not another's key"
     );
     assert_eq!(signed(&fixture, user, "DELETE", &path, "").await.status, 204);
     assert_eq!(signed(&fixture, user, "DELETE", &path, "").await.status, 404);
-    assert_eq!(
-        get(&fixture, user, "/v1/api-keys").await.json()["data"][0]["is_active"],
-        false
-    );
+    assert_eq!(get(&fixture, user, "/v1/api-keys").await.json()["data"][0]["is_active"], false);
     for (body, status) in [
-        (
-            r#"{"api_key":{"name":"x","expires_at":"2001-01-01T00:00:00Z"}}"#,
-            422,
-        ),
+        (r#"{"api_key":{"name":"x","expires_at":"2001-01-01T00:00:00Z"}}"#, 422),
         (r#"{"api_key":{"name":"x","expires_at":"soon"}}"#, 400),
         (r#"{"name":"x"}"#, 400),
-        (
-            r#"{"api_key":{"name":"x","expires_at":"2100-01-01T00:00:00Z"}}"#,
-            201,
-        ),
+        (r#"{"api_key":{"name":"x","expires_at":"2100-01-01T00:00:00Z"}}"#, 201),
     ] {
-        assert_eq!(
-            signed(&fixture, user, "POST", "/v1/api-keys", body).await.status,
-            status,
-            "{body}"
-        );
+        assert_eq!(signed(&fixture, user, "POST", "/v1/api-keys", body).await.status, status, "{body}");
     }
 }
 
@@ -785,50 +560,29 @@ async fn a_registered_signing_key_signs_and_a_revoked_one_does_not() {
     assert_eq!(key["fingerprint"].as_str().map(str::len), Some(43));
     assert_eq!(get(&fixture, &other, "/v1/me").await.status, 200);
     let listed = get(&fixture, &fixture.trader, "/v1/signing-keys").await.json();
-    let row = listed["data"]
-        .as_array()
-        .expect("rows")
-        .iter()
-        .find(|row| row["label"] == "second")
-        .expect("listed");
+    let row =
+        listed["data"].as_array().expect("rows").iter().find(|row| row["label"] == "second").expect("listed");
     assert!(row.get("fingerprint").is_none(), "whole only at creation");
-    assert_eq!(
-        row["fingerprint_prefix"].as_str(),
-        key["fingerprint"].as_str().map(|text| &text[..8])
-    );
+    assert_eq!(row["fingerprint_prefix"].as_str(), key["fingerprint"].as_str().map(|text| &text[..8]));
     assert!(row["last_used_at"].is_string());
-    assert_eq!(
-        signed(&fixture, &fixture.trader, "POST", "/v1/signing-keys", &body)
-            .await
-            .status,
-        409
-    );
+    assert_eq!(signed(&fixture, &fixture.trader, "POST", "/v1/signing-keys", &body).await.status, 409);
     for public_key in ["", "AAAA", "!", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="] {
         let body = json!({ "signing_key": { "label": "bad", "public_key": public_key } }).to_string();
         assert_eq!(
-            signed(&fixture, &fixture.trader, "POST", "/v1/signing-keys", &body)
-                .await
-                .status,
+            signed(&fixture, &fixture.trader, "POST", "/v1/signing-keys", &body).await.status,
             422,
             "{public_key}"
         );
     }
     let path = format!("/v1/signing-keys/{}", key["id"].as_str().expect("an id"));
-    assert_eq!(
-        signed(&fixture, &fixture.trader, "DELETE", &path, "")
-            .await
-            .status,
-        204
-    );
+    assert_eq!(signed(&fixture, &fixture.trader, "DELETE", &path, "").await.status, 204);
     assert_eq!(get(&fixture, &other, "/v1/me").await.status, 401);
 }
 
 #[tokio::test]
 async fn settings_follow_the_mode() {
     let fixture = fixture().await;
-    let settings = get(&fixture, &fixture.easy, "/v1/self/system-settings")
-        .await
-        .json();
+    let settings = get(&fixture, &fixture.easy, "/v1/self/system-settings").await.json();
     assert_eq!(
         settings["data"],
         json!({
@@ -844,33 +598,16 @@ async fn settings_follow_the_mode() {
     let refused = patch(&fixture.easy, r#"{"auto_buy_enabled":false}"#).await;
     assert_eq!(refused.error(), (403, "mode_managed_setting".into()));
     let on = patch(&fixture.trader, r#"{"auto_buy_enabled":true}"#).await;
-    assert_eq!(
-        (on.status, &on.json()["data"]["auto_buy_enabled"]),
-        (200, &json!(true))
-    );
-    assert_eq!(
-        patch(&fixture.trader, r#"{"auto_buy_enabled":"yes"}"#)
-            .await
-            .status,
-        400
-    );
+    assert_eq!((on.status, &on.json()["data"]["auto_buy_enabled"]), (200, &json!(true)));
+    assert_eq!(patch(&fixture.trader, r#"{"auto_buy_enabled":"yes"}"#).await.status, 400);
     let mode = |body: &'static str| {
-        signed(
-            &fixture,
-            &fixture.trader,
-            "POST",
-            "/v1/self/system-settings/account-mode",
-            body,
-        )
+        signed(&fixture, &fixture.trader, "POST", "/v1/self/system-settings/account-mode", body)
     };
     assert_eq!(mode(r#"{"mode":"expert"}"#).await.status, 422);
     assert_eq!(mode(r#"{"mode":"easy"}"#).await.status, 204);
     fixture.venue.look(|engine| {
         assert_eq!(
-            engine
-                .state()
-                .account(fixture.trader.account)
-                .map(|account| account.mode),
+            engine.state().account(fixture.trader.account).map(|account| account.mode),
             Some(AccountMode::Easy)
         );
     });

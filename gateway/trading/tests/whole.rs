@@ -38,10 +38,7 @@ struct Node {
 impl Node {
     async fn start(directory: &Path) -> Self {
         let data = directory.join("log");
-        let journal = JournalConfig {
-            segment_bytes: 1 << 20,
-            ..JournalConfig::default()
-        };
+        let journal = JournalConfig { segment_bytes: 1 << 20, ..JournalConfig::default() };
         let recovered = grid_sequencer::recover(&data, journal, Engine::new, |_| {}).expect("a log");
         let (copy, position) = (recovered.copy_machine(), recovered.position);
         let config = grid_sequencer::Config::new(&["orders", "replica"]);
@@ -52,9 +49,7 @@ impl Node {
         let (history, follower) = follow(&directory.join("history.db"), &replica, &data).expect("a history");
         if position.seq == Seq(0) {
             let operator_key = *SigningKey::from_bytes(&OPERATOR_SEED).verifying_key().as_bytes();
-            log.submitter()
-                .try_submit(Entry::venue(Command::Genesis { operator_key }))
-                .expect("room");
+            log.submitter().try_submit(Entry::venue(Command::Genesis { operator_key })).expect("room");
             replica.wait_for(Seq(1)).await.expect("applied");
         }
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -67,26 +62,12 @@ impl Node {
         let door = Arc::new(ClientDoor::new(client.clone()));
         let view = Arc::new(ReplicaView::new(Arc::new(replica.clone())));
         let app = App::new(door, view, history.clone(), Limits::default());
-        let tier = serve("127.0.0.1:0".parse().expect("an address"), app)
-            .await
-            .expect("a free port");
-        Self {
-            log,
-            replica,
-            following,
-            gateway,
-            client,
-            history,
-            follower,
-            tier,
-        }
+        let tier = serve("127.0.0.1:0".parse().expect("an address"), app).await.expect("a free port");
+        Self { log, replica, following, gateway, client, history, follower, tier }
     }
 
     async fn run(&self, account: AccountId, command: Command) -> u64 {
-        let answer = ClientDoor::new(self.client.clone())
-            .submit(account, command)
-            .await
-            .expect("an answer");
+        let answer = ClientDoor::new(self.client.clone()).submit(account, command).await.expect("an answer");
         match answer.outcome {
             Outcome::Done { created } => created,
             other => panic!("done, not {other:?}"),
@@ -95,22 +76,11 @@ impl Node {
 
     async fn user(&self, name: &str, seed: u8) -> User {
         let (mode, capabilities) = (AccountMode::Advanced, Capabilities::default());
-        let open = Command::OpenAccount {
-            name: name.into(),
-            mode,
-            capabilities,
-        };
+        let open = Command::OpenAccount { name: name.into(), mode, capabilities };
         let account = AccountId(self.run(OPERATOR, open).await as u32);
         let key = SigningKey::from_bytes(&[seed; 32]);
         let public_key = *key.verifying_key().as_bytes();
-        self.run(
-            account,
-            Command::AddSigningKey {
-                public_key,
-                label: name.into(),
-            },
-        )
-        .await;
+        self.run(account, Command::AddSigningKey { public_key, label: name.into() }).await;
         User { account, key }
     }
 
@@ -127,19 +97,13 @@ impl Node {
             following.join();
             follower.join()
         });
-        end.await
-            .expect("joined")
-            .expect("the history followed to the end");
+        end.await.expect("joined").expect("the history followed to the end");
         applied.max(self.history.applied())
     }
 }
 
 async fn ask(addr: SocketAddr, user: &User, method: &str, target: &str, body: Value) -> Response {
-    let body = if body.is_null() {
-        String::new()
-    } else {
-        body.to_string()
-    };
+    let body = if body.is_null() { String::new() } else { body.to_string() };
     signed_at(addr, user, method, target, &body).await
 }
 
@@ -147,56 +111,20 @@ async fn ask(addr: SocketAddr, user: &User, method: &str, target: &str, body: Va
 async fn every_kind_of_change_goes_through_the_real_door_and_survives_a_restart() {
     let directory = tempfile::tempdir().expect("a directory");
     let node = Node::start(directory.path()).await;
-    node.run(
-        OPERATOR,
-        Command::DefineInstrument(spec("text-prime", "Text Prime", InstrumentStatus::Live)),
-    )
-    .await;
-    let (trader, supplier) = (node.user("trader", 1).await, node.user("supplier", 2).await);
-    node.run(
-        trader.account,
-        Command::Deposit {
-            amount: Usd::dollars(100),
-        },
-    )
-    .await;
-    let profile = SupplierProfile {
-        name: "Acme".into(),
-        ..SupplierProfile::default()
-    };
-    node.run(supplier.account, Command::RegisterSupplier(profile))
+    node.run(OPERATOR, Command::DefineInstrument(spec("text-prime", "Text Prime", InstrumentStatus::Live)))
         .await;
+    let (trader, supplier) = (node.user("trader", 1).await, node.user("supplier", 2).await);
+    node.run(trader.account, Command::Deposit { amount: Usd::dollars(100) }).await;
+    let profile = SupplierProfile { name: "Acme".into(), ..SupplierProfile::default() };
+    node.run(supplier.account, Command::RegisterSupplier(profile)).await;
     let instrument = InstrumentId(0);
-    node.run(
-        supplier.account,
-        Command::SetCapacity {
-            instrument,
-            capacity: Qty(1_000),
-        },
-    )
-    .await;
+    node.run(supplier.account, Command::SetCapacity { instrument, capacity: Qty(1_000) }).await;
 
     let addr = node.tier.addr;
     let (market, id) = (ids::market(instrument), ids::instrument(instrument));
     let units = |quantity: u64| json!({ "instrument_id": id, "quantity": quantity });
-    assert_eq!(
-        ask(addr, &supplier, "POST", "/v1/supply-issuances", units(100))
-            .await
-            .status,
-        201
-    );
-    assert_eq!(
-        ask(
-            addr,
-            &supplier,
-            "POST",
-            "/v1/issuance-accounts/transfer",
-            units(100)
-        )
-        .await
-        .status,
-        202
-    );
+    assert_eq!(ask(addr, &supplier, "POST", "/v1/supply-issuances", units(100)).await.status, 201);
+    assert_eq!(ask(addr, &supplier, "POST", "/v1/issuance-accounts/transfer", units(100)).await.status, 202);
     let order = |side: &str, quantity: u64, price: &str, extra: Value| {
         let mut body = json!({ "market_id": market, "side": side, "type": "limit", "quantity": quantity, "price": price });
         for (name, value) in extra.as_object().expect("members") {
@@ -212,20 +140,13 @@ async fn every_kind_of_change_goes_through_the_real_door_and_survives_a_restart(
             answer.json()["data"].clone()
         }
     };
-    let ask_resting = place(
-        &supplier,
-        order("sell", 10, "0.81", json!({ "client_order_id": "ask-1" })),
-    )
-    .await;
+    let ask_resting =
+        place(&supplier, order("sell", 10, "0.81", json!({ "client_order_id": "ask-1" }))).await;
     assert_eq!(
         (&ask_resting["status"], &ask_resting["client_order_id"]),
         (&json!("active"), &json!("ask-1"))
     );
-    let again = place(
-        &supplier,
-        order("sell", 10, "0.81", json!({ "client_order_id": "ask-1" })),
-    )
-    .await;
+    let again = place(&supplier, order("sell", 10, "0.81", json!({ "client_order_id": "ask-1" }))).await;
     assert_eq!(again, ask_resting, "a repeat is the same order");
     let other = ask(
         addr,
@@ -236,136 +157,51 @@ async fn every_kind_of_change_goes_through_the_real_door_and_survives_a_restart(
     )
     .await;
     assert_eq!(other.error(), (422, "duplicate_client_order_id".into()));
-    let foreign = place(
-        &supplier,
-        order("sell", 1, "0.99", json!({ "client_order_id": "заявка-№1" })),
-    )
-    .await;
-    assert_eq!(
-        foreign["client_order_id"], "заявка-№1",
-        "beyond what the order message's text holds"
-    );
+    let foreign = place(&supplier, order("sell", 1, "0.99", json!({ "client_order_id": "заявка-№1" }))).await;
+    assert_eq!(foreign["client_order_id"], "заявка-№1", "beyond what the order message's text holds");
     let bought = place(&trader, order("buy", 4, "0.85", json!({}))).await;
-    assert_eq!(
-        (&bought["status"], &bought["average_price"]),
-        (&json!("filled"), &json!("0.81"))
-    );
+    assert_eq!((&bought["status"], &bought["average_price"]), (&json!("filled"), &json!("0.81")));
     let market_order = place(
         &trader,
-        order(
-            "buy",
-            2,
-            "0",
-            json!({ "type": "market", "max_slippage": "1", "time_in_force": "fok" }),
-        ),
+        order("buy", 2, "0", json!({ "type": "market", "max_slippage": "1", "time_in_force": "fok" })),
     )
     .await;
-    assert_eq!(
-        (&market_order["status"], &market_order["type"]),
-        (&json!("filled"), &json!("market"))
-    );
-    let post_only = ask(
-        addr,
-        &trader,
-        "POST",
-        "/v1/orders",
-        order("buy", 1, "0.81", json!({ "post_only": true })),
-    )
-    .await;
+    assert_eq!((&market_order["status"], &market_order["type"]), (&json!("filled"), &json!("market")));
+    let post_only =
+        ask(addr, &trader, "POST", "/v1/orders", order("buy", 1, "0.81", json!({ "post_only": true }))).await;
     assert_eq!(post_only.error(), (422, "post_only_would_trade".into()));
     let direct = place(
         &trader,
-        order(
-            "buy",
-            1,
-            "0.81",
-            json!({ "auto_transfer": true, "self_trade_prevention": "cancel_newest" }),
-        ),
+        order("buy", 1, "0.81", json!({ "auto_transfer": true, "self_trade_prevention": "cancel_newest" })),
     )
     .await;
     assert_eq!(direct["status"], "filled");
-    let resting = place(
-        &trader,
-        order("buy", 3, "0.50", json!({ "time_in_force": "day" })),
-    )
-    .await;
+    let resting = place(&trader, order("buy", 3, "0.50", json!({ "time_in_force": "day" }))).await;
     let path = format!("/v1/orders/{}", resting["order_id"].as_str().expect("an id"));
-    let changed = ask(
-        addr,
-        &trader,
-        "PUT",
-        &path,
-        json!({ "price": "0.51", "quantity": 2 }),
-    )
-    .await
-    .json();
-    assert_eq!(
-        (&changed["data"]["price"], &changed["data"]["quantity"]),
-        (&json!("0.51"), &json!("2"))
-    );
-    assert_eq!(
-        ask(addr, &trader, "DELETE", &path, Value::Null).await.json()["data"]["status"],
-        "cancelled"
-    );
+    let changed = ask(addr, &trader, "PUT", &path, json!({ "price": "0.51", "quantity": 2 })).await.json();
+    assert_eq!((&changed["data"]["price"], &changed["data"]["quantity"]), (&json!("0.51"), &json!("2")));
+    assert_eq!(ask(addr, &trader, "DELETE", &path, Value::Null).await.json()["data"]["status"], "cancelled");
     assert_eq!(ask(addr, &trader, "DELETE", &path, Value::Null).await.status, 409);
     place(&trader, order("buy", 3, "0.50", json!({}))).await;
-    let all = ask(addr, &trader, "DELETE", "/v1/orders", Value::Null)
-        .await
-        .json();
+    let all = ask(addr, &trader, "DELETE", "/v1/orders", Value::Null).await.json();
     assert_eq!(all, json!({ "data": { "cancelled": 1 } }));
     assert_eq!(
-        ask(
-            addr,
-            &trader,
-            "POST",
-            "/v1/transfers/trading-to-consumption",
-            units(3)
-        )
-        .await
-        .status,
+        ask(addr, &trader, "POST", "/v1/transfers/trading-to-consumption", units(3)).await.status,
         200
     );
     assert_eq!(
-        ask(
-            addr,
-            &trader,
-            "POST",
-            "/v1/transfers/trading-to-consumption",
-            units(99)
-        )
-        .await
-        .status,
+        ask(addr, &trader, "POST", "/v1/transfers/trading-to-consumption", units(99)).await.status,
         400
     );
-    let key = ask(
-        addr,
-        &trader,
-        "POST",
-        "/v1/api-keys",
-        json!({ "api_key": { "name": "laptop" } }),
-    )
-    .await;
+    let key = ask(addr, &trader, "POST", "/v1/api-keys", json!({ "api_key": { "name": "laptop" } })).await;
     assert_eq!(key.status, 201);
     assert_eq!(
-        ask(
-            addr,
-            &trader,
-            "POST",
-            "/v1/self/system-settings/account-mode",
-            json!({ "mode": "easy" })
-        )
-        .await
-        .status,
+        ask(addr, &trader, "POST", "/v1/self/system-settings/account-mode", json!({ "mode": "easy" }))
+            .await
+            .status,
         204
     );
-    let gated = ask(
-        addr,
-        &trader,
-        "POST",
-        "/v1/orders",
-        order("buy", 1, "0.50", json!({})),
-    )
-    .await;
+    let gated = ask(addr, &trader, "POST", "/v1/orders", order("buy", 1, "0.50", json!({}))).await;
     assert_eq!(gated.error(), (403, "auto_mode_trading_restricted".into()));
 
     let seen = reads(addr, &trader, &supplier).await;
@@ -418,28 +254,17 @@ async fn a_history_of_another_log_is_refused() {
     node.user("someone", 1).await;
     node.stop().await;
     std::fs::remove_dir_all(directory.path().join("log")).expect("the log is gone");
-    let recovered = grid_sequencer::recover(
-        &directory.path().join("log"),
-        JournalConfig::default(),
-        Engine::new,
-        |_| {},
-    )
-    .expect("a new log");
+    let recovered =
+        grid_sequencer::recover(&directory.path().join("log"), JournalConfig::default(), Engine::new, |_| {})
+            .expect("a new log");
     let (copy, position) = (recovered.copy_machine(), recovered.position);
     let mut log =
         Sequencer::start(recovered, grid_sequencer::Config::new(&["replica"])).expect("a sequencer");
     let outputs = log.take_output("replica").expect("configured");
     let (replica, following) =
         Replica::start(copy, position, outputs, ReplicaConfig::default()).expect("a replica");
-    let refused = follow(
-        &directory.path().join("history.db"),
-        &replica,
-        &directory.path().join("log"),
-    );
-    let text = refused
-        .err()
-        .expect("the history knows more than the log")
-        .to_string();
+    let refused = follow(&directory.path().join("history.db"), &replica, &directory.path().join("log"));
+    let text = refused.err().expect("the history knows more than the log").to_string();
     assert!(text.contains("belongs to another log"), "{text}");
     tokio::task::spawn_blocking(move || {
         log.shutdown();

@@ -117,10 +117,7 @@ impl Wire for Option<u16> {
         Ok(Some(raw.get()).filter(|value| *value != u16::MAX))
     }
     fn values(&self, name: &str, out: &mut Vec<(String, Value)>) {
-        out.push((
-            name.to_owned(),
-            self.map_or(Value::Absent, |value| Value::Number(value.into())),
-        ));
+        out.push((name.to_owned(), self.map_or(Value::Absent, |value| Value::Number(value.into()))));
     }
     fn sample(state: &mut u64) -> Self {
         Some((draw(state) & 0x7FFF) as u16)
@@ -129,10 +126,7 @@ impl Wire for Option<u16> {
 
 fn words(bytes: &[u8], suffixes: &[&str], name: &str, out: &mut Vec<(String, Value)>) {
     for (suffix, word) in suffixes.iter().zip(bytes.chunks_exact(8)) {
-        let number = word
-            .iter()
-            .rev()
-            .fold(0_i128, |sum, byte| sum << 8 | i128::from(*byte));
+        let number = word.iter().rev().fold(0_i128, |sum, byte| sum << 8 | i128::from(*byte));
         out.push((format!("{name}{suffix}"), Value::Number(number)));
     }
 }
@@ -249,15 +243,9 @@ impl Wire for Tag {
     fn from_raw(raw: &[u8; 64]) -> Result<Self, BadValue> {
         let end = raw.iter().position(|byte| *byte == 0).unwrap_or(raw.len());
         let (text, padding) = raw.split_at(end);
-        let odd = text
-            .iter()
-            .find(|byte| !printable(&[**byte]))
-            .or(padding.iter().find(|byte| **byte != 0));
+        let odd = text.iter().find(|byte| !printable(&[**byte])).or(padding.iter().find(|byte| **byte != 0));
         match odd {
-            Some(byte) => Err(BadValue {
-                kind: "text64t",
-                value: u64::from(*byte),
-            }),
+            Some(byte) => Err(BadValue { kind: "text64t", value: u64::from(*byte) }),
             None => Ok(Self(*raw)),
         }
     }

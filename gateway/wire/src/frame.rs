@@ -62,9 +62,7 @@ impl Frame<'_> {
     /// body is refused, so that the refusal can name it.
     pub fn client_seq(&self) -> Option<u64> {
         let bytes = self.body.first_chunk::<8>()?;
-        crate::COMMAND_TEMPLATES
-            .contains(&self.template)
-            .then_some(u64::from_le_bytes(*bytes))
+        crate::COMMAND_TEMPLATES.contains(&self.template).then_some(u64::from_le_bytes(*bytes))
     }
 }
 
@@ -98,12 +96,7 @@ pub fn scan(bytes: &[u8], max_len: usize) -> Result<Option<(Frame<'_>, usize)>, 
     let Some(body) = bytes.get(HEADER_LEN..length) else {
         return Ok(None);
     };
-    let frame = Frame {
-        block_length: word(0),
-        template: word(2),
-        version: word(6),
-        body,
-    };
+    let frame = Frame { block_length: word(0), template: word(2), version: word(6), body };
     Ok(Some((frame, length)))
 }
 
@@ -111,13 +104,7 @@ pub fn scan(bytes: &[u8], max_len: usize) -> Result<Option<(Frame<'_>, usize)>, 
 pub(crate) fn open(out: &mut Vec<u8>, template: u16, block_length: usize) -> usize {
     let start = out.len();
     out.extend_from_slice(&[0; 4]);
-    for word in [
-        MAGIC,
-        block_length as u16,
-        template,
-        SCHEMA_ID,
-        crate::SCHEMA_VERSION,
-    ] {
+    for word in [MAGIC, block_length as u16, template, SCHEMA_ID, crate::SCHEMA_VERSION] {
         out.extend_from_slice(&word.to_le_bytes());
     }
     start

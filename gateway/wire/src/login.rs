@@ -60,70 +60,31 @@ mod tests {
         let base = Establish::default();
         let changed = [
             Establish { session: 1, ..base },
-            Establish {
-                client_nonce: [1; 32],
-                ..base
-            },
-            Establish {
-                fingerprint: [1; 32],
-                ..base
-            },
+            Establish { client_nonce: [1; 32], ..base },
+            Establish { fingerprint: [1; 32], ..base },
             Establish { timestamp: 1, ..base },
             Establish { next_seq: 1, ..base },
-            Establish {
-                keep_alive_ms: 1,
-                ..base
-            },
+            Establish { keep_alive_ms: 1, ..base },
             Establish { grace_ms: 1, ..base },
-            Establish {
-                schema_version: 1,
-                ..base
-            },
-            Establish {
-                cancel_policy: crate::CancelPolicy::CancelAfterGrace,
-                ..base
-            },
+            Establish { schema_version: 1, ..base },
+            Establish { cancel_policy: crate::CancelPolicy::CancelAfterGrace, ..base },
         ];
         for message in changed {
-            assert_ne!(
-                establish_transcript(&nonce, &message),
-                establish_transcript(&nonce, &base)
-            );
+            assert_ne!(establish_transcript(&nonce, &message), establish_transcript(&nonce, &base));
         }
-        assert_ne!(
-            establish_transcript(&[8; 32], &base),
-            establish_transcript(&nonce, &base)
-        );
+        assert_ne!(establish_transcript(&[8; 32], &base), establish_transcript(&nonce, &base));
         let base = Negotiate::default();
         let changed = [
             Negotiate { session: 1, ..base },
-            Negotiate {
-                client_nonce: [1; 32],
-                ..base
-            },
-            Negotiate {
-                fingerprint: [1; 32],
-                ..base
-            },
+            Negotiate { client_nonce: [1; 32], ..base },
+            Negotiate { fingerprint: [1; 32], ..base },
             Negotiate { timestamp: 1, ..base },
-            Negotiate {
-                schema_version: 1,
-                ..base
-            },
-            Negotiate {
-                client_flow: crate::Flow::Idempotent,
-                ..base
-            },
-            Negotiate {
-                server_flow: crate::Flow::Recoverable,
-                ..base
-            },
+            Negotiate { schema_version: 1, ..base },
+            Negotiate { client_flow: crate::Flow::Idempotent, ..base },
+            Negotiate { server_flow: crate::Flow::Recoverable, ..base },
         ];
         for message in changed {
-            assert_ne!(
-                negotiate_transcript(&nonce, &message),
-                negotiate_transcript(&nonce, &base)
-            );
+            assert_ne!(negotiate_transcript(&nonce, &message), negotiate_transcript(&nonce, &base));
         }
     }
 
@@ -132,9 +93,6 @@ mod tests {
         let now = 1_000_000_000_000;
         assert!(is_fresh(now + LOGIN_WINDOW_NS, now) && is_fresh(now - LOGIN_WINDOW_NS, now));
         assert!(!is_fresh(now + LOGIN_WINDOW_NS + 1, now) && !is_fresh(now - LOGIN_WINDOW_NS - 1, now));
-        assert!(
-            !is_fresh(now / 1_000_000, now),
-            "milliseconds are not nanoseconds"
-        );
+        assert!(!is_fresh(now / 1_000_000, now), "milliseconds are not nanoseconds");
     }
 }

@@ -133,12 +133,7 @@ pub struct MessageSpec {
 }
 
 const fn spec<B: Block>() -> BlockSpec {
-    BlockSpec {
-        name: B::NAME,
-        doc: B::DOC,
-        size: B::SIZE,
-        fields: B::FIELDS,
-    }
+    BlockSpec { name: B::NAME, doc: B::DOC, size: B::SIZE, fields: B::FIELDS }
 }
 
 /// The entries of a group, read one by one from the frame.
@@ -152,9 +147,7 @@ pub struct Group<'a, T> {
 impl<'a, T: Block> Group<'a, T> {
     /// The entries in order. Their values were checked when the message was decoded.
     pub fn iter(&self) -> impl Iterator<Item = T> + 'a {
-        self.bytes
-            .chunks_exact(self.entry_len)
-            .map_while(|entry| T::read(entry).ok())
+        self.bytes.chunks_exact(self.entry_len).map_while(|entry| T::read(entry).ok())
     }
 
     /// How many there are.
@@ -173,22 +166,14 @@ impl<'a, T: Block> Group<'a, T> {
         let entry_len = usize::from(u16::from_le_bytes([head[0], head[1]]));
         let count = usize::from(u16::from_le_bytes([head[2], head[3]]));
         if entry_len < T::SIZE {
-            return Err(DecodeError::BlockTooShort {
-                message,
-                expected: T::SIZE,
-                found: entry_len,
-            });
+            return Err(DecodeError::BlockTooShort { message, expected: T::SIZE, found: entry_len });
         }
         let (bytes_of_entries, rest) = rest.split_at_checked(entry_len * count).ok_or(truncated)?;
         for entry in bytes_of_entries.chunks_exact(entry_len) {
             T::read(entry).map_err(|bad| DecodeError::BadValue { message, bad })?;
         }
         *bytes = rest;
-        Ok(Self {
-            bytes: bytes_of_entries,
-            entry_len,
-            entry: std::marker::PhantomData,
-        })
+        Ok(Self { bytes: bytes_of_entries, entry_len, entry: std::marker::PhantomData })
     }
 }
 
@@ -206,10 +191,7 @@ impl<T: Block + PartialEq> PartialEq for Group<'_, T> {
 
 fn put_group<T: Block>(out: &mut Vec<u8>, entries: &[T]) {
     // A count that does not fit is a caller's fault; writers part their groups long before.
-    assert!(
-        entries.len() <= usize::from(u16::MAX),
-        "a group holds at most 65535 entries"
-    );
+    assert!(entries.len() <= usize::from(u16::MAX), "a group holds at most 65535 entries");
     out.extend_from_slice(&(T::SIZE as u16).to_le_bytes());
     out.extend_from_slice(&(entries.len() as u16).to_le_bytes());
     for entry in entries {
@@ -227,10 +209,7 @@ fn take_data<'a>(message: &'static str, bytes: &mut &'a [u8]) -> Result<&'a [u8]
 }
 
 fn put_data(out: &mut Vec<u8>, data: &[u8]) {
-    assert!(
-        data.len() <= usize::from(u16::MAX),
-        "variable data holds at most 65535 bytes"
-    );
+    assert!(data.len() <= usize::from(u16::MAX), "variable data holds at most 65535 bytes");
     out.extend_from_slice(&(data.len() as u16).to_le_bytes());
     out.extend_from_slice(data);
 }
@@ -238,20 +217,10 @@ fn put_data(out: &mut Vec<u8>, data: &[u8]) {
 fn take_block<B: Block>(frame: &Frame<'_>) -> Result<B, DecodeError> {
     let found = usize::from(frame.block_length);
     if found < B::SIZE {
-        return Err(DecodeError::BlockTooShort {
-            message: B::NAME,
-            expected: B::SIZE,
-            found,
-        });
+        return Err(DecodeError::BlockTooShort { message: B::NAME, expected: B::SIZE, found });
     }
-    let block = frame
-        .body
-        .get(..found)
-        .ok_or(DecodeError::Truncated { message: B::NAME })?;
-    B::read(block).map_err(|bad| DecodeError::BadValue {
-        message: B::NAME,
-        bad,
-    })
+    let block = frame.body.get(..found).ok_or(DecodeError::Truncated { message: B::NAME })?;
+    B::read(block).map_err(|bad| DecodeError::BadValue { message: B::NAME, bad })
 }
 
 fn finish(message: &'static str, rest: &[u8]) -> Result<(), DecodeError> {

@@ -55,11 +55,7 @@ fn write_schema(out: &mut String) -> std::fmt::Result {
     writeln!(out, "  <types>")?;
     out.push_str(TYPES);
     for (name, (choices, is_set)) in named_types() {
-        let (tag, choice) = if is_set {
-            ("set", "choice")
-        } else {
-            ("enum", "validValue")
-        };
+        let (tag, choice) = if is_set { ("set", "choice") } else { ("enum", "validValue") };
         writeln!(out, "    <{tag} name=\"{name}\" encodingType=\"uint8\">")?;
         for Choice { name, value, doc } in choices {
             writeln!(
@@ -97,10 +93,7 @@ fn write_schema(out: &mut String) -> std::fmt::Result {
                 writeln!(out, "    </group>")?;
             }
             Tail::Data(name) => {
-                writeln!(
-                    out,
-                    "    <data name=\"{name}\" id=\"{id}\" type=\"varDataEncoding\"/>"
-                )?;
+                writeln!(out, "    <data name=\"{name}\" id=\"{id}\" type=\"varDataEncoding\"/>")?;
             }
         }
         writeln!(out, "  </sbe:message>")?;
@@ -152,8 +145,5 @@ fn write_fields(
 }
 
 fn escape(doc: &str) -> String {
-    doc.trim()
-        .replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('"', "&quot;")
+    doc.trim().replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
 }

@@ -63,12 +63,7 @@ impl Liveness {
     /// Starts at `now`; we promise a word every `own_ms`, the peer one every `peer_ms`.
     pub fn new(now: u64, own_ms: u32, peer_ms: u32) -> Self {
         let ns = |ms: u32| u64::from(ms.max(1)) * 1_000_000;
-        Self {
-            own_ns: ns(own_ms),
-            peer_ns: ns(peer_ms),
-            sent: now,
-            heard: now,
-        }
+        Self { own_ns: ns(own_ms), peer_ns: ns(peer_ms), sent: now, heard: now }
     }
 
     /// Something arrived.
@@ -120,9 +115,7 @@ pub struct IdempotentFlow {
 impl IdempotentFlow {
     /// Resumes after the highest number applied.
     pub fn after(last_applied: u64) -> Self {
-        Self {
-            next: last_applied.saturating_add(1),
-        }
+        Self { next: last_applied.saturating_add(1) }
     }
 
     /// The number expected next.
@@ -137,19 +130,12 @@ impl IdempotentFlow {
         }
         let (from, count) = (self.next, client_seq - self.next);
         self.next = client_seq.saturating_add(1);
-        if count == 0 {
-            Arrival::Next
-        } else {
-            Arrival::Gap { from, count }
-        }
+        if count == 0 { Arrival::Next } else { Arrival::Gap { from, count } }
     }
 
     /// Takes note of a Sequence; a gap before its number was lost too.
     pub fn announced(&mut self, next_seq: u64) -> Option<Arrival> {
-        let (from, count) = (
-            self.next,
-            next_seq.checked_sub(self.next).filter(|count| *count > 0)?,
-        );
+        let (from, count) = (self.next, next_seq.checked_sub(self.next).filter(|count| *count > 0)?);
         self.next = next_seq;
         Some(Arrival::Gap { from, count })
     }
@@ -168,11 +154,7 @@ pub struct RecoverableFlow {
 impl RecoverableFlow {
     /// Expects this number first.
     pub fn from(next: u64) -> Self {
-        Self {
-            next: next.max(1),
-            missing: Vec::new(),
-            asked_until: 0,
-        }
+        Self { next: next.max(1), missing: Vec::new(), asked_until: 0 }
     }
 
     /// The lowest number not yet handed on: what to ask for in the next Establish.
@@ -237,10 +219,7 @@ impl RecoverableFlow {
         }
         let count = (range.end - range.start).min(u64::from(MAX_RETRANSMIT));
         self.asked_until = range.start + count;
-        Some(RetransmitRequest {
-            from: range.start,
-            count: count as u32,
-        })
+        Some(RetransmitRequest { from: range.start, count: count as u32 })
     }
 }
 
@@ -274,18 +253,8 @@ mod tests {
         assert_eq!(flow.arrive(10), Arrival::Next);
         assert_eq!(flow.announced(11), None);
         assert_eq!(flow.announced(13), Some(Arrival::Gap { from: 11, count: 2 }));
-        assert_eq!(
-            flow.arrive(u64::MAX),
-            Arrival::Gap {
-                from: 13,
-                count: u64::MAX - 13
-            }
-        );
-        assert_eq!(
-            flow.arrive(u64::MAX),
-            Arrival::Next,
-            "the last number there is cannot be passed"
-        );
+        assert_eq!(flow.arrive(u64::MAX), Arrival::Gap { from: 13, count: u64::MAX - 13 });
+        assert_eq!(flow.arrive(u64::MAX), Arrival::Next, "the last number there is cannot be passed");
     }
 
     #[test]
@@ -295,11 +264,7 @@ mod tests {
             let mut flow = RecoverableFlow::from(1);
             let (mut sent, mut handed) = (0_u64, std::collections::BTreeMap::<u64, u32>::new());
             for round in 0..12 {
-                let lost = if round == 11 {
-                    0
-                } else {
-                    crate::field::draw(&mut state) % 5000
-                };
+                let lost = if round == 11 { 0 } else { crate::field::draw(&mut state) % 5000 };
                 sent += lost;
                 flow.reconnected();
                 flow.announced(sent + 1);
@@ -335,16 +300,10 @@ mod tests {
     fn what_the_venue_no_longer_keeps_is_given_up() {
         let mut flow = RecoverableFlow::from(1);
         flow.announced(100);
-        assert_eq!(
-            flow.request().map(|request| (request.from, request.count)),
-            Some((1, 99))
-        );
+        assert_eq!(flow.request().map(|request| (request.from, request.count)), Some((1, 99)));
         assert_eq!(flow.request(), None, "one at a time");
         flow.give_up_before(60);
-        assert_eq!(
-            flow.request().map(|request| (request.from, request.count)),
-            Some((60, 40))
-        );
+        assert_eq!(flow.request().map(|request| (request.from, request.count)), Some((60, 40)));
     }
 
     #[test]

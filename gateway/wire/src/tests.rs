@@ -16,11 +16,7 @@ fn golden(path: &Path, expected: &[u8]) {
         std::fs::write(path, expected).unwrap();
     }
     let found = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    assert!(
-        found == expected,
-        "{} differs; GRID_REFRESH=1 rewrites it",
-        path.display()
-    );
+    assert!(found == expected, "{} differs; GRID_REFRESH=1 rewrites it", path.display());
 }
 
 fn whole(bytes: &[u8]) -> Message<'_> {
@@ -61,10 +57,7 @@ fn golden_files_hold_exactly_what_we_encode() {
         let mut expected = BTreeMap::from([
             ("template", name.into()),
             ("fields", json(&fields)),
-            (
-                "entries",
-                entries.iter().map(|entry| json(entry)).collect::<Vec<_>>().into(),
-            ),
+            ("entries", entries.iter().map(|entry| json(entry)).collect::<Vec<_>>().into()),
         ]);
         if let Message::Terminate(_, data) | Message::DirectoryRequest(_, data) = message {
             let hex: String = data.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -92,41 +85,23 @@ fn schema_offsets_are_the_structs_offsets_without_gaps() {
         let mut offsets = Vec::new();
         for field in block.children().filter(|node| node.has_tag_name("field")) {
             let offset: usize = field.attribute("offset").unwrap().parse().unwrap();
-            assert_eq!(
-                offset,
-                at,
-                "{} has a gap before {:?}",
-                spec.name,
-                field.attribute("name")
-            );
+            assert_eq!(offset, at, "{} has a gap before {:?}", spec.name, field.attribute("name"));
             offsets.push(offset);
             at += width(field.attribute("type").unwrap());
         }
         assert_eq!(at, spec.size, "{}", spec.name);
-        assert!(
-            spec.fields.iter().all(|field| offsets.contains(&field.offset)),
-            "{}",
-            spec.name
-        );
+        assert!(spec.fields.iter().all(|field| offsets.contains(&field.offset)), "{}", spec.name);
     };
-    let messages: Vec<_> = document
-        .descendants()
-        .filter(|node| node.tag_name().name() == "message")
-        .collect();
+    let messages: Vec<_> =
+        document.descendants().filter(|node| node.tag_name().name() == "message").collect();
     assert_eq!(messages.len(), MESSAGES.len());
     for spec in MESSAGES {
         let id = spec.template.to_string();
-        let node = messages
-            .iter()
-            .find(|node| node.attribute("id") == Some(&id))
-            .unwrap();
+        let node = messages.iter().find(|node| node.attribute("id") == Some(&id)).unwrap();
         assert_eq!(node.attribute("name"), Some(spec.block.name));
         check(*node, &spec.block);
         if let Tail::Group(_, entry) = spec.tail {
-            check(
-                node.children().find(|node| node.has_tag_name("group")).unwrap(),
-                &entry,
-            );
+            check(node.children().find(|node| node.has_tag_name("group")).unwrap(), &entry);
         }
     }
 }
@@ -165,39 +140,23 @@ fn a_shorter_block_is_refused() {
         let block = u16::from_le_bytes([bytes[6], bytes[7]]);
         bytes[6..8].copy_from_slice(&(block - 1).to_le_bytes());
         let (frame, _) = scan(&bytes, MAX_FRAME_LEN).unwrap().unwrap();
-        assert!(
-            matches!(Message::decode(&frame), Err(DecodeError::BlockTooShort { .. })),
-            "{name}"
-        );
+        assert!(matches!(Message::decode(&frame), Err(DecodeError::BlockTooShort { .. })), "{name}");
     }
 }
 
 #[test]
 fn unknown_enum_values_and_flags_are_refused_by_name_and_the_number_stays_readable() {
-    let order = NewOrder {
-        client_seq: 77,
-        ..NewOrder::default()
-    };
-    for (offset, kind) in [
-        (60, "side"),
-        (61, "orderType"),
-        (62, "timeInForce"),
-        (63, "selfTrade"),
-        (64, "orderFlags"),
-    ] {
+    let order = NewOrder { client_seq: 77, ..NewOrder::default() };
+    for (offset, kind) in
+        [(60, "side"), (61, "orderType"), (62, "timeInForce"), (63, "selfTrade"), (64, "orderFlags")]
+    {
         let mut bytes = Vec::new();
         order.encode(&mut bytes);
         bytes[HEADER_LEN + offset] = 0xEE;
         let (frame, _) = scan(&bytes, MAX_FRAME_LEN).unwrap().unwrap();
         let error = Message::decode(&frame).unwrap_err();
         assert!(error.is_value());
-        assert_eq!(
-            error,
-            DecodeError::BadValue {
-                message: "NewOrder",
-                bad: BadValue { kind, value: 0xEE }
-            }
-        );
+        assert_eq!(error, DecodeError::BadValue { message: "NewOrder", bad: BadValue { kind, value: 0xEE } });
         assert_eq!(frame.client_seq(), Some(77));
     }
 }
@@ -207,32 +166,17 @@ fn frames_are_judged_as_soon_as_their_bytes_are_there() {
     let mut bytes = Vec::new();
     NewOrder::default().encode(&mut bytes);
     for length in 0..bytes.len() {
-        assert_eq!(
-            scan(&bytes[..length], MAX_FRAME_LEN),
-            Ok(None),
-            "{length} bytes are no frame yet"
-        );
+        assert_eq!(scan(&bytes[..length], MAX_FRAME_LEN), Ok(None), "{length} bytes are no frame yet");
     }
     assert_eq!(
         scan(b"GET / HTTP/1.1", MAX_FRAME_LEN),
-        Err(FrameError::BadMagic {
-            found: u16::from_le_bytes(*b"/ ")
-        })
+        Err(FrameError::BadMagic { found: u16::from_le_bytes(*b"/ ") })
     );
     let sofh = |length: u32| [&length.to_le_bytes()[..], &MAGIC.to_le_bytes()].concat();
-    assert_eq!(
-        scan(&sofh(u32::MAX), 100),
-        Err(FrameError::TooLong {
-            length: u32::MAX as usize,
-            max: 100
-        })
-    );
+    assert_eq!(scan(&sofh(u32::MAX), 100), Err(FrameError::TooLong { length: u32::MAX as usize, max: 100 }));
     assert_eq!(scan(&sofh(13), 100), Err(FrameError::TooShort { length: 13 }));
     bytes[10] ^= 1;
-    assert!(matches!(
-        scan(&bytes, MAX_FRAME_LEN),
-        Err(FrameError::UnknownSchema { .. })
-    ));
+    assert!(matches!(scan(&bytes, MAX_FRAME_LEN), Err(FrameError::UnknownSchema { .. })));
 }
 
 #[test]
@@ -241,16 +185,11 @@ fn tags_hold_printable_ascii_only() {
     assert_eq!(Tag::new(&"x".repeat(64)).unwrap().as_str().len(), 64);
     assert!(Tag::new(&"x".repeat(65)).is_none() && Tag::new("naïve").is_none() && Tag::new("a\0b").is_none());
     let mut bytes = Vec::new();
-    NewOrder::default()
-        .tagged(Tag::new("ab").unwrap())
-        .encode(&mut bytes);
+    NewOrder::default().tagged(Tag::new("ab").unwrap()).encode(&mut bytes);
     let end = bytes.len();
     bytes[end - 1] = b'c';
     let (frame, _) = scan(&bytes, MAX_FRAME_LEN).unwrap().unwrap();
-    assert!(
-        Message::decode(&frame).is_err(),
-        "nothing may stand after the padding began"
-    );
+    assert!(Message::decode(&frame).is_err(), "nothing may stand after the padding began");
 }
 
 #[test]
@@ -292,8 +231,5 @@ fn no_bytes_at_all_make_the_decoder_panic() {
             Ok(None) | Err(_) => refused += 1,
         }
     }
-    assert!(
-        decoded > 10_000 && refused > 10_000,
-        "{decoded} decoded, {refused} refused"
-    );
+    assert!(decoded > 10_000 && refused > 10_000, "{decoded} decoded, {refused} refused");
 }

@@ -7,9 +7,7 @@ use std::process::{Command, Output};
 const PACKAGES: &[&str] = &["sbedecoder==0.1.10", "sbe==0.4.3"];
 
 fn run(command: &mut Command) -> Output {
-    let output = command
-        .output()
-        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(
         output.status.success(),
         "{command:?} failed\n{}{}",

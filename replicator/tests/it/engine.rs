@@ -13,27 +13,16 @@ fn an_engine_its_replica_and_its_replay_come_to_the_same_state() {
     let dir = tempfile::tempdir().expect("a directory");
     for life in 0..2_u64 {
         let recovered = recover(dir.path(), small(), Engine::new, |_| {}).expect("it recovers");
-        let (copy, position, store) = (
-            recovered.copy_machine(),
-            recovered.position,
-            recovered.snapshots(),
-        );
+        let (copy, position, store) = (recovered.copy_machine(), recovered.position, recovered.snapshots());
         assert_eq!(position.seq, Seq(life * 201));
-        let config = Config {
-            command_bytes_max: 4096,
-            ..Config::new(&["replica"])
-        };
+        let config = Config { command_bytes_max: 4096, ..Config::new(&["replica"]) };
         let mut handle = Sequencer::start(recovered, config).expect("it starts");
         let outputs = handle.take_output("replica").expect("asked for");
-        let config = ReplicaConfig {
-            snapshots: Some((store, 150)),
-        };
+        let config = ReplicaConfig { snapshots: Some((store, 150)) };
         let (replica, thread) = Replica::start(copy, position, outputs, config).expect("a thread");
         let mut submitter = handle.submitter();
         let mut submit = |entry| submitter.try_submit(entry).expect("there is room");
-        submit(Entry::venue(Command::Genesis {
-            operator_key: [7; 32],
-        }));
+        submit(Entry::venue(Command::Genesis { operator_key: [7; 32] }));
         for cents in 1..=200 {
             let amount = Usd(cents * 10_000_000);
             submit(Entry {
@@ -43,9 +32,7 @@ fn an_engine_its_replica_and_its_replay_come_to_the_same_state() {
                 command: Command::Deposit { amount },
             });
         }
-        replica
-            .wait_for_blocking(Seq((life + 1) * 201), Duration::from_secs(30))
-            .expect("it gets there");
+        replica.wait_for_blocking(Seq((life + 1) * 201), Duration::from_secs(30)).expect("it gets there");
         replica.read(|engine| engine.check_invariants()).expect("sound");
         let stopped = handle.shutdown();
         thread.join();

@@ -21,22 +21,12 @@ struct Venue {
 impl Venue {
     fn start(dir: &Path, snapshot_every: Option<u64>) -> Self {
         let recovered = open(dir).expect("it recovers");
-        let (copy, position, store) = (
-            recovered.copy_machine(),
-            recovered.position,
-            recovered.snapshots(),
-        );
+        let (copy, position, store) = (recovered.copy_machine(), recovered.position, recovered.snapshots());
         let mut handle = Sequencer::start(recovered, config(&["replica"])).expect("it starts");
         let outputs = handle.take_output("replica").expect("asked for");
-        let config = ReplicaConfig {
-            snapshots: snapshot_every.map(|every| (store, every)),
-        };
+        let config = ReplicaConfig { snapshots: snapshot_every.map(|every| (store, every)) };
         let (replica, thread) = Replica::start(copy, position, outputs, config).expect("a thread");
-        Self {
-            handle,
-            replica,
-            thread,
-        }
+        Self { handle, replica, thread }
     }
 
     fn submit(&self, count: u64) {
@@ -57,10 +47,7 @@ fn a_replica_follows_to_the_same_state_also_across_restarts() {
     for life in 1..=3 {
         let venue = Venue::start(dir.path(), None);
         venue.submit(500);
-        venue
-            .replica
-            .wait_for_blocking(Seq(life * 500), LONG)
-            .expect("it gets there");
+        venue.replica.wait_for_blocking(Seq(life * 500), LONG).expect("it gets there");
         assert!(venue.replica.read(|toy| toy.commands) >= life * 500);
         let (machine, replica) = venue.stop();
         replica.read_at(|toy, position| {
@@ -92,10 +79,7 @@ async fn a_reader_sees_what_it_waited_for() {
     }
     let (never, replica) = (venue.replica.clone(), venue.replica.clone());
     let never = tokio::spawn(async move { never.wait_for(Seq(201)).await });
-    assert_eq!(
-        replica.wait_for_blocking(Seq(201), Duration::ZERO),
-        Err(WaitError::Timeout)
-    );
+    assert_eq!(replica.wait_for_blocking(Seq(201), Duration::ZERO), Err(WaitError::Timeout));
     venue.stop();
     assert_eq!(never.await.expect("a task ends"), Err(WaitError::Stopped));
     assert_eq!(replica.wait_for_blocking(Seq(201), LONG), Err(WaitError::Stopped));
@@ -109,9 +93,7 @@ fn subscribers_get_every_output_once_and_in_order_from_where_they_began() {
     let early = venue.replica.subscribe(1, Overflow::Wait);
     let called = Arc::new(Mutex::new(Vec::new()));
     let calls = Arc::clone(&called);
-    venue
-        .replica
-        .on_output(move |output| calls.lock().expect("sound").push(output.block.first_seq()));
+    venue.replica.on_output(move |output| calls.lock().expect("sound").push(output.block.first_seq()));
     let reader = std::thread::spawn(move || {
         let mut seqs = Vec::new();
         let end = loop {
@@ -127,10 +109,7 @@ fn subscribers_get_every_output_once_and_in_order_from_where_they_began() {
     let began = late.after().seq.0;
     venue.submit(300);
     venue.stop();
-    assert_eq!(
-        reader.join().expect("it ends"),
-        ((1..=600).collect(), SubscriptionEnd::Stopped)
-    );
+    assert_eq!(reader.join().expect("it ends"), ((1..=600).collect(), SubscriptionEnd::Stopped));
     let mut next = began + 1;
     while let Ok(Some(output)) = late.try_recv() {
         assert_eq!(output.block.first_seq().0, next);
@@ -148,15 +127,9 @@ fn a_subscriber_that_falls_behind_is_told_and_holds_nobody_up() {
     let slow = venue.replica.subscribe(1, Overflow::Drop);
     for seq in 1..=20 {
         venue.submit(1);
-        venue
-            .replica
-            .wait_for_blocking(Seq(seq), LONG)
-            .expect("nobody waits for it");
+        venue.replica.wait_for_blocking(Seq(seq), LONG).expect("nobody waits for it");
     }
-    assert_eq!(
-        slow.recv().expect("what is in the queue").block.first_seq(),
-        Seq(1)
-    );
+    assert_eq!(slow.recv().expect("what is in the queue").block.first_seq(), Seq(1));
     assert_eq!(slow.recv().err(), Some(SubscriptionEnd::Lagged));
     assert_eq!(venue.stop().0.commands, 20);
 }
@@ -169,20 +142,14 @@ fn snapshots_are_written_on_the_way_and_at_the_end_and_recovered_from() {
         venue.submit(250);
         let (machine, _) = venue.stop();
         let newest = &inspect::snapshots(dir.path()).expect("listed")[0];
-        assert_eq!(
-            newest.meta.as_ref().expect("it reads").0.position.seq,
-            Seq(life * 250)
-        );
+        assert_eq!(newest.meta.as_ref().expect("it reads").0.position.seq, Seq(life * 250));
         let recovered = open(dir.path()).expect("it recovers");
         assert_eq!(recovered.report.replayed, 0, "the last snapshot has everything");
         assert_eq!(recovered.machine, machine);
     }
     let idle = Venue::start(dir.path(), Some(100));
     assert_eq!(idle.stop().0.commands, 750);
-    assert!(
-        open(dir.path()).is_ok(),
-        "a life without a command changes nothing"
-    );
+    assert!(open(dir.path()).is_ok(), "a life without a command changes nothing");
 }
 
 #[test]
@@ -209,9 +176,7 @@ fn readers_go_on_while_the_replica_follows() {
         })
         .collect();
     venue.submit(2_000);
-    readers
-        .into_iter()
-        .for_each(|reader| reader.join().expect("it ends"));
+    readers.into_iter().for_each(|reader| reader.join().expect("it ends"));
     assert!(reads.load(Ordering::Relaxed) > 0);
     assert_eq!(venue.stop().0.commands, 2_000);
 }

@@ -37,30 +37,18 @@ fn places(dir: &Path) -> Vec<Place> {
 }
 
 fn overwrite(path: &Path, at: u64, bytes: &[u8]) {
-    OpenOptions::new()
-        .write(true)
-        .open(path)
-        .and_then(|file| file.write_all_at(bytes, at))
-        .expect("written");
+    OpenOptions::new().write(true).open(path).and_then(|file| file.write_all_at(bytes, at)).expect("written");
 }
 
 fn flip(path: &Path, at: u64, bit: u8) {
     let mut byte = [0];
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(path)
-        .expect("opened");
+    let file = OpenOptions::new().read(true).write(true).open(path).expect("opened");
     file.read_exact_at(&mut byte, at).expect("read");
     file.write_all_at(&[byte[0] ^ (1 << bit)], at).expect("written");
 }
 
 fn truncate(path: &Path, to: u64) {
-    OpenOptions::new()
-        .write(true)
-        .open(path)
-        .and_then(|file| file.set_len(to))
-        .expect("truncated");
+    OpenOptions::new().write(true).open(path).and_then(|file| file.set_len(to)).expect("truncated");
 }
 
 /// A directory to break, copied from one that was made once.
@@ -73,16 +61,11 @@ impl Broken {
     fn of(original: &Path) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         copy_dir(original, dir.path());
-        Self {
-            dir,
-            original: original.to_owned(),
-        }
+        Self { dir, original: original.to_owned() }
     }
 
     fn path_of(&self, place: &Place) -> PathBuf {
-        self.dir
-            .path()
-            .join(place.path.strip_prefix(&self.original).expect("inside"))
+        self.dir.path().join(place.path.strip_prefix(&self.original).expect("inside"))
     }
 }
 
@@ -91,9 +74,7 @@ fn a_journal_cut_at_any_byte_of_its_last_block_loses_that_block_only() {
     let dir = tempfile::tempdir().expect("a directory");
     fill(dir.path(), 12);
     let places = places(dir.path());
-    let [.., before, last] = places.as_slice() else {
-        panic!("blocks")
-    };
+    let [.., before, last] = places.as_slice() else { panic!("blocks") };
     assert_eq!(before.path, last.path);
     let whole = Broken::of(dir.path());
     for cut in 0..last.len {
@@ -105,11 +86,7 @@ fn a_journal_cut_at_any_byte_of_its_last_block_loses_that_block_only() {
         let complete = cut >= 64 + last.payload_len;
         let expected = if complete { last.last_seq } else { before.last_seq };
         assert_eq!(recovered.position.seq.0, expected, "cut at {cut}");
-        assert_eq!(
-            recovered.report.torn.is_some(),
-            cut > 0 && !complete,
-            "cut at {cut}"
-        );
+        assert_eq!(recovered.report.torn.is_some(), cut > 0 && !complete, "cut at {cut}");
     }
 }
 
@@ -123,10 +100,7 @@ fn a_venue_goes_on_after_a_torn_tail_and_both_lives_replay() {
     let handle = start(dir.path(), config(&[]));
     submit(&mut handle.submitter(), deposit(9, 9));
     let stopped = handle.shutdown();
-    assert_eq!(
-        stopped.position.seq.0, last.last_seq,
-        "the number of the lost command is used again"
-    );
+    assert_eq!(stopped.position.seq.0, last.last_seq, "the number of the lost command is used again");
     let replayed = replay_from_first_block(dir.path(), Toy::default, |_| {}).expect("it replays");
     assert_eq!(replayed.machine.state_hash(), stopped.machine.state_hash());
     assert_eq!(replayed.torn, None);
@@ -172,10 +146,7 @@ fn sectors_missing_from_the_last_group_cut_it_where_they_are_missing() {
             before[bytes.clone()] != after[bytes]
         });
         let expected = lost_from.map_or(last.last_seq, |place| {
-            places
-                .iter()
-                .rfind(|before| before.last_seq < place.last_seq)
-                .map_or(0, |before| before.last_seq)
+            places.iter().rfind(|before| before.last_seq < place.last_seq).map_or(0, |before| before.last_seq)
         });
         let recovered = open(dir.path()).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         assert_eq!(recovered.position.seq.0, expected, "seed {seed}");
@@ -194,10 +165,7 @@ fn a_flipped_bit_anywhere_in_a_committed_block_is_refused_with_its_place() {
     let dir = tempfile::tempdir().expect("a directory");
     fill(dir.path(), 160);
     let places = places(dir.path());
-    assert!(
-        places.first().expect("blocks").path != places.last().expect("blocks").path,
-        "several segments"
-    );
+    assert!(places.first().expect("blocks").path != places.last().expect("blocks").path, "several segments");
     let broken = Broken::of(dir.path());
     for seed in 0..300 {
         let mut dice = Dice::new(seed);
@@ -206,21 +174,13 @@ fn a_flipped_bit_anywhere_in_a_committed_block_is_refused_with_its_place() {
         let path = broken.path_of(place);
         std::fs::copy(&place.path, &path).expect("copied");
         flip(&path, at, dice.below(8) as u8);
-        let refused = open(broken.dir.path())
-            .err()
-            .unwrap_or_else(|| panic!("seed {seed}: accepted"));
-        let RecoverError::Journal(JournalError::Damaged {
-            path: named, offset, ..
-        }) = &refused
-        else {
+        let refused = open(broken.dir.path()).err().unwrap_or_else(|| panic!("seed {seed}: accepted"));
+        let RecoverError::Journal(JournalError::Damaged { path: named, offset, .. }) = &refused else {
             panic!("seed {seed}: {refused}")
         };
         assert_eq!((named, *offset), (&path, place.offset), "seed {seed}: {refused}");
         let said = refused.to_string();
-        assert!(
-            said.contains("restore it from a copy") && said.contains(&offset.to_string()),
-            "{said}"
-        );
+        assert!(said.contains("restore it from a copy") && said.contains(&offset.to_string()), "{said}");
         let unchanged =
             std::fs::read(&path).expect("read").len() == std::fs::read(&place.path).expect("read").len();
         assert!(unchanged, "seed {seed}: refusing changes nothing");
@@ -236,10 +196,7 @@ fn a_committed_block_that_vanished_is_refused_though_it_looks_torn() {
     let middle = &places[4];
     overwrite(&middle.path, middle.offset, &vec![0; middle.len as usize]);
     let refused = open(dir.path()).expect_err("a later block proves it");
-    assert!(
-        refused.to_string().contains("proves that it had been committed"),
-        "{refused}"
-    );
+    assert!(refused.to_string().contains("proves that it had been committed"), "{refused}");
 }
 
 #[test]
@@ -248,15 +205,9 @@ fn swapped_repeated_and_missing_segments_are_refused() {
     fill(dir.path(), 200);
     let mut segments: Vec<PathBuf> = places(dir.path()).into_iter().map(|place| place.path).collect();
     segments.dedup();
-    let [_, second, third, ..] = segments.as_slice() else {
-        panic!("several segments")
-    };
-    let in_copy = |path: &Path, broken: &Broken| {
-        broken
-            .dir
-            .path()
-            .join(path.strip_prefix(dir.path()).expect("inside"))
-    };
+    let [_, second, third, ..] = segments.as_slice() else { panic!("several segments") };
+    let in_copy =
+        |path: &Path, broken: &Broken| broken.dir.path().join(path.strip_prefix(dir.path()).expect("inside"));
     let refused = |broken: &Broken| open(broken.dir.path()).expect_err("refused").to_string();
 
     let broken = Broken::of(dir.path());
@@ -275,9 +226,7 @@ fn swapped_repeated_and_missing_segments_are_refused() {
     let other = tempfile::tempdir().expect("a directory");
     fill(other.path(), 201);
     let broken = Broken::of(dir.path());
-    let foreign = other
-        .path()
-        .join(second.strip_prefix(dir.path()).expect("inside"));
+    let foreign = other.path().join(second.strip_prefix(dir.path()).expect("inside"));
     std::fs::copy(foreign, in_copy(second, &broken)).expect("copied");
     assert!(refused(&broken).contains("does not follow"));
 }
@@ -306,17 +255,10 @@ fn commands_inspected_are_the_commands_submitted() {
     fill(dir.path(), 30);
     let mut seen = Vec::new();
     let summary = inspect::visit_blocks(dir.path(), Toy::FORMAT, |block| {
-        seen.extend(
-            block
-                .commands::<Toy>()
-                .map(|(seq, command)| (seq.0, command.expect("decodes"))),
-        );
+        seen.extend(block.commands::<Toy>().map(|(seq, command)| (seq.0, command.expect("decodes"))));
     })
     .expect("sound");
     let expected: Vec<_> = (0..30).map(|nth| (nth + 1, deposit(0, nth))).collect();
     assert_eq!(seen, expected);
-    assert_eq!(
-        (summary.commands, summary.position.seq.0, summary.hard_state.term),
-        (30, 30, 1)
-    );
+    assert_eq!((summary.commands, summary.position.seq.0, summary.hard_state.term), (30, 30, 1));
 }

@@ -44,12 +44,7 @@ fn layouts() -> Vec<(&'static str, ThreadLayout)> {
         ("paired", unpinned(ThreadLayout::paired(0))),
         ("fused", fused_spinning),
         ("parked", ThreadLayout::parked()),
-        (
-            "each parked",
-            ThreadLayout {
-                threads: each_parked.collect(),
-            },
-        ),
+        ("each parked", ThreadLayout { threads: each_parked.collect() }),
         ("fused parked", fused_parked),
     ]
 }
@@ -76,13 +71,8 @@ fn every_layout_commits_each_command_once_and_in_each_producers_order() {
     for (name, layout) in layouts() {
         let dir = tempfile::tempdir().expect("a directory");
         // Small rings, so that every kind of back-pressure is met on the way.
-        let config = Config {
-            layout,
-            inbound_slots: 256,
-            log_slots: 8,
-            outbound_slots: 8,
-            ..config(&["one", "two"])
-        };
+        let config =
+            Config { layout, inbound_slots: 256, log_slots: 8, outbound_slots: 8, ..config(&["one", "two"]) };
         let mut handle = start(dir.path(), config);
         let readers: Vec<_> = ["one", "two"]
             .into_iter()
@@ -117,17 +107,10 @@ fn every_layout_commits_each_command_once_and_in_each_producers_order() {
                     *expected += 1;
                 }
             }
-            assert!(
-                next.values().all(|count| *count == EACH) && next.len() == PRODUCERS as usize,
-                "{name}"
-            );
+            assert!(next.values().all(|count| *count == EACH) && next.len() == PRODUCERS as usize, "{name}");
         }
         let replayed = replay_from_first_block(dir.path(), Toy::default, |_| {}).expect("it replays");
-        assert_eq!(
-            replayed.machine.state_hash(),
-            stopped.machine.state_hash(),
-            "{name}"
-        );
+        assert_eq!(replayed.machine.state_hash(), stopped.machine.state_hash(), "{name}");
         assert_eq!(replayed.position, stopped.position, "{name}");
         assert_eq!(replayed.commands, u64::from(PRODUCERS) * EACH, "{name}");
     }
@@ -140,22 +123,12 @@ fn many_waiting_commands_share_blocks_and_syncs() {
     let mut poller = handle.take_output("test").expect("asked for");
     let mut submitter = handle.submitter();
     for nth in 0..5_000 {
-        submit(
-            &mut submitter,
-            Command::Deposit {
-                producer: 0,
-                nth,
-                text: Vec::new(),
-            },
-        );
+        submit(&mut submitter, Command::Deposit { producer: 0, nth, text: Vec::new() });
     }
     read_until(&mut poller, |output| output.block.last_seq() == Seq(5_000));
     let status = handle.status();
     assert_eq!(status.committed_index, status.applied_index);
-    assert!(
-        status.groups <= status.committed_index,
-        "a group is one block or more"
-    );
+    assert!(status.groups <= status.committed_index, "a group is one block or more");
     assert!(status.committed_index < 5_000, "a backlog shares blocks");
     handle.shutdown();
 }
@@ -163,12 +136,7 @@ fn many_waiting_commands_share_blocks_and_syncs() {
 #[test]
 fn a_full_ring_answers_full_and_gives_the_command_back() {
     let dir = tempfile::tempdir().expect("a directory");
-    let config = Config {
-        inbound_slots: 64,
-        log_slots: 2,
-        outbound_slots: 2,
-        ..config(&["slow"])
-    };
+    let config = Config { inbound_slots: 64, log_slots: 2, outbound_slots: 2, ..config(&["slow"]) };
     let mut handle = start(dir.path(), config);
     let mut poller = handle.take_output("slow").expect("asked for");
     let mut submitter = handle.submitter();
@@ -200,21 +168,13 @@ fn a_command_that_is_too_large_is_refused_at_the_door() {
     let dir = tempfile::tempdir().expect("a directory");
     let handle = start(dir.path(), config(&[]));
     let mut submitter = handle.submitter();
-    let large = |len| Command::Deposit {
-        producer: 0,
-        nth: 0,
-        text: vec![1; len],
-    };
+    let large = |len| Command::Deposit { producer: 0, nth: 0, text: vec![1; len] };
     let overhead = 13;
     assert_eq!(submitter.try_submit(large(2048 - overhead)), Ok(()));
     let refused = submitter.try_submit(large(2049 - overhead));
     assert_eq!(
         refused,
-        Err(SubmitError::TooLarge {
-            command: large(2049 - overhead),
-            bytes: 2049,
-            limit: 2048
-        })
+        Err(SubmitError::TooLarge { command: large(2049 - overhead), bytes: 2049, limit: 2048 })
     );
     assert_eq!(handle.shutdown().machine.commands, 1);
 }
@@ -235,11 +195,7 @@ fn a_consumer_that_goes_or_hangs_stops_neither_the_venue_nor_its_shutdown() {
     for nth in 0..200 {
         submit(&mut submitter, deposit(0, nth));
     }
-    assert_eq!(
-        handle.shutdown().machine.commands,
-        200,
-        "what was taken is applied and on disk"
-    );
+    assert_eq!(handle.shutdown().machine.commands, 200, "what was taken is applied and on disk");
     drop(hangs);
     let replayed = replay_from_first_block(dir.path(), Toy::default, |_| {}).expect("it replays");
     assert_eq!(replayed.commands, 200);
@@ -254,10 +210,7 @@ fn after_shutdown_submitters_are_told_and_pollers_see_the_end() {
     assert!(handle.take_output("test").is_none(), "an output has one owner");
     submit(&mut submitter, deposit(0, 0));
     handle.shutdown();
-    assert_eq!(
-        submitter.try_submit(deposit(0, 1)),
-        Err(SubmitError::Closed(deposit(0, 1)))
-    );
+    assert_eq!(submitter.try_submit(deposit(0, 1)), Err(SubmitError::Closed(deposit(0, 1))));
     let outputs = read_until(&mut poller, |_| false);
     assert_eq!(outputs.len(), 1);
     assert_eq!(poller.poll(1, &mut Vec::new()), Polled::Closed);
@@ -278,23 +231,14 @@ fn a_waker_is_called_for_what_was_published_before_and_after_it_was_set() {
     submit(&mut submitter, deposit(0, 0));
     read_until(&mut poller, |_| true);
     handle.shutdown();
-    assert!(
-        calls.load(Ordering::SeqCst) >= 3,
-        "publication and end are announced"
-    );
+    assert!(calls.load(Ordering::SeqCst) >= 3, "publication and end are announced");
 }
 
 #[test]
 fn a_tick_comes_when_the_deadline_does_and_an_idle_venue_writes_nothing() {
     let dir = tempfile::tempdir().expect("a directory");
     let clock = Clock::manual(Nanos(1_000_000));
-    let mut handle = start(
-        dir.path(),
-        Config {
-            clock: clock.clone(),
-            ..config(&["test"])
-        },
-    );
+    let mut handle = start(dir.path(), Config { clock: clock.clone(), ..config(&["test"]) });
     let mut submitter = handle.submitter();
     let mut poller = handle.take_output("test").expect("asked for");
     submit(&mut submitter, Command::SetAlarm { after: Nanos(500) });
@@ -303,21 +247,10 @@ fn a_tick_comes_when_the_deadline_does_and_an_idle_venue_writes_nothing() {
     clock.set(Nanos(1_000_499));
     submit(&mut submitter, deposit(0, 0));
     let outputs = read_until(&mut poller, |_| true);
-    assert_eq!(
-        outputs[0].events,
-        [(Seq(2), Event::Deposited { producer: 0, nth: 0 })]
-    );
+    assert_eq!(outputs[0].events, [(Seq(2), Event::Deposited { producer: 0, nth: 0 })]);
     clock.set(Nanos(1_000_500));
     let outputs = read_until(&mut poller, |_| true);
-    assert_eq!(
-        outputs[0].events,
-        [(
-            Seq(3),
-            Event::Rang {
-                due: Nanos(1_000_500)
-            }
-        )]
-    );
+    assert_eq!(outputs[0].events, [(Seq(3), Event::Rang { due: Nanos(1_000_500) })]);
     // Nothing waits any more, however late it gets.
     clock.set(Nanos(9_000_000));
     submit(&mut submitter, deposit(0, 1));
@@ -331,23 +264,11 @@ fn a_tick_comes_when_the_deadline_does_and_an_idle_venue_writes_nothing() {
 fn an_alarm_that_was_set_before_a_restart_still_rings() {
     let dir = tempfile::tempdir().expect("a directory");
     let clock = Clock::manual(Nanos(1_000));
-    let handle = start(
-        dir.path(),
-        Config {
-            clock: clock.clone(),
-            ..config(&[])
-        },
-    );
+    let handle = start(dir.path(), Config { clock: clock.clone(), ..config(&[]) });
     submit(&mut handle.submitter(), Command::SetAlarm { after: Nanos(500) });
     handle.shutdown();
     clock.set(Nanos(5_000));
-    let mut handle = start(
-        dir.path(),
-        Config {
-            clock,
-            ..config(&["test"])
-        },
-    );
+    let mut handle = start(dir.path(), Config { clock, ..config(&["test"]) });
     let mut poller = handle.take_output("test").expect("asked for");
     let outputs = read_until(&mut poller, |_| true);
     assert_eq!(outputs[0].events, [(Seq(2), Event::Rang { due: Nanos(1_500) })]);
@@ -360,13 +281,7 @@ fn stamps_do_not_go_back_when_the_clock_does_across_a_restart() {
     let mut stamps = Vec::new();
     for now in [5_000, 3_000, 4_999, 6_000, 1] {
         let clock = Clock::manual(Nanos(now));
-        let mut handle = start(
-            dir.path(),
-            Config {
-                clock,
-                ..config(&["test"])
-            },
-        );
+        let mut handle = start(dir.path(), Config { clock, ..config(&["test"]) });
         let mut poller = handle.take_output("test").expect("asked for");
         submit(&mut handle.submitter(), deposit(0, now));
         stamps.push(read_until(&mut poller, |_| true)[0].block.at().0);
@@ -415,10 +330,8 @@ fn what_was_told_before_a_kill_is_there_after_it_and_the_lives_replay_as_one() {
     let mut dice = Dice::new(7);
     for life in 0..10 {
         let test = "pipeline::what_was_told_before_a_kill_is_there_after_it_and_the_lives_replay_as_one";
-        let mut child = child(test, MARK, dir.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("a child process");
+        let mut child =
+            child(test, MARK, dir.path()).stdout(Stdio::piped()).spawn().expect("a child process");
         let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let mut told =
             lines.filter_map(|line| line.expect("read").strip_prefix("told ")?.parse::<u64>().ok());
@@ -434,23 +347,13 @@ fn what_was_told_before_a_kill_is_there_after_it_and_the_lives_replay_as_one() {
             recovered.position.seq
         );
         let replayed = replay_from_first_block(dir.path(), Toy::default, |_| {}).expect("it replays");
-        assert_eq!(
-            replayed.machine.state_hash(),
-            recovered.machine.state_hash(),
-            "life {life}"
-        );
+        assert_eq!(replayed.machine.state_hash(), recovered.machine.state_hash(), "life {life}");
     }
 }
 
 fn tell_until_killed(dir: &std::path::Path) -> ! {
     // A small ring, so that the two producers wait rather than run ahead.
-    let mut handle = start(
-        dir,
-        Config {
-            inbound_slots: 64,
-            ..config(&["test"])
-        },
-    );
+    let mut handle = start(dir, Config { inbound_slots: 64, ..config(&["test"]) });
     let mut poller = handle.take_output("test").expect("asked for");
     for producer in 0..2 {
         let mut submitter = handle.submitter();
@@ -483,11 +386,7 @@ fn a_panic_in_a_stage_ends_the_process() {
         .output()
         .expect("a child process");
     let said = String::from_utf8_lossy(&child.stderr);
-    assert_eq!(
-        std::os::unix::process::ExitStatusExt::signal(&child.status),
-        Some(6),
-        "{said}"
-    );
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&child.status), Some(6), "{said}");
     assert!(said.contains("FAULT: thread `seq-match` panicked"), "{said}");
 }
 
@@ -507,10 +406,7 @@ fn a_write_that_fails_ends_the_process_and_what_was_told_before_is_there() {
     }
     let dir = tempfile::tempdir().expect("a directory");
     // Made with large segments, so that the limit falls into the first.
-    let large = JournalConfig {
-        segment_bytes: 256 << 10,
-        ..JournalConfig::default()
-    };
+    let large = JournalConfig { segment_bytes: 256 << 10, ..JournalConfig::default() };
     drop(recover(dir.path(), large, Toy::default, |_| {}).expect("it recovers"));
     let test = "pipeline::a_write_that_fails_ends_the_process_and_what_was_told_before_is_there";
     // With the signal for it ignored, a write past the limit is an error like that of a full disk.
@@ -523,37 +419,18 @@ fn a_write_that_fails_ends_the_process_and_what_was_told_before_is_there() {
         .output()
         .expect("a child process");
     let said = String::from_utf8_lossy(&child.stderr);
-    assert_eq!(
-        std::os::unix::process::ExitStatusExt::signal(&child.status),
-        Some(6),
-        "{said}"
-    );
-    assert!(
-        said.contains("FAULT: cannot write") && said.contains("journal-0000000001.seg"),
-        "{said}"
-    );
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&child.status), Some(6), "{said}");
+    assert!(said.contains("FAULT: cannot write") && said.contains("journal-0000000001.seg"), "{said}");
     let told = String::from_utf8_lossy(&child.stdout);
-    let told = told
-        .lines()
-        .filter_map(|line| line.strip_prefix("told ")?.parse::<u64>().ok())
-        .max();
+    let told = told.lines().filter_map(|line| line.strip_prefix("told ")?.parse::<u64>().ok()).max();
     let recovered = open(dir.path()).expect("it recovers");
-    assert!(
-        told.is_some_and(|told| recovered.position.seq.0 >= told),
-        "told of {told:?}"
-    );
+    assert!(told.is_some_and(|told| recovered.position.seq.0 >= told), "told of {told:?}");
 }
 
 #[test]
 fn readers_of_a_journal_that_is_being_written_see_a_sound_beginning_of_it() {
     let dir = tempfile::tempdir().expect("a directory");
-    let mut handle = start(
-        dir.path(),
-        Config {
-            inbound_slots: 64,
-            ..config(&["test"])
-        },
-    );
+    let mut handle = start(dir.path(), Config { inbound_slots: 64, ..config(&["test"]) });
     let mut poller = handle.take_output("test").expect("asked for");
     let consumer = std::thread::spawn(move || read_until(&mut poller, |_| false).len());
     let stop = Arc::new(AtomicBool::new(false));
@@ -573,10 +450,7 @@ fn readers_of_a_journal_that_is_being_written_see_a_sound_beginning_of_it() {
         let applied = handle.status().applied_seq;
         let replayed = replay_from_first_block(dir.path(), Toy::default, |_| {});
         let replayed = replayed.unwrap_or_else(|error| panic!("look {look}: {error}"));
-        assert!(
-            replayed.position.seq >= applied,
-            "look {look}: what was told is there"
-        );
+        assert!(replayed.position.seq >= applied, "look {look}: what was told is there");
         assert!(replayed.commands >= seen, "look {look}");
         seen = replayed.commands;
     }

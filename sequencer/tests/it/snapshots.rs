@@ -18,10 +18,7 @@ fn snapshot_after(dir: &Path, count: u64) -> PathBuf {
         state_hash: recovered.machine.state_hash(),
         machine_format: Toy::FORMAT,
     };
-    recovered
-        .snapshots()
-        .write(&meta, &recovered.machine.snapshot())
-        .expect("written")
+    recovered.snapshots().write(&meta, &recovered.machine.snapshot()).expect("written")
 }
 
 fn fill_more(dir: &Path, count: u64) {
@@ -34,10 +31,7 @@ fn a_start_from_a_snapshot_replays_only_what_came_after_and_gives_the_same_state
     snapshot_after(dir.path(), 100);
     fill_more(dir.path(), 60);
     let recovered = open(dir.path()).expect("it recovers");
-    assert_eq!(
-        recovered.report.snapshot.map(|position| position.seq),
-        Some(Seq(100))
-    );
+    assert_eq!(recovered.report.snapshot.map(|position| position.seq), Some(Seq(100)));
     assert_eq!(recovered.report.replayed, 60);
     assert_eq!(recovered.copy_machine(), recovered.machine);
     let full = replay_from_first_block(dir.path(), Toy::default, |_| {}).expect("it replays");
@@ -67,15 +61,11 @@ fn a_damaged_snapshot_is_passed_over_for_an_older_and_then_for_the_first_block()
     for seed in 0..30 {
         let mut dice = Dice::new(seed);
         let bytes = std::fs::read(&newer).expect("read");
-        let file = std::fs::OpenOptions::new()
-            .write(true)
-            .open(&newer)
-            .expect("opened");
+        let file = std::fs::OpenOptions::new().write(true).open(&newer).expect("opened");
         let at = dice.below(bytes.len() as u64);
         // Most of the file is body; see that the header has its turns.
         let at = if seed % 3 == 0 { at % 128 } else { at };
-        file.write_all_at(&[bytes[at as usize] ^ (1 << dice.below(8))], at)
-            .expect("written");
+        file.write_all_at(&[bytes[at as usize] ^ (1 << dice.below(8))], at).expect("written");
         let recovered = open(dir.path()).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         assert_eq!(
             recovered.report.snapshot.map(|position| position.seq),
@@ -101,10 +91,7 @@ fn a_snapshot_whose_state_hash_differs_is_not_used() {
     let path = snapshot_after(dir.path(), 10);
     let (meta, body) = SnapshotStore::read(&path).expect("reads");
     let recovered = open(dir.path()).expect("it recovers");
-    let lying = SnapshotMeta {
-        state_hash: meta.state_hash ^ 1,
-        ..meta
-    };
+    let lying = SnapshotMeta { state_hash: meta.state_hash ^ 1, ..meta };
     recovered.snapshots().write(&lying, &body).expect("written");
     drop(recovered);
     let recovered = open(dir.path()).expect("it recovers");
@@ -123,10 +110,7 @@ fn a_snapshot_taken_after_idle_restarts_is_found_again() {
         }
         let path = snapshot_after(dir.path(), 0);
         let recovered = open(dir.path()).unwrap_or_else(|error| panic!("after {idle} idle starts: {error}"));
-        assert_eq!(
-            recovered.report.snapshot.map(|position| position.seq.0),
-            Some((idle + 1) * 10)
-        );
+        assert_eq!(recovered.report.snapshot.map(|position| position.seq.0), Some((idle + 1) * 10));
         assert_eq!(recovered.report.replayed, 0);
         drop(recovered);
         // The same state, but as the replica of the venue before saw it: behind the entry.
@@ -152,22 +136,14 @@ fn three_snapshots_are_kept() {
 
 #[test]
 fn a_journal_that_ends_before_its_snapshot_is_refused() {
-    let (long, short) = (
-        tempfile::tempdir().expect("a directory"),
-        tempfile::tempdir().expect("a directory"),
-    );
+    let (long, short) =
+        (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
     let snapshot = snapshot_after(long.path(), 30);
     fill_more(short.path(), 10);
-    let to = short
-        .path()
-        .join("snapshots")
-        .join(snapshot.file_name().expect("named"));
+    let to = short.path().join("snapshots").join(snapshot.file_name().expect("named"));
     std::fs::copy(&snapshot, to).expect("copied");
     let refused = open(short.path()).expect_err("the journal is of another history");
-    assert!(
-        refused.to_string().contains("does not continue the snapshot"),
-        "{refused}"
-    );
+    assert!(refused.to_string().contains("does not continue the snapshot"), "{refused}");
 }
 
 #[test]
@@ -182,17 +158,8 @@ fn events_after_a_number_come_again_whatever_snapshot_they_start_from() {
             seen.extend(events.iter().map(|event| (seq.0, event.clone())));
         });
         assert_eq!(replayed.expect("it replays").position.seq, Seq(30));
-        let expected: Vec<_> = (after..30)
-            .map(|seq| {
-                (
-                    seq + 1,
-                    Event::Deposited {
-                        producer: 0,
-                        nth: seq % 10,
-                    },
-                )
-            })
-            .collect();
+        let expected: Vec<_> =
+            (after..30).map(|seq| (seq + 1, Event::Deposited { producer: 0, nth: seq % 10 })).collect();
         assert_eq!(seen, expected, "after {after}");
     }
 }

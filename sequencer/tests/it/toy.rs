@@ -39,23 +39,8 @@ impl Toy {
     }
 
     fn words(&self) -> [u64; 7] {
-        let Self {
-            commands,
-            ticks,
-            rings,
-            last_at,
-            digest,
-            alarm,
-        } = *self;
-        [
-            commands,
-            ticks,
-            rings,
-            last_at,
-            digest,
-            u64::from(alarm.is_some()),
-            alarm.unwrap_or(0),
-        ]
+        let Self { commands, ticks, rings, last_at, digest, alarm } = *self;
+        [commands, ticks, rings, last_at, digest, u64::from(alarm.is_some()), alarm.unwrap_or(0)]
     }
 }
 
@@ -117,10 +102,9 @@ impl Machine for Toy {
         Self::encode(command, &mut bytes);
         self.mix(&bytes);
         match command {
-            Command::Deposit { producer, nth, .. } => out.push(Event::Deposited {
-                producer: *producer,
-                nth: *nth,
-            }),
+            Command::Deposit { producer, nth, .. } => {
+                out.push(Event::Deposited { producer: *producer, nth: *nth })
+            }
             Command::SetAlarm { after } => {
                 let due = at.after(*after);
                 self.alarm = Some(due.0);

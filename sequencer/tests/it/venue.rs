@@ -13,18 +13,11 @@ use crate::toy::{Command, Event, Toy};
 
 /// Small segments, so that every test crosses some.
 pub fn small() -> JournalConfig {
-    JournalConfig {
-        segment_bytes: 16 << 10,
-        ..JournalConfig::default()
-    }
+    JournalConfig { segment_bytes: 16 << 10, ..JournalConfig::default() }
 }
 
 pub fn config(outputs: &[&str]) -> Config {
-    Config {
-        command_bytes_max: 2048,
-        layout: ThreadLayout::parked(),
-        ..Config::new(outputs)
-    }
+    Config { command_bytes_max: 2048, layout: ThreadLayout::parked(), ..Config::new(outputs) }
 }
 
 pub fn open(dir: &Path) -> Result<Recovered<Toy>, RecoverError> {
@@ -36,11 +29,7 @@ pub fn start(dir: &Path, config: Config) -> Handle<Toy> {
 }
 
 pub fn deposit(producer: u32, nth: u64) -> Command {
-    Command::Deposit {
-        producer,
-        nth,
-        text: vec![b'x'; (nth % 97) as usize],
-    }
+    Command::Deposit { producer, nth, text: vec![b'x'; (nth % 97) as usize] }
 }
 
 /// Submits until taken; the ring empties without our doing.
@@ -80,10 +69,7 @@ pub fn fill(dir: &Path, count: u64) -> Toy {
     for nth in 0..count {
         submit(&mut submitter, deposit(0, nth));
         read_until(&mut poller, |output| {
-            output
-                .events
-                .iter()
-                .any(|(_, event)| *event == Event::Deposited { producer: 0, nth })
+            output.events.iter().any(|(_, event)| *event == Event::Deposited { producer: 0, nth })
         });
     }
     handle.shutdown().machine

@@ -51,11 +51,7 @@ pub(crate) struct Listen {
 impl Listen {
     /// The address at a fixed distance from the base.
     pub(crate) fn at(&self, offset: u16) -> std::net::SocketAddr {
-        let port = if self.port_base == 0 {
-            0
-        } else {
-            self.port_base.saturating_add(offset)
-        };
+        let port = if self.port_base == 0 { 0 } else { self.port_base.saturating_add(offset) };
         (self.host, port).into()
     }
 }
@@ -173,17 +169,14 @@ impl Config {
         let mut merged: toml::Table = parse("embedded defaults", DEFAULTS)?;
         let mut origin = "embedded defaults".to_owned();
         if let Some(path) = file {
-            let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
-                path: path.to_owned(),
-                error,
-            })?;
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
             origin = path.display().to_string();
             merge(&mut merged, parse(&origin, &text)?);
         }
-        let config: Self = merged.try_into().map_err(|error| ConfigError::Invalid {
-            origin: origin.clone(),
-            reason: error.to_string(),
-        })?;
+        let config: Self = merged
+            .try_into()
+            .map_err(|error| ConfigError::Invalid { origin: origin.clone(), reason: error.to_string() })?;
         for terms in &config.instruments {
             terms.spec().map_err(|reason| ConfigError::Invalid {
                 origin: origin.clone(),
@@ -202,32 +195,22 @@ pub(crate) fn load_instruments(path: &Path) -> Result<Vec<InstrumentSpec>, Confi
         #[serde(rename = "instrument")]
         instruments: Vec<InstrumentTerms>,
     }
-    let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
-        path: path.to_owned(),
-        error,
-    })?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
     let origin = path.display().to_string();
-    let only: Only = toml::from_str(&text).map_err(|e| ConfigError::Invalid {
-        origin: origin.clone(),
-        reason: e.to_string(),
-    })?;
+    let only: Only = toml::from_str(&text)
+        .map_err(|e| ConfigError::Invalid { origin: origin.clone(), reason: e.to_string() })?;
     only.instruments
         .iter()
-        .map(|terms| {
-            terms.spec().map_err(|reason| ConfigError::Invalid {
-                origin: origin.clone(),
-                reason,
-            })
-        })
+        .map(|terms| terms.spec().map_err(|reason| ConfigError::Invalid { origin: origin.clone(), reason }))
         .collect()
 }
 
 fn parse(origin: &str, text: &str) -> Result<toml::Table, ConfigError> {
-    text.parse()
-        .map_err(|error: toml::de::Error| ConfigError::Invalid {
-            origin: origin.to_owned(),
-            reason: error.to_string(),
-        })
+    text.parse().map_err(|error: toml::de::Error| ConfigError::Invalid {
+        origin: origin.to_owned(),
+        reason: error.to_string(),
+    })
 }
 
 /// Tables are merged key by key; everything else, lists included, is replaced.
@@ -275,14 +258,8 @@ impl InstrumentTerms {
                 taker_fee_bps: self.taker_fee_bps,
             },
             delivery: DeliveryTerms {
-                window: self
-                    .window_seconds
-                    .map(|seconds| Nanos(seconds.saturating_mul(SECOND))),
-                movement: if self.swept {
-                    Movement::Swept
-                } else {
-                    Movement::AtFill
-                },
+                window: self.window_seconds.map(|seconds| Nanos(seconds.saturating_mul(SECOND))),
+                movement: if self.swept { Movement::Swept } else { Movement::AtFill },
             },
             status: match self.status {
                 Status::Live => InstrumentStatus::Live,
@@ -321,11 +298,7 @@ mod tests {
     #[test]
     fn embedded_defaults_define_the_nine_tier_instruments() {
         let config = Config::load(None).unwrap();
-        let symbols: Vec<_> = config
-            .instruments
-            .iter()
-            .map(|terms| terms.symbol.as_str())
-            .collect();
+        let symbols: Vec<_> = config.instruments.iter().map(|terms| terms.symbol.as_str()).collect();
         let families = ["text", "code", "agent"];
         let expected: Vec<_> = families
             .iter()

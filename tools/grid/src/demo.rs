@@ -105,37 +105,21 @@ fn start_participants(
     step("participants");
     let mut secrets = venue.secrets.clone();
     let operator_keys = secrets.participant("operator").consumption_key.clone();
-    let names = TRADERS
-        .iter()
-        .map(|trader| trader.name)
-        .chain(SUPPLIERS.iter().map(|traits| traits.name));
-    let keys: BTreeMap<&str, Participant> = names
-        .map(|name| (name, secrets.participant(name).clone()))
-        .collect();
+    let names = TRADERS.iter().map(|trader| trader.name).chain(SUPPLIERS.iter().map(|traits| traits.name));
+    let keys: BTreeMap<&str, Participant> =
+        names.map(|name| (name, secrets.participant(name).clone())).collect();
     secrets.save(&venue.secrets_path)?;
 
-    let operator = Operator {
-        client: &venue.operator,
-        replica: &venue.replica,
-    };
+    let operator = Operator { client: &venue.operator, replica: &venue.replica };
     let mut accounts = BTreeMap::new();
     for trader in &TRADERS {
         let id = operator.participant(trader.name, &keys[trader.name], trader.mode, trader.money)?;
-        accounts.insert(
-            trader.name.to_owned(),
-            ReadyAccount::new(id, &keys[trader.name], trader.mode),
-        );
+        accounts.insert(trader.name.to_owned(), ReadyAccount::new(id, &keys[trader.name], trader.mode));
     }
     let own = AccountId(venue.operator.account());
     operator.consumption_key(own, "operator", &operator_keys)?;
-    let operator_keys = Participant {
-        private_key: secrets.operator,
-        consumption_key: operator_keys,
-    };
-    accounts.insert(
-        "operator".into(),
-        ReadyAccount::new(own, &operator_keys, AccountMode::Advanced),
-    );
+    let operator_keys = Participant { private_key: secrets.operator, consumption_key: operator_keys };
+    accounts.insert("operator".into(), ReadyAccount::new(own, &operator_keys, AccountMode::Advanced));
 
     let traded = traded(&venue.replica, config);
     let mut simulators = Vec::new();
@@ -148,49 +132,26 @@ fn start_participants(
             grid_engine::Usd::ZERO,
         )?;
         if number == 0 {
-            accounts.insert(
-                "supplier".into(),
-                ReadyAccount::new(id, &keys[traits.name], AccountMode::Advanced),
-            );
+            accounts
+                .insert("supplier".into(), ReadyAccount::new(id, &keys[traits.name], AccountMode::Advanced));
         }
-        let running = if options.suppliers {
-            Some(start_simulator(config, traits, number)?)
-        } else {
-            None
-        };
+        let running = if options.suppliers { Some(start_simulator(config, traits, number)?) } else { None };
         let url = running.as_ref().map(|running| running.url.clone());
         register_supplier(&operator, id, traits, url, &traded, venue.secrets.venue_key)?;
         if let Some(running) = running {
             let client = connect(venue, keys[traits.name].private_key)?;
             let offers = traded.iter().map(|t| offer(t, traits)).collect();
-            desks.push(Desk {
-                account: id,
-                client,
-                replica: Arc::clone(&venue.replica),
-                offers,
-            });
+            desks.push(Desk { account: id, client, replica: Arc::clone(&venue.replica), offers });
             simulators.push(running);
         }
     }
     for desk in &desks {
         desk.replenish()?;
     }
-    let desks = if desks.is_empty() {
-        None
-    } else {
-        Some(RunningDesks::start(desks)?)
-    };
-    let maker = if options.maker {
-        Some(start_maker(venue, keys["maker"].private_key, &traded)?)
-    } else {
-        None
-    };
-    Ok(Participants {
-        accounts,
-        simulators,
-        desks,
-        maker,
-    })
+    let desks = if desks.is_empty() { None } else { Some(RunningDesks::start(desks)?) };
+    let maker =
+        if options.maker { Some(start_maker(venue, keys["maker"].private_key, &traded)?) } else { None };
+    Ok(Participants { accounts, simulators, desks, maker })
 }
 
 fn traded(replica: &Replica<Engine>, config: &Config) -> Vec<Traded> {
@@ -199,21 +160,14 @@ fn traded(replica: &Replica<Engine>, config: &Config) -> Vec<Traded> {
         let live = config.instruments.iter().filter_map(|terms| {
             let record = state.instrument_by_symbol(&terms.symbol)?;
             let reference = terms.ticks(terms.reference_price.as_deref()?).ok()?;
-            (record.spec.status == InstrumentStatus::Live).then_some(Traded {
-                id: record.id,
-                reference,
-            })
+            (record.spec.status == InstrumentStatus::Live).then_some(Traded { id: record.id, reference })
         });
         live.collect()
     })
 }
 
 fn offer(traded: &Traded, traits: &SupplierTraits) -> Offer {
-    Offer {
-        instrument: traded.id,
-        price: ask_ticks(traded.reference.0, traits.premium_bps),
-        qty: ON_OFFER,
-    }
+    Offer { instrument: traded.id, price: ask_ticks(traded.reference.0, traits.premium_bps), qty: ON_OFFER }
 }
 
 fn start_simulator(
@@ -230,10 +184,7 @@ fn start_simulator(
         tokens_per_second: traits.tokens_per_second,
         api_key: Some(credential_of(traits)),
         seed: u64::from(number) + 1,
-        faults: Faults {
-            error_rate: traits.error_rate,
-            ..Faults::default()
-        },
+        faults: Faults { error_rate: traits.error_rate, ..Faults::default() },
     })
 }
 
@@ -255,16 +206,9 @@ fn register_supplier(
     traded: &[Traded],
     venue_key: Seed,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let known = operator
-        .replica
-        .read(|engine| engine.state().suppliers.get(&account).cloned());
-    let offers: Vec<_> = traded
-        .iter()
-        .map(|t| SupplierOffer {
-            instrument: t.id,
-            model: model_of(traits),
-        })
-        .collect();
+    let known = operator.replica.read(|engine| engine.state().suppliers.get(&account).cloned());
+    let offers: Vec<_> =
+        traded.iter().map(|t| SupplierOffer { instrument: t.id, model: model_of(traits) }).collect();
     let suspended = url.is_none();
     let base_url = url.unwrap_or_default();
     let unchanged = known.as_ref().is_some_and(|supplier| {
@@ -274,25 +218,15 @@ fn register_supplier(
     });
     if !unchanged {
         let sealed_credential = VenueKey::new(venue_key.0).seal(credential_of(traits).as_bytes());
-        let profile = SupplierProfile {
-            name: traits.name.to_owned(),
-            base_url,
-            sealed_credential,
-            offers,
-            suspended,
-        };
+        let profile =
+            SupplierProfile { name: traits.name.to_owned(), base_url, sealed_credential, offers, suspended };
         operator.command("register supplier", account, &Command::RegisterSupplier(profile))?;
     }
     for t in traded {
-        let granted = known
-            .as_ref()
-            .and_then(|supplier| supplier.supply.get(&t.id))
-            .map(|supply| supply.capacity);
+        let granted =
+            known.as_ref().and_then(|supplier| supplier.supply.get(&t.id)).map(|supply| supply.capacity);
         if granted.is_none_or(Qty::is_zero) {
-            let grant = Command::SetCapacity {
-                instrument: t.id,
-                capacity: CAPACITY,
-            };
+            let grant = Command::SetCapacity { instrument: t.id, capacity: CAPACITY };
             operator.command("grant capacity", account, &grant)?;
         }
     }
@@ -331,21 +265,12 @@ fn start_maker(venue: &Venue, key: Seed, traded: &[Traded]) -> Result<Maker, Box
     }
     let units = |id: InstrumentId| {
         venue.replica.read(|engine| {
-            engine
-                .state()
-                .holding(account, id)
-                .map_or(0, |holding| holding.available.0 + holding.held.0)
+            engine.state().holding(account, id).map_or(0, |holding| holding.available.0 + holding.held.0)
         })
     };
     let quote = |t: &Traded| Quote::around(t.id.0, t.reference.0, units(t.id));
     let quotes = traded.iter().map(quote).collect();
-    Ok(Maker::start(
-        client,
-        MakerConfig {
-            quotes,
-            ..MakerConfig::default()
-        },
-    )?)
+    Ok(Maker::start(client, MakerConfig { quotes, ..MakerConfig::default() })?)
 }
 
 fn ready_supplier(supplier: &RunningSupplier) -> ReadySupplier {
@@ -393,10 +318,7 @@ fn print_invitation(ready: &Ready) {
 
 /// A script that fits on a terminal: signs and sends one limit order with nothing but Node.js.
 fn signed_order(ready: &Ready) -> String {
-    let market = ready
-        .instruments
-        .iter()
-        .find(|instrument| instrument.symbol == "text-prime");
+    let market = ready.instruments.iter().find(|instrument| instrument.symbol == "text-prime");
     let market = market.map_or("", |instrument| instrument.market_id.as_str());
     let trader = &ready.accounts["trader"];
     format!(

@@ -68,19 +68,13 @@ impl Desk {
     fn position(&self, engine: &Engine, offer: &Offer) -> (Qty, Qty, Qty) {
         let state = engine.state();
         let holding = state.holding(self.account, offer.instrument);
-        let (held, available) = holding.map_or((Qty::ZERO, Qty::ZERO), |holding| {
-            (holding.held, holding.available)
-        });
-        let supply = state
-            .suppliers
-            .get(&self.account)
-            .and_then(|supplier| supplier.supply.get(&offer.instrument));
+        let (held, available) =
+            holding.map_or((Qty::ZERO, Qty::ZERO), |holding| (holding.held, holding.available));
+        let supply =
+            state.suppliers.get(&self.account).and_then(|supplier| supplier.supply.get(&offer.instrument));
         let issuable = supply.map_or(0, |supply| {
-            let room = supply
-                .capacity
-                .tokens()
-                .map_or(0, |tokens| tokens.0)
-                .saturating_sub(supply.liability().0);
+            let room =
+                supply.capacity.tokens().map_or(0, |tokens| tokens.0).saturating_sub(supply.liability().0);
             room / grid_engine::TOKENS_PER_UNIT
         });
         (held, available, Qty(issuable))
@@ -89,20 +83,14 @@ impl Desk {
     fn directory(&self, command: &Command) -> Result<(), ClientError> {
         let mut payload = Vec::new();
         command.encode(&mut payload);
-        let report = self.client.call_blocking(Request::Directory {
-            account: self.account.0,
-            payload,
-        })?;
+        let report = self.client.call_blocking(Request::Directory { account: self.account.0, payload })?;
         self.wait(&report);
         Ok(())
     }
 
     /// The next look at the replica must see what this command did.
     fn wait(&self, report: &Report) {
-        if let Err(error) = self
-            .replica
-            .wait_for_blocking(Seq(report.log_seq()), Duration::from_secs(30))
-        {
+        if let Err(error) = self.replica.wait_for_blocking(Seq(report.log_seq()), Duration::from_secs(30)) {
             tracing::warn!(account = self.account.0, %error, "the replica lags behind the desk");
         }
     }

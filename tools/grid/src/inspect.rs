@@ -47,11 +47,7 @@ pub(crate) fn run(args: &InspectArgs) -> Outcome {
         return Ok(());
     }
     let snapshots = snapshots(&args.data_dir)?;
-    let replayed = if args.replay {
-        Some(replay(args, &summary)?)
-    } else {
-        None
-    };
+    let replayed = if args.replay { Some(replay(args, &summary)?) } else { None };
 
     if args.json {
         let listed: Vec<_> = snapshots
@@ -78,16 +74,9 @@ pub(crate) fn run(args: &InspectArgs) -> Outcome {
         "journal    {} segments, {} blocks with {} commands, {} other blocks, {} bytes; every checksum holds",
         summary.segments, summary.entry_blocks, summary.commands, summary.other_blocks, summary.bytes
     )?;
-    writeln!(
-        out,
-        "position   sequence {}, block {}",
-        summary.position.seq.0, summary.position.index
-    )?;
+    writeln!(out, "position   sequence {}, block {}", summary.position.seq.0, summary.position.index)?;
     if let Some(torn) = &summary.torn {
-        writeln!(
-            out,
-            "torn tail  {torn:?}: unacknowledged, or being written right now"
-        )?;
+        writeln!(out, "torn tail  {torn:?}: unacknowledged, or being written right now")?;
     }
     for snapshot in snapshots {
         match snapshot.meta {
@@ -98,11 +87,7 @@ pub(crate) fn run(args: &InspectArgs) -> Outcome {
                 meta.position.seq.0,
                 meta.state_hash
             )?,
-            Err(error) => writeln!(
-                out,
-                "snapshot   {} does not read: {error}",
-                snapshot.path.display()
-            )?,
+            Err(error) => writeln!(out, "snapshot   {} does not read: {error}", snapshot.path.display())?,
         }
     }
     if let Some(engine) = replayed {
@@ -147,11 +132,7 @@ fn replay(args: &InspectArgs, summary: &JournalSummary) -> Result<Engine, Box<dy
 
 fn print_state(out: &mut impl Write, engine: &Engine) -> std::io::Result<()> {
     let state = engine.state();
-    writeln!(
-        out,
-        "state hash {:016x}; every invariant holds",
-        engine.state_hash()
-    )?;
+    writeln!(out, "state hash {:016x}; every invariant holds", engine.state_hash())?;
     writeln!(
         out,
         "directory  {} accounts, {} instruments, {} suppliers, {} sessions, {} open reservations",
@@ -161,11 +142,7 @@ fn print_state(out: &mut impl Write, engine: &Engine) -> std::io::Result<()> {
         state.sessions.len(),
         state.reservations.len()
     )?;
-    writeln!(
-        out,
-        "money      {} deposited, {} withdrawn",
-        state.deposited, state.withdrawn
-    )?;
+    writeln!(out, "money      {} deposited, {} withdrawn", state.deposited, state.withdrawn)?;
     for (record, book) in state.instruments.iter().zip(&state.books) {
         writeln!(
             out,

@@ -111,19 +111,15 @@ fn main() -> ExitCode {
             ready_file: args.ready_file,
             config: args.config,
         }),
-        Command::Serve {
-            config,
-            data_dir,
-            ready_file,
-        } => serve::run(config.as_deref(), data_dir, ready_file.as_deref()),
+        Command::Serve { config, data_dir, ready_file } => {
+            serve::run(config.as_deref(), data_dir, ready_file.as_deref())
+        }
         Command::Keygen => keygen::run(),
         Command::Inspect(args) => inspect::run(&args),
         Command::Script { file } => return script::run(&file),
-        Command::Operator {
-            binary_addr,
-            data_dir,
-            command,
-        } => operator::run(binary_addr, &data_dir, command),
+        Command::Operator { binary_addr, data_dir, command } => {
+            operator::run(binary_addr, &data_dir, command)
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

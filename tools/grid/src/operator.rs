@@ -77,49 +77,19 @@ pub(crate) fn run(binary_addr: SocketAddr, data_dir: &Path, command: OperatorCom
 fn carry_out(client: &Client, command: OperatorCommand) -> Outcome {
     let own = client.account();
     match command {
-        OperatorCommand::OpenAccount {
-            name,
-            public_key,
-            easy,
-        } => {
-            let mode = if easy {
-                AccountMode::Easy
-            } else {
-                AccountMode::Advanced
-            };
+        OperatorCommand::OpenAccount { name, public_key, easy } => {
+            let mode = if easy { AccountMode::Easy } else { AccountMode::Advanced };
             let public_key = Seed::try_from(public_key)?.0;
-            let open = Command::OpenAccount {
-                name: name.clone(),
-                mode,
-                capabilities: Capabilities::default(),
-            };
+            let open =
+                Command::OpenAccount { name: name.clone(), mode, capabilities: Capabilities::default() };
             let account = u32::try_from(send(client, own, &open)?)?;
-            send(
-                client,
-                account,
-                &Command::AddSigningKey {
-                    public_key,
-                    label: name,
-                },
-            )?;
+            send(client, account, &Command::AddSigningKey { public_key, label: name })?;
         }
         OperatorCommand::Deposit { account, amount } => {
-            send(
-                client,
-                account,
-                &Command::Deposit {
-                    amount: dollars(&amount)?,
-                },
-            )?;
+            send(client, account, &Command::Deposit { amount: dollars(&amount)? })?;
         }
         OperatorCommand::Withdraw { account, amount } => {
-            send(
-                client,
-                account,
-                &Command::Withdraw {
-                    amount: dollars(&amount)?,
-                },
-            )?;
+            send(client, account, &Command::Withdraw { amount: dollars(&amount)? })?;
         }
         OperatorCommand::Define { file } => {
             for spec in load_instruments(&file)? {
@@ -144,9 +114,6 @@ fn send(client: &Client, account: u32, command: &Command) -> Result<u64, Box<dyn
     let mut payload = Vec::new();
     command.encode(&mut payload);
     let report = client.call_blocking(Request::Directory { account, payload })?;
-    println!(
-        "{}",
-        serde_json::json!({ "log_sequence": report.log_seq(), "created": report.id() })
-    );
+    println!("{}", serde_json::json!({ "log_sequence": report.log_seq(), "created": report.id() }));
     Ok(report.id())
 }

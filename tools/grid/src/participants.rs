@@ -15,21 +15,9 @@ pub(crate) struct Trader {
 /// In the order in which their accounts are opened.
 pub(crate) const TRADERS: [Trader; 3] = [
     // The sign-up credit (contract §4.6).
-    Trader {
-        name: "demo",
-        mode: AccountMode::Easy,
-        money: Usd::dollars(25),
-    },
-    Trader {
-        name: "trader",
-        mode: AccountMode::Advanced,
-        money: Usd::dollars(10_000),
-    },
-    Trader {
-        name: "maker",
-        mode: AccountMode::Advanced,
-        money: Usd::dollars(1_000_000),
-    },
+    Trader { name: "demo", mode: AccountMode::Easy, money: Usd::dollars(25) },
+    Trader { name: "trader", mode: AccountMode::Advanced, money: Usd::dollars(10_000) },
+    Trader { name: "maker", mode: AccountMode::Advanced, money: Usd::dollars(1_000_000) },
 ];
 
 /// A simulated supplier: how it serves and at what price it offers.
@@ -77,7 +65,5 @@ pub(crate) const MAKER_STOCK: Qty = Qty(200);
 
 /// The reference price raised by a premium, in ticks, at least one tick above it.
 pub(crate) fn ask_ticks(reference_ticks: u64, premium_bps: u64) -> u64 {
-    (reference_ticks * (10_000 + premium_bps))
-        .div_ceil(10_000)
-        .max(reference_ticks + 1)
+    (reference_ticks * (10_000 + premium_bps)).div_ceil(10_000).max(reference_ticks + 1)
 }

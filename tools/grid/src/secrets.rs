@@ -36,10 +36,7 @@ pub(crate) struct Participant {
 
 impl Participant {
     pub(crate) fn generate() -> Self {
-        Self {
-            private_key: Seed::generate(),
-            consumption_key: consumption_key(),
-        }
+        Self { private_key: Seed::generate(), consumption_key: consumption_key() }
     }
 }
 
@@ -79,9 +76,7 @@ impl TryFrom<String> for Seed {
 
     /// 32 bytes, or 64 of which the first 32 are the seed (contract §5.1).
     fn try_from(text: String) -> Result<Self, String> {
-        let bytes = STANDARD
-            .decode(text.trim())
-            .map_err(|error| format!("a key is Base64: {error}"))?;
+        let bytes = STANDARD.decode(text.trim()).map_err(|error| format!("a key is Base64: {error}"))?;
         match bytes.len() {
             32 | 64 => Ok(Self(bytes[..32].try_into().expect("32 bytes"))),
             other => Err(format!("a key has 32 or 64 bytes, not {other}")),
@@ -126,12 +121,8 @@ impl Secrets {
     /// Replaces the file as a whole, so that a crash leaves the old or the new one.
     pub(crate) fn save(&self, path: &Path) -> std::io::Result<()> {
         let aside = path.with_extension("new");
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&aside)?;
+        let mut file =
+            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
         file.write_all(&serde_json::to_vec_pretty(self)?)?;
         file.sync_all()?;
         std::fs::rename(&aside, path)
@@ -139,8 +130,6 @@ impl Secrets {
 
     /// The participant of that name, made up on first use; the caller saves.
     pub(crate) fn participant(&mut self, name: &str) -> &Participant {
-        self.participants
-            .entry(name.to_owned())
-            .or_insert_with(Participant::generate)
+        self.participants.entry(name.to_owned()).or_insert_with(Participant::generate)
     }
 }

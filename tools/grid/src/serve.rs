@@ -26,10 +26,7 @@ pub(crate) fn run(file: Option<&Path>, data_dir: Option<PathBuf>, ready_file: Op
         config.data_dir = dir;
     }
     let venue = Venue::start(&config)?;
-    let serving = Serving {
-        urls: venue.urls.clone(),
-        instruments: venue.replica.read(ready::instruments),
-    };
+    let serving = Serving { urls: venue.urls.clone(), instruments: venue.replica.read(ready::instruments) };
     if let Some(path) = ready_file {
         ready::write(path, &serving)?;
     }

@@ -41,28 +41,17 @@ impl Operator<'_> {
     ) -> Result<Report, SetupError> {
         let mut payload = Vec::new();
         command.encode(&mut payload);
-        let door = |error| SetupError::Door {
-            what: what.to_owned(),
-            error,
-        };
-        let report = self
-            .client
-            .call_blocking(Request::Directory {
-                account: account.0,
-                payload,
-            })
-            .map_err(door)?;
+        let door = |error| SetupError::Door { what: what.to_owned(), error };
+        let report =
+            self.client.call_blocking(Request::Directory { account: account.0, payload }).map_err(door)?;
         let seq = Seq(report.log_seq());
-        self.replica
-            .wait_for_blocking(seq, Duration::from_secs(30))
-            .map_err(|_| SetupError::Replica(seq))?;
+        self.replica.wait_for_blocking(seq, Duration::from_secs(30)).map_err(|_| SetupError::Replica(seq))?;
         Ok(report)
     }
 
     /// The account that a key belongs to, if it is registered.
     pub(crate) fn account_of(&self, key: Fingerprint) -> Option<AccountId> {
-        self.replica
-            .read(|engine| engine.state().signing_keys.get(&key).map(|key| key.account))
+        self.replica.read(|engine| engine.state().signing_keys.get(&key).map(|key| key.account))
     }
 
     /// Opens an account with one signing key, unless that key has one already.
@@ -76,17 +65,10 @@ impl Operator<'_> {
         if let Some(account) = self.account_of(key.fingerprint()) {
             return Ok(account);
         }
-        let open = Command::OpenAccount {
-            name: name.to_owned(),
-            mode,
-            capabilities,
-        };
+        let open = Command::OpenAccount { name: name.to_owned(), mode, capabilities };
         let opened = self.command("open account", AccountId(self.client.account()), &open)?;
         let account = AccountId(u32::try_from(opened.id()).expect("account ids are 32 bits"));
-        let add = Command::AddSigningKey {
-            public_key: key.public_key(),
-            label: name.to_owned(),
-        };
+        let add = Command::AddSigningKey { public_key: key.public_key(), label: name.to_owned() };
         self.command("register signing key", account, &add)?;
         Ok(account)
     }
@@ -99,19 +81,11 @@ impl Operator<'_> {
         key: &str,
     ) -> Result<(), SetupError> {
         let hash = KeyHash::of(key);
-        if self
-            .replica
-            .read(|engine| engine.state().consumption_keys.contains_key(&hash))
-        {
+        if self.replica.read(|engine| engine.state().consumption_keys.contains_key(&hash)) {
             return Ok(());
         }
         let prefix = key.chars().take(8).collect();
-        let add = Command::AddConsumptionKey {
-            hash,
-            prefix,
-            name: name.to_owned(),
-            expires_at: None,
-        };
+        let add = Command::AddConsumptionKey { hash, prefix, name: name.to_owned(), expires_at: None };
         self.command("register consumption key", account, &add).map(drop)
     }
 
@@ -139,16 +113,10 @@ pub(crate) fn directory(
     config: &Config,
     secrets: &Secrets,
 ) -> Result<(), SetupError> {
-    let tier = Capabilities {
-        tier: true,
-        operator: false,
-    };
+    let tier = Capabilities { tier: true, operator: false };
     operator.account("http tiers", secrets.tier, AccountMode::Advanced, tier)?;
     for terms in &config.instruments {
-        if operator
-            .replica
-            .read(|engine| engine.state().symbols.contains_key(&terms.symbol))
-        {
+        if operator.replica.read(|engine| engine.state().symbols.contains_key(&terms.symbol)) {
             continue;
         }
         let spec = terms.spec().map_err(SetupError::Config)?;

@@ -80,11 +80,8 @@ impl Venue {
         let snapshots = Some((snapshots, config.log.snapshot_every_commands));
         let (replica, replica_thread) =
             Replica::start(copy, position, to_replica, ReplicaConfig { snapshots })?;
-        let (history, follower) = grid_trading::follow(
-            &config.data_dir.join("history.sqlite"),
-            &replica,
-            &config.data_dir,
-        )?;
+        let (history, follower) =
+            grid_trading::follow(&config.data_dir.join("history.sqlite"), &replica, &config.data_dir)?;
         let replica = Arc::new(replica);
         if empty {
             found(&log, &replica, &secrets)?;
@@ -95,19 +92,9 @@ impl Venue {
         let gateway = Gateway::start(listener, gateway_config(config), line, Arc::clone(&replica))?;
         let binary_addr = gateway.address();
         let operator = Client::connect(ClientConfig::new(vec![binary_addr], secrets.operator.0))?;
-        setup::directory(
-            &Operator {
-                client: &operator,
-                replica: &replica,
-            },
-            config,
-            &secrets,
-        )?;
+        setup::directory(&Operator { client: &operator, replica: &replica }, config, &secrets)?;
 
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .thread_name("http")
-            .build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("http").build()?;
         let tiers = start_tiers(&runtime, config, &secrets, binary_addr, &replica, &history)?;
         let urls = Urls {
             trading_url: format!("http://{}/v1", tiers.trading.addr),
@@ -142,23 +129,8 @@ impl Venue {
     /// Ends in good order: calls in progress are finished and settled, everything taken is on disk, a snapshot
     /// makes the next start quick.
     pub(crate) fn shutdown(self) {
-        let Self {
-            operator,
-            replica,
-            runtime,
-            tiers,
-            gateway,
-            log,
-            replica_thread,
-            follower,
-            ..
-        } = self;
-        let Tiers {
-            trading,
-            platform,
-            inference,
-            sessions,
-        } = tiers;
+        let Self { operator, replica, runtime, tiers, gateway, log, replica_thread, follower, .. } = self;
+        let Tiers { trading, platform, inference, sessions } = tiers;
         runtime.block_on(async {
             inference.shutdown().await;
             trading.shutdown().await;
@@ -174,20 +146,13 @@ impl Venue {
         if let Err(error) = follower.join() {
             tracing::error!(%error, "history is behind; the next start brings it up from the journal");
         }
-        debug_assert_eq!(
-            replica.applied(),
-            stopped.position.seq,
-            "the replica has seen everything"
-        );
+        debug_assert_eq!(replica.applied(), stopped.position.seq, "the replica has seen everything");
         step(&format!("stopped at log sequence {}", stopped.position.seq.0));
     }
 }
 
 fn recover_log(config: &Config) -> Result<Recovered<Engine>, StartError> {
-    let journal = JournalConfig {
-        segment_bytes: config.log.segment_bytes,
-        ..JournalConfig::default()
-    };
+    let journal = JournalConfig { segment_bytes: config.log.segment_bytes, ..JournalConfig::default() };
     let mut bar = None;
     let recovered = recover(&config.data_dir, journal, Engine::new, |progress| {
         let bar = bar.get_or_insert_with(|| progress::replay(progress.bytes_total));
@@ -212,10 +177,7 @@ fn recover_log(config: &Config) -> Result<Recovered<Engine>, StartError> {
         step(&format!("snapshot passed over: {reason}"));
     }
     if let Some(torn) = &report.torn {
-        step(&format!(
-            "cut a torn tail of {} bytes that nobody was told about",
-            torn.bytes
-        ));
+        step(&format!("cut a torn tail of {} bytes that nobody was told about", torn.bytes));
     }
     Ok(recovered)
 }
@@ -223,12 +185,8 @@ fn recover_log(config: &Config) -> Result<Recovered<Engine>, StartError> {
 /// The first command of an empty log.
 fn found(log: &Handle<Engine>, replica: &Replica<Engine>, secrets: &Secrets) -> Result<(), StartError> {
     step("an empty log: genesis");
-    let genesis = Entry::venue(Command::Genesis {
-        operator_key: secrets.operator.public_key(),
-    });
-    log.submitter()
-        .try_submit(genesis)
-        .map_err(|error| error.to_string())?;
+    let genesis = Entry::venue(Command::Genesis { operator_key: secrets.operator.public_key() });
+    log.submitter().try_submit(genesis).map_err(|error| error.to_string())?;
     replica.wait_for_blocking(Seq(1), PATIENCE)?;
     Ok(())
 }
@@ -250,10 +208,7 @@ fn sequencer_config(config: &Config) -> Result<SequencerConfig, StartError> {
 
 fn gateway_config(config: &Config) -> grid_orders::Config {
     let sessions = &config.sessions;
-    let rate = |per_second| Rate {
-        per_second,
-        burst: per_second,
-    };
+    let rate = |per_second| Rate { per_second, burst: per_second };
     grid_orders::Config {
         connections_max: sessions.max_connections,
         frame_max: sessions.max_frame_bytes,
@@ -285,23 +240,15 @@ fn start_tiers(
         directory: Arc::new(Replica::clone(replica)),
     };
     let (trading, platform, inference) = runtime.block_on(async {
-        let trading = grid_trading::serve(config.listen.at(0), app.clone())
-            .await
-            .map_err(in_use(config, 0))?;
-        let platform = grid_trading::serve(config.listen.at(3), app)
-            .await
-            .map_err(in_use(config, 3))?;
+        let trading =
+            grid_trading::serve(config.listen.at(0), app.clone()).await.map_err(in_use(config, 0))?;
+        let platform = grid_trading::serve(config.listen.at(3), app).await.map_err(in_use(config, 3))?;
         let inference = grid_inference::serve(inference_config(config, secrets), deps)
             .await
             .map_err(in_use(config, 1))?;
         Ok::<_, StartError>((trading, platform, inference))
     })?;
-    Ok(Tiers {
-        trading,
-        platform,
-        inference,
-        sessions: vec![trading_session, inference_session],
-    })
+    Ok(Tiers { trading, platform, inference, sessions: vec![trading_session, inference_session] })
 }
 
 fn trading_limits(config: &Config) -> grid_trading::Limits {

@@ -34,12 +34,7 @@ pub struct MakerConfig {
 
 impl Default for MakerConfig {
     fn default() -> Self {
-        Self {
-            quotes: Vec::new(),
-            interval: Duration::from_secs(1),
-            messages_per_interval: 4,
-            seed: 1,
-        }
+        Self { quotes: Vec::new(), interval: Duration::from_secs(1), messages_per_interval: 4, seed: 1 }
     }
 }
 
@@ -107,10 +102,7 @@ impl Maker {
                 work.shared.stats().stopped = Some(error.to_string());
             }
         })?;
-        Ok(Self {
-            shared,
-            thread: Some(thread),
-        })
+        Ok(Self { shared, thread: Some(thread) })
     }
 
     /// What it has done so far.
@@ -152,20 +144,10 @@ impl Work {
     fn new(client: Client, config: MakerConfig, shared: Arc<Shared>) -> Self {
         let quoters = (config.quotes.iter().enumerate())
             .map(|(i, quote)| {
-                Quoter::new(
-                    quote.clone(),
-                    config.messages_per_interval,
-                    config.seed + i as u64,
-                )
+                Quoter::new(quote.clone(), config.messages_per_interval, config.seed + i as u64)
             })
             .collect();
-        Self {
-            events: client.events(),
-            client,
-            quoters,
-            interval: config.interval,
-            shared,
-        }
+        Self { events: client.events(), client, quoters, interval: config.interval, shared }
     }
 
     fn run(&mut self) -> Result<(), ClientError> {
@@ -190,10 +172,8 @@ impl Work {
         self.listen()?;
         let actions = self.quoters[turn].step();
         let (mut sent, mut refused) = (0, 0);
-        let pending: Vec<_> = actions
-            .into_iter()
-            .map(|a| (a.label(), self.client.submit(a.request())))
-            .collect();
+        let pending: Vec<_> =
+            actions.into_iter().map(|a| (a.label(), self.client.submit(a.request()))).collect();
         for (label, answer) in pending {
             sent += 1;
             match answer.wait() {
@@ -243,11 +223,7 @@ impl Work {
     }
 
     fn cancel_all(&mut self) -> Result<(), ClientError> {
-        let all = MassCancel {
-            scope: CancelScope::Account,
-            side: SideScope::Both,
-            ..MassCancel::default()
-        };
+        let all = MassCancel { scope: CancelScope::Account, side: SideScope::Both, ..MassCancel::default() };
         self.client.call_blocking(all).map(|_| ())
     }
 }

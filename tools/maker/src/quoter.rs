@@ -138,24 +138,10 @@ pub(crate) struct Quoter {
 
 impl Quoter {
     pub(crate) fn new(quote: Quote, budget: usize, seed: u64) -> Self {
-        let slot = |side, level| Slot {
-            side,
-            level,
-            order: None,
-            rests_until: 0,
-        };
-        let slots = (0..quote.levels as u64)
-            .flat_map(|l| [slot(Side::Buy, l), slot(Side::Sell, l)])
-            .collect();
-        Self {
-            fills: Fills::new(&quote),
-            quote,
-            budget,
-            draw: seed,
-            steps: 0,
-            generation: 0,
-            slots,
-        }
+        let slot = |side, level| Slot { side, level, order: None, rests_until: 0 };
+        let slots =
+            (0..quote.levels as u64).flat_map(|l| [slot(Side::Buy, l), slot(Side::Sell, l)]).collect();
+        Self { fills: Fills::new(&quote), quote, budget, draw: seed, steps: 0, generation: 0, slots }
     }
 
     pub(crate) fn fills(&self) -> &Fills {
@@ -174,11 +160,7 @@ impl Quoter {
         let before = self.fills.reference_price;
         self.fills.reference_price = self.walk();
         // Away from the market first: after a rise asks make room before bids follow, and the other way round.
-        let first = if self.fills.reference_price >= before {
-            Side::Sell
-        } else {
-            Side::Buy
-        };
+        let first = if self.fills.reference_price >= before { Side::Sell } else { Side::Buy };
         let mut order: Vec<usize> = (0..self.slots.len()).collect();
         order.sort_by_key(|i| self.slots[*i].side != first);
         let wanted = self.wanted();
@@ -200,8 +182,7 @@ impl Quoter {
         let step = (self.next_draw() % span) as i64 - self.quote.step_ticks as i64;
         let back = (home as i64 - now as i64) / 32;
         let lowest = (home - home / 5).max(1 + self.quote.half_spread);
-        now.saturating_add_signed(step + back)
-            .clamp(lowest, (home + home / 5).max(lowest))
+        now.saturating_add_signed(step + back).clamp(lowest, (home + home / 5).max(lowest))
     }
 
     fn next_draw(&mut self) -> u64 {
@@ -240,10 +221,9 @@ impl Quoter {
         match slot.order {
             Some(order) if (order.price, order.open) == (price, qty) => None,
             _ if self.steps < slot.rests_until => None,
-            Some(order) if qty == 0 => Some(Action::Cancel(CancelOrder {
-                label: order.label,
-                ..CancelOrder::default()
-            })),
+            Some(order) if qty == 0 => {
+                Some(Action::Cancel(CancelOrder { label: order.label, ..CancelOrder::default() }))
+            }
             Some(order) => Some(Action::Replace(ReplaceOrder {
                 label: order.label,
                 price,
@@ -290,11 +270,7 @@ impl Quoter {
         let open =
             matches!(report.ord_status, OrdStatus::New | OrdStatus::PartiallyFilled) && report.leaves_qty > 0;
         if open || slot.order.is_some_and(|o| o.label == report.label) {
-            let order = Resting {
-                label: report.label,
-                price: report.price,
-                open: report.leaves_qty,
-            };
+            let order = Resting { label: report.label, price: report.price, open: report.leaves_qty };
             slot.order = open.then_some(order);
         }
         self.fills.resting = self.slots.iter().filter(|s| s.order.is_some()).count();
@@ -390,22 +366,13 @@ mod tests {
         }
 
         fn prices(&self, side: Side) -> Vec<u64> {
-            let mut prices: Vec<u64> = self
-                .0
-                .values()
-                .filter(|o| o.side == side)
-                .map(|o| o.price)
-                .collect();
+            let mut prices: Vec<u64> = self.0.values().filter(|o| o.side == side).map(|o| o.price).collect();
             prices.sort_unstable();
             prices
         }
 
         fn asked(&self) -> u64 {
-            self.0
-                .values()
-                .filter(|o| o.side == Side::Sell)
-                .map(|o| o.leaves_qty)
-                .sum()
+            self.0.values().filter(|o| o.side == Side::Sell).map(|o| o.leaves_qty).sum()
         }
     }
 
@@ -433,27 +400,16 @@ mod tests {
             seen.push(reference);
             let (bids, asks) = (book.prices(Side::Buy), book.prices(Side::Sell));
             assert_eq!((bids.len(), asks.len()), (3, 3));
-            assert!(
-                bids[2] < reference && reference < asks[0],
-                "{bids:?} {reference} {asks:?}"
-            );
+            assert!(bids[2] < reference && reference < asks[0], "{bids:?} {reference} {asks:?}");
         }
         let (low, high) = (seen.iter().min().unwrap(), seen.iter().max().unwrap());
-        assert!(
-            *low >= 800 && *high <= 1_200 && high - low > 10,
-            "it wanders between {low} and {high}"
-        );
+        assert!(*low >= 800 && *high <= 1_200 && high - low > 10, "it wanders between {low} and {high}");
     }
 
     #[test]
     fn the_same_seed_sends_the_same_messages() {
-        let actions = |seed| {
-            run(
-                &mut Quoter::new(Quote::around(0, 500, 9), 4, seed),
-                &mut Book::default(),
-                50,
-            )
-        };
+        let actions =
+            |seed| run(&mut Quoter::new(Quote::around(0, 500, 9), 4, seed), &mut Book::default(), 50);
         assert_eq!(actions(1), actions(1));
         assert_ne!(actions(1), actions(2));
     }
@@ -474,12 +430,7 @@ mod tests {
         let mut book = Book::default();
         run(&mut quoter, &mut book, 3);
         assert_eq!(book.asked(), 7, "5 at the best level, 2 at the next");
-        let best = *book
-            .0
-            .values()
-            .filter(|o| o.side == Side::Sell)
-            .min_by_key(|o| o.price)
-            .unwrap();
+        let best = *book.0.values().filter(|o| o.side == Side::Sell).min_by_key(|o| o.price).unwrap();
         quoter.report(&book.fill(best.label));
         assert_eq!((quoter.fills().units, quoter.fills().sold), (2, 5));
         run(&mut quoter, &mut book, 3);

@@ -64,14 +64,11 @@ impl Door {
         instrument: u16,
         price_divisor: u64,
     ) -> Result<Self, DoorError> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let (maker_events, taker_events) = (maker.events(), taker.events());
-        maker.subscribe(instrument, 0).map_err(|error| DoorError::Call {
-            what: "subscribe".into(),
-            error,
-        })?;
+        maker
+            .subscribe(instrument, 0)
+            .map_err(|error| DoorError::Call { what: "subscribe".into(), error })?;
         let mut door = Self {
             maker,
             taker,
@@ -120,9 +117,7 @@ impl Door {
         request: impl Into<grid_client::Request>,
         what: String,
     ) -> Result<Report, DoorError> {
-        client
-            .call_blocking(request)
-            .map_err(|error| DoorError::Call { what, error })
+        client.call_blocking(request).map_err(|error| DoorError::Call { what, error })
     }
 
     /// Takes in one event of the maker's session: the book, and fills.
@@ -136,13 +131,7 @@ impl Door {
         if let Event::Report(Report::Execution(r)) = event
             && r.exec_type == ExecType::Trade
         {
-            fills.push((
-                r.log_seq,
-                Fill {
-                    order: r.order_id,
-                    qty: r.last_qty,
-                },
-            ));
+            fills.push((r.log_seq, Fill { order: r.order_id, qty: r.last_qty }));
         }
         Ok(())
     }
@@ -180,22 +169,14 @@ impl Market for Door {
 
     fn reduce(&mut self, order: u64, price: u64, open: u64) -> Result<(), DoorError> {
         let price = self.ticks(price)?;
-        let request = ReplaceOrder {
-            order_id: order,
-            price,
-            qty: open,
-            ..ReplaceOrder::default()
-        };
+        let request = ReplaceOrder { order_id: order, price, qty: open, ..ReplaceOrder::default() };
         let answer = Self::call(&self.maker, request, format!("reduce {order} to {open}"))?;
         self.book_must_reach = answer.log_seq();
         Ok(())
     }
 
     fn cancel(&mut self, order: u64) -> Result<(), DoorError> {
-        let request = CancelOrder {
-            order_id: order,
-            ..CancelOrder::default()
-        };
+        let request = CancelOrder { order_id: order, ..CancelOrder::default() };
         let answer = Self::call(&self.maker, request, format!("cancel {order}"))?;
         self.book_must_reach = answer.log_seq();
         Ok(())

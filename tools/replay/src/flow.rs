@@ -106,27 +106,17 @@ impl OrderFlow {
                 what: "messages and books differ in number",
             });
         }
-        Ok(Self {
-            messages: messages_read,
-            rows,
-        })
+        Ok(Self { messages: messages_read, rows })
     }
 }
 
 fn lines<T>(path: &Path, parse: impl Fn(&str) -> Result<T, &'static str>) -> Result<Vec<T>, DataError> {
-    let io = |error| DataError::Io {
-        path: PathBuf::from(path),
-        error,
-    };
+    let io = |error| DataError::Io { path: PathBuf::from(path), error };
     let file = File::open(path).map_err(io)?;
     let mut all = Vec::new();
     for (i, line) in BufReader::new(GzDecoder::new(file)).lines().enumerate() {
         let line = line.map_err(io)?;
-        all.push(parse(&line).map_err(|what| DataError::Line {
-            path: path.into(),
-            line: i + 1,
-            what,
-        })?);
+        all.push(parse(&line).map_err(|what| DataError::Line { path: path.into(), line: i + 1, what })?);
     }
     Ok(all)
 }
@@ -230,12 +220,8 @@ pub struct FlowSummary {
 /// # Errors
 /// What the market could not do, which is another thing than doing it differently.
 pub fn replay<M: Market>(flow: &OrderFlow, market: &mut M) -> Result<FlowSummary, M::Error> {
-    let mut replay = Replay {
-        market,
-        orders: HashMap::new(),
-        queues: BTreeMap::new(),
-        summary: FlowSummary::default(),
-    };
+    let mut replay =
+        Replay { market, orders: HashMap::new(), queues: BTreeMap::new(), summary: FlowSummary::default() };
     let Some(first) = flow.rows.first() else {
         return Ok(replay.summary);
     };
@@ -284,12 +270,7 @@ impl<M: Market> Replay<'_, M> {
             Kind::Add => {
                 let order = self.market.add(side, price, message.size)?;
                 let recorded = Some(message.order);
-                let standing = Standing {
-                    order,
-                    recorded,
-                    open: message.size,
-                    claimed: message.size,
-                };
+                let standing = Standing { order, recorded, open: message.size, claimed: message.size };
                 self.queues.entry((side, price)).or_default().push(standing);
                 self.orders.insert(message.order, (side, price));
                 Ok(())
@@ -345,25 +326,20 @@ impl<M: Market> Replay<'_, M> {
         if let Some(order) = expected {
             self.summary.maker_checks += 1;
             if fills != [Fill { order, qty }] {
-                self.mismatch(format!(
-                    "order {recorded} ({order}) must give {qty}, but {fills:?} did"
-                ));
+                self.mismatch(format!("order {recorded} ({order}) must give {qty}, but {fills:?} did"));
             }
         }
         let filled: u64 = fills.iter().map(|f| f.qty).sum();
         if filled != qty {
-            self.mismatch(format!(
-                "{qty} executed at {price} in the recording, {filled} here"
-            ));
+            self.mismatch(format!("{qty} executed at {price} in the recording, {filled} here"));
         }
         for fill in fills {
             let makers = self.queues.entry((side, price)).or_default();
             match makers.iter_mut().find(|s| s.order == fill.order) {
                 Some(standing) => standing.open = standing.open.saturating_sub(fill.qty),
-                None => self.mismatch(format!(
-                    "order {} was filled, but does not stand at {price}",
-                    fill.order
-                )),
+                None => {
+                    self.mismatch(format!("order {} was filled, but does not stand at {price}", fill.order))
+                }
             }
         }
         self.unclaim(side, price, recorded, qty);
@@ -375,10 +351,7 @@ impl<M: Market> Replay<'_, M> {
     fn certain_maker(&self, side: Side, price: u64, recorded: u64) -> Option<u64> {
         let queue = self.queues.get(&(side, price))?;
         let at = queue.iter().position(|s| s.recorded == Some(recorded))?;
-        queue[..=at]
-            .iter()
-            .all(|s| s.open == s.claimed)
-            .then(|| queue[at].order)
+        queue[..=at].iter().all(|s| s.open == s.claimed).then(|| queue[at].order)
     }
 
     /// The recording has `qty` less of this order.
@@ -406,9 +379,7 @@ impl<M: Market> Replay<'_, M> {
     fn compare(&mut self, side: Side, recorded: &[(u64, u64)]) -> Result<(), M::Error> {
         let depth = self.market.depth(side)?;
         for (i, level) in recorded.iter().enumerate() {
-            let below_all = depth
-                .last()
-                .is_none_or(|(deepest, _)| side.is_deeper(level.0, *deepest));
+            let below_all = depth.last().is_none_or(|(deepest, _)| side.is_deeper(level.0, *deepest));
             if below_all {
                 self.summary.levels_revealed += 1;
                 self.reveal(side, level.0, level.1)?;
@@ -437,12 +408,7 @@ impl<M: Market> Replay<'_, M> {
 
     fn reveal(&mut self, side: Side, price: u64, qty: u64) -> Result<(), M::Error> {
         let order = self.market.add(side, price, qty)?;
-        let standing = Standing {
-            order,
-            recorded: None,
-            open: qty,
-            claimed: 0,
-        };
+        let standing = Standing { order, recorded: None, open: qty, claimed: 0 };
         self.queues.entry((side, price)).or_default().push(standing);
         Ok(())
     }
@@ -450,10 +416,7 @@ impl<M: Market> Replay<'_, M> {
     fn mismatch(&mut self, what: String) {
         self.summary.mismatch_count += 1;
         if self.summary.mismatches.len() < 20 {
-            self.summary.mismatches.push(Mismatch {
-                message: self.summary.messages,
-                what,
-            });
+            self.summary.mismatches.push(Mismatch { message: self.summary.messages, what });
         }
     }
 }
@@ -473,19 +436,12 @@ mod tests {
     impl NaiveBook {
         fn queue_of(&mut self, order: u64) -> ((Side, u64), usize) {
             let at = |q: &VecDeque<(u64, u64)>| q.iter().position(|(id, _)| *id == order);
-            self.queues
-                .iter()
-                .find_map(|(key, q)| Some((*key, at(q)?)))
-                .expect("the order stands")
+            self.queues.iter().find_map(|(key, q)| Some((*key, at(q)?))).expect("the order stands")
         }
 
         fn prices(&self, side: Side) -> Vec<u64> {
-            let mut prices: Vec<u64> = self
-                .queues
-                .keys()
-                .filter(|(s, _)| *s == side)
-                .map(|(_, p)| *p)
-                .collect();
+            let mut prices: Vec<u64> =
+                self.queues.keys().filter(|(s, _)| *s == side).map(|(_, p)| *p).collect();
             if side == Side::Buy {
                 prices.reverse();
             }
@@ -498,10 +454,7 @@ mod tests {
 
         fn add(&mut self, side: Side, price: u64, qty: u64) -> Result<u64, Self::Error> {
             self.next += 1;
-            self.queues
-                .entry((side, price))
-                .or_default()
-                .push_back((self.next, qty));
+            self.queues.entry((side, price)).or_default().push_back((self.next, qty));
             Ok(self.next)
         }
 
@@ -534,10 +487,7 @@ mod tests {
                 let queue = self.queues.get_mut(&(side.other(), at)).unwrap();
                 while left > 0 && !queue.is_empty() {
                     let part = queue[0].1.min(left);
-                    fills.push(Fill {
-                        order: queue[0].0,
-                        qty: part,
-                    });
+                    fills.push(Fill { order: queue[0].0, qty: part });
                     left -= part;
                     queue[0].1 -= part;
                     if queue[0].1 == 0 {
@@ -551,11 +501,7 @@ mod tests {
 
         fn depth(&mut self, side: Side) -> Result<Vec<(u64, u64)>, Self::Error> {
             let total = |price| self.queues[&(side, price)].iter().map(|(_, qty)| qty).sum();
-            Ok(self
-                .prices(side)
-                .into_iter()
-                .map(|price| (price, total(price)))
-                .collect())
+            Ok(self.prices(side).into_iter().map(|price| (price, total(price))).collect())
         }
     }
 
@@ -612,18 +558,12 @@ mod tests {
     #[test]
     fn lines_of_the_format_are_read_and_others_are_named() {
         let read = message("34200.2,3,16113594,18,5853100,1").unwrap();
-        assert_eq!(
-            (read.kind, read.order, read.size, read.price),
-            (Kind::Delete, 16_113_594, 18, 5_853_100)
-        );
+        assert_eq!((read.kind, read.order, read.size, read.price), (Kind::Delete, 16_113_594, 18, 5_853_100));
         for bad in ["", "1,2,3", "1,9,3,4,5,1", "1,1,x,4,5,1"] {
             assert!(message(bad).is_err(), "{bad}");
         }
         let levels = row("5859400,200,5853300,18,9999999999,0,-9999999999,0").unwrap();
-        assert_eq!(
-            (levels.asks, levels.bids),
-            (vec![(5_859_400, 200)], vec![(5_853_300, 18)])
-        );
+        assert_eq!((levels.asks, levels.bids), (vec![(5_859_400, 200)], vec![(5_853_300, 18)]));
         assert!(row("1,2,3").is_err());
     }
 }

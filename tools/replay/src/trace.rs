@@ -38,10 +38,7 @@ pub struct TraceRow {
 /// # Errors
 /// A file that can't be read, or a line that is not of the format.
 pub fn read_trace(path: &Path, from: usize, count: usize) -> Result<Vec<TraceRow>, DataError> {
-    let io = |error| DataError::Io {
-        path: path.into(),
-        error,
-    };
+    let io = |error| DataError::Io { path: path.into(), error };
     let file = File::open(path).map_err(io)?;
     let mut rows: Vec<TraceRow> = Vec::new();
     let lines = BufReader::new(xz2::read::XzDecoder::new(file)).lines();
@@ -54,8 +51,7 @@ pub fn read_trace(path: &Path, from: usize, count: usize) -> Result<Vec<TraceRow
         })?);
     }
     let first = rows.first().map_or(Duration::ZERO, |row| row.at);
-    rows.iter_mut()
-        .for_each(|row| row.at = row.at.saturating_sub(first));
+    rows.iter_mut().for_each(|row| row.at = row.at.saturating_sub(first));
     Ok(rows)
 }
 
@@ -63,11 +59,7 @@ fn trace_row(line: &str) -> Option<TraceRow> {
     let mut fields = line.split(',');
     let at = moment(fields.next()?)?;
     let (prompt, completion) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-    Some(TraceRow {
-        at,
-        prompt_tokens: prompt,
-        completion_tokens: completion,
-    })
+    Some(TraceRow { at, prompt_tokens: prompt, completion_tokens: completion })
 }
 
 /// `2023-11-16 18:17:03.9799600` as time since 0000-03-01, which is as good a start as any.
@@ -76,18 +68,11 @@ fn moment(text: &str) -> Option<Duration> {
     let mut parts = date.split('-').map(|p| p.parse::<u64>().ok());
     let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);
     let mut parts = time.split(':');
-    let (hours, minutes) = (
-        parts.next()?.parse::<u64>().ok()?,
-        parts.next()?.parse::<u64>().ok()?,
-    );
+    let (hours, minutes) = (parts.next()?.parse::<u64>().ok()?, parts.next()?.parse::<u64>().ok()?);
     let (seconds, fraction) = parts.next()?.split_once('.').unwrap_or(("0", "0"));
     let nanos: u64 = format!("{fraction:0<9}").get(..9)?.parse().ok()?;
     // Years that begin in March put the leap day last.
-    let (year, month) = if month > 2 {
-        (year, month - 3)
-    } else {
-        (year.checked_sub(1)?, month + 9)
-    };
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year.checked_sub(1)?, month + 9) };
     let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day;
     let whole = ((days * 24 + hours) * 60 + minutes) * 60 + seconds.parse::<u64>().ok()?;
     Some(Duration::from_secs(whole) + Duration::from_nanos(nanos))
@@ -190,20 +175,13 @@ struct Outcome {
 pub async fn replay_trace(rows: &[TraceRow], config: &TraceConfig) -> TraceSummary {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
-    let http = Client::builder(TokioExecutor::new())
-        .pool_max_idle_per_host(config.in_flight_max)
-        .build(connector);
-    let sender = Arc::new(Sender {
-        http,
-        config: config.clone(),
-    });
+    let http =
+        Client::builder(TokioExecutor::new()).pool_max_idle_per_host(config.in_flight_max).build(connector);
+    let sender = Arc::new(Sender { http, config: config.clone() });
     let room = Arc::new(Semaphore::new(config.in_flight_max));
     let begun = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
-    let mut summary = TraceSummary {
-        requests: rows.len() as u64,
-        ..TraceSummary::default()
-    };
+    let mut summary = TraceSummary { requests: rows.len() as u64, ..TraceSummary::default() };
     for (i, row) in rows.iter().copied().enumerate() {
         let planned = begun + row.at.div_f64(config.speed.max(1e-9));
         tokio::time::sleep_until(planned.into()).await;
@@ -230,11 +208,7 @@ pub async fn replay_trace(rows: &[TraceRow], config: &TraceConfig) -> TraceSumma
         }
     }
     latencies.sort_unstable();
-    let percentile = |p: usize| {
-        latencies
-            .get(latencies.len() * p / 100)
-            .map_or(0, |l| l.as_millis() as u64)
-    };
+    let percentile = |p: usize| latencies.get(latencies.len() * p / 100).map_or(0, |l| l.as_millis() as u64);
     (summary.latency_ms_p50, summary.latency_ms_p99) = (percentile(50), percentile(99));
     summary.duration_ms = begun.elapsed().as_millis() as u64;
     summary
@@ -285,14 +259,8 @@ impl Sender {
             Streaming::Mixed => number % 2 == 1,
         };
         let body = Bytes::from(self.body(row, stream).to_string());
-        let mut outcome = Outcome {
-            row,
-            status: None,
-            usage: None,
-            error: None,
-            retries: 0,
-            latency: Duration::ZERO,
-        };
+        let mut outcome =
+            Outcome { row, status: None, usage: None, error: None, retries: 0, latency: Duration::ZERO };
         loop {
             let tried = tokio::time::timeout(self.config.timeout, self.attempt(body.clone(), stream)).await;
             match tried {
@@ -335,9 +303,8 @@ impl Sender {
         body: Bytes,
         stream: bool,
     ) -> Result<(StatusCode, Option<(u64, u64)>, Option<Duration>), String> {
-        let uri: Uri = format!("{}/chat/completions", self.config.base_url)
-            .parse()
-            .map_err(|e| format!("{e}"))?;
+        let uri: Uri =
+            format!("{}/chat/completions", self.config.base_url).parse().map_err(|e| format!("{e}"))?;
         let request = Request::builder()
             .method(Method::POST)
             .uri(uri)
@@ -351,10 +318,7 @@ impl Sender {
             .await
             .map_err(|e| format!("{e}: {:?}", std::error::Error::source(&e)))?;
         let status = response.status();
-        let wait = response
-            .headers()
-            .get("retry-after")
-            .and_then(|v| v.to_str().ok()?.parse().ok());
+        let wait = response.headers().get("retry-after").and_then(|v| v.to_str().ok()?.parse().ok());
         let wait = wait.map(Duration::from_secs);
         let body = response
             .into_body()
@@ -365,11 +329,7 @@ impl Sender {
         if status != StatusCode::OK {
             return Ok((status, None, wait));
         }
-        let usage = if stream {
-            stream_usage(&body)?
-        } else {
-            plain_usage(&body)?
-        };
+        let usage = if stream { stream_usage(&body)? } else { plain_usage(&body)? };
         Ok((status, usage, wait))
     }
 }
@@ -383,11 +343,7 @@ fn stream_usage(body: &[u8]) -> Result<Option<(u64, u64)>, String> {
     let text = std::str::from_utf8(body).map_err(|e| format!("the stream is not text: {e}"))?;
     let mut usage = None;
     let mut done = false;
-    for data in text
-        .lines()
-        .filter_map(|line| line.strip_prefix("data:"))
-        .map(str::trim_start)
-    {
+    for data in text.lines().filter_map(|line| line.strip_prefix("data:")).map(str::trim_start) {
         if data.starts_with("[DONE]") {
             done = true;
             continue;
@@ -398,19 +354,12 @@ fn stream_usage(body: &[u8]) -> Result<Option<(u64, u64)>, String> {
         }
         usage = usage_of(&event).or(usage);
     }
-    if done {
-        Ok(usage)
-    } else {
-        Err("the stream ended without [DONE]".into())
-    }
+    if done { Ok(usage) } else { Err("the stream ended without [DONE]".into()) }
 }
 
 fn usage_of(answer: &Value) -> Option<(u64, u64)> {
     let usage = answer.get("usage")?;
-    Some((
-        usage.get("prompt_tokens")?.as_u64()?,
-        usage.get("completion_tokens")?.as_u64()?,
-    ))
+    Some((usage.get("prompt_tokens")?.as_u64()?, usage.get("completion_tokens")?.as_u64()?))
 }
 
 #[cfg(test)]
@@ -427,28 +376,18 @@ mod tests {
     }
 
     fn rows(count: u64) -> Vec<TraceRow> {
-        let row = |i| TraceRow {
-            at: Duration::from_millis(i),
-            prompt_tokens: 20 + i,
-            completion_tokens: i % 7,
-        };
+        let row =
+            |i| TraceRow { at: Duration::from_millis(i), prompt_tokens: 20 + i, completion_tokens: i % 7 };
         (0..count).map(row).collect()
     }
 
     fn run(rows: &[TraceRow], config: &TraceConfig) -> TraceSummary {
-        tokio::runtime::Runtime::new()
-            .expect("a runtime")
-            .block_on(replay_trace(rows, config))
+        tokio::runtime::Runtime::new().expect("a runtime").block_on(replay_trace(rows, config))
     }
 
     fn against(supplier: &grid_suppliers::RunningSupplier) -> TraceConfig {
         let base_url = supplier.url.clone();
-        TraceConfig {
-            base_url,
-            model: "simulated-model".into(),
-            speed: 100.0,
-            ..TraceConfig::default()
-        }
+        TraceConfig { base_url, model: "simulated-model".into(), speed: 100.0, ..TraceConfig::default() }
     }
 
     #[test]
@@ -472,56 +411,24 @@ mod tests {
             (rows.len() as u64, 0, 0),
             "{summary:?}"
         );
-        assert_eq!(
-            summary.prompt_tokens,
-            rows.iter().map(|r| r.prompt_tokens).sum::<u64>()
-        );
-        assert_eq!(
-            summary.completion_tokens,
-            rows.iter().map(|r| r.completion_tokens).sum::<u64>()
-        );
+        assert_eq!(summary.prompt_tokens, rows.iter().map(|r| r.prompt_tokens).sum::<u64>());
+        assert_eq!(summary.completion_tokens, rows.iter().map(|r| r.completion_tokens).sum::<u64>());
         let produced = supplier.stats();
-        assert_eq!(
-            produced.tokens_produced(),
-            summary.prompt_tokens + summary.completion_tokens
-        );
+        assert_eq!(produced.tokens_produced(), summary.prompt_tokens + summary.completion_tokens);
         assert_eq!(produced.completed.requests, rows.len() as u64);
     }
 
     #[test]
     fn failures_are_counted_by_kind_and_retried_where_that_helps() {
         let supplier = Supplier::start(SupplierConfig::default()).expect("loopback has free ports");
-        supplier.set_faults(Faults {
-            status: Some(503),
-            next_requests: Some(4),
-            ..Faults::default()
-        });
-        let one_at_a_time = TraceConfig {
-            in_flight_max: 1,
-            ..against(&supplier)
-        };
+        supplier.set_faults(Faults { status: Some(503), next_requests: Some(4), ..Faults::default() });
+        let one_at_a_time = TraceConfig { in_flight_max: 1, ..against(&supplier) };
         let summary = run(&rows(10), &one_at_a_time);
-        assert_eq!(
-            (summary.completed, summary.statuses[&503], summary.retries),
-            (6, 4, 0)
-        );
-        supplier.set_faults(Faults {
-            status: Some(503),
-            next_requests: Some(2),
-            ..Faults::default()
-        });
-        let summary = run(
-            &rows(5),
-            &TraceConfig {
-                retries: 3,
-                ..one_at_a_time.clone()
-            },
-        );
+        assert_eq!((summary.completed, summary.statuses[&503], summary.retries), (6, 4, 0));
+        supplier.set_faults(Faults { status: Some(503), next_requests: Some(2), ..Faults::default() });
+        let summary = run(&rows(5), &TraceConfig { retries: 3, ..one_at_a_time.clone() });
         assert_eq!((summary.completed, summary.retries), (5, 2));
-        supplier.set_faults(Faults {
-            die_after_tokens: Some(1),
-            ..Faults::default()
-        });
+        supplier.set_faults(Faults { die_after_tokens: Some(1), ..Faults::default() });
         let summary = run(&rows(6), &one_at_a_time);
         assert_eq!((summary.completed, summary.broken), (0, 6), "{summary:?}");
     }
@@ -529,10 +436,7 @@ mod tests {
     #[test]
     fn a_stream_counts_only_when_it_is_whole() {
         let usage = r#"data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}"#;
-        assert_eq!(
-            stream_usage(format!("{usage}\n\ndata: [DONE]\n\n").as_bytes()),
-            Ok(Some((3, 4)))
-        );
+        assert_eq!(stream_usage(format!("{usage}\n\ndata: [DONE]\n\n").as_bytes()), Ok(Some((3, 4))));
         assert!(stream_usage(format!("{usage}\n\n").as_bytes()).is_err());
         assert!(stream_usage(b"data: {\"error\":{\"message\":\"x\"}}\n\n").is_err());
     }

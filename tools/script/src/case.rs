@@ -92,21 +92,11 @@ impl Case {
         let command = match (op.action, known) {
             (Action::Limit { .. } | Action::Market { .. }, Some(_)) | (Action::Cancel, None) => None,
             (Action::Replace { .. }, None) => None,
-            (Action::Cancel, Some(order)) => Some(Command::Cancel {
-                order: OrderRef::Id(order),
-            }),
+            (Action::Cancel, Some(order)) => Some(Command::Cancel { order: OrderRef::Id(order) }),
             (Action::Replace { price, qty }, Some(order)) => {
                 self.replace(account, order, price, qty, op.stp)?
             }
-            (
-                Action::Limit {
-                    side,
-                    price,
-                    qty,
-                    tif,
-                },
-                None,
-            ) => match (price.0, qty.0) {
+            (Action::Limit { side, price, qty, tif }, None) => match (price.0, qty.0) {
                 (Some(price), Some(qty)) => {
                     let (price, qty) = (self.rank(price), Qty(qty));
                     self.venue.provide_limit(account, side, price, qty)?;
@@ -118,10 +108,7 @@ impl Case {
                 Some(qty) => {
                     let qty = Qty(qty);
                     self.venue.provide_market(account, side, qty, op.stp)?;
-                    let kind = OrderKind::Market {
-                        max_slippage_bps: None,
-                        fill_or_kill: false,
-                    };
+                    let kind = OrderKind::Market { max_slippage_bps: None, fill_or_kill: false };
                     Some(place(side, kind, qty, op.stp))
                 }
                 None => None,
@@ -139,9 +126,7 @@ impl Case {
     pub(crate) fn print(mut self, out: &mut impl Write) -> io::Result<()> {
         let book = &self.venue.engine.state().books[usize::from(MARKET.0)];
         let levels = |side| {
-            book.levels(side)
-                .map(|level| (self.ticks(level.price), level.qty.0, level.orders))
-                .collect()
+            book.levels(side).map(|level| (self.ticks(level.price), level.qty.0, level.orders)).collect()
         };
         let (bids, asks) = (levels(Side::Buy), levels(Side::Sell));
         self.result.bids = bids;
@@ -189,13 +174,7 @@ impl Case {
             let side = open.side;
             self.venue.provide_limit(account, side, price, qty)?;
         }
-        Ok(Some(Command::Replace {
-            order: OrderRef::Id(order),
-            qty,
-            price,
-            stp,
-            post_only: false,
-        }))
+        Ok(Some(Command::Replace { order: OrderRef::Id(order), qty, price, stp, post_only: false }))
     }
 
     fn submit(&mut self, account: AccountId, command: Command, id: Name) -> Result<(), Reject> {
@@ -209,10 +188,7 @@ impl Case {
                 }
                 Event::Report { report, .. } => match report.body {
                     // Says something about the venue's size, not about the book.
-                    ReportBody::Rejected {
-                        reject: Reject::TooManyOrders,
-                        ..
-                    } => {
+                    ReportBody::Rejected { reject: Reject::TooManyOrders, .. } => {
                         return Err(Reject::TooManyOrders);
                     }
                     ReportBody::Rejected { .. } => self.result.rejected.push(id.clone()),
@@ -283,19 +259,13 @@ impl Venue {
                     client_seq: 0,
                     events: Vec::new(),
                 };
-                venue.apply(&Entry::venue(Command::Genesis {
-                    operator_key: OPERATOR_KEY,
-                }));
+                venue.apply(&Entry::venue(Command::Genesis { operator_key: OPERATOR_KEY }));
                 venue.apply(&Entry::venue(Command::OpenSession {
                     session: SESSION,
                     key: Fingerprint::of(&OPERATOR_KEY),
                 }));
                 venue.operator = match &venue.events[..] {
-                    [
-                        Event::SessionOpened {
-                            result: Ok(account), ..
-                        },
-                    ] => *account,
+                    [Event::SessionOpened { result: Ok(account), .. }] => *account,
                     other => unreachable!("the operator's key opens a session: {other:?}"),
                 };
                 venue
@@ -310,19 +280,13 @@ impl Venue {
         self.seq = self.seq.next();
         self.events.clear();
         // Log time is the log's position: order scripts know no clock.
-        self.engine
-            .apply(self.seq, Nanos(self.seq.0), entry, &mut self.events);
+        self.engine.apply(self.seq, Nanos(self.seq.0), entry, &mut self.events);
     }
 
     /// Applies a command for an account; the id that a new order of it gets.
     fn submit(&mut self, account: AccountId, command: Command) -> OrderId {
         self.client_seq += 1;
-        self.apply(&Entry {
-            session: SESSION,
-            client_seq: self.client_seq,
-            account,
-            command,
-        });
+        self.apply(&Entry { session: SESSION, client_seq: self.client_seq, account, command });
         OrderId(self.seq.0)
     }
 
@@ -350,13 +314,7 @@ impl Venue {
         let account = self.ask(self.operator, open)?;
         let account = AccountId(u32::try_from(account).expect("account ids have 32 bits"));
         self.ask(account, Command::RegisterSupplier(SupplierProfile::default()))?;
-        self.ask(
-            account,
-            Command::SetCapacity {
-                instrument: MARKET,
-                capacity: QTY_MAX,
-            },
-        )?;
+        self.ask(account, Command::SetCapacity { instrument: MARKET, capacity: QTY_MAX })?;
         Ok(account)
     }
 
@@ -400,9 +358,7 @@ impl Venue {
 
     fn provide_units(&mut self, account: AccountId, needs: Qty) -> Result<(), Reject> {
         let holdings = &self.engine.state().accounts[account.0 as usize].holdings;
-        let has = holdings
-            .get(&MARKET)
-            .map_or(Qty::ZERO, |holding| holding.available);
+        let has = holdings.get(&MARKET).map_or(Qty::ZERO, |holding| holding.available);
         match needs.checked_sub(has) {
             Some(qty) if !qty.is_zero() && needs <= QTY_MAX => {
                 let instrument = MARKET;
@@ -451,10 +407,7 @@ fn instrument() -> InstrumentSpec {
             maker_fee_bps: 0,
             taker_fee_bps: 0,
         },
-        delivery: DeliveryTerms {
-            window: None,
-            movement: Movement::AtFill,
-        },
+        delivery: DeliveryTerms { window: None, movement: Movement::AtFill },
         status: InstrumentStatus::Live,
     }
 }

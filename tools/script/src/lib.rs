@@ -96,10 +96,9 @@ pub fn run(mut input: impl BufRead, mut out: impl Write) -> Result<(), ScriptErr
                     done.run(&mut out)?;
                 }
             }
-            Line::Op(op) => case
-                .get_or_insert_with(|| Lines::of(serde_json::Value::Null))
-                .ops
-                .push((number, op)),
+            Line::Op(op) => {
+                case.get_or_insert_with(|| Lines::of(serde_json::Value::Null)).ops.push((number, op))
+            }
         }
     }
     if let Some(done) = case {
@@ -117,19 +116,13 @@ struct Lines {
 
 impl Lines {
     fn of(name: serde_json::Value) -> Self {
-        Self {
-            name,
-            ops: Vec::new(),
-        }
+        Self { name, ops: Vec::new() }
     }
 
     fn run(self, out: &mut impl Write) -> Result<(), ScriptError> {
         let mut case = Case::new(self.name, self.ops.iter().filter_map(|(_, op)| op.action.price()));
         for (line, op) in self.ops {
-            case.run(op).map_err(|reject| ScriptError::Bound {
-                line,
-                reason: reject.to_string(),
-            })?;
+            case.run(op).map_err(|reject| ScriptError::Bound { line, reason: reject.to_string() })?;
         }
         Ok(case.print(out)?)
     }

@@ -24,21 +24,10 @@ pub(crate) struct Op {
 
 /// What to do.
 pub(crate) enum Action {
-    Limit {
-        side: Side,
-        price: Amount,
-        qty: Amount,
-        tif: TimeInForce,
-    },
-    Market {
-        side: Side,
-        qty: Amount,
-    },
+    Limit { side: Side, price: Amount, qty: Amount, tif: TimeInForce },
+    Market { side: Side, qty: Amount },
     Cancel,
-    Replace {
-        price: Amount,
-        qty: Amount,
-    },
+    Replace { price: Amount, qty: Amount },
 }
 
 impl Action {
@@ -98,23 +87,14 @@ pub(crate) fn parse(text: &[u8]) -> Result<Line, String> {
             };
             let qty = || raw.qty.ok_or("`qty` is missing");
             let price = || raw.price.ok_or("`price` is missing");
-            let limit = |tif| {
-                Ok::<_, String>(Action::Limit {
-                    side: side()?,
-                    price: price()?,
-                    qty: qty()?,
-                    tif,
-                })
-            };
+            let limit =
+                |tif| Ok::<_, String>(Action::Limit { side: side()?, price: price()?, qty: qty()?, tif });
             let action = match op.as_ref() {
                 "limit" => limit(TimeInForce::Gtc)?,
                 "ioc" => limit(TimeInForce::Ioc)?,
                 "fok" => limit(TimeInForce::Fok)?,
                 "post_only" => limit(TimeInForce::PostOnly)?,
-                "market" => Action::Market {
-                    side: side()?,
-                    qty: qty()?,
-                },
+                "market" => Action::Market { side: side()?, qty: qty()? },
                 "cancel" => Action::Cancel,
                 "replace" => Action::Replace {
                     qty: qty()?,

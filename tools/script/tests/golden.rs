@@ -32,12 +32,7 @@ fn golden_scripts_give_their_golden_results() {
         for (at, (found, expected)) in found.lines().zip(expected.lines()).enumerate() {
             assert_eq!(found, expected, "{} case {}", script.display(), at + 1);
         }
-        assert_eq!(
-            found.lines().count(),
-            expected.lines().count(),
-            "{}",
-            script.display()
-        );
+        assert_eq!(found.lines().count(), expected.lines().count(), "{}", script.display());
     }
 }
 
@@ -82,46 +77,20 @@ fn a_line_that_is_not_understood_is_named_by_its_number_after_the_cases_before_i
         (r#"{"op":"cancel","owner":1}"#, "`id` is missing"),
         (r#"{"op":"cancel","id":1}"#, "`owner` is missing"),
         (r#"{"op":"cancel","id":1.5,"owner":1}"#, "an integer or a string"),
-        (
-            r#"{"op":"limit","id":1,"owner":1,"price":1,"qty":1}"#,
-            "`side` is missing",
-        ),
-        (
-            r#"{"op":"limit","id":1,"owner":1,"side":"up","price":1,"qty":1}"#,
-            "not `up`",
-        ),
-        (
-            r#"{"op":"limit","id":1,"owner":1,"side":"buy","qty":1}"#,
-            "`price` is missing",
-        ),
-        (
-            r#"{"op":"market","id":1,"owner":1,"side":"buy"}"#,
-            "`qty` is missing",
-        ),
-        (
-            r#"{"op":"limit","id":1,"owner":1,"side":"buy","price":"1","qty":1}"#,
-            "an integer",
-        ),
-        (
-            r#"{"op":"ioc","id":1,"owner":1,"side":"buy","price":1,"qty":1,"stp":"all"}"#,
-            "unknown stp `all`",
-        ),
+        (r#"{"op":"limit","id":1,"owner":1,"price":1,"qty":1}"#, "`side` is missing"),
+        (r#"{"op":"limit","id":1,"owner":1,"side":"up","price":1,"qty":1}"#, "not `up`"),
+        (r#"{"op":"limit","id":1,"owner":1,"side":"buy","qty":1}"#, "`price` is missing"),
+        (r#"{"op":"market","id":1,"owner":1,"side":"buy"}"#, "`qty` is missing"),
+        (r#"{"op":"limit","id":1,"owner":1,"side":"buy","price":"1","qty":1}"#, "an integer"),
+        (r#"{"op":"ioc","id":1,"owner":1,"side":"buy","price":1,"qty":1,"stp":"all"}"#, "unknown stp `all`"),
     ];
     for (line, words) in table {
         let mut out = Vec::new();
         let script = format!("{{\"case\":\"good\"}}\n{{\"case\":\"bad\"}}\n\n{line}\n");
-        let error = grid_script::run(script.as_bytes(), &mut out)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.starts_with("line 4: ") && error.contains(words),
-            "{line}: {error}"
-        );
+        let error = grid_script::run(script.as_bytes(), &mut out).unwrap_err().to_string();
+        assert!(error.starts_with("line 4: ") && error.contains(words), "{line}: {error}");
         let out = String::from_utf8(out).unwrap();
-        assert!(
-            out.starts_with("{\"case\":\"good\"") && out.lines().count() == 1,
-            "{line}: {out}"
-        );
+        assert!(out.starts_with("{\"case\":\"good\"") && out.lines().count() == 1, "{line}: {out}");
     }
 }
 
@@ -142,10 +111,6 @@ fn one_owner_may_rest_and_trade_enormous_amounts_without_running_out() {
         );
     }
     let out = run(&script).unwrap();
-    assert!(
-        out.contains("\"rejected\":[],\"expired\":[]"),
-        "{}",
-        &out[out.len() - 100..]
-    );
+    assert!(out.contains("\"rejected\":[],\"expired\":[]"), "{}", &out[out.len() - 100..]);
     assert_eq!(out.matches("\"taker\"").count(), 100);
 }

@@ -68,30 +68,20 @@ impl Plan {
 #[must_use]
 pub fn prompt_tokens(messages: &Value) -> u64 {
     let messages = messages.as_array().map(Vec::as_slice).unwrap_or_default();
-    messages
-        .iter()
-        .map(|m| text_of(m).split_whitespace().count() as u64)
-        .sum()
+    messages.iter().map(|m| text_of(m).split_whitespace().count() as u64).sum()
 }
 
 /// The text of one message, its parts separated by a newline.
 fn text_of(message: &Value) -> String {
     match &message["content"] {
         Value::String(text) => text.clone(),
-        Value::Array(parts) => parts
-            .iter()
-            .filter_map(|p| p["text"].as_str())
-            .collect::<Vec<_>>()
-            .join("\n"),
+        Value::Array(parts) => parts.iter().filter_map(|p| p["text"].as_str()).collect::<Vec<_>>().join("\n"),
         _ => String::new(),
     }
 }
 
 pub(crate) fn plan(supplier: &str, seed: u64, request: &Value) -> Result<Plan, Malformed> {
-    let model = request["model"]
-        .as_str()
-        .ok_or_else(|| bad("model must be a string", "model"))?
-        .to_owned();
+    let model = request["model"].as_str().ok_or_else(|| bad("model must be a string", "model"))?.to_owned();
     let messages = request["messages"].as_array().filter(|m| !m.is_empty());
     let messages =
         messages.ok_or_else(|| bad("messages must be an array of at least one message", "messages"))?;
@@ -117,9 +107,7 @@ pub(crate) fn plan(supplier: &str, seed: u64, request: &Value) -> Result<Plan, M
     });
     Ok(Plan {
         stream: request["stream"].as_bool().unwrap_or(false),
-        include_usage: request["stream_options"]["include_usage"]
-            .as_bool()
-            .unwrap_or(false),
+        include_usage: request["stream_options"]["include_usage"].as_bool().unwrap_or(false),
         prompt_tokens: prompt_tokens(&request["messages"]),
         choices: choices.collect(),
         model,
@@ -150,11 +138,7 @@ fn choice(
         _ => words::answer(supplier, exact.unwrap_or(natural), draw),
     };
     let text = before_stop(&text, &request["stop"]);
-    cut(
-        words::pieces(text).into_iter().map(Piece::Text).collect(),
-        limit,
-        "stop",
-    )
+    cut(words::pieces(text).into_iter().map(Piece::Text).collect(), limit, "stop")
 }
 
 /// The tool that the answer must call: the one named or required by `tool_choice`; with `auto`, the one whose name
@@ -169,11 +153,7 @@ fn demanded_tool<'a>(request: &'a Value, messages: &[Value]) -> Option<&'a Value
         _ => {
             let last = messages.last().filter(|m| m["role"] == "user")?;
             let said = text_of(last).to_lowercase();
-            let mentioned = |f: &&Value| {
-                f["name"]
-                    .as_str()
-                    .is_some_and(|n| said.contains(&n.to_lowercase()))
-            };
+            let mentioned = |f: &&Value| f["name"].as_str().is_some_and(|n| said.contains(&n.to_lowercase()));
             let by_name = tools.iter().map(|t| &t["function"]).find(mentioned);
             by_name.or_else(|| said.contains("tool").then_some(&tools[0]["function"]))
         }
@@ -184,28 +164,17 @@ fn tool_call(function: &Value, draw: &mut Draw) -> Vec<Piece> {
     let parameters = &function["parameters"];
     let arguments = words::spaced(&words::fitting(parameters, parameters, "simulated", 16));
     let name = function["name"].as_str().unwrap_or_default().to_owned();
-    let call = Piece::Call {
-        id: format!("call_{:016x}", draw.next()),
-        function: name,
-    };
-    std::iter::once(call)
-        .chain(words::pieces(&arguments).into_iter().map(Piece::Arguments))
-        .collect()
+    let call = Piece::Call { id: format!("call_{:016x}", draw.next()), function: name };
+    std::iter::once(call).chain(words::pieces(&arguments).into_iter().map(Piece::Arguments)).collect()
 }
 
 fn cut(mut pieces: Vec<Piece>, limit: Option<u64>, finish_reason: &'static str) -> Choice {
     match limit {
         Some(limit) if limit < pieces.len() as u64 => {
             pieces.truncate(limit as usize);
-            Choice {
-                pieces,
-                finish_reason: "length",
-            }
+            Choice { pieces, finish_reason: "length" }
         }
-        _ => Choice {
-            pieces,
-            finish_reason,
-        },
+        _ => Choice { pieces, finish_reason },
     }
 }
 
@@ -215,11 +184,7 @@ fn before_stop<'a>(text: &'a str, stop: &Value) -> &'a str {
         Value::Array(many) => many.iter().filter_map(Value::as_str).collect(),
         _ => Vec::new(),
     };
-    let first = stops
-        .iter()
-        .filter(|s| !s.is_empty())
-        .filter_map(|s| text.find(s))
-        .min();
+    let first = stops.iter().filter(|s| !s.is_empty()).filter_map(|s| text.find(s)).min();
     &text[..first.unwrap_or(text.len())]
 }
 
@@ -231,18 +196,13 @@ fn exact_tokens(request: &Value) -> Result<Option<u64>, Malformed> {
         other => other.as_u64(),
     };
     let tokens = tokens.filter(|t| *t <= 1_000_000);
-    tokens
-        .map(Some)
-        .ok_or_else(|| bad("simulate_completion_tokens must be from 0 to 1000000", "metadata"))
+    tokens.map(Some).ok_or_else(|| bad("simulate_completion_tokens must be from 0 to 1000000", "metadata"))
 }
 
 fn number(request: &Value, field: &'static str) -> Result<Option<u64>, Malformed> {
     match &request[field] {
         Value::Null => Ok(None),
-        value => value
-            .as_u64()
-            .map(Some)
-            .ok_or_else(|| bad("must be a whole number", field)),
+        value => value.as_u64().map(Some).ok_or_else(|| bad("must be a whole number", field)),
     }
 }
 
@@ -255,63 +215,34 @@ mod tests {
     use super::*;
 
     fn said(request: Value) -> Choice {
-        plan("swift", 7, &request)
-            .expect("a good request")
-            .choices
-            .remove(0)
+        plan("swift", 7, &request).expect("a good request").choices.remove(0)
     }
 
     fn ask(extra: Value) -> Value {
         let mut request =
             json!({"model": "m", "messages": [{"role": "user", "content": "say four short words"}]});
-        request
-            .as_object_mut()
-            .unwrap()
-            .extend(extra.as_object().unwrap().clone());
+        request.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
         request
     }
 
     #[test]
     fn exact_counts_are_met_and_limits_cut_them() {
         for (extra, tokens, finish) in [
-            (
-                json!({"metadata": {"simulate_completion_tokens": "10"}}),
-                10,
-                "stop",
-            ),
-            (
-                json!({"metadata": {"simulate_completion_tokens": 1500}}),
-                1500,
-                "stop",
-            ),
-            (
-                json!({"metadata": {"simulate_completion_tokens": "10"}, "max_tokens": 10}),
-                10,
-                "stop",
-            ),
-            (
-                json!({"metadata": {"simulate_completion_tokens": "10"}, "max_tokens": 4}),
-                4,
-                "length",
-            ),
+            (json!({"metadata": {"simulate_completion_tokens": "10"}}), 10, "stop"),
+            (json!({"metadata": {"simulate_completion_tokens": 1500}}), 1500, "stop"),
+            (json!({"metadata": {"simulate_completion_tokens": "10"}, "max_tokens": 10}), 10, "stop"),
+            (json!({"metadata": {"simulate_completion_tokens": "10"}, "max_tokens": 4}), 4, "length"),
             (json!({"max_completion_tokens": 2, "max_tokens": 9}), 2, "length"),
         ] {
             let choice = said(ask(extra.clone()));
-            assert_eq!(
-                (choice.pieces.len(), choice.finish_reason),
-                (tokens, finish),
-                "{extra}"
-            );
+            assert_eq!((choice.pieces.len(), choice.finish_reason), (tokens, finish), "{extra}");
         }
     }
 
     #[test]
     fn the_same_request_gets_the_same_answer_and_every_choice_its_own() {
         let request = ask(json!({"n": 2}));
-        let (one, two) = (
-            plan("swift", 7, &request).unwrap(),
-            plan("swift", 7, &request).unwrap(),
-        );
+        let (one, two) = (plan("swift", 7, &request).unwrap(), plan("swift", 7, &request).unwrap());
         assert_eq!(one.choices[0].pieces, two.choices[0].pieces);
         assert_ne!(one.choices[0].pieces, one.choices[1].pieces);
         assert_eq!(one.prompt_tokens, 4);
@@ -342,11 +273,7 @@ mod tests {
             let message = said(json!({"model": "m", "tools": tools, "tool_choice": choice,
                 "messages": [{"role": "user", "content": prompt}]}))
             .message();
-            assert_eq!(
-                message["tool_calls"][0]["function"]["name"].as_str(),
-                called,
-                "{choice} {prompt}"
-            );
+            assert_eq!(message["tool_calls"][0]["function"]["name"].as_str(), called, "{choice} {prompt}");
             if let Some(arguments) = message["tool_calls"][0]["function"]["arguments"].as_str() {
                 assert!(serde_json::from_str::<Value>(arguments).unwrap().is_object());
             }
@@ -374,16 +301,9 @@ mod tests {
             (json!({"n": 0}), "n"),
             (json!({"max_tokens": 0}), "max_tokens"),
             (json!({"max_tokens": -1}), "max_tokens"),
-            (
-                json!({"metadata": {"simulate_completion_tokens": "many"}}),
-                "metadata",
-            ),
+            (json!({"metadata": {"simulate_completion_tokens": "many"}}), "metadata"),
         ] {
-            assert_eq!(
-                plan("s", 1, &ask(extra.clone())).unwrap_err().1,
-                Some(field),
-                "{extra}"
-            );
+            assert_eq!(plan("s", 1, &ask(extra.clone())).unwrap_err().1, Some(field), "{extra}");
         }
     }
 }

@@ -48,9 +48,8 @@ impl Shared {
         let want = !faults.refuse;
         self.faults.send_replace(faults);
         let listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
-        let follow = self
-            .listening_changed
-            .wait_timeout_while(listening, Duration::from_secs(5), |now| *now != want);
+        let follow =
+            self.listening_changed.wait_timeout_while(listening, Duration::from_secs(5), |now| *now != want);
         drop(follow);
     }
 
@@ -83,10 +82,7 @@ impl Shared {
 }
 
 pub(crate) fn start(config: SupplierConfig) -> io::Result<RunningSupplier> {
-    let (api, control) = (
-        StdListener::bind(config.addr)?,
-        StdListener::bind(config.control_addr)?,
-    );
+    let (api, control) = (StdListener::bind(config.addr)?, StdListener::bind(config.control_addr)?);
     let (addr, control_addr) = (api.local_addr()?, control.local_addr()?);
     let (faults, _) = watch::channel(config.faults.clone());
     let name = config.name.clone();
@@ -99,24 +95,20 @@ pub(crate) fn start(config: SupplierConfig) -> io::Result<RunningSupplier> {
         listening_changed: Condvar::new(),
     });
     let (stop, stopped) = oneshot::channel();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let inside = Arc::clone(&shared);
-    let thread = std::thread::Builder::new()
-        .name(format!("supplier-{name}"))
-        .spawn(move || {
-            let served = runtime.block_on(async move {
-                tokio::select! {
-                    result = serve_api(Arc::clone(&inside), api, addr) => result,
-                    result = serve_control(inside, control) => result,
-                    _ = stopped => Ok(()),
-                }
-            });
-            if let Err(error) = served {
-                tracing::error!(%error, "simulated supplier stopped");
+    let thread = std::thread::Builder::new().name(format!("supplier-{name}")).spawn(move || {
+        let served = runtime.block_on(async move {
+            tokio::select! {
+                result = serve_api(Arc::clone(&inside), api, addr) => result,
+                result = serve_control(inside, control) => result,
+                _ = stopped => Ok(()),
             }
-        })?;
+        });
+        if let Err(error) = served {
+            tracing::error!(%error, "simulated supplier stopped");
+        }
+    })?;
     Ok(RunningSupplier {
         name,
         url: format!("http://{addr}/v1"),
@@ -220,10 +212,7 @@ async fn control_route(shared: &Shared, request: Request<Incoming>) -> Reply {
 
 async fn api_route(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<Reply> {
     if shared.faults.borrow().refuse {
-        return Err(io::Error::new(
-            io::ErrorKind::ConnectionRefused,
-            "the simulated supplier refuses",
-        ));
+        return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "the simulated supplier refuses"));
     }
     let path = request.uri().path().to_owned();
     if path == "/health" {
@@ -242,9 +231,7 @@ async fn api_route(shared: Arc<Shared>, request: Request<Incoming>) -> io::Resul
             Ok(json_reply(200, &json!({"object": "list", "data": data})))
         }
         (&Method::GET, path) => {
-            let known = path
-                .strip_prefix("/v1/models/")
-                .and_then(|id| models.iter().find(|m| *m == id));
+            let known = path.strip_prefix("/v1/models/").and_then(|id| models.iter().find(|m| *m == id));
             Ok(known.map_or_else(
                 || error_reply(404, "no such path or model", None),
                 |id| json_reply(200, &model(id)),
@@ -273,23 +260,12 @@ async fn chat(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<Rep
         Err((text, field)) => return Ok(error_reply(400, &text, field)),
     };
     if !shared.config.models.contains(&plan.model) {
-        return Ok(error_reply(
-            404,
-            &format!("the model {} does not exist here", plan.model),
-            Some("model"),
-        ));
+        return Ok(error_reply(404, &format!("the model {} does not exist here", plan.model), Some("model")));
     }
     let (number, faults) = shared.take_faults();
-    let created = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_secs());
+    let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let id = format!("chatcmpl-sim-{}-{number}", shared.config.name.replace(' ', "-"));
-    let mut call = OpenCall::begin(
-        Arc::clone(&shared),
-        id.clone(),
-        plan.model.clone(),
-        plan.prompt_tokens,
-    );
+    let mut call = OpenCall::begin(Arc::clone(&shared), id.clone(), plan.model.clone(), plan.prompt_tokens);
     if faults.stall_before_headers_ms > 0 {
         tokio::time::sleep(Duration::from_millis(faults.stall_before_headers_ms)).await;
     }
@@ -297,16 +273,8 @@ async fn chat(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<Rep
         call.close(Outcome::Refused);
         return Ok(failure(status, &faults));
     }
-    let pace = Pace {
-        start,
-        ttft: shared.config.ttft,
-        tokens_per_second: shared.config.tokens_per_second,
-    };
-    let envelope = Envelope {
-        id,
-        created,
-        model: plan.model.clone(),
-    };
+    let pace = Pace { start, ttft: shared.config.ttft, tokens_per_second: shared.config.tokens_per_second };
+    let envelope = Envelope { id, created, model: plan.model.clone() };
     if faults.invalid_json {
         call.close(Outcome::Refused);
         return Ok(garbage(plan.stream));
@@ -321,12 +289,7 @@ async fn chat(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<Rep
 /// The answer that is not streamed: ready only when its last token is.
 async fn whole(env: Envelope, plan: Plan, faults: &Faults, pace: Pace, call: OpenCall) -> io::Result<Reply> {
     let tokens = plan.completion_tokens();
-    let longest = plan
-        .choices
-        .iter()
-        .map(|c| c.pieces.len() as u64)
-        .max()
-        .unwrap_or(0);
+    let longest = plan.choices.iter().map(|c| c.pieces.len() as u64).max().unwrap_or(0);
     tokio::time::sleep_until(pace.due(longest)).await;
     if faults.stall_after_tokens.is_some() {
         tokio::time::sleep(Duration::from_millis(faults.stall_ms)).await;
@@ -344,11 +307,7 @@ async fn whole(env: Envelope, plan: Plan, faults: &Faults, pace: Pace, call: Ope
     }
     let bytes = Bytes::from(answer.to_string());
     let dies = faults.die_after_tokens.is_some() || faults.error_event_after_tokens.is_some();
-    Ok(reply(
-        200,
-        "application/json",
-        WholeBody::new(bytes, tokens, dies, call).boxed_unsync(),
-    ))
+    Ok(reply(200, "application/json", WholeBody::new(bytes, tokens, dies, call).boxed_unsync()))
 }
 
 fn failure(status: u16, faults: &Faults) -> Reply {
@@ -361,27 +320,20 @@ fn failure(status: u16, faults: &Faults) -> Reply {
 
 fn garbage(stream: bool) -> Reply {
     let (kind, text) = match stream {
-        true => (
-            "text/event-stream",
-            "data: {\"id\": \"chatcmpl-sim\", \"choices\": [{\n\ndata: <html>\n\n",
-        ),
+        true => ("text/event-stream", "data: {\"id\": \"chatcmpl-sim\", \"choices\": [{\n\ndata: <html>\n\n"),
         false => ("application/json", "{\"id\": \"chatcmpl-sim\", \"choices\": [{"),
     };
     reply(200, kind, full(text.to_owned()))
 }
 
 fn full(text: String) -> UnsyncBoxBody<Bytes, io::Error> {
-    Full::new(Bytes::from(text))
-        .map_err(|never| match never {})
-        .boxed_unsync()
+    Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed_unsync()
 }
 
 fn reply(status: u16, kind: &'static str, body: UnsyncBoxBody<Bytes, io::Error>) -> Reply {
     let mut reply = Response::new(body);
     *reply.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    reply
-        .headers_mut()
-        .insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
+    reply.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
     reply
 }
 
@@ -403,8 +355,5 @@ fn error_reply(status: u16, text: &str, field: Option<&str>) -> Reply {
         400..=499 => "invalid_request",
         _ => "simulated_fault",
     };
-    json_reply(
-        status,
-        &json!({"error": {"message": text, "type": kind, "param": field, "code": code}}),
-    )
+    json_reply(status, &json!({"error": {"message": text, "type": kind, "param": field, "code": code}}))
 }

@@ -135,16 +135,7 @@ impl OpenCall {
     ) -> Self {
         shared.books.begin();
         let outcome = Outcome::Cancelled;
-        Self {
-            shared,
-            record: Some(CallRecord {
-                id,
-                model,
-                prompt_tokens,
-                completion_tokens: 0,
-                outcome,
-            }),
-        }
+        Self { shared, record: Some(CallRecord { id, model, prompt_tokens, completion_tokens: 0, outcome }) }
     }
 
     pub(crate) fn produced(&mut self, tokens: u64) {

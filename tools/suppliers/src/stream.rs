@@ -76,11 +76,7 @@ impl SseBody {
         for piece in 0..longest {
             let with = |(_, c): &(usize, &crate::answer::Choice)| piece < c.pieces.len();
             steps.extend(
-                plan.choices
-                    .iter()
-                    .enumerate()
-                    .filter(with)
-                    .map(|(choice, _)| Step::Piece(choice, piece)),
+                plan.choices.iter().enumerate().filter(with).map(|(choice, _)| Step::Piece(choice, piece)),
             );
         }
         steps.extend((0..plan.choices.len()).map(Step::Finish));
@@ -233,14 +229,7 @@ pub(crate) struct WholeBody {
 
 impl WholeBody {
     pub(crate) fn new(bytes: Bytes, tokens: u64, dies: bool, call: OpenCall) -> Self {
-        Self {
-            bytes,
-            tokens,
-            dies,
-            call,
-            state: 0,
-            last_breath: None,
-        }
+        Self { bytes, tokens, dies, call, state: 0, last_breath: None }
     }
 }
 
@@ -289,10 +278,8 @@ fn last_breath() -> Pin<Box<Sleep>> {
 
 /// The `usage` of an answer as the supplier reports it.
 pub(crate) fn usage(plan: &Plan, faults: &Faults) -> Value {
-    let (prompt, completion) = (
-        faults.reported(plan.prompt_tokens),
-        faults.reported(plan.completion_tokens()),
-    );
+    let (prompt, completion) =
+        (faults.reported(plan.prompt_tokens), faults.reported(plan.completion_tokens()));
     json!({"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion,
         "prompt_tokens_details": {"cached_tokens": 0}, "completion_tokens_details": {"reasoning_tokens": 0}})
 }

@@ -46,9 +46,7 @@ impl Draw {
 
 /// FNV-1a, enough to tell prompts apart.
 pub(crate) fn hash(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| {
-        (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3)
-    })
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// A text of exactly `tokens` tokens under the suppliers' counting rule.
@@ -70,11 +68,7 @@ pub(crate) fn answer(supplier: &str, tokens: u64, mut draw: Draw) -> String {
     let opening = format!("Simulated supplier {} made up these words:", name.join("-"));
     let opening = opening.split_whitespace().map(str::to_owned);
     let rest = std::iter::repeat_with(|| WORDS[draw.below(WORDS.len() as u64) as usize].to_owned());
-    opening
-        .chain(rest)
-        .take(tokens as usize)
-        .collect::<Vec<_>>()
-        .join(" ")
+    opening.chain(rest).take(tokens as usize).collect::<Vec<_>>().join(" ")
 }
 
 /// The text cut into its words, each with the whitespace before it; joined again they are the text.
@@ -103,10 +97,8 @@ pub(crate) fn pieces(text: &str) -> Vec<String> {
 pub(crate) fn spaced(value: &Value) -> String {
     match value {
         Value::Object(map) if !map.is_empty() => {
-            let fields: Vec<_> = map
-                .iter()
-                .map(|(k, v)| format!("{}: {}", Value::from(k.as_str()), spaced(v)))
-                .collect();
+            let fields: Vec<_> =
+                map.iter().map(|(k, v)| format!("{}: {}", Value::from(k.as_str()), spaced(v))).collect();
             format!("{{{}}}", fields.join(", "))
         }
         Value::Array(items) if !items.is_empty() => {
@@ -122,10 +114,8 @@ pub(crate) fn fitting(schema: &Value, root: &Value, text: &str, depth: u32) -> V
     if depth == 0 {
         return Value::Null;
     }
-    if let Some(target) = schema
-        .get("$ref")
-        .and_then(Value::as_str)
-        .and_then(|r| root.pointer(r.strip_prefix('#')?))
+    if let Some(target) =
+        schema.get("$ref").and_then(Value::as_str).and_then(|r| root.pointer(r.strip_prefix('#')?))
     {
         return fitting(target, root, text, depth - 1);
     }
@@ -144,25 +134,13 @@ pub(crate) fn fitting(schema: &Value, root: &Value, text: &str, depth: u32) -> V
     };
     match kind {
         "string" => Value::from(text),
-        "integer" => schema
-            .get("minimum")
-            .and_then(Value::as_i64)
-            .map_or(json!(1), Value::from),
-        "number" => schema
-            .get("minimum")
-            .and_then(Value::as_f64)
-            .map_or(json!(1.5), Value::from),
+        "integer" => schema.get("minimum").and_then(Value::as_i64).map_or(json!(1), Value::from),
+        "number" => schema.get("minimum").and_then(Value::as_f64).map_or(json!(1.5), Value::from),
         "boolean" => Value::from(true),
         "null" => Value::Null,
         "array" => {
-            let count = schema
-                .get("minItems")
-                .and_then(Value::as_u64)
-                .unwrap_or(1)
-                .min(64);
-            let item = schema
-                .get("items")
-                .map_or(Value::from(text), |i| fitting(i, root, text, depth - 1));
+            let count = schema.get("minItems").and_then(Value::as_u64).unwrap_or(1).min(64);
+            let item = schema.get("items").map_or(Value::from(text), |i| fitting(i, root, text, depth - 1));
             Value::from(vec![item; count as usize])
         }
         _ => {
@@ -183,13 +161,9 @@ mod tests {
 
     #[test]
     fn pieces_are_the_words_and_join_to_the_text() {
-        for (text, count) in [
-            ("", 0),
-            ("one", 1),
-            ("one two", 2),
-            (" lead and  gap\n", 3),
-            ("{\"a\": [1, 2]}", 3),
-        ] {
+        for (text, count) in
+            [("", 0), ("one", 1), ("one two", 2), (" lead and  gap\n", 3), ("{\"a\": [1, 2]}", 3)]
+        {
             let cut = pieces(text);
             assert_eq!(cut.len(), count, "{text:?}");
             assert_eq!(cut.len(), text.split_whitespace().count());

@@ -8,19 +8,13 @@ use grid_suppliers::{Faults, Outcome, RunningSupplier, Stats, Supplier, Supplier
 use serde_json::{Value, json};
 
 fn supplier(config: SupplierConfig) -> RunningSupplier {
-    let config = SupplierConfig {
-        name: "swift".into(),
-        models: vec!["small".into(), "large".into()],
-        ..config
-    };
+    let config =
+        SupplierConfig { name: "swift".into(), models: vec!["small".into(), "large".into()], ..config };
     Supplier::start(config).expect("loopback has free ports")
 }
 
 fn host(url: &str) -> &str {
-    url.trim_start_matches("http://")
-        .split('/')
-        .next()
-        .expect("a host")
+    url.trim_start_matches("http://").split('/').next().expect("a host")
 }
 
 struct Answer {
@@ -36,14 +30,8 @@ impl Answer {
     }
 
     fn events(&self) -> Vec<Value> {
-        let lines = self
-            .body
-            .lines()
-            .filter_map(|l| l.strip_prefix("data: "))
-            .filter(|l| *l != "[DONE]");
-        lines
-            .map(|l| serde_json::from_str(l).expect("an event is JSON"))
-            .collect()
+        let lines = self.body.lines().filter_map(|l| l.strip_prefix("data: ")).filter(|l| *l != "[DONE]");
+        lines.map(|l| serde_json::from_str(l).expect("an event is JSON")).collect()
     }
 
     fn text(&self) -> String {
@@ -108,38 +96,18 @@ fn call(url: &str, method: &str, path: &str, key: &str, body: &str) -> Option<An
     let (body, whole) = if lower.contains("transfer-encoding: chunked") {
         chunked(&mut reader)
     } else {
-        let length = lower
-            .split("content-length: ")
-            .nth(1)?
-            .split('\r')
-            .next()?
-            .parse::<usize>()
-            .ok()?;
+        let length = lower.split("content-length: ").nth(1)?.split('\r').next()?.parse::<usize>().ok()?;
         let mut body = Vec::new();
         let whole = reader.take(length as u64).read_to_end(&mut body).is_ok() && body.len() == length;
         (body, whole)
     };
-    Some(Answer {
-        status,
-        head,
-        body: String::from_utf8(body).expect("text"),
-        whole,
-    })
+    Some(Answer { status, head, body: String::from_utf8(body).expect("text"), whole })
 }
 
 fn ask(supplier: &RunningSupplier, extra: Value) -> Answer {
     let mut body = json!({"model": "small", "messages": [{"role": "user", "content": filler(12)}]});
-    body.as_object_mut()
-        .unwrap()
-        .extend(extra.as_object().unwrap().clone());
-    call(
-        &supplier.url,
-        "POST",
-        "/v1/chat/completions",
-        "k",
-        &body.to_string(),
-    )
-    .expect("an answer")
+    body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    call(&supplier.url, "POST", "/v1/chat/completions", "k", &body.to_string()).expect("an answer")
 }
 
 /// Waits until the supplier has ended every call; the server sees a gone client in its own time.
@@ -157,10 +125,7 @@ fn settled(supplier: &RunningSupplier) -> Stats {
 #[test]
 fn a_plain_answer_has_exact_usage_and_says_that_it_is_simulated() {
     let supplier = supplier(SupplierConfig::default());
-    let answer = ask(
-        &supplier,
-        json!({"metadata": {"simulate_completion_tokens": "40"}}),
-    );
+    let answer = ask(&supplier, json!({"metadata": {"simulate_completion_tokens": "40"}}));
     let value = answer.json();
     assert_eq!(answer.status, 200);
     assert_eq!(value["usage"]["prompt_tokens"], 12);
@@ -176,39 +141,21 @@ fn a_plain_answer_has_exact_usage_and_says_that_it_is_simulated() {
 
 #[test]
 fn a_stream_has_one_token_an_event_and_usage_only_when_asked() {
-    let supplier = supplier(SupplierConfig {
-        tokens_per_second: 2_000,
-        ..SupplierConfig::default()
-    });
-    let asked = ask(
-        &supplier,
-        json!({"stream": true, "stream_options": {"include_usage": true}, "max_tokens": 9}),
-    );
-    assert!(
-        asked
-            .head
-            .to_lowercase()
-            .contains("content-type: text/event-stream")
-    );
+    let supplier = supplier(SupplierConfig { tokens_per_second: 2_000, ..SupplierConfig::default() });
+    let asked =
+        ask(&supplier, json!({"stream": true, "stream_options": {"include_usage": true}, "max_tokens": 9}));
+    assert!(asked.head.to_lowercase().contains("content-type: text/event-stream"));
     assert!(asked.body.ends_with("data: [DONE]\n\n"));
     let events = asked.events();
     assert_eq!(events[0]["choices"][0]["delta"]["role"], "assistant");
     assert_eq!(asked.text().split_whitespace().count(), 9);
     assert_eq!(events.len(), 1 + 9 + 1 + 1, "role, nine tokens, finish, usage");
     assert_eq!(events[10]["choices"][0]["finish_reason"], "length");
-    assert!(
-        events[..11]
-            .iter()
-            .all(|e| e["usage"].is_null() && e.get("usage").is_some())
-    );
+    assert!(events[..11].iter().all(|e| e["usage"].is_null() && e.get("usage").is_some()));
     assert_eq!(events[11]["choices"], json!([]));
     assert_eq!(events[11]["usage"]["total_tokens"], 21);
     let unasked = ask(&supplier, json!({"stream": true, "max_tokens": 9}));
-    assert_eq!(
-        unasked.text(),
-        asked.text(),
-        "the same question gets the same answer"
-    );
+    assert_eq!(unasked.text(), asked.text(), "the same question gets the same answer");
     assert!(unasked.events().iter().all(|e| e.get("usage").is_none()));
 }
 
@@ -222,49 +169,22 @@ fn choices_and_tool_calls_stream_under_their_index() {
     }
     let tools = json!([{"type": "function", "function": {"name": "get_weather",
         "parameters": {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}}}]);
-    let answer = ask(
-        &supplier,
-        json!({"stream": true, "tools": tools, "tool_choice": "required"}),
-    );
-    let deltas: Vec<Value> = answer
-        .events()
-        .iter()
-        .map(|e| e["choices"][0]["delta"]["tool_calls"][0].clone())
-        .collect();
-    let names: Vec<&str> = deltas
-        .iter()
-        .filter_map(|d| d["function"]["name"].as_str())
-        .collect();
-    let arguments: String = deltas
-        .iter()
-        .filter_map(|d| d["function"]["arguments"].as_str())
-        .collect();
+    let answer = ask(&supplier, json!({"stream": true, "tools": tools, "tool_choice": "required"}));
+    let deltas: Vec<Value> =
+        answer.events().iter().map(|e| e["choices"][0]["delta"]["tool_calls"][0].clone()).collect();
+    let names: Vec<&str> = deltas.iter().filter_map(|d| d["function"]["name"].as_str()).collect();
+    let arguments: String = deltas.iter().filter_map(|d| d["function"]["arguments"].as_str()).collect();
     assert_eq!(names, ["get_weather"]);
-    assert_eq!(
-        serde_json::from_str::<Value>(&arguments).unwrap(),
-        json!({"city": "simulated", "days": 1})
-    );
-    assert_eq!(
-        answer.events().last().unwrap()["choices"][0]["finish_reason"],
-        "tool_calls"
-    );
+    assert_eq!(serde_json::from_str::<Value>(&arguments).unwrap(), json!({"city": "simulated", "days": 1}));
+    assert_eq!(answer.events().last().unwrap()["choices"][0]["finish_reason"], "tool_calls");
 }
 
 #[test]
 fn models_keys_and_bad_requests_get_openai_shaped_answers() {
-    let supplier = supplier(SupplierConfig {
-        api_key: Some("secret".into()),
-        ..SupplierConfig::default()
-    });
+    let supplier = supplier(SupplierConfig { api_key: Some("secret".into()), ..SupplierConfig::default() });
     let get = |path, key| call(&supplier.url, "GET", path, key, "").expect("an answer");
-    let ids: Vec<Value> = get("/v1/models", "secret").json()["data"]
-        .as_array()
-        .unwrap()
-        .clone();
-    assert_eq!(
-        ids.iter().map(|m| m["id"].as_str().unwrap()).collect::<Vec<_>>(),
-        ["small", "large"]
-    );
+    let ids: Vec<Value> = get("/v1/models", "secret").json()["data"].as_array().unwrap().clone();
+    assert_eq!(ids.iter().map(|m| m["id"].as_str().unwrap()).collect::<Vec<_>>(), ["small", "large"]);
     assert_eq!(get("/v1/models/large", "secret").json()["id"], "large");
     assert_eq!(get("/v1/models/none", "secret").status, 404);
     assert_eq!(get("/v1/models", "wrong").status, 401);
@@ -274,10 +194,7 @@ fn models_keys_and_bad_requests_get_openai_shaped_answers() {
         ("{", 400),
         ("[]", 400),
         (r#"{"model":"small"}"#, 400),
-        (
-            r#"{"model":"gpt-5.2","messages":[{"role":"user","content":"x"}]}"#,
-            404,
-        ),
+        (r#"{"model":"gpt-5.2","messages":[{"role":"user","content":"x"}]}"#, 404),
     ] {
         let answer = post(body);
         assert_eq!(answer.status, status, "{body}");
@@ -293,100 +210,50 @@ fn faults_do_what_they_say_and_the_counters_stay_honest() {
         "metadata": {"simulate_completion_tokens": "30"}});
     let plain = json!({"metadata": {"simulate_completion_tokens": "30"}});
 
-    supplier.set_faults(Faults {
-        status: Some(429),
-        retry_after_s: Some(7),
-        ..Faults::default()
-    });
+    supplier.set_faults(Faults { status: Some(429), retry_after_s: Some(7), ..Faults::default() });
     let answer = ask(&supplier, plain.clone());
-    assert_eq!(
-        (
-            answer.status,
-            answer.head.to_lowercase().contains("retry-after: 7")
-        ),
-        (429, true)
-    );
+    assert_eq!((answer.status, answer.head.to_lowercase().contains("retry-after: 7")), (429, true));
 
-    supplier.set_faults(Faults {
-        die_after_tokens: Some(11),
-        ..Faults::default()
-    });
+    supplier.set_faults(Faults { die_after_tokens: Some(11), ..Faults::default() });
     let answer = ask(&supplier, streamed.clone());
-    assert_eq!(
-        (answer.whole, answer.text().split_whitespace().count()),
-        (false, 11)
-    );
+    assert_eq!((answer.whole, answer.text().split_whitespace().count()), (false, 11));
     assert!(!ask(&supplier, plain.clone()).whole);
 
-    supplier.set_faults(Faults {
-        error_event_after_tokens: Some(5),
-        ..Faults::default()
-    });
+    supplier.set_faults(Faults { error_event_after_tokens: Some(5), ..Faults::default() });
     let answer = ask(&supplier, streamed.clone());
     assert!(answer.events().last().unwrap()["error"]["message"].is_string());
 
-    supplier.set_faults(Faults {
-        usage_factor: 3.0,
-        ..Faults::default()
-    });
-    assert_eq!(
-        ask(&supplier, plain.clone()).json()["usage"]["completion_tokens"],
-        90
-    );
+    supplier.set_faults(Faults { usage_factor: 3.0, ..Faults::default() });
+    assert_eq!(ask(&supplier, plain.clone()).json()["usage"]["completion_tokens"], 90);
 
-    supplier.set_faults(Faults {
-        omit_usage: true,
-        ..Faults::default()
-    });
+    supplier.set_faults(Faults { omit_usage: true, ..Faults::default() });
     assert!(ask(&supplier, plain.clone()).json().get("usage").is_none());
-    assert!(
-        ask(&supplier, streamed.clone())
-            .events()
-            .iter()
-            .all(|e| e.get("usage").is_none())
-    );
+    assert!(ask(&supplier, streamed.clone()).events().iter().all(|e| e.get("usage").is_none()));
 
-    supplier.set_faults(Faults {
-        invalid_json: true,
-        ..Faults::default()
-    });
+    supplier.set_faults(Faults { invalid_json: true, ..Faults::default() });
     assert!(serde_json::from_str::<Value>(&ask(&supplier, plain.clone()).body).is_err());
 
-    supplier.set_faults(Faults {
-        status: Some(503),
-        next_requests: Some(2),
-        ..Faults::default()
-    });
+    supplier.set_faults(Faults { status: Some(503), next_requests: Some(2), ..Faults::default() });
     let statuses: Vec<u16> = (0..3).map(|_| ask(&supplier, plain.clone()).status).collect();
     assert_eq!(statuses, [503, 503, 200]);
 
     let stats = settled(&supplier);
     assert_eq!((stats.refused.requests, stats.refused.completion_tokens), (4, 0));
     assert_eq!((stats.died.requests, stats.died.completion_tokens), (3, 11 + 5));
-    assert_eq!(
-        (stats.completed.requests, stats.completed.completion_tokens),
-        (4, 4 * 30)
-    );
+    assert_eq!((stats.completed.requests, stats.completed.completion_tokens), (4, 4 * 30));
     assert_eq!(supplier.calls().len(), 11);
 }
 
 #[test]
 fn a_refusing_supplier_has_no_listener_and_comes_back() {
     let supplier = supplier(SupplierConfig::default());
-    let refusing = json!(Faults {
-        refuse: true,
-        ..Faults::default()
-    })
-    .to_string();
+    let refusing = json!(Faults { refuse: true, ..Faults::default() }).to_string();
     let healthy = json!(Faults::default()).to_string();
     for by_http in [false, true] {
         let set = |faults: &str| match by_http {
-            true => assert_eq!(
-                call(&supplier.control_url, "POST", "/control", "", faults)
-                    .unwrap()
-                    .status,
-                200
-            ),
+            true => {
+                assert_eq!(call(&supplier.control_url, "POST", "/control", "", faults).unwrap().status, 200)
+            }
             false => supplier.set_faults(serde_json::from_str(faults).unwrap()),
         };
         set(&refusing);
@@ -399,14 +266,8 @@ fn a_refusing_supplier_has_no_listener_and_comes_back() {
 
 #[test]
 fn a_client_that_leaves_during_a_stall_is_counted_as_cancelled() {
-    let faults = Faults {
-        stall_after_tokens: Some(4),
-        ..Faults::default()
-    };
-    let supplier = supplier(SupplierConfig {
-        faults,
-        ..SupplierConfig::default()
-    });
+    let faults = Faults { stall_after_tokens: Some(4), ..Faults::default() };
+    let supplier = supplier(SupplierConfig { faults, ..SupplierConfig::default() });
     let body =
         json!({"model": "small", "stream": true, "messages": [{"role": "user", "content": filler(3)}]});
     let path = "/v1/chat/completions";
@@ -419,31 +280,19 @@ fn a_client_that_leaves_during_a_stall_is_counted_as_cancelled() {
     assert_eq!(supplier.stats().in_flight, 1);
     drop(reader);
     let stats = settled(&supplier);
-    assert_eq!(
-        (stats.cancelled.requests, stats.cancelled.completion_tokens),
-        (1, 4)
-    );
+    assert_eq!((stats.cancelled.requests, stats.cancelled.completion_tokens), (1, 4));
     assert_eq!(supplier.calls()[0].outcome, Outcome::Cancelled);
 }
 
 #[test]
 fn a_client_that_leaves_before_the_headers_is_counted_as_cancelled() {
-    let faults = Faults {
-        stall_before_headers_ms: 3_600_000,
-        ..Faults::default()
-    };
-    let supplier = supplier(SupplierConfig {
-        faults,
-        ..SupplierConfig::default()
-    });
+    let faults = Faults { stall_before_headers_ms: 3_600_000, ..Faults::default() };
+    let supplier = supplier(SupplierConfig { faults, ..SupplierConfig::default() });
     let body = json!({"model": "small", "messages": [{"role": "user", "content": "x"}]}).to_string();
     let mut socket = TcpStream::connect(host(&supplier.url)).unwrap();
     let length = body.len();
-    write!(
-        socket,
-        "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{body}"
-    )
-    .unwrap();
+    write!(socket, "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{body}")
+        .unwrap();
     while supplier.stats().in_flight == 0 {
         std::thread::yield_now();
     }
@@ -454,15 +303,8 @@ fn a_client_that_leaves_before_the_headers_is_counted_as_cancelled() {
 #[test]
 fn the_same_seed_fails_the_same_requests() {
     let statuses = |seed| -> Vec<u16> {
-        let faults = Faults {
-            error_rate: 0.3,
-            ..Faults::default()
-        };
-        let supplier = supplier(SupplierConfig {
-            seed,
-            faults,
-            ..SupplierConfig::default()
-        });
+        let faults = Faults { error_rate: 0.3, ..Faults::default() };
+        let supplier = supplier(SupplierConfig { seed, faults, ..SupplierConfig::default() });
         (0..40).map(|_| ask(&supplier, json!({})).status).collect()
     };
     let first = statuses(5);

@@ -35,10 +35,7 @@ fn fickle(random: u64) -> Script {
 
 #[tokio::test]
 async fn every_reservation_ends_exactly_once_whatever_happens() {
-    let seed = std::env::var("GRID_SEED")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(20_261_121);
+    let seed = std::env::var("GRID_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(20_261_121);
     println!("GRID_SEED={seed}");
     let random = Arc::new(AtomicU64::new(seed));
     let venue = Venue::new();
@@ -90,9 +87,6 @@ async fn every_reservation_ends_exactly_once_whatever_happens() {
     let stats = tier.stats();
     tier.shutdown().await;
     venue.assert_each_ended_once();
-    assert!(
-        stats.reserved > 200 && stats.failovers > 0 && stats.cancelled > 0,
-        "{stats:?}"
-    );
+    assert!(stats.reserved > 200 && stats.failovers > 0 && stats.cancelled > 0, "{stats:?}");
     assert_eq!(stats.refused, 0, "{stats:?}");
 }

@@ -16,10 +16,7 @@ const OWN_PROMPT: u64 = 5 + 1 + 4;
 
 fn prompt_and_completion(venue: &Venue) -> Vec<(u64, u64)> {
     let usages = venue.usages();
-    usages
-        .iter()
-        .map(|usage| (usage.prompt_tokens.0, usage.completion_tokens.0))
-        .collect()
+    usages.iter().map(|usage| (usage.prompt_tokens.0, usage.completion_tokens.0)).collect()
 }
 
 #[tokio::test]
@@ -35,19 +32,10 @@ async fn a_streamed_call_is_reserved_streamed_and_settled_to_the_token() {
     let answer = caller.chat(&body).await;
 
     assert_eq!(answer.status, 200);
-    assert_eq!(
-        answer.header("content-type"),
-        Some("text/event-stream; charset=utf-8")
-    );
-    let expected: Vec<String> = good_stream(&TEXTS, 5, 4)
-        .into_iter()
-        .filter(|event| !event.contains("\"usage\""))
-        .collect();
-    assert_eq!(
-        answer.text,
-        expected.concat(),
-        "the usage chunk that nobody asked for is kept back"
-    );
+    assert_eq!(answer.header("content-type"), Some("text/event-stream; charset=utf-8"));
+    let expected: Vec<String> =
+        good_stream(&TEXTS, 5, 4).into_iter().filter(|event| !event.contains("\"usage\"")).collect();
+    assert_eq!(answer.text, expected.concat(), "the usage chunk that nobody asked for is kept back");
     let request = answer.header("x-grid-request-id").unwrap();
     assert!(request.starts_with("req_") && request.len() == 36);
     assert_eq!(answer.header("x-request-id"), Some(request));
@@ -55,23 +43,14 @@ async fn a_streamed_call_is_reserved_streamed_and_settled_to_the_token() {
     let got = &upstream.got()[0];
     assert_eq!(got.path, "/v1/chat/completions");
     assert_eq!(got.headers["authorization"], format!("Bearer {CREDENTIAL}"));
-    assert!(
-        !format!("{:?}", got.headers).contains(KEY),
-        "the venue's key stays here"
-    );
+    assert!(!format!("{:?}", got.headers).contains(KEY), "the venue's key stays here");
     let mut sent = body.clone();
     sent["model"] = json!("model-of-2");
     sent["stream_options"] = json!({"include_usage": true});
     assert_eq!(got.json(), sent);
 
     let asked = venue.asked();
-    let Asked::Reserve {
-        tokens,
-        request: number,
-    } = &asked[0]
-    else {
-        panic!("{asked:?}")
-    };
+    let Asked::Reserve { tokens, request: number } = &asked[0] else { panic!("{asked:?}") };
     assert_eq!(*tokens, body.to_string().len() as u64 + 64 + 50);
     assert_eq!(format!("req_{number:032x}"), request);
     assert_eq!(asked.len(), 2, "settled before the end of the stream: {asked:?}");
@@ -110,9 +89,7 @@ async fn usage_is_shown_to_a_client_that_asked_for_it() {
     assert_eq!(caller.chat(&ask(asked)).await.text, events.concat());
 
     for options in [json!({}), json!({"include_usage": false}), Value::Null] {
-        let answer = caller
-            .chat(&ask(json!({"stream": true, "stream_options": options})))
-            .await;
+        let answer = caller.chat(&ask(json!({"stream": true, "stream_options": options}))).await;
         assert!(!answer.text.contains("usage"), "{}", answer.text);
         assert_eq!(answer.events().len(), 4);
         for event in &answer.events()[..3] {
@@ -133,10 +110,7 @@ async fn usage_counts_once_wherever_it_stands() {
     };
     let groq = chunk(json!({"x_groq": {"usage": usage(5, 5)}}));
     let table: Vec<(&str, Vec<String>)> = vec![
-        (
-            "on the last content chunk",
-            vec![role(), delta("the market price is open"), late, DONE.into()],
-        ),
+        ("on the last content chunk", vec![role(), delta("the market price is open"), late, DONE.into()]),
         (
             "on every chunk",
             vec![
@@ -147,35 +121,12 @@ async fn usage_counts_once_wherever_it_stands() {
                 DONE.into(),
             ],
         ),
-        (
-            "in x_groq",
-            vec![
-                role(),
-                delta("the market price is open"),
-                finish(),
-                groq,
-                DONE.into(),
-            ],
-        ),
+        ("in x_groq", vec![role(), delta("the market price is open"), finish(), groq, DONE.into()]),
         (
             "before the reason to stop",
-            vec![
-                role(),
-                delta("the market price is open"),
-                usage_chunk(5, 5),
-                finish(),
-                DONE.into(),
-            ],
+            vec![role(), delta("the market price is open"), usage_chunk(5, 5), finish(), DONE.into()],
         ),
-        (
-            "without [DONE]",
-            vec![
-                role(),
-                delta("the market price is open"),
-                finish(),
-                usage_chunk(5, 5),
-            ],
-        ),
+        ("without [DONE]", vec![role(), delta("the market price is open"), finish(), usage_chunk(5, 5)]),
     ];
     for (name, events) in table {
         let venue = Venue::new();
@@ -191,20 +142,13 @@ async fn usage_counts_once_wherever_it_stands() {
 
 #[tokio::test]
 async fn without_usage_or_with_an_unbelievable_one_our_own_count_is_billed_and_shown() {
-    let plain: Vec<String> = [role()]
-        .into_iter()
-        .chain(TEXTS.iter().map(|text| delta(text)))
-        .chain([finish()])
-        .collect();
+    let plain: Vec<String> =
+        [role()].into_iter().chain(TEXTS.iter().map(|text| delta(text))).chain([finish()]).collect();
     let lying =
         |prompt, completion| [plain.clone(), vec![usage_chunk(prompt, completion), DONE.into()]].concat();
     let table = [
         ("none", [plain.clone(), vec![DONE.into()]].concat(), 0),
-        (
-            "null",
-            [plain.clone(), vec![chunk(json!({"usage": null})), DONE.into()]].concat(),
-            0,
-        ),
+        ("null", [plain.clone(), vec![chunk(json!({"usage": null})), DONE.into()]].concat(), 0),
         ("inflated completion", lying(5, 5_000), 1),
         ("inflated prompt", lying(5_000, 5), 1),
         ("nothing for something", lying(5, 0), 1),
@@ -217,21 +161,14 @@ async fn without_usage_or_with_an_unbelievable_one_our_own_count_is_billed_and_s
         let tier = tier(&venue, |_| {}).await;
         let asked = json!({"stream": true, "stream_options": {"include_usage": true}});
         let answer = Caller::new(&tier).chat(&ask(asked)).await;
-        assert_eq!(
-            prompt_and_completion(&venue),
-            [(OWN_PROMPT, OWN_COMPLETION)],
-            "{name}"
-        );
+        assert_eq!(prompt_and_completion(&venue), [(OWN_PROMPT, OWN_COMPLETION)], "{name}");
         assert!(venue.usages()[0].estimated, "{name}");
         assert_eq!(tier.stats().distrusted, distrusted, "{name}");
         let events = answer.events();
         let shown: Value = serde_json::from_str(&events[events.len() - 2]).unwrap();
         assert_eq!(shown["choices"], json!([]), "{name}");
         assert_eq!(shown["usage"], usage(OWN_PROMPT, OWN_COMPLETION), "{name}");
-        assert_eq!(
-            (&shown["id"], &shown["model"]),
-            (&json!("chatcmpl-1"), &json!("served-model"))
-        );
+        assert_eq!((&shown["id"], &shown["model"]), (&json!("chatcmpl-1"), &json!("served-model")));
     }
 
     let venue = Venue::new();
@@ -255,10 +192,7 @@ async fn before_the_first_content_every_failure_is_repaired_by_another_supplier(
         ..Script::status(307)
     };
     let gzip = Script {
-        headers: vec![
-            ("content-type", "text/event-stream".into()),
-            ("content-encoding", "gzip".into()),
-        ],
+        headers: vec![("content-type", "text/event-stream".into()), ("content-encoding", "gzip".into())],
         ..Script::events(steps(&good_stream(&TEXTS, 5, 5)))
     };
     let table = vec![
@@ -275,17 +209,11 @@ async fn before_the_first_content_every_failure_is_repaired_by_another_supplier(
         ("silence", events(vec![], Step::Silence)),
         ("role, then silence", events(vec![role()], Step::Silence)),
         ("role, then death", events(vec![role()], Step::Die)),
-        (
-            "role, then error",
-            events(vec![role(), error.clone()], Step::Silence),
-        ),
+        ("role, then error", events(vec![role(), error.clone()], Step::Silence)),
         ("error at once", events(vec![error], Step::Silence)),
         ("[DONE] at once", events(vec![DONE.into()], Step::Silence)),
         ("nothing", Script::events(vec![])),
-        (
-            "comments only",
-            events(vec![": ping\n\n".into(); 3], Step::Silence),
-        ),
+        ("comments only", events(vec![": ping\n\n".into(); 3], Step::Silence)),
         ("not JSON", events(vec!["data: <html>\n\n".into()], Step::Silence)),
         ("HTML", Script::new(200, "text/html", vec![send("<html>")])),
         ("compressed", gzip),
@@ -298,10 +226,7 @@ async fn before_the_first_content_every_failure_is_repaired_by_another_supplier(
         );
         venue.supplier(2, &bad.url);
         venue.supplier(3, &good.url);
-        let tier = tier(&venue, |config| {
-            config.clocks.first_content = Duration::from_millis(150)
-        })
-        .await;
+        let tier = tier(&venue, |config| config.clocks.first_content = Duration::from_millis(150)).await;
         let answer = Caller::new(&tier).chat(&ask_stream()).await;
         assert_eq!(answer.status, 200, "{name}: {}", answer.text);
         assert!(answer.text.ends_with(DONE), "{name}: {}", answer.text);
@@ -327,10 +252,7 @@ async fn a_supplier_whose_tls_fails_is_passed_over() {
     venue.supplier(3, &plain.url);
     let tier = tier(&venue, |_| {}).await;
     assert_eq!(Caller::new(&tier).chat(&ask_stream()).await.status, 200);
-    assert_eq!(
-        (venue.usages()[0].supplier, tier.stats().failovers),
-        (AccountId(3), 1)
-    );
+    assert_eq!((venue.usages()[0].supplier, tier.stats().failovers), (AccountId(3), 1));
 }
 
 #[tokio::test]
@@ -341,10 +263,7 @@ async fn whole_answers_fail_over_too() {
         ("500", Script::status(500)),
         ("silence", Script::mute()),
         ("half", half),
-        (
-            "not JSON",
-            Script::new(200, "application/json", vec![send("oops")]),
-        ),
+        ("not JSON", Script::new(200, "application/json", vec![send("oops")])),
         ("no choices", Script::json(&json!({"id": "x"}))),
         ("error", Script::json(&json!({"error": {"message": "no"}}))),
         ("stream", Script::events(steps(&good_stream(&TEXTS, 5, 5)))),
@@ -352,16 +271,10 @@ async fn whole_answers_fail_over_too() {
     for (name, script) in table {
         let venue = Venue::new();
         let good = whole("the market price", usage(5, 3));
-        let (bad, good) = (
-            Upstream::always(script).await,
-            Upstream::always(Script::json(&good)).await,
-        );
+        let (bad, good) = (Upstream::always(script).await, Upstream::always(Script::json(&good)).await);
         venue.supplier(2, &bad.url);
         venue.supplier(3, &good.url);
-        let tier = tier(&venue, |config| {
-            config.clocks.whole_answer = Duration::from_millis(150)
-        })
-        .await;
+        let tier = tier(&venue, |config| config.clocks.whole_answer = Duration::from_millis(150)).await;
         let answer = Caller::new(&tier).chat(&ask(json!({}))).await;
         assert_eq!(answer.status, 200, "{name}");
         assert_eq!(venue.usages()[0].supplier, AccountId(3), "{name}");
@@ -407,10 +320,7 @@ async fn after_the_first_content_nothing_is_repeated_and_only_what_was_delivered
     let table = [
         ("death", Step::Die),
         ("silence", Step::Silence),
-        (
-            "error event",
-            send("data: {\"error\":{\"message\":\"gpu on fire\"}}\n\n"),
-        ),
+        ("error event", send("data: {\"error\":{\"message\":\"gpu on fire\"}}\n\n")),
         ("not JSON", send("data: {\"choices\":[\n\n")),
     ];
     for (name, last) in table {
@@ -459,10 +369,7 @@ async fn a_client_that_leaves_mid_stream_cancels_the_supplier_and_pays_what_it_g
     upstream.until_ended(1).await;
     venue.until_settled().await;
     let usage = venue.usages()[0];
-    assert_eq!(
-        (usage.prompt_tokens.0, usage.completion_tokens.0),
-        (OWN_PROMPT, OWN_COMPLETION)
-    );
+    assert_eq!((usage.prompt_tokens.0, usage.completion_tokens.0), (OWN_PROMPT, OWN_COMPLETION));
     assert!(usage.partial);
     assert_eq!(tier.stats().cancelled, 1);
     tier.shutdown().await;
@@ -471,11 +378,7 @@ async fn a_client_that_leaves_mid_stream_cancels_the_supplier_and_pays_what_it_g
 #[tokio::test]
 async fn a_client_that_leaves_before_the_first_byte_pays_nothing() {
     for (name, body, script) in [
-        (
-            "streamed",
-            ask_stream(),
-            Script::events(vec![send(&role()), Step::Silence]),
-        ),
+        ("streamed", ask_stream(), Script::events(vec![send(&role()), Step::Silence])),
         ("whole", ask(json!({})), Script::mute()),
     ] {
         let venue = Venue::new();
@@ -500,11 +403,8 @@ async fn a_client_that_leaves_before_the_first_byte_pays_nothing() {
 
 #[tokio::test]
 async fn a_stream_is_the_same_however_the_network_cuts_it() {
-    let plain = [
-        vec![": keep alive\n\n".to_owned()],
-        good_stream(&["the m\u{e4}rket", " price"], 5, 4),
-    ]
-    .concat();
+    let plain =
+        [vec![": keep alive\n\n".to_owned()], good_stream(&["the m\u{e4}rket", " price"], 5, 4)].concat();
     for newline in ["\n", "\r\n", "\r"] {
         let bytes = plain.concat().replace('\n', newline).into_bytes();
         let pieces = bytes.clone();
@@ -515,13 +415,7 @@ async fn a_stream_is_the_same_however_the_network_cuts_it() {
             if number % 10 == 0 {
                 Script::events(pieces.iter().map(|byte| step(vec![*byte])).collect())
             } else {
-                Script::events(
-                    [head, tail]
-                        .into_iter()
-                        .filter(|part| !part.is_empty())
-                        .map(step)
-                        .collect(),
-                )
+                Script::events([head, tail].into_iter().filter(|part| !part.is_empty()).map(step).collect())
             }
         })
         .await;
@@ -529,21 +423,13 @@ async fn a_stream_is_the_same_however_the_network_cuts_it() {
         venue.supplier(2, &upstream.url);
         let tier = tier(&venue, |_| {}).await;
         let caller = Caller::new(&tier);
-        let expected: Vec<String> = plain[1..]
-            .iter()
-            .filter(|event| !event.contains("\"usage\""))
-            .cloned()
-            .collect();
+        let expected: Vec<String> =
+            plain[1..].iter().filter(|event| !event.contains("\"usage\"")).cloned().collect();
         for number in 0..40 {
             let answer = caller.chat(&ask_stream()).await;
             assert_eq!(answer.text, expected.concat(), "{newline:?}, request {number}");
         }
-        assert!(
-            venue
-                .usages()
-                .iter()
-                .all(|usage| usage.completion_tokens.0 == 4 && !usage.estimated)
-        );
+        assert!(venue.usages().iter().all(|usage| usage.completion_tokens.0 == 4 && !usage.estimated));
     }
 }
 
@@ -593,11 +479,7 @@ async fn a_supplier_that_keeps_failing_is_left_alone_while_there_is_another() {
     let answer = caller.chat(&ask(json!({}))).await;
     assert_eq!(answer.status, 503);
     assert!(answer.header("retry-after").is_some());
-    assert_eq!(
-        bad.got().len(),
-        4,
-        "the only one left is asked after all: it may have recovered"
-    );
+    assert_eq!(bad.got().len(), 4, "the only one left is asked after all: it may have recovered");
 }
 
 #[tokio::test]
@@ -619,21 +501,10 @@ async fn refusals_of_the_venue_have_their_statuses() {
     for (reject, status, code, retry) in table {
         venue.ways(|ways| ways.reserve = [DoorError::Rejected(reject)].into());
         let answer = caller.chat(&ask(json!({}))).await;
-        assert_eq!(
-            (answer.status, &answer.json()["error"]["code"]),
-            (status, &json!(code)),
-            "{reject}"
-        );
+        assert_eq!((answer.status, &answer.json()["error"]["code"]), (status, &json!(code)), "{reject}");
         assert_eq!(answer.header("x-should-retry"), Some(retry), "{reject}");
-        assert_eq!(
-            answer.header("retry-after").is_some(),
-            retry == "true",
-            "{reject}"
-        );
-        assert_eq!(
-            answer.json()["errors"]["detail"],
-            answer.json()["error"]["message"]
-        );
+        assert_eq!(answer.header("retry-after").is_some(), retry == "true", "{reject}");
+        assert_eq!(answer.json()["errors"]["detail"], answer.json()["error"]["message"]);
     }
     venue.ways(|ways| ways.reserve = [DoorError::Unavailable("gone".into())].into());
     let answer = caller.chat(&ask(json!({}))).await;
@@ -648,10 +519,7 @@ async fn a_short_balance_caps_the_output_of_a_client_that_named_no_limit() {
     let upstream = Upstream::always(Script::json(&whole("the market", usage(5, 2)))).await;
     venue.supplier(2, &upstream.url);
     venue.change(|state| {
-        let holding = state.accounts[1]
-            .holdings
-            .entry(grid_engine::InstrumentId(0))
-            .or_default();
+        let holding = state.accounts[1].holdings.entry(grid_engine::InstrumentId(0)).or_default();
         holding.lots.push(grid_engine::state::Lot {
             id: grid_engine::LotId(1),
             issuer: AccountId(2),
@@ -678,11 +546,7 @@ async fn a_short_balance_caps_the_output_of_a_client_that_named_no_limit() {
     assert!(matches!(venue.asked()[0], Asked::Reserve { tokens: 1_000, .. }));
 
     venue.ways(|ways| ways.reserve = short());
-    assert_eq!(
-        caller.chat(&ask(json!({"max_tokens": 5_000}))).await.status,
-        402,
-        "its own limit is kept"
-    );
+    assert_eq!(caller.chat(&ask(json!({"max_tokens": 5_000}))).await.status, 402, "its own limit is kept");
 }
 
 #[tokio::test]
@@ -699,10 +563,7 @@ async fn a_lost_settlement_is_sent_again_until_it_is_answered() {
         assert_eq!(prompt_and_completion(&venue), [(5, 5)]);
         venue.assert_each_ended_once();
         let stats = tier.stats();
-        assert_eq!(
-            (stats.settled, stats.refused, stats.unanswered),
-            (1, 0, u64::from(commands + answers))
-        );
+        assert_eq!((stats.settled, stats.refused, stats.unanswered), (1, 0, u64::from(commands + answers)));
     }
 }
 
@@ -742,11 +603,7 @@ async fn calls_above_a_key_s_limit_are_429_with_a_time_to_come_back() {
     script.steps.insert(0, Step::Gate(Arc::clone(&gate)));
     let upstream = Upstream::always(script).await;
     venue.supplier(2, &upstream.url);
-    let limits = KeyLimits {
-        concurrent: 1,
-        per_second: 0,
-        burst: 0,
-    };
+    let limits = KeyLimits { concurrent: 1, per_second: 0, burst: 0 };
     let tier = tier(&venue, |config| config.limits.key = limits).await;
     let caller = Caller::new(&tier);
     let body = ask(json!({}));
@@ -775,18 +632,12 @@ async fn a_client_that_does_not_read_is_cut_off_and_pays_what_was_taken_from_the
     script.push(Step::Silence);
     let upstream = Upstream::always(Script::events(script)).await;
     venue.supplier(2, &upstream.url);
-    let tier = tier(&venue, |config| {
-        config.clocks.client_stall = Duration::from_millis(100)
-    })
-    .await;
+    let tier = tier(&venue, |config| config.clocks.client_stall = Duration::from_millis(100)).await;
     let stream = Caller::new(&tier).stream(&ask_stream()).await;
     upstream.until_ended(1).await;
     venue.until_settled().await;
     let usage = venue.usages()[0];
     assert!(usage.partial && usage.completion_tokens.0 > 4_000);
-    assert!(
-        usage.completion_tokens.0 < 2_000 * 4_000,
-        "back-pressure reached the supplier"
-    );
+    assert!(usage.completion_tokens.0 < 2_000 * 4_000, "back-pressure reached the supplier");
     drop(stream);
 }

@@ -19,11 +19,7 @@ fn both_envelopes(answer: &Reply) {
     for member in ["message", "type", "param", "code"] {
         assert!(body["error"].get(member).is_some(), "{member} in {body}");
     }
-    assert!(
-        answer
-            .header("x-grid-request-id")
-            .is_some_and(|id| id.starts_with("req_") && id.len() == 36)
-    );
+    assert!(answer.header("x-grid-request-id").is_some_and(|id| id.starts_with("req_") && id.len() == 36));
     assert_eq!(answer.header("x-request-id"), answer.header("x-grid-request-id"));
 }
 
@@ -35,11 +31,7 @@ async fn only_a_live_consumption_key_is_let_in() {
     let fingerprint = "ab".repeat(32);
     venue.change(|state| {
         let mut add = |secret: &str, active, expires_at| {
-            let known = grid_engine::state::ConsumptionKey {
-                active,
-                expires_at,
-                ..key(CONSUMER)
-            };
+            let known = grid_engine::state::ConsumptionKey { active, expires_at, ..key(CONSUMER) };
             state.consumption_keys.insert(KeyHash::of(secret), known);
         };
         add("revoked", false, None);
@@ -76,12 +68,7 @@ async fn only_a_live_consumption_key_is_let_in() {
     }
     assert_eq!(caller.post(CHAT, Some("lasting"), &body).await.status, 200);
     let by_header = caller.request("POST", CHAT).header("x-api-key", KEY);
-    let answer = Caller::read(
-        caller
-            .open(by_header.body(Full::from(body.clone())).unwrap())
-            .await,
-    )
-    .await;
+    let answer = Caller::read(caller.open(by_header.body(Full::from(body.clone())).unwrap()).await).await;
     assert_eq!(answer.status, 200);
     assert_eq!(venue.asked().len(), 4);
 }
@@ -130,10 +117,7 @@ async fn every_path_has_its_answer() {
         assert_eq!((head.status, head.text.as_str()), (status, ""), "HEAD {path}");
     }
     let unknown = caller.chat(&ask(json!({"model": "gpt-5.2"}))).await;
-    assert_eq!(
-        (unknown.status, &unknown.json()["error"]["param"]),
-        (404, &json!("model"))
-    );
+    assert_eq!((unknown.status, &unknown.json()["error"]["param"]), (404, &json!("model")));
     let unsupplied = caller.chat(&ask(json!({"model": "text-standard"}))).await;
     assert_eq!(unsupplied.status, 503);
     assert!(unsupplied.header("retry-after").is_some());
@@ -161,10 +145,7 @@ async fn models_are_listed_with_prices_and_limits() {
     let tier = tier(&venue, |_| {}).await;
     let caller = Caller::new(&tier);
     let list = caller.get("/v1/models").await.json();
-    assert_eq!(
-        (&list["object"], list["data"].as_array().unwrap().len()),
-        (&json!("list"), 1)
-    );
+    assert_eq!((&list["object"], list["data"].as_array().unwrap().len()), (&json!("list"), 1));
     let model = &list["data"][0];
     for (member, value) in [
         ("id", json!("text-prime")),
@@ -187,9 +168,7 @@ async fn models_are_listed_with_prices_and_limits() {
     let model = caller.get("/v1/models/text-prime").await.json();
     assert_eq!(model["pricing"]["unit"], "0.81");
     assert_eq!(model["pricing"]["prompt"], "0.00000081");
-    let wrong = caller
-        .request("GET", "/v1/models")
-        .header("authorization", "Bearer nobody");
+    let wrong = caller.request("GET", "/v1/models").header("authorization", "Bearer nobody");
     let wrong = caller.open(wrong.body(Full::default()).unwrap()).await;
     assert_eq!(wrong.status(), 401);
 }
@@ -214,11 +193,7 @@ async fn bodies_that_are_wrong_are_refused_before_anything_is_reserved() {
         ),
     ] {
         let answer = caller.post(CHAT, Some(KEY), body).await;
-        assert_eq!(
-            (answer.status, &answer.json()["error"]["param"]),
-            (status, &param),
-            "{body}"
-        );
+        assert_eq!((answer.status, &answer.json()["error"]["param"]), (status, &param), "{body}");
         both_envelopes(&answer);
         assert_eq!(answer.header("x-should-retry"), Some("false"));
     }
@@ -287,27 +262,14 @@ async fn slow_truncated_and_garbage_bytes_are_answered_or_closed_and_hold_nothin
         "POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\ncontent-length: 100\r\n\r\n"
     );
     let slow = raw(tier.inference_addr, format!("{head}{{\"model\"").as_bytes()).await;
-    assert!(
-        slow.starts_with("HTTP/1.1 408") && slow.contains("body_timeout"),
-        "{slow}"
-    );
+    assert!(slow.starts_with("HTTP/1.1 408") && slow.contains("body_timeout"), "{slow}");
     let half = raw(tier.inference_addr, b"POST /v1/chat/comple").await;
     assert!(half.is_empty() || half.starts_with("HTTP/1.1 4"), "{half}");
-    let garbage = raw(
-        tier.inference_addr,
-        &[0xff, 0x00, 0x16, 0x03, b'\r', b'\n', b'\r', b'\n'],
-    )
-    .await;
-    assert!(
-        garbage.is_empty() || garbage.starts_with("HTTP/1.1 400"),
-        "{garbage}"
-    );
+    let garbage = raw(tier.inference_addr, &[0xff, 0x00, 0x16, 0x03, b'\r', b'\n', b'\r', b'\n']).await;
+    assert!(garbage.is_empty() || garbage.starts_with("HTTP/1.1 400"), "{garbage}");
     let headers: String = (0..200).map(|n| format!("x-{n}: y\r\n")).collect();
-    let many = raw(
-        tier.inference_addr,
-        format!("GET / HTTP/1.1\r\nhost: x\r\n{headers}\r\n").as_bytes(),
-    )
-    .await;
+    let many =
+        raw(tier.inference_addr, format!("GET / HTTP/1.1\r\nhost: x\r\n{headers}\r\n").as_bytes()).await;
     assert!(many.starts_with("HTTP/1.1 431"), "{many}");
     let long = format!("GET / HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "y".repeat(200_000));
     let long = raw(tier.inference_addr, long.as_bytes()).await;
@@ -356,11 +318,7 @@ async fn prompts_completions_and_keys_are_never_logged() {
         Script::events(steps(&good_stream(&[&said], 5, 50_000))),
         Script::events(vec![send(&delta(&said)), Step::Die]),
         Script::events(vec![send(&delta(&said)), send(&broken)]),
-        Script::new(
-            400,
-            "application/json",
-            vec![send(&json!({"error": {"message": SECRET}}).to_string())],
-        ),
+        Script::new(400, "application/json", vec![send(&json!({"error": {"message": SECRET}}).to_string())]),
         Script::new(200, "application/json", vec![send(&broken)]),
         Script::status(500),
     ];
@@ -379,10 +337,7 @@ async fn prompts_completions_and_keys_are_never_logged() {
     }
     venue.until_settled().await;
     let log = String::from_utf8_lossy(&log.0.lock()).into_owned();
-    assert!(
-        log.contains("supplier failed") && log.contains("beyond tolerance"),
-        "{log}"
-    );
+    assert!(log.contains("supplier failed") && log.contains("beyond tolerance"), "{log}");
     for hidden in [SECRET, "zebra", KEY, CREDENTIAL] {
         assert!(!log.contains(hidden), "{hidden} is in the log");
     }

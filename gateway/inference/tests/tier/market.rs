@@ -42,9 +42,7 @@ impl Log {
         self.seq = self.seq.next();
         let at = Nanos(1_767_261_600 * SECOND + self.seq.0);
         self.engine.apply(self.seq, at, entry, &mut events);
-        self.engine
-            .check_invariants()
-            .expect("every invariant holds after every command");
+        self.engine.check_invariants().expect("every invariant holds after every command");
         let used = events.iter().filter_map(|event| match event {
             Event::Used(record) => Some(record.clone()),
             _ => None,
@@ -57,27 +55,13 @@ impl Log {
 impl Market {
     /// A consumer with dollars, two suppliers with asks at 81 and 90 cents a Unit, and a book between them.
     fn open(mode: AccountMode, dollars: i64, upstreams: [&str; 2]) -> Arc<Self> {
-        let market = Self(Mutex::new(Log {
-            engine: Engine::new(),
-            seq: Seq::ZERO,
-            client_seq: 0,
-            used: Vec::new(),
-        }));
+        let market =
+            Self(Mutex::new(Log { engine: Engine::new(), seq: Seq::ZERO, client_seq: 0, used: Vec::new() }));
         let key = Fingerprint::of(&OPERATOR_KEY);
         for command in [
-            Command::Genesis {
-                operator_key: OPERATOR_KEY,
-            },
-            Command::OpenSession {
-                session: SESSION,
-                key,
-            },
-            Command::Establish {
-                session: SESSION,
-                key,
-                cancel_on_disconnect: None,
-                connection: 1,
-            },
+            Command::Genesis { operator_key: OPERATOR_KEY },
+            Command::OpenSession { session: SESSION, key },
+            Command::Establish { session: SESSION, key, cancel_on_disconnect: None, connection: 1 },
         ] {
             market.0.lock().apply(&Entry::venue(command));
         }
@@ -101,20 +85,14 @@ impl Market {
             let supplier = market.account("supplier", AccountMode::Advanced);
             let profile = SupplierProfile {
                 base_url: url.to_owned(),
-                offers: vec![Offer {
-                    instrument: INSTRUMENT,
-                    model: "served".into(),
-                }],
+                offers: vec![Offer { instrument: INSTRUMENT, model: "served".into() }],
                 ..SupplierProfile::default()
             };
             let (instrument, qty) = (INSTRUMENT, Qty(2));
             let order = NewOrder {
                 instrument,
                 side: Side::Sell,
-                kind: OrderKind::Limit {
-                    price: Price(price),
-                    tif: TimeInForce::Gtc,
-                },
+                kind: OrderKind::Limit { price: Price(price), tif: TimeInForce::Gtc },
                 qty,
                 stp: SelfTrade::Allow,
                 label: Label(0),
@@ -122,13 +100,7 @@ impl Market {
                 to_consumption: false,
             };
             market.done(supplier, Command::RegisterSupplier(profile));
-            market.done(
-                supplier,
-                Command::SetCapacity {
-                    instrument,
-                    capacity: qty,
-                },
-            );
+            market.done(supplier, Command::SetCapacity { instrument, capacity: qty });
             market.done(supplier, Command::Issue { instrument, qty });
             market.done(supplier, Command::TransferIssuance { instrument, qty });
             market.ask(supplier, Command::Place(order)).expect("an ask rests");
@@ -137,11 +109,7 @@ impl Market {
     }
 
     fn account(&self, name: &str, mode: AccountMode) -> AccountId {
-        let open = Command::OpenAccount {
-            name: name.into(),
-            mode,
-            capabilities: Capabilities::default(),
-        };
+        let open = Command::OpenAccount { name: name.into(), mode, capabilities: Capabilities::default() };
         AccountId(self.done(AccountId(1), open) as u32)
     }
 
@@ -157,12 +125,7 @@ impl Market {
         let mut log = self.0.lock();
         log.client_seq += 1;
         let client_seq = log.client_seq;
-        let events = log.apply(&Entry {
-            session: SESSION,
-            client_seq,
-            account,
-            command,
-        });
+        let events = log.apply(&Entry { session: SESSION, client_seq, account, command });
         let answer = events.into_iter().find_map(|event| match event {
             Event::Report { report, .. } if report.client_seq == client_seq => Some(report.body),
             _ => None,
@@ -183,10 +146,7 @@ impl Market {
 
     async fn tier(self: &Arc<Self>) -> RunningTier {
         let door = Arc::new(MarketDoor(Arc::clone(self)));
-        let deps = Deps {
-            door: Arc::clone(&door) as Arc<dyn Door>,
-            directory: door,
-        };
+        let deps = Deps { door: Arc::clone(&door) as Arc<dyn Door>, directory: door };
         tier_at(deps, |_| {}).await
     }
 }
@@ -202,26 +162,11 @@ impl Door for MarketDoor {
         request: u128,
         valid_for: Nanos,
     ) -> Pending<Reserved> {
-        let command = Command::Reserve {
-            instrument,
-            tokens,
-            request,
-            valid_for,
-        };
+        let command = Command::Reserve { instrument, tokens, request, valid_for };
         let answer = self.0.ask(account, command).map(|body| match body {
-            ReportBody::Reserved {
-                reservation,
-                tokens,
-                bought,
-                spent,
-                issuers,
-            } => Reserved {
-                reservation,
-                tokens,
-                bought,
-                spent,
-                issuers,
-            },
+            ReportBody::Reserved { reservation, tokens, bought, spent, issuers } => {
+                Reserved { reservation, tokens, bought, spent, issuers }
+            }
             other => panic!("{other:?}"),
         });
         Box::pin(std::future::ready(answer))
@@ -230,27 +175,16 @@ impl Door for MarketDoor {
     fn settle(&self, account: AccountId, reservation: ReservationId, usage: Usage) -> Pending<Settled> {
         let answer = self.0.ask(account, Command::Settle { reservation, usage });
         let answer = answer.map(|body| match body {
-            ReportBody::Settled {
-                billed,
-                unbilled,
-                cost,
-                ..
-            } => Settled {
-                billed,
-                unbilled,
-                cost,
-                seq: Seq(0),
-            },
+            ReportBody::Settled { billed, unbilled, cost, .. } => {
+                Settled { billed, unbilled, cost, seq: Seq(0) }
+            }
             other => panic!("{other:?}"),
         });
         Box::pin(std::future::ready(answer))
     }
 
     fn release(&self, account: AccountId, reservation: ReservationId, supplier: AccountId) -> Pending<()> {
-        let command = Command::Release {
-            reservation,
-            supplier,
-        };
+        let command = Command::Release { reservation, supplier };
         let answer = self.0.ask(account, command).map(drop);
         Box::pin(std::future::ready(answer))
     }
@@ -271,10 +205,7 @@ fn spec() -> InstrumentSpec {
         symbol: "text-prime".into(),
         name: "Text Prime".into(),
         description: String::new(),
-        quality: QualityTerms {
-            output_floor: 128_000,
-            ..QualityTerms::default()
-        },
+        quality: QualityTerms { output_floor: 128_000, ..QualityTerms::default() },
         market: MarketTerms {
             tick: Usd(10_000_000),
             lot: Qty(1),
@@ -284,10 +215,7 @@ fn spec() -> InstrumentSpec {
             maker_fee_bps: 0,
             taker_fee_bps: 0,
         },
-        delivery: DeliveryTerms {
-            window: None,
-            movement: Movement::AtFill,
-        },
+        delivery: DeliveryTerms { window: None, movement: Movement::AtFill },
         status: InstrumentStatus::Live,
     }
 }
@@ -310,18 +238,11 @@ async fn a_call_in_auto_mode_buys_on_the_book_and_its_issuer_delivers_and_is_pai
         let answer = caller.chat(&ask_stream()).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
     }
-    assert_eq!(
-        (cheap.got().len(), dear.got().len()),
-        (10, 0),
-        "the issuer of the tokens delivers"
-    );
+    assert_eq!((cheap.got().len(), dear.got().len()), (10, 0), "the issuer of the tokens delivers");
     let used = market.used();
     let billed: u64 = used.iter().map(|record| record.billed.0).sum();
     assert_eq!(billed, 100, "to the token");
-    assert!(
-        used.iter()
-            .all(|record| record.unbilled.is_zero() && record.cost == Usd(8_100))
-    );
+    assert!(used.iter().all(|record| record.unbilled.is_zero() && record.cost == Usd(8_100)));
     market.state(|state| {
         assert!(state.reservations.is_empty());
         let consumer = &state.accounts[CONSUMER_ACCOUNT];
@@ -341,18 +262,12 @@ async fn an_account_without_dollars_or_tokens_gets_402_and_one_that_runs_dry_a_s
     let poor = Market::open(AccountMode::Easy, 0, urls);
     let tier = poor.tier().await;
     let answer = Caller::new(&tier).chat(&ask(json!({}))).await;
-    assert_eq!(
-        (answer.status, &answer.json()["error"]["code"]),
-        (402, &json!("insufficient_funds"))
-    );
+    assert_eq!((answer.status, &answer.json()["error"]["code"]), (402, &json!("insufficient_funds")));
 
     let trader = Market::open(AccountMode::Advanced, 25, urls);
     let tier = trader.tier().await;
     let answer = Caller::new(&tier).chat(&ask(json!({}))).await;
-    assert_eq!(
-        (answer.status, &answer.json()["error"]["code"]),
-        (402, &json!("insufficient_tokens"))
-    );
+    assert_eq!((answer.status, &answer.json()["error"]["code"]), (402, &json!("insufficient_tokens")));
     assert!(good.got().is_empty());
 
     // One Unit is all that a dollar buys; 128,000 tokens of output no longer fit once eight calls hold theirs.
@@ -374,11 +289,7 @@ async fn an_account_without_dollars_or_tokens_gets_402_and_one_that_runs_dry_a_s
     for call in calls {
         assert_eq!(call.await.unwrap(), 200);
     }
-    let capped = slow
-        .got()
-        .iter()
-        .filter(|got| got.json().get("max_tokens").is_some())
-        .count();
+    let capped = slow.got().iter().filter(|got| got.json().get("max_tokens").is_some()).count();
     assert_eq!(capped, 1, "the last that fits is capped");
     single.state(|state| {
         assert!(state.reservations.is_empty());
@@ -399,10 +310,7 @@ async fn a_failing_issuer_is_replaced_and_its_failure_billed_to_nobody() {
     assert_eq!(caller.chat(&ask(json!({}))).await.status, 200);
     let record = market.used().remove(0);
     let suppliers: Vec<AccountId> = market.state(|state| state.suppliers.keys().copied().collect());
-    assert_eq!(
-        (record.usage.supplier, record.draws[0].issuer),
-        (suppliers[1], suppliers[0])
-    );
+    assert_eq!((record.usage.supplier, record.draws[0].issuer), (suppliers[1], suppliers[0]));
 
     market.state(|state| assert!(state.reservations.is_empty()));
     let nobody = Market::open(AccountMode::Easy, 25, [&bad.url, &bad.url]);
@@ -410,15 +318,8 @@ async fn a_failing_issuer_is_replaced_and_its_failure_billed_to_nobody() {
     assert_eq!(Caller::new(&tier).chat(&ask(json!({}))).await.status, 503);
     nobody.state(|state| {
         assert!(state.reservations.is_empty());
-        let failures: u64 = state
-            .suppliers
-            .values()
-            .map(|s| s.supply[&INSTRUMENT].failures)
-            .sum();
+        let failures: u64 = state.suppliers.values().map(|s| s.supply[&INSTRUMENT].failures).sum();
         assert_eq!(failures, 1);
-        assert_eq!(
-            state.accounts[CONSUMER_ACCOUNT].holdings[&INSTRUMENT].free_tokens(),
-            Tokens(1_000_000)
-        );
+        assert_eq!(state.accounts[CONSUMER_ACCOUNT].holdings[&INSTRUMENT].free_tokens(), Tokens(1_000_000));
     });
 }

@@ -16,7 +16,9 @@ use grid_engine::instrument::{
     DeliveryTerms, InstrumentSpec, InstrumentStatus, MarketTerms, Movement, QualityTerms,
 };
 use grid_engine::state::{Account, ConsumptionKey, Instrument, State, Supplier};
-use grid_engine::{AccountId, InstrumentId, KeyHash, Nanos, Price, Qty, Reject, ReservationId, Seq, Tokens, Usd};
+use grid_engine::{
+    AccountId, InstrumentId, KeyHash, Nanos, Price, Qty, Reject, ReservationId, Seq, Tokens, Usd,
+};
 use grid_inference::{
     Clocks, Config, Deps, Directory, Door, DoorError, Pending, Reserved, RunningTier, Settled, VenueKey,
     serve,
@@ -97,11 +99,7 @@ impl Venue {
             state.instruments.push(instrument(id, symbol));
             state.books.push(Default::default());
         }
-        Arc::new(Self {
-            state: Mutex::new(state),
-            ledger: Mutex::default(),
-            changed: watch::channel(()).0,
-        })
+        Arc::new(Self { state: Mutex::new(state), ledger: Mutex::default(), changed: watch::channel(()).0 })
     }
 
     pub(crate) fn change(&self, change: impl FnOnce(&mut State)) {
@@ -121,19 +119,10 @@ impl Venue {
                 name: format!("supplier {id}"),
                 base_url: base_url.to_owned(),
                 sealed_credential: sealed,
-                offers: vec![Offer {
-                    instrument: InstrumentId(0),
-                    model: format!("model-of-{id}"),
-                }],
+                offers: vec![Offer { instrument: InstrumentId(0), model: format!("model-of-{id}") }],
                 suspended: false,
             };
-            state.suppliers.insert(
-                AccountId(id),
-                Supplier {
-                    profile,
-                    supply: BTreeMap::new(),
-                },
-            );
+            state.suppliers.insert(AccountId(id), Supplier { profile, supply: BTreeMap::new() });
         });
     }
 
@@ -174,20 +163,13 @@ impl Venue {
             }
         };
         let met = tokio::time::timeout(PATIENCE, met).await;
-        assert!(
-            met.is_ok(),
-            "waited in vain until {what}; asked so far: {:?}",
-            self.asked()
-        );
+        assert!(met.is_ok(), "waited in vain until {what}; asked so far: {:?}", self.asked());
     }
 
     /// Returns once there is as many a last word as a reservation.
     pub(crate) async fn until_settled(&self) {
         self.until("every reservation has ended", |asked| {
-            let reserved = asked
-                .iter()
-                .filter(|one| matches!(one, Asked::Reserve { .. }))
-                .count();
+            let reserved = asked.iter().filter(|one| matches!(one, Asked::Reserve { .. })).count();
             reserved > 0 && self.open() == 0
         })
         .await;
@@ -226,11 +208,7 @@ impl Venue {
         }
         drop(ledger);
         self.changed.send_replace(());
-        if known {
-            Ok(())
-        } else {
-            Err(DoorError::Rejected(Reject::UnknownReservation))
-        }
+        if known { Ok(()) } else { Err(DoorError::Rejected(Reject::UnknownReservation)) }
     }
 }
 
@@ -261,29 +239,16 @@ impl Door for TestDoor {
             ledger.next += 1;
             let id = ledger.next;
             ledger.open.insert(id, tokens.0);
-            ledger.asked.push(Asked::Reserve {
-                tokens: tokens.0,
-                request,
-            });
+            ledger.asked.push(Asked::Reserve { tokens: tokens.0, request });
             let issuers = ledger.ways.issuers.clone();
             let lost = std::mem::take(&mut ledger.ways.lose_reservation);
             drop(ledger);
-            venue
-                .state
-                .lock()
-                .requests
-                .insert((account, request), ReservationId(id));
+            venue.state.lock().requests.insert((account, request), ReservationId(id));
             venue.changed.send_replace(());
             if lost {
                 return Err(DoorError::Unavailable("the answer was lost".into()));
             }
-            Ok(Reserved {
-                reservation: ReservationId(id),
-                tokens,
-                bought: Qty(0),
-                spent: Usd(0),
-                issuers,
-            })
+            Ok(Reserved { reservation: ReservationId(id), tokens, bought: Qty(0), spent: Usd(0), issuers })
         })
     }
 
@@ -305,13 +270,7 @@ impl Door for TestDoor {
         let venue = Arc::clone(&self.0);
         Box::pin(async move {
             let (reservation, supplier) = (reservation.0, supplier.0);
-            venue.end(
-                Asked::Release {
-                    reservation,
-                    supplier,
-                },
-                reservation,
-            )
+            venue.end(Asked::Release { reservation, supplier }, reservation)
         })
     }
 }
@@ -366,11 +325,7 @@ fn instrument(id: InstrumentId, symbol: &str) -> Instrument {
             symbol: symbol.to_owned(),
             name: symbol.to_owned(),
             description: String::new(),
-            quality: QualityTerms {
-                output_floor: 4_000,
-                context_floor: 128_000,
-                ..QualityTerms::default()
-            },
+            quality: QualityTerms { output_floor: 4_000, context_floor: 128_000, ..QualityTerms::default() },
             market: MarketTerms {
                 tick: Usd(10_000_000),
                 lot: Qty(1),
@@ -380,10 +335,7 @@ fn instrument(id: InstrumentId, symbol: &str) -> Instrument {
                 maker_fee_bps: 0,
                 taker_fee_bps: 0,
             },
-            delivery: DeliveryTerms {
-                window: None,
-                movement: Movement::AtFill,
-            },
+            delivery: DeliveryTerms { window: None, movement: Movement::AtFill },
             status: InstrumentStatus::Live,
         },
         last_trade: None,
@@ -404,14 +356,7 @@ pub(crate) fn venue_key() -> VenueKey {
 /// A tier in front of the venue. The clocks for suppliers are short where a test lets them run out.
 pub(crate) async fn tier(venue: &Arc<Venue>, change: impl FnOnce(&mut Config)) -> RunningTier {
     let door = Arc::new(TestDoor(Arc::clone(venue)));
-    tier_at(
-        Deps {
-            door: Arc::clone(&door) as Arc<dyn Door>,
-            directory: door,
-        },
-        change,
-    )
-    .await
+    tier_at(Deps { door: Arc::clone(&door) as Arc<dyn Door>, directory: door }, change).await
 }
 
 /// A tier in front of any venue.
@@ -419,10 +364,7 @@ pub(crate) async fn tier_at(deps: Deps, change: impl FnOnce(&mut Config)) -> Run
     let mut config = Config {
         venue_key: venue_key(),
         messages_addr: Some(([127, 0, 0, 1], 0).into()),
-        clocks: Clocks {
-            first_content: Duration::from_secs(20),
-            ..Clocks::default()
-        },
+        clocks: Clocks { first_content: Duration::from_secs(20), ..Clocks::default() },
         ..Config::default()
     };
     change(&mut config);
@@ -456,12 +398,7 @@ pub(crate) struct Script {
 
 impl Script {
     pub(crate) fn new(status: u16, kind: &str, steps: Vec<Step>) -> Self {
-        Self {
-            status,
-            headers: vec![("content-type", kind.to_owned())],
-            steps,
-            mute: false,
-        }
+        Self { status, headers: vec![("content-type", kind.to_owned())], steps, mute: false }
     }
 
     pub(crate) fn json(value: &Value) -> Self {
@@ -478,10 +415,7 @@ impl Script {
     }
 
     pub(crate) fn mute() -> Self {
-        Self {
-            mute: true,
-            ..Self::events(Vec::new())
-        }
+        Self { mute: true, ..Self::events(Vec::new()) }
     }
 }
 
@@ -526,9 +460,7 @@ impl Drop for Upstream {
 impl Upstream {
     /// Answers every request by the script; the number of the request, from 0, goes in.
     pub(crate) async fn start(script: impl Fn(usize, &Got) -> Script + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))
-            .await
-            .unwrap();
+        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
         let url = format!("http://{}/v1", listener.local_addr().unwrap());
         let got = Arc::new(Mutex::new(Vec::new()));
         let (seen, _) = watch::channel(Seen::default());
@@ -548,12 +480,7 @@ impl Upstream {
                 });
             }
         });
-        Self {
-            url,
-            got,
-            seen,
-            server,
-        }
+        Self { url, got, seen, server }
     }
 
     pub(crate) async fn always(script: Script) -> Self {
@@ -562,9 +489,7 @@ impl Upstream {
 
     /// Base URL where nobody listens.
     pub(crate) async fn nobody() -> String {
-        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))
-            .await
-            .unwrap();
+        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
         format!("http://{}/v1", listener.local_addr().unwrap())
     }
 
@@ -605,14 +530,8 @@ async fn answer(
     script: Arc<impl Fn(usize, &Got) -> Script>,
 ) -> Result<Response<Played>, Infallible> {
     let (parts, body) = request.into_parts();
-    let Ok(body) = body.collect().await else {
-        std::future::pending().await
-    };
-    let one = Got {
-        headers: parts.headers,
-        path: parts.uri.path().to_owned(),
-        body: body.to_bytes(),
-    };
+    let Ok(body) = body.collect().await else { std::future::pending().await };
+    let one = Got { headers: parts.headers, path: parts.uri.path().to_owned(), body: body.to_bytes() };
     let number = {
         let mut got = got.lock();
         got.push(one.clone());
@@ -680,10 +599,7 @@ impl Body for Played {
 pub(crate) fn chunk(extra: Value) -> String {
     let mut chunk = json!({"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1_790_000_001,
         "model": "served-model", "choices": []});
-    chunk
-        .as_object_mut()
-        .unwrap()
-        .extend(extra.as_object().unwrap().clone());
+    chunk.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
     format!("data: {chunk}\n\n")
 }
 
@@ -785,9 +701,7 @@ impl Caller {
 
     pub(crate) async fn read(response: Response<Incoming>) -> Reply {
         let (parts, body) = response.into_parts();
-        let body = tokio::time::timeout(PATIENCE, body.collect())
-            .await
-            .expect("a body in time");
+        let body = tokio::time::timeout(PATIENCE, body.collect()).await.expect("a body in time");
         Reply {
             status: parts.status.as_u16(),
             headers: parts.headers,
@@ -809,14 +723,11 @@ impl Caller {
         if let Some(key) = key {
             builder = builder.header("authorization", format!("Bearer {key}"));
         }
-        builder
-            .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
-            .unwrap()
+        builder.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).unwrap()
     }
 
     pub(crate) async fn chat(&self, body: &Value) -> Reply {
-        self.post("/v1/chat/completions", Some(KEY), &body.to_string())
-            .await
+        self.post("/v1/chat/completions", Some(KEY), &body.to_string()).await
     }
 
     /// A stream that is read piece by piece.
@@ -824,10 +735,7 @@ impl Caller {
         let request = self.chat_request("/v1/chat/completions", Some(KEY), &body.to_string());
         let response = self.open(request).await;
         assert_eq!(response.status(), 200);
-        Stream {
-            body: response.into_body(),
-            text: String::new(),
-        }
+        Stream { body: response.into_body(), text: String::new() }
     }
 }
 
@@ -841,14 +749,10 @@ impl Stream {
     /// Reads until the text so far contains this.
     pub(crate) async fn until(&mut self, wanted: &str) {
         while !self.text.contains(wanted) {
-            let frame = tokio::time::timeout(PATIENCE, self.body.frame())
-                .await
-                .expect("more in time");
-            let frame = frame
-                .unwrap_or_else(|| panic!("ended without {wanted}: {}", self.text))
-                .expect("more");
-            self.text
-                .push_str(std::str::from_utf8(frame.data_ref().unwrap()).unwrap());
+            let frame = tokio::time::timeout(PATIENCE, self.body.frame()).await.expect("more in time");
+            let frame =
+                frame.unwrap_or_else(|| panic!("ended without {wanted}: {}", self.text)).expect("more");
+            self.text.push_str(std::str::from_utf8(frame.data_ref().unwrap()).unwrap());
         }
     }
 }
@@ -856,9 +760,7 @@ impl Stream {
 /// A request of five words in one message.
 pub(crate) fn ask(extra: Value) -> Value {
     let mut body = json!({"model": "text-prime", "messages": [{"role": "user", "content": "give the market price now"}]});
-    body.as_object_mut()
-        .unwrap()
-        .extend(extra.as_object().unwrap().clone());
+    body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
     body
 }
 

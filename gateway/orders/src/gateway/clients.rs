@@ -117,26 +117,15 @@ impl<V: View> Desk<V> {
         }
         self.feed.leave(id, &live);
         self.retransmitting.remove(&id);
-        self.owed.push_back(Entry::venue(Command::SessionLost {
-            session: live.session,
-            connection: id,
-        }));
+        self.owed.push_back(Entry::venue(Command::SessionLost { session: live.session, connection: id }));
     }
 
     /// Ends a connection whose reader leaves too many bytes waiting.
     pub(super) fn drop_if_slow(&mut self, id: u64) {
-        if self
-            .connections
-            .get(&id)
-            .is_some_and(|client| client.backlog() > self.config.out_max)
+        if self.connections.get(&id).is_some_and(|client| client.backlog() > self.config.out_max)
             && let Some(mut client) = self.connections.remove(&id)
         {
-            self.end(
-                id,
-                &mut client,
-                TerminateCode::SlowReader,
-                "too many bytes wait for this reader",
-            );
+            self.end(id, &mut client, TerminateCode::SlowReader, "too many bytes wait for this reader");
             self.keep_or_drop(id, client);
         }
     }
@@ -167,12 +156,7 @@ impl<V: View> Desk<V> {
             match (&client.live, client.liveness.beat(self.now)) {
                 (None, _) => self.end(id, &mut client, TerminateCode::LoginTimeout, "no login in time"),
                 (Some(_), Beat::Lapsed) => {
-                    self.end(
-                        id,
-                        &mut client,
-                        TerminateCode::KeepAliveLapsed,
-                        "three intervals of silence",
-                    );
+                    self.end(id, &mut client, TerminateCode::KeepAliveLapsed, "three intervals of silence");
                 }
                 (Some(live), Beat::Send) => {
                     let next_seq = live.next_report;
@@ -202,8 +186,7 @@ impl<V: View> Desk<V> {
         }
         dirty.append(&mut self.dirty);
         self.dirty = dirty;
-        self.feed
-            .refresh_the_late(&mut self.connections, self.config.conflate_above, self.now);
+        self.feed.refresh_the_late(&mut self.connections, self.config.conflate_above, self.now);
     }
 
     fn flush_one(&mut self, id: u64) {

@@ -50,12 +50,7 @@ impl<V: View> Desk<V> {
             // Already live here; the session goes on as it is.
             let session = login.session().0;
             let code = EstablishmentCode::AlreadyEstablished;
-            wire::EstablishmentReject {
-                session,
-                engine_code: 0,
-                code,
-            }
-            .encode(client.out());
+            wire::EstablishmentReject { session, engine_code: 0, code }.encode(client.out());
             return;
         }
         client.login = Some(login);
@@ -68,12 +63,7 @@ impl<V: View> Desk<V> {
         }
         // A key that was acknowledged a moment ago must open the door, so the replica has to have passed all that
         // anybody was told.
-        let job = Job::Verify {
-            connection: id,
-            fingerprint,
-            transcript,
-            signature,
-        };
+        let job = Job::Verify { connection: id, fingerprint, transcript, signature };
         self.verifying.push_back((self.heard, job));
     }
 
@@ -187,12 +177,8 @@ impl<V: View> Desk<V> {
                     client.login = None;
                     client.phase = Phase::Negotiated;
                     self.again.insert(id);
-                    wire::NegotiationResponse {
-                        session: session.0,
-                        log_seq: seq.0,
-                        account: account.0,
-                    }
-                    .encode(client.out());
+                    wire::NegotiationResponse { session: session.0, log_seq: seq.0, account: account.0 }
+                        .encode(client.out());
                 }
                 Err(reject) => {
                     let refusal = match reject {
@@ -228,17 +214,11 @@ impl<V: View> Desk<V> {
             );
             self.keep_or_drop(older, client);
         }
-        let waiting = self
-            .connections
-            .get_mut(&id)
-            .and_then(|client| client.login.take());
+        let waiting = self.connections.get_mut(&id).and_then(|client| client.login.take());
         let Some(Login::Establish(login)) = waiting else {
             // It went away, or was sent away, while the log decided.
             if result.is_ok() {
-                self.owed.push_back(Entry::venue(Command::SessionLost {
-                    session,
-                    connection: id,
-                }));
+                self.owed.push_back(Entry::venue(Command::SessionLost { session, connection: id }));
             }
             return;
         };
@@ -249,10 +229,7 @@ impl<V: View> Desk<V> {
             Ok(position) if login.next_seq > position.next_report => {
                 client.login = Some(Login::Establish(login));
                 self.refuse_login(id, &mut client, Refusal::NextSeqNo, 0);
-                self.owed.push_back(Entry::venue(Command::SessionLost {
-                    session,
-                    connection: id,
-                }));
+                self.owed.push_back(Entry::venue(Command::SessionLost { session, connection: id }));
             }
             Ok(position) => self.go_live(id, &mut client, seq, session, &login, position),
             Err(reject) => {
@@ -277,13 +254,7 @@ impl<V: View> Desk<V> {
         login: &wire::Establish,
         position: SessionPosition,
     ) {
-        let Config {
-            requests,
-            cancels,
-            refusals,
-            frame_max,
-            ..
-        } = self.config;
+        let Config { requests, cancels, refusals, frame_max, .. } = self.config;
         client.phase = Phase::Established;
         client.deadline = None;
         client.liveness = Liveness::new(self.now, login.keep_alive_ms, login.keep_alive_ms);
@@ -303,10 +274,7 @@ impl<V: View> Desk<V> {
         wire::EstablishmentAck {
             session: session.0,
             next_seq: position.next_report,
-            oldest_seq: position
-                .next_report
-                .saturating_sub(limits::REPORTS_KEPT as u64)
-                .max(1),
+            oldest_seq: position.next_report.saturating_sub(limits::REPORTS_KEPT as u64).max(1),
             last_client_seq: position.last_client_seq,
             log_seq: seq.0,
             account: position.account.0,
@@ -339,12 +307,7 @@ impl<V: View> Desk<V> {
                     | Refusal::KeepAlive
                     | Refusal::NextSeqNo => NegotiationCode::Unspecified,
                 };
-                wire::NegotiationReject {
-                    session,
-                    engine_code,
-                    code,
-                }
-                .encode(client.out());
+                wire::NegotiationReject { session, engine_code, code }.encode(client.out());
             }
             Login::Establish(_) => {
                 let code = match refusal {
@@ -358,34 +321,22 @@ impl<V: View> Desk<V> {
                         EstablishmentCode::Unspecified
                     }
                 };
-                wire::EstablishmentReject {
-                    session,
-                    engine_code,
-                    code,
-                }
-                .encode(client.out());
+                wire::EstablishmentReject { session, engine_code, code }.encode(client.out());
             }
         }
         client.phase = Phase::Greeted;
         client.refusals += 1;
         self.again.insert(id);
         if client.refusals >= self.config.login_refusals_max {
-            self.end(
-                id,
-                client,
-                TerminateCode::Unauthenticated,
-                "too many refused logins",
-            );
+            self.end(id, client, TerminateCode::Unauthenticated, "too many refused logins");
         }
     }
 
     /// Has live sessions' keys looked at once the replica knows of the change.
     pub(super) fn advance_audit(&mut self) {
         if self.audit.is_some_and(|seq| self.view.applied() >= seq) {
-            let live = self
-                .connections
-                .iter()
-                .filter_map(|(&id, client)| Some((id, client.live.as_ref()?.key)));
+            let live =
+                self.connections.iter().filter_map(|(&id, client)| Some((id, client.live.as_ref()?.key)));
             if self.back_office.ask(Job::Audit { keys: live.collect() }).is_ok() {
                 self.audit = None;
             }

@@ -69,9 +69,7 @@ impl<L: Line, V: View> Loop<L, V> {
             wire::Message::Sequence(m) => note_sequence(client, m.next_seq),
             wire::Message::RetransmitRequest(m) => self.desk.begin_retransmission(id, client, m),
             wire::Message::MarketDataSubscribe(m) => {
-                let Desk {
-                    feed, config, view, ..
-                } = &mut self.desk;
+                let Desk { feed, config, view, .. } = &mut self.desk;
                 feed.subscribe(id, client, m, config, view);
             }
             wire::Message::MarketDataUnsubscribe(m) => self.desk.feed.unsubscribe(id, client, m),
@@ -103,24 +101,13 @@ impl<L: Line, V: View> Loop<L, V> {
             Ok(command) => command,
             Err(code) => return refuse(client, &head, code),
         };
-        let account = if head.account == AccountId::VENUE {
-            own
-        } else {
-            head.account
-        };
+        let account = if head.account == AccountId::VENUE { own } else { head.account };
         let client_seq = head.client_seq;
-        match self.submit(Entry {
-            session,
-            client_seq,
-            account,
-            command,
-        }) {
+        match self.submit(Entry { session, client_seq, account, command }) {
             Ok(()) => Handled::Taken,
             Err(LineError::Full) => {
                 let patience = self.desk.config.busy_after.as_nanos() as u64;
-                let full_for = self
-                    .full_since
-                    .map_or(0, |since| self.desk.now.saturating_sub(since));
+                let full_for = self.full_since.map_or(0, |since| self.desk.now.saturating_sub(since));
                 if full_for >= patience {
                     refuse(client, &head, gateway_reject::BUSY)
                 } else {
@@ -129,8 +116,7 @@ impl<L: Line, V: View> Loop<L, V> {
             }
             Err(LineError::TooLarge) => refuse(client, &head, gateway_reject::PAYLOAD),
             Err(LineError::Closed) => {
-                self.desk
-                    .end(id, client, TerminateCode::Shutdown, "the venue is shutting down");
+                self.desk.end(id, client, TerminateCode::Shutdown, "the venue is shutting down");
                 Handled::Taken
             }
         }
@@ -172,9 +158,7 @@ impl<V: View> Desk<V> {
             Class::Cancel => live.cancels.take(now),
             Class::MassCancel => Ok(()),
         };
-        let strike = taken
-            .err()
-            .map(|wait| (wait, live.refusals.take(now), live.refusals.is_low()));
+        let strike = taken.err().map(|wait| (wait, live.refusals.take(now), live.refusals.is_low()));
         tell_gap(client, arrival);
         match strike {
             Some((_, Err(_), _)) => {
@@ -182,18 +166,9 @@ impl<V: View> Desk<V> {
                 false
             }
             Some((wait, Ok(()), low)) => {
-                let level = if low {
-                    ThrottleLevel::LastWarning
-                } else {
-                    ThrottleLevel::Rejected
-                };
+                let level = if low { ThrottleLevel::LastWarning } else { ThrottleLevel::Rejected };
                 let retry_after_ms = wait.div_ceil(1_000_000) as u32;
-                wire::Throttled {
-                    client_seq: head.client_seq,
-                    retry_after_ms,
-                    level,
-                }
-                .encode(client.out());
+                wire::Throttled { client_seq: head.client_seq, retry_after_ms, level }.encode(client.out());
                 false
             }
             None if is_stale(head, utc_now()) => {
@@ -212,10 +187,7 @@ fn tell_gap(client: &mut Connection, arrival: Arrival) {
 }
 
 fn note_sequence(client: &mut Connection, next_seq: u64) {
-    let arrival = client
-        .live
-        .as_mut()
-        .and_then(|live| live.flow.announced(next_seq));
+    let arrival = client.live.as_mut().and_then(|live| live.flow.announced(next_seq));
     if let Some(arrival) = arrival {
         tell_gap(client, arrival);
     }
@@ -234,14 +206,8 @@ pub(super) fn reject(client: &mut Connection, client_seq: u64, label: u128, acco
     } else {
         account.0
     };
-    wire::CommandReject {
-        client_seq,
-        label,
-        account,
-        code,
-        ..wire::CommandReject::default()
-    }
-    .encode(client.out());
+    wire::CommandReject { client_seq, label, account, code, ..wire::CommandReject::default() }
+        .encode(client.out());
 }
 
 fn is_stale(head: &Head, now: u64) -> bool {

@@ -67,12 +67,7 @@ impl<V: View> Desk<V> {
                 continue;
             }
             let until = work.until.min(work.next + FETCH);
-            let job = Job::Fetch {
-                connection: *id,
-                session,
-                from: work.next,
-                until,
-            };
+            let job = Job::Fetch { connection: *id, session, from: work.next, until };
             work.asked = self.back_office.ask(job).is_ok();
         }
     }
@@ -102,18 +97,9 @@ impl<V: View> Desk<V> {
         }
         if !complete {
             let (from, count) = (work.next, (work.until - work.next) as u32);
-            wire::RetransmitReject {
-                from,
-                count,
-                code: RetransmitCode::NoLongerKept,
-            }
-            .encode(client.out());
+            wire::RetransmitReject { from, count, code: RetransmitCode::NoLongerKept }.encode(client.out());
         } else if first {
-            wire::Retransmission {
-                from: work.from,
-                count,
-            }
-            .encode(client.out());
+            wire::Retransmission { from: work.from, count }.encode(client.out());
         }
         for report in found.iter().filter(|_| complete) {
             reports::encode(report, true, client.out());

@@ -15,34 +15,15 @@ impl<V: View> Desk<V> {
     pub(super) fn hear(&mut self, seq: Seq, at: Nanos, event: &Event) {
         match event {
             Event::Report { session, report } => self.report(*session, report),
-            Event::Repeated {
-                session,
-                client_seq,
-                report,
-            } => {
+            Event::Repeated { session, client_seq, report } => {
                 self.repeat(*session, *client_seq, report.as_ref());
             }
             Event::SessionOpened { session, result } => self.session_opened(seq, *session, *result),
-            Event::SessionEstablished {
-                session,
-                connection,
-                result,
-            } => {
+            Event::SessionEstablished { session, connection, result } => {
                 self.session_established(seq, *session, *connection, *result);
             }
-            Event::Level {
-                instrument,
-                side,
-                price,
-                qty,
-                orders,
-            } => {
-                let level = Level {
-                    price: price.0,
-                    qty: qty.0,
-                    orders: *orders,
-                    side: reports::side(*side),
-                };
+            Event::Level { instrument, side, price, qty, orders } => {
+                let level = Level { price: price.0, qty: qty.0, orders: *orders, side: reports::side(*side) };
                 self.feed.market().level(seq, at, instrument.0, level);
             }
             Event::Traded(trade) => self.feed.market().trade(seq, at, *trade),

@@ -41,12 +41,7 @@ impl Client {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        Self {
-            stream,
-            input: Vec::new(),
-            nonce: [0; 32],
-            client_seq: 0,
-        }
+        Self { stream, input: Vec::new(), nonce: [0; 32], client_seq: 0 }
     }
 
     /// Connects and takes up a session, opening it first.
@@ -135,13 +130,7 @@ impl Client {
     /// A limit order, its number returned.
     pub(crate) fn order(&mut self, side: Side, price: u64, qty: u64) -> u64 {
         let client_seq = self.next_seq();
-        let order = NewOrder {
-            client_seq,
-            side,
-            price,
-            qty,
-            ..NewOrder::default()
-        };
+        let order = NewOrder { client_seq, side, price, qty, ..NewOrder::default() };
         self.send(|out| order.encode(out));
         client_seq
     }

@@ -47,29 +47,17 @@ impl Venue {
             seq += 1;
             let mut events = Vec::new();
             engine.apply(Seq(seq), Nanos(seq), &entry, &mut events);
-            let refused = events
-                .iter()
-                .any(|event| format!("{event:?}").contains("Rejected"));
+            let refused = events.iter().any(|event| format!("{event:?}").contains("Rejected"));
             assert!(!refused, "{entry:?}: {events:?}");
         };
         let operator = operator_key();
-        apply(Entry::venue(Command::Genesis {
-            operator_key: operator.verifying_key().to_bytes(),
-        }));
+        apply(Entry::venue(Command::Genesis { operator_key: operator.verifying_key().to_bytes() }));
         let fingerprint = Fingerprint::of(&operator.verifying_key().to_bytes());
-        apply(Entry::venue(Command::OpenSession {
-            session: SETUP,
-            key: fingerprint,
-        }));
+        apply(Entry::venue(Command::OpenSession { session: SETUP, key: fingerprint }));
         let mut client_seq = 0;
         let mut ask = |account: u32, command: Command| {
             client_seq += 1;
-            apply(Entry {
-                session: SETUP,
-                client_seq,
-                account: AccountId(account),
-                command,
-            });
+            apply(Entry { session: SETUP, client_seq, account: AccountId(account), command });
         };
         for symbol in ["text-prime", "text-standard"] {
             ask(1, Command::DefineInstrument(spec(symbol)));
@@ -85,43 +73,14 @@ impl Venue {
             );
             let subject = u32::from(account);
             let public_key = key(account).verifying_key().to_bytes();
-            ask(
-                subject,
-                Command::AddSigningKey {
-                    public_key,
-                    label: "test".to_owned(),
-                },
-            );
-            ask(
-                subject,
-                Command::Deposit {
-                    amount: Usd::dollars(1_000_000),
-                },
-            );
+            ask(subject, Command::AddSigningKey { public_key, label: "test".to_owned() });
+            ask(subject, Command::Deposit { amount: Usd::dollars(1_000_000) });
         }
         ask(2, Command::RegisterSupplier(Default::default()));
         for instrument in [InstrumentId(0), InstrumentId(1)] {
-            ask(
-                2,
-                Command::SetCapacity {
-                    instrument,
-                    capacity: Qty(1_000_000),
-                },
-            );
-            ask(
-                2,
-                Command::Issue {
-                    instrument,
-                    qty: Qty(1_000_000),
-                },
-            );
-            ask(
-                2,
-                Command::TransferIssuance {
-                    instrument,
-                    qty: Qty(1_000_000),
-                },
-            );
+            ask(2, Command::SetCapacity { instrument, capacity: Qty(1_000_000) });
+            ask(2, Command::Issue { instrument, qty: Qty(1_000_000) });
+            ask(2, Command::TransferIssuance { instrument, qty: Qty(1_000_000) });
         }
         Arc::new(Self {
             engine: RwLock::new(engine),
@@ -141,12 +100,7 @@ impl Venue {
     /// A command of the operator, through a session of its own.
     pub(crate) fn operate(&self, account: u32, command: Command) {
         let client_seq = self.engine.read().unwrap().state().sessions[&SETUP].last_client_seq + 1;
-        self.inject(Entry {
-            session: SETUP,
-            client_seq,
-            account: AccountId(account),
-            command,
-        });
+        self.inject(Entry { session: SETUP, client_seq, account: AccountId(account), command });
     }
 
     fn wake(&self) {
@@ -159,10 +113,7 @@ impl Venue {
     pub(crate) fn until(&self, wanted: impl Fn(&State) -> bool) {
         let begun = std::time::Instant::now();
         while !wanted(self.engine.read().unwrap().state()) {
-            assert!(
-                begun.elapsed().as_secs() < 60,
-                "the state never came to be as wanted"
-            );
+            assert!(begun.elapsed().as_secs() < 60, "the state never came to be as wanted");
             std::thread::yield_now();
         }
     }
@@ -228,10 +179,7 @@ pub(crate) fn spec(symbol: &str) -> InstrumentSpec {
             maker_fee_bps: 0,
             taker_fee_bps: 0,
         },
-        delivery: DeliveryTerms {
-            window: None,
-            movement: Movement::AtFill,
-        },
+        delivery: DeliveryTerms { window: None, movement: Movement::AtFill },
         status: InstrumentStatus::Live,
     }
 }

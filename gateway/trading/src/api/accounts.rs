@@ -26,10 +26,7 @@ fn put_moment(row: &mut Value, name: &str, at: Nanos) {
 }
 
 fn named(venue: &Venue, id: InstrumentId) -> (String, String) {
-    venue
-        .instrument(id)
-        .map(|found| (found.spec.symbol.clone(), found.spec.name.clone()))
-        .unwrap_or_default()
+    venue.instrument(id).map(|found| (found.spec.symbol.clone(), found.spec.name.clone())).unwrap_or_default()
 }
 
 fn show_trading(venue: &Venue, account: &Account, id: InstrumentId, holding: &Holding) -> Value {
@@ -114,12 +111,7 @@ fn show_consumption(venue: &Venue, account: &Account, id: InstrumentId, holding:
         "tokens_used": totals.used.0,
         "tokens_expired": totals.expired.0,
     });
-    let newest = holding
-        .lots
-        .iter()
-        .map(|lot| lot.opened_at)
-        .max()
-        .unwrap_or_default();
+    let newest = holding.lots.iter().map(|lot| lot.opened_at).max().unwrap_or_default();
     for name in ["last_deposit_at", "last_commitment_at", "last_transfer_at"] {
         put_moment(&mut row, name, newest);
     }
@@ -129,10 +121,7 @@ fn show_consumption(venue: &Venue, account: &Account, id: InstrumentId, holding:
 }
 
 fn show_issuance(venue: &Venue, account: &Account, id: InstrumentId, holding: &Holding) -> Value {
-    let supply = venue
-        .suppliers
-        .get(&account.id)
-        .and_then(|supplier| supplier.supply.get(&id));
+    let supply = venue.suppliers.get(&account.id).and_then(|supplier| supplier.supply.get(&id));
     let (symbol, name) = named(venue, id);
     let issued = supply.map_or(0, |supply| supply.issued.0);
     let moved = supply.map_or(Qty::ZERO, |supply| supply.moved_to_trading);
@@ -158,10 +147,7 @@ fn show_issuance(venue: &Venue, account: &Account, id: InstrumentId, holding: &H
 fn rows_of(app: &App, account: AccountId, make: impl FnOnce(&Venue, &Account) -> Vec<Value>) -> Vec<Value> {
     app.view().look(|engine| {
         let venue = engine.state();
-        venue
-            .account(account)
-            .map(|account| make(venue, account))
-            .unwrap_or_default()
+        venue.account(account).map(|account| make(venue, account)).unwrap_or_default()
     })
 }
 
@@ -172,29 +158,21 @@ fn per_holding(
     show: fn(&Venue, &Account, InstrumentId, &Holding) -> Value,
 ) -> Vec<Value> {
     rows_of(app, account, |venue, account| {
-        account
-            .holdings
-            .iter()
-            .map(|(id, holding)| show(venue, account, *id, holding))
-            .collect()
+        account.holdings.iter().map(|(id, holding)| show(venue, account, *id, holding)).collect()
     })
 }
 
 fn filtered(query: &Query, mut rows: Vec<Value>, id: &str) -> Vec<Value> {
     let canonical = |name: &str| -> Option<String> {
         query.get(name).map(|text| match name {
-            "instrument_id" => ids::decode_instrument(text)
-                .map(ids::instrument)
-                .unwrap_or_default(),
+            "instrument_id" => ids::decode_instrument(text).map(ids::instrument).unwrap_or_default(),
             "market_id" => ids::decode_market(text).map(ids::market).unwrap_or_default(),
             _ => text.to_ascii_lowercase(),
         })
     };
-    for (parameter, member) in [
-        ("instrument_id", "instrument_id"),
-        ("market_id", "market_id"),
-        ("account_id", id),
-    ] {
+    for (parameter, member) in
+        [("instrument_id", "instrument_id"), ("market_id", "market_id"), ("account_id", id)]
+    {
         if let Some(wanted) = canonical(parameter) {
             rows.retain(|row| row[member] == wanted.as_str());
         }
@@ -223,9 +201,8 @@ fn listed(query: &Query, rows: Vec<Value>, id: &str) -> Reply {
 
 /// The row with an id, in whichever spelling the client sent it.
 fn picked(rows: Vec<Value>, member: &str, text: &str, kinds: &[Kind]) -> Reply {
-    let canonical = kinds
-        .iter()
-        .find_map(|kind| ids::decode(*kind, text).map(|number| ids::encode(*kind, number)));
+    let canonical =
+        kinds.iter().find_map(|kind| ids::decode(*kind, text).map(|number| ids::encode(*kind, number)));
     let row = canonical.and_then(|id| rows.into_iter().find(|row| row[member] == id.as_str()));
     row.map_or_else(|| Err(ApiError::not_found("ACCOUNT_NOT_FOUND")), data)
 }
@@ -261,11 +238,7 @@ pub(super) async fn currency_one(State(app): State<App>, Name(id): Name, signed:
 
 /// `GET /consumption-accounts`.
 pub(super) async fn consumption(State(app): State<App>, signed: Signed) -> Reply {
-    listed(
-        &signed.query,
-        per_holding(&app, signed.account, show_consumption),
-        "account_id",
-    )
+    listed(&signed.query, per_holding(&app, signed.account, show_consumption), "account_id")
 }
 
 /// `GET /consumption-accounts/{id}`.
@@ -295,11 +268,7 @@ pub(super) async fn positions(State(app): State<App>, signed: Signed) -> Reply {
     let rows = per_holding(&app, signed.account, |venue, account, id, holding| {
         let (_, name) = named(venue, id);
         let quantity = holding.available.plus(holding.held);
-        let cost: i128 = holding
-            .tranches
-            .iter()
-            .map(|tranche| i128::from(tranche.cost.0))
-            .sum();
+        let cost: i128 = holding.tranches.iter().map(|tranche| i128::from(tranche.cost.0)).sum();
         let average = (!quantity.is_zero()).then(|| nanos_text(cost / i128::from(quantity.0)));
         let market = venue.instrument(id).and_then(|found| {
             let last = found.last_trade?;
@@ -324,11 +293,7 @@ pub(super) async fn positions(State(app): State<App>, signed: Signed) -> Reply {
             "inserted_at": iso(holding.created_at),
         })
     });
-    let page = Page::parse(
-        &signed.query,
-        LIMIT_MAX,
-        &["inserted_at", "opened_at", "quantity", "status"],
-    )?;
+    let page = Page::parse(&signed.query, LIMIT_MAX, &["inserted_at", "opened_at", "quantity", "status"])?;
     page.of_rows(filtered(&signed.query, rows, "id"), "id")
 }
 
@@ -354,10 +319,8 @@ fn show_lot(venue: &Venue, id: InstrumentId, lot: &Lot) -> Value {
 
 async fn all_lots(app: &App, account: AccountId) -> Result<Vec<Value>, ApiError> {
     let mut rows = rows_of(app, account, |venue, account| {
-        let lots = account
-            .holdings
-            .iter()
-            .flat_map(|(id, holding)| holding.lots.iter().map(move |lot| (*id, lot)));
+        let lots =
+            account.holdings.iter().flat_map(|(id, holding)| holding.lots.iter().map(move |lot| (*id, lot)));
         lots.map(|(id, lot)| show_lot(venue, id, lot)).collect()
     });
     for lot in app.history().lots_expired(account).await? {
@@ -386,16 +349,10 @@ pub(super) async fn lots(State(app): State<App>, signed: Signed) -> Reply {
         }
     }
     if let Some(text) = signed.query.get("instrument_id") {
-        let wanted = ids::decode_instrument(text)
-            .map(ids::instrument)
-            .unwrap_or_default();
+        let wanted = ids::decode_instrument(text).map(ids::instrument).unwrap_or_default();
         rows.retain(|row| row["instrument_id"] == wanted.as_str());
     }
-    let page = Page::parse(
-        &signed.query,
-        LIMIT_MAX,
-        &["purchased_at", "expires_at", "status"],
-    )?;
+    let page = Page::parse(&signed.query, LIMIT_MAX, &["purchased_at", "expires_at", "status"])?;
     page.of_rows(rows, "lot_id")
 }
 
@@ -405,10 +362,7 @@ pub(super) async fn lot(State(app): State<App>, Name(id): Name, signed: Signed) 
     let number = ids::decode(Kind::Lot, &id).map(LotId).ok_or_else(not_found)?;
     let canonical = ids::lot(number);
     let rows = all_lots(&app, signed.account).await?;
-    let mut row = rows
-        .into_iter()
-        .find(|row| row["lot_id"] == canonical.as_str())
-        .ok_or_else(not_found)?;
+    let mut row = rows.into_iter().find(|row| row["lot_id"] == canonical.as_str()).ok_or_else(not_found)?;
     let everything = (Nanos(0), Nanos(i64::MAX as u64));
     let usage = app.history().usage(signed.account, everything, 1_000).await?;
     let drawn = usage.iter().flat_map(|call| {

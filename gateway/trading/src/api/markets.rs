@@ -92,9 +92,7 @@ pub(super) async fn list(State(app): State<App>, signed: Signed) -> Reply {
 pub(super) fn matches(query: &crate::query::Query, row: &Value, members: &[&str]) -> bool {
     members.iter().all(|member| {
         query.get(member).is_none_or(|wanted| {
-            row[*member]
-                .as_str()
-                .is_some_and(|value| value.eq_ignore_ascii_case(wanted))
+            row[*member].as_str().is_some_and(|value| value.eq_ignore_ascii_case(wanted))
         })
     })
 }
@@ -111,15 +109,8 @@ fn day_ago() -> Nanos {
 /// Difference of two prices in dollars, and in percent of the first with two decimals.
 fn change(window: &Window, tick: grid_engine::Usd) -> (String, String) {
     let ticks = i128::from(window.close.0) - i128::from(window.open.0);
-    let hundredths = if window.open.is_zero() {
-        0
-    } else {
-        ticks * 10_000 / i128::from(window.open.0)
-    };
-    (
-        nanos_text(ticks * i128::from(tick.0)),
-        nanos_text(hundredths * 10_000_000),
-    )
+    let hundredths = if window.open.is_zero() { 0 } else { ticks * 10_000 / i128::from(window.open.0) };
+    (nanos_text(ticks * i128::from(tick.0)), nanos_text(hundredths * 10_000_000))
 }
 
 /// `GET /markets/{id}/ticker`.
@@ -128,17 +119,8 @@ pub(super) async fn ticker(State(app): State<App>, Name(id): Name, _signed: Sign
     let window = app.history().window(market, day_ago()).await?;
     let (instrument, bid, ask) = app.view().look(|engine| {
         let state = engine.state();
-        let best = |side| {
-            state
-                .book(market)
-                .and_then(|book| book.best(side))
-                .map(|level| level.price)
-        };
-        (
-            state.instrument(market).cloned(),
-            best(Side::Buy),
-            best(Side::Sell),
-        )
+        let best = |side| state.book(market).and_then(|book| book.best(side)).map(|level| level.price);
+        (state.instrument(market).cloned(), best(Side::Buy), best(Side::Sell))
     });
     let instrument = instrument.ok_or_else(|| ApiError::not_found("MARKET_NOT_FOUND"))?;
     let tick = instrument.spec.market.tick;
@@ -172,15 +154,10 @@ pub(super) async fn orderbook(State(app): State<App>, Name(id): Name, signed: Si
     let market = market_of(&app, &id)?;
     let depth = match signed.query.get("depth").or_else(|| signed.query.get("limit")) {
         None => 20,
-        Some(text) => text
-            .parse()
-            .map_err(|_| ApiError::malformed("depth is not a whole number"))?,
+        Some(text) => text.parse().map_err(|_| ApiError::malformed("depth is not a whole number"))?,
     };
     if !(1..=100).contains(&depth) {
-        return Err(ApiError::unprocessable(
-            "VALIDATION_ERROR",
-            "depth must be between 1 and 100",
-        ));
+        return Err(ApiError::unprocessable("VALIDATION_ERROR", "depth must be between 1 and 100"));
     }
     let book = app.view().look(|engine| {
         let state = engine.state();
@@ -218,9 +195,7 @@ pub(super) async fn trades(State(app): State<App>, Name(id): Name, signed: Signe
                 .ok_or_else(|| ApiError::malformed("the cursor names no trade"))?,
         ),
         Position::Before(_) => {
-            return Err(ApiError::malformed(
-                "public trades are read from the newest on, with next",
-            ));
+            return Err(ApiError::malformed("public trades are read from the newest on, with next"));
         }
     };
     let (symbol, tick) = app.instrument(Some(market), "MARKET_NOT_FOUND", |found| {
@@ -284,9 +259,7 @@ fn calendar_month(at: Nanos, _step: u64) -> (Nanos, Nanos) {
 /// `GET /price-histories`.
 pub(super) async fn price_histories(State(app): State<App>, signed: Signed) -> Reply {
     let query = &signed.query;
-    let id = query
-        .get("market_id")
-        .ok_or_else(|| ApiError::malformed("market_id is required"))?;
+    let id = query.get("market_id").ok_or_else(|| ApiError::malformed("market_id is required"))?;
     let market = market_of(&app, id)?;
     let resolution = query.get("resolution").unwrap_or("1h");
     let minute = 60 * SECOND;
@@ -313,25 +286,17 @@ pub(super) async fn price_histories(State(app): State<App>, signed: Signed) -> R
         (start, _) if start == from => start,
         (_, end) => end,
     };
-    let to = if to.0 > 4_000_000_000 * SECOND {
-        to
-    } else {
-        bounds(to, step).1
-    };
+    let to = if to.0 > 4_000_000_000 * SECOND { to } else { bounds(to, step).1 };
     let tick = app.instrument(Some(market), "MARKET_NOT_FOUND", |found| found.spec.market.tick)?;
     let limit = match query.get("limit").or_else(|| query.get("page_size")) {
         None => CANDLES_MAX,
         Some(text) => {
-            let limit: usize = text
-                .parse()
-                .map_err(|_| ApiError::malformed("limit is not a whole number"))?;
+            let limit: usize =
+                text.parse().map_err(|_| ApiError::malformed("limit is not a whole number"))?;
             limit.clamp(1, CANDLES_MAX)
         }
     };
-    let candles = app
-        .history()
-        .candles(market, (from, to), bounds, step, limit)
-        .await?;
+    let candles = app.history().candles(market, (from, to), bounds, step, limit).await?;
     let rows: Vec<Value> = candles
         .iter()
         .map(|candle| {
@@ -358,27 +323,17 @@ pub(super) async fn price_histories(State(app): State<App>, signed: Signed) -> R
 
 /// The models that may fill an instrument now: those that suppliers on the roster offer for it.
 fn qualifying_models(venue: &Venue, instrument: InstrumentId) -> Vec<String> {
-    let offers = venue
-        .suppliers
-        .values()
-        .filter(|supplier| !supplier.profile.suspended);
+    let offers = venue.suppliers.values().filter(|supplier| !supplier.profile.suspended);
     let models = offers
         .flat_map(|supplier| &supplier.profile.offers)
         .filter(|offer| offer.instrument == instrument)
         .map(|offer| offer.model.clone());
-    models
-        .collect::<std::collections::BTreeSet<_>>()
-        .into_iter()
-        .collect()
+    models.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
 }
 
 /// The instrument record (contract §2.6).
 fn show_instrument(venue: &Venue, instrument: &Instrument, window: Option<Window>) -> Value {
-    let (spec, quality, terms) = (
-        &instrument.spec,
-        &instrument.spec.quality,
-        &instrument.spec.market,
-    );
+    let (spec, quality, terms) = (&instrument.spec, &instrument.spec.quality, &instrument.spec.market);
     let service = match spec.symbol.split('-').next() {
         Some("code") => "code_generation",
         Some("agent") => "agentic_generation",
@@ -434,13 +389,8 @@ fn last_quote_at(venue: &Venue, instrument: InstrumentId) -> Value {
     let Some(book) = venue.book(instrument) else {
         return Value::Null;
     };
-    let touch = [Side::Buy, Side::Sell]
-        .into_iter()
-        .filter_map(|side| book.best(side));
-    let newest = touch
-        .flat_map(|level| book.orders_at(level))
-        .map(|order| order.updated_at)
-        .max();
+    let touch = [Side::Buy, Side::Sell].into_iter().filter_map(|side| book.best(side));
+    let newest = touch.flat_map(|level| book.orders_at(level)).map(|order| order.updated_at).max();
     iso_or_null(newest.unwrap_or_default())
 }
 
@@ -463,9 +413,7 @@ async fn full_record(app: &App, id: InstrumentId) -> Result<Value, ApiError> {
     let window = app.history().window(id, day_ago()).await?;
     let shown = app.view().look(|engine| {
         let venue = engine.state();
-        venue
-            .instrument(id)
-            .map(|found| show_instrument(venue, found, window))
+        venue.instrument(id).map(|found| show_instrument(venue, found, window))
     });
     shown.ok_or_else(|| ApiError::not_found("INSTRUMENT_NOT_FOUND"))
 }
@@ -473,11 +421,7 @@ async fn full_record(app: &App, id: InstrumentId) -> Result<Value, ApiError> {
 /// `GET /instruments`.
 pub(super) async fn instruments(State(app): State<App>, signed: Signed) -> Reply {
     let query = &signed.query;
-    let page = Page::parse(
-        query,
-        LIMIT_MAX,
-        &["created_at", "updated_at", "symbol", "name", "status"],
-    )?;
+    let page = Page::parse(query, LIMIT_MAX, &["created_at", "updated_at", "symbol", "name", "status"])?;
     let kind = query.get("instrument_type").unwrap_or("ai_commodity");
     let mut rows = Vec::new();
     match kind {
@@ -518,9 +462,7 @@ pub(super) async fn instrument_by_symbol(
     if symbol.eq_ignore_ascii_case("usd") {
         return data(show_usd());
     }
-    let id = app
-        .view()
-        .look(|engine| engine.state().instrument_by_symbol(&symbol).map(|found| found.id));
+    let id = app.view().look(|engine| engine.state().instrument_by_symbol(&symbol).map(|found| found.id));
     match id {
         Some(id) => data(full_record(&app, id).await?),
         None => Err(ApiError::not_found("INSTRUMENT_NOT_FOUND")),

@@ -27,15 +27,9 @@ pub(crate) fn router(app: App) -> Router {
         .route("/me", get(service::me))
         .route("/account/limits", get(service::limits))
         .route("/diagnostics", get(service::diagnostics))
-        .route(
-            "/orders",
-            get(orders::list).post(orders::place).delete(orders::cancel_all),
-        )
+        .route("/orders", get(orders::list).post(orders::place).delete(orders::cancel_all))
         .route("/orders/count", get(orders::count))
-        .route(
-            "/orders/{id}",
-            get(orders::one).put(orders::update).delete(orders::cancel),
-        )
+        .route("/orders/{id}", get(orders::one).put(orders::update).delete(orders::cancel))
         .route("/markets", get(markets::list))
         .route("/markets/{id}", get(markets::one))
         .route("/markets/{id}/orders", delete(orders::cancel_in_market))
@@ -47,10 +41,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/price_histories", get(markets::price_histories))
         .route("/instruments", get(markets::instruments))
         .route("/instruments/{id}", get(markets::instrument))
-        .route(
-            "/instruments/by-symbol/{symbol}",
-            get(markets::instrument_by_symbol),
-        )
+        .route("/instruments/by-symbol/{symbol}", get(markets::instrument_by_symbol))
         .route("/trades", get(trades::list))
         .route("/trades/{id}", get(trades::one))
         .route("/trading-accounts", get(accounts::trading))
@@ -64,10 +55,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/positions", get(accounts::positions))
         .route("/accounts/lots", get(accounts::lots))
         .route("/accounts/lots/{id}", get(accounts::lot))
-        .route(
-            "/transfers/trading-to-consumption",
-            post(transfers::to_consumption),
-        )
+        .route("/transfers/trading-to-consumption", post(transfers::to_consumption))
         .route("/transfers/consumption-to-trading", post(transfers::to_trading))
         .route("/transfer-histories", get(transfers::list))
         .route("/transfers/histories", get(transfers::list))
@@ -75,15 +63,9 @@ pub(crate) fn router(app: App) -> Router {
         .route("/supply-issuances/summary", get(supply::summary))
         .route("/supplier-liability", get(supply::liability))
         .route("/supplier-liability/{id}", get(supply::liability_one))
-        .route(
-            "/api-keys",
-            get(platform::api_keys).post(platform::create_api_key),
-        )
+        .route("/api-keys", get(platform::api_keys).post(platform::create_api_key))
         .route("/api-keys/{id}", delete(platform::revoke_api_key))
-        .route(
-            "/signing-keys",
-            get(platform::signing_keys).post(platform::create_signing_key),
-        )
+        .route("/signing-keys", get(platform::signing_keys).post(platform::create_signing_key))
         .route("/signing-keys/{id}", delete(platform::revoke_signing_key))
         .route("/self/system-settings", get(platform::settings))
         .route("/self/system-settings/account-mode", post(platform::set_mode))
@@ -106,10 +88,7 @@ fn side(text: &str) -> Result<Side, ApiError> {
     match text {
         "buy" => Ok(Side::Buy),
         "sell" => Ok(Side::Sell),
-        _ => Err(ApiError::unprocessable(
-            "VALIDATION_ERROR",
-            "side must be buy or sell",
-        )),
+        _ => Err(ApiError::unprocessable("VALIDATION_ERROR", "side must be buy or sell")),
     }
 }
 
@@ -121,12 +100,7 @@ fn slice(page: &Page, row: impl Fn(&Cursor) -> Option<u64>) -> Result<Slice, Api
         Position::After(cursor) => SliceFrom::After(find(cursor)?),
         Position::Before(cursor) => SliceFrom::Before(find(cursor)?),
     };
-    Ok(Slice {
-        limit: page.limit,
-        offset: page.offset,
-        from,
-        descending: page.descending,
-    })
+    Ok(Slice { limit: page.limit, offset: page.offset, from, descending: page.descending })
 }
 
 /// A slice whose cursors name rows by one kind of id.

@@ -43,9 +43,7 @@ pub(super) fn amount(raw: &RawValue, name: &str) -> Result<String, ApiError> {
             serde_json::from_str(text).map_err(|error| ApiError::malformed(format!("{name}: {error}")))
         }
         Some(b'-' | b'0'..=b'9') => Ok(text.into()),
-        _ => Err(ApiError::malformed(format!(
-            "{name} must be a decimal string or a number"
-        ))),
+        _ => Err(ApiError::malformed(format!("{name} must be a decimal string or a number"))),
     }
 }
 
@@ -131,16 +129,13 @@ fn self_trade(text: Option<&str>) -> Result<SelfTrade, ApiError> {
 /// The engine's order of a request body.
 fn new_order(app: &App, body: &PlaceBody) -> Result<NewOrder, ApiError> {
     let market = ids::decode_market(&body.market_id);
-    let (instrument, tick) = app.instrument(market, "MARKET_NOT_FOUND", |found| {
-        (found.id, found.spec.market.tick)
-    })?;
+    let (instrument, tick) =
+        app.instrument(market, "MARKET_NOT_FOUND", |found| (found.id, found.spec.market.tick))?;
     let side = side(&body.side)?;
     let tif = tif(body.time_in_force.as_deref())?;
     let post_only = body.post_only.unwrap_or(false);
     if body.reduce_only.unwrap_or(false) {
-        return Err(invalid(
-            "reduce_only is not offered: there are no short positions to reduce",
-        ));
+        return Err(invalid("reduce_only is not offered: there are no short positions to reduce"));
     }
     let kind = match body.kind.as_str() {
         "limit" => {
@@ -170,22 +165,15 @@ fn new_order(app: &App, body: &PlaceBody) -> Result<NewOrder, ApiError> {
                         .map_err(|error| invalid(format!("max_slippage {error}; it is a percentage")))
                 })
                 .transpose()?;
-            OrderKind::Market {
-                max_slippage_bps: slippage,
-                fill_or_kill: tif == TimeInForce::Fok,
-            }
+            OrderKind::Market { max_slippage_bps: slippage, fill_or_kill: tif == TimeInForce::Fok }
         }
         "stop" | "stop_limit" => {
-            return Err(invalid(
-                "stop orders are not offered yet; type must be limit or market",
-            ));
+            return Err(invalid("stop orders are not offered yet; type must be limit or market"));
         }
         _ => return Err(invalid("type must be limit or market")),
     };
     if given(&body.stop_price).is_some() {
-        return Err(invalid(
-            "stop_price goes with stop orders, which are not offered yet",
-        ));
+        return Err(invalid("stop_price goes with stop orders, which are not offered yet"));
     }
     let tag = body.client_order_id.clone().unwrap_or_default();
     if tag.len() > CLIENT_ORDER_ID_MAX || tag.chars().any(char::is_control) {
@@ -220,16 +208,10 @@ pub(super) async fn place(State(app): State<App>, signed: Signed) -> Reply {
     app.may_trade(signed.account)?;
     let body: PlaceBody = signed.json()?;
     let order = new_order(&app, &body)?;
-    let answer = app
-        .submit_raw(signed.account, Command::Place(order.clone()))
-        .await?;
+    let answer = app.submit_raw(signed.account, Command::Place(order.clone())).await?;
     let id = match answer.outcome {
         Outcome::Order(order) => order,
-        Outcome::Rejected {
-            reject: Reject::DuplicateLabel,
-            existing: earlier,
-            ..
-        } => {
+        Outcome::Rejected { reject: Reject::DuplicateLabel, existing: earlier, .. } => {
             return repeated(&app, &signed, &order, earlier).await;
         }
         Outcome::Rejected { reject, .. } => return Err(ApiError::rejected(reject)),
@@ -295,11 +277,8 @@ pub(super) async fn list(State(app): State<App>, signed: Signed) -> Reply {
         "side",
     ];
     let page = Page::parse(query, LIMIT_MAX_ORDERS, &sorts)?;
-    let (from, to) = query.range(
-        "start_datetime",
-        "end_datetime",
-        &["submitted_at", "created_at", "inserted_at"],
-    )?;
+    let (from, to) =
+        query.range("start_datetime", "end_datetime", &["submitted_at", "created_at", "inserted_at"])?;
     let market = query.get("market_id").map(ids::decode_market);
     let instrument = query.get("instrument_id").map(ids::decode_instrument);
     let trader = query.get("trader_id").or_else(|| query.get("user_id"));
@@ -321,16 +300,8 @@ pub(super) async fn list(State(app): State<App>, signed: Signed) -> Reply {
         to,
     };
     let slice = slice_by(&page, Kind::Order)?;
-    let rows = app
-        .history()
-        .orders(signed.account, filter, page.order_by, slice)
-        .await?;
-    page_of(
-        &page,
-        rows,
-        |row| Cursor::at(&ids::order(row.id)),
-        |row| show(&app, row),
-    )
+    let rows = app.history().orders(signed.account, filter, page.order_by, slice).await?;
+    page_of(&page, rows, |row| Cursor::at(&ids::order(row.id)), |row| show(&app, row))
 }
 
 /// The stored statuses that a filter names; `open` is every order that can still trade.
@@ -396,9 +367,7 @@ pub(super) async fn update(State(app): State<App>, Name(id): Name, signed: Signe
         && body.time_in_force.is_none()
         && given(&body.stop_price).is_none()
     {
-        return Err(ApiError::malformed(
-            "give at least one of price, quantity, stop_price, time_in_force",
-        ));
+        return Err(ApiError::malformed("give at least one of price, quantity, stop_price, time_in_force"));
     }
     let row = own(&app, &signed, &id).await?;
     if given(&body.stop_price).is_some() {
@@ -408,13 +377,9 @@ pub(super) async fn update(State(app): State<App>, Name(id): Name, signed: Signe
         && wanted != tif_text(row.tif)
     {
         tif(Some(wanted))?;
-        return Err(invalid(
-            "time_in_force can't be changed; cancel and place a new order",
-        ));
+        return Err(invalid("time_in_force can't be changed; cancel and place a new order"));
     }
-    let tick = app.instrument(Some(row.instrument), "MARKET_NOT_FOUND", |found| {
-        found.spec.market.tick
-    })?;
+    let tick = app.instrument(Some(row.instrument), "MARKET_NOT_FOUND", |found| found.spec.market.tick)?;
     let price = new_price.map(|raw| price(raw, tick)).transpose()?.or(row.price);
     let total = new_quantity.map(quantity).transpose()?.unwrap_or(row.qty);
     if !row.is_open() {
@@ -455,9 +420,7 @@ pub(super) async fn cancel(State(app): State<App>, Name(id): Name, signed: Signe
     if !row.is_open() {
         return Err(not_open(&row));
     }
-    let command = Command::Cancel {
-        order: OrderRef::Id(row.id),
-    };
+    let command = Command::Cancel { order: OrderRef::Id(row.id) };
     let answer = app.submit_raw(signed.account, command).await?;
     if let Outcome::Rejected { reject, .. } = answer.outcome {
         return Err(after_reject(&app, &signed, &id, reject).await?);
@@ -486,15 +449,10 @@ fn not_open(row: &OrderRow) -> ApiError {
 
 async fn cancel_where(app: &App, signed: &Signed, instrument: Option<InstrumentId>) -> Reply {
     app.may_trade(signed.account)?;
-    let command = Command::MassCancel(MassCancelScope {
-        instrument,
-        ..MassCancelScope::default()
-    });
+    let command = Command::MassCancel(MassCancelScope { instrument, ..MassCancelScope::default() });
     match app.submit(signed.account, command).await?.outcome {
         Outcome::MassCancelled { count } => data(json!({ "cancelled": count })),
-        other => Err(ApiError::fault(format!(
-            "a mass cancel was answered with {other:?}"
-        ))),
+        other => Err(ApiError::fault(format!("a mass cancel was answered with {other:?}"))),
     }
 }
 
@@ -543,11 +501,7 @@ const fn tif_text(tif: TimeInForce) -> &'static str {
 /// The order object (contract §5.3).
 fn show(app: &App, row: &OrderRow) -> Value {
     let named = app.instrument(Some(row.instrument), "", |found: &Instrument| {
-        (
-            found.spec.symbol.clone(),
-            found.spec.name.clone(),
-            found.spec.market.tick,
-        )
+        (found.spec.symbol.clone(), found.spec.name.clone(), found.spec.market.tick)
     });
     let (symbol, name, tick) = named.unwrap_or_default();
     let id = ids::order(row.id);

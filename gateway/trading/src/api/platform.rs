@@ -40,11 +40,7 @@ fn range_of(head: u64) -> std::ops::RangeInclusive<[u8; 32]> {
 pub(super) async fn api_keys(State(app): State<App>, signed: Signed) -> Reply {
     let now = time::now();
     let rows = app.view().look(|engine| -> Vec<Value> {
-        let keys = engine
-            .state()
-            .consumption_keys
-            .iter()
-            .filter(|(_, key)| key.account == signed.account);
+        let keys = engine.state().consumption_keys.iter().filter(|(_, key)| key.account == signed.account);
         keys.map(|(hash, key)| {
             json!({
                 "id": ids::api_key(hash),
@@ -84,19 +80,11 @@ pub(super) async fn create_api_key(State(app): State<App>, signed: Signed) -> Re
         .map(|text| time::parse(text).ok_or_else(|| ApiError::malformed("expires_at is not ISO 8601")))
         .transpose()?;
     if expires_at.is_some_and(|at| at <= time::now()) {
-        return Err(ApiError::unprocessable(
-            "VALIDATION_ERROR",
-            "expires_at has passed",
-        ));
+        return Err(ApiError::unprocessable("VALIDATION_ERROR", "expires_at has passed"));
     }
     let secret = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
     let (hash, prefix) = (KeyHash::of(&secret), secret[..8].to_owned());
-    let command = Command::AddConsumptionKey {
-        hash,
-        prefix: prefix.clone(),
-        name: name.clone(),
-        expires_at,
-    };
+    let command = Command::AddConsumptionKey { hash, prefix: prefix.clone(), name: name.clone(), expires_at };
     let answer = app.submit(signed.account, command).await?;
     let row = json!({
         "id": ids::api_key(&hash),
@@ -117,14 +105,11 @@ pub(super) async fn revoke_api_key(State(app): State<App>, Name(id): Name, signe
         app.view().look(|engine| {
             let keys = &engine.state().consumption_keys;
             let mut found = keys.range(KeyHash(*range.start())..=KeyHash(*range.end()));
-            found
-                .find(|(_, key)| key.account == signed.account && key.active)
-                .map(|(hash, _)| *hash)
+            found.find(|(_, key)| key.account == signed.account && key.active).map(|(hash, _)| *hash)
         })
     });
     let hash = hash.ok_or_else(|| ApiError::not_found("KEY_NOT_FOUND"))?;
-    app.submit(signed.account, Command::RevokeConsumptionKey { hash })
-        .await?;
+    app.submit(signed.account, Command::RevokeConsumptionKey { hash }).await?;
     nothing()
 }
 
@@ -152,20 +137,9 @@ fn show_signing_key(
 /// `GET /signing-keys`.
 pub(super) async fn signing_keys(State(app): State<App>, signed: Signed) -> Reply {
     let rows = app.view().look(|engine| -> Vec<Value> {
-        let keys = engine
-            .state()
-            .signing_keys
-            .iter()
-            .filter(|(_, key)| key.account == signed.account);
+        let keys = engine.state().signing_keys.iter().filter(|(_, key)| key.account == signed.account);
         keys.map(|(fingerprint, key)| {
-            show_signing_key(
-                &app,
-                fingerprint,
-                &key.label,
-                &key.public_key,
-                key.active,
-                key.created_at,
-            )
+            show_signing_key(&app, fingerprint, &key.label, &key.public_key, key.active, key.created_at)
         })
         .collect()
     });
@@ -198,10 +172,7 @@ pub(super) async fn create_signing_key(State(app): State<App>, signed: Signed) -
                 "public_key must be the Base64 of a 32-byte Ed25519 public key",
             )
         })?;
-    let command = Command::AddSigningKey {
-        public_key,
-        label: label.clone(),
-    };
+    let command = Command::AddSigningKey { public_key, label: label.clone() };
     let answer = app.submit(signed.account, command).await?;
     let fingerprint = Fingerprint::of(&public_key);
     let mut row = show_signing_key(&app, &fingerprint, &label, &public_key, true, answer.at);
@@ -211,9 +182,7 @@ pub(super) async fn create_signing_key(State(app): State<App>, signed: Signed) -
 
 /// `DELETE /signing-keys/{id}`; the id, or the fingerprint itself.
 pub(super) async fn revoke_signing_key(State(app): State<App>, Name(id): Name, signed: Signed) -> Reply {
-    let direct = base64_lenient(&id)
-        .and_then(|bytes| bytes.try_into().ok())
-        .map(Fingerprint);
+    let direct = base64_lenient(&id).and_then(|bytes| bytes.try_into().ok()).map(Fingerprint);
     let range = match (direct, ids::decode(Kind::SigningKey, &id)) {
         (Some(fingerprint), _) => Some(fingerprint.0..=fingerprint.0),
         (None, Some(head)) => Some(range_of(head)),
@@ -223,24 +192,18 @@ pub(super) async fn revoke_signing_key(State(app): State<App>, Name(id): Name, s
         app.view().look(|engine| {
             let keys = &engine.state().signing_keys;
             let mut found = keys.range(Fingerprint(*range.start())..=Fingerprint(*range.end()));
-            found
-                .find(|(_, key)| key.account == signed.account && key.active)
-                .map(|(found, _)| *found)
+            found.find(|(_, key)| key.account == signed.account && key.active).map(|(found, _)| *found)
         })
     });
     let fingerprint = fingerprint.ok_or_else(|| ApiError::not_found("KEY_NOT_FOUND"))?;
-    app.submit(signed.account, Command::RevokeSigningKey { fingerprint })
-        .await?;
+    app.submit(signed.account, Command::RevokeSigningKey { fingerprint }).await?;
     nothing()
 }
 
 /// The caller's settings. What Auto Mode dictates is named in `mode_managed_fields`.
 fn show_settings(app: &App, signed: &Signed) -> Reply {
     let found = app.view().look(|engine| {
-        engine
-            .state()
-            .account(signed.account)
-            .map(|account| (account.mode, account.auto_buy))
+        engine.state().account(signed.account).map(|account| (account.mode, account.auto_buy))
     });
     let (mode, auto_buy) = found.ok_or_else(|| ApiError::not_found("ACCOUNT_NOT_FOUND"))?;
     let easy = mode == AccountMode::Easy;
@@ -284,10 +247,7 @@ pub(super) async fn set_mode(State(app): State<App>, signed: Signed) -> Reply {
         "easy" => AccountMode::Easy,
         "advanced" => AccountMode::Advanced,
         _ => {
-            return Err(ApiError::unprocessable(
-                "VALIDATION_ERROR",
-                "mode must be easy or advanced",
-            ));
+            return Err(ApiError::unprocessable("VALIDATION_ERROR", "mode must be easy or advanced"));
         }
     };
     app.submit(signed.account, Command::SetMode { mode }).await?;
@@ -303,24 +263,15 @@ struct AutoBuyBody {
 pub(super) async fn set_auto_buy(State(app): State<App>, signed: Signed) -> Reply {
     let body: AutoBuyBody = signed.json()?;
     let found = app.view().look(|engine| {
-        engine
-            .state()
-            .account(signed.account)
-            .map(|account| (account.mode, account.auto_buy))
+        engine.state().account(signed.account).map(|account| (account.mode, account.auto_buy))
     });
     let (mode, auto_buy) = found.ok_or_else(|| ApiError::not_found("ACCOUNT_NOT_FOUND"))?;
     if mode == AccountMode::Easy {
         if !body.auto_buy_enabled {
-            return Err(ApiError::forbidden(
-                "MODE_MANAGED_SETTING",
-                "Auto Mode keeps auto-buy on.",
-            ));
+            return Err(ApiError::forbidden("MODE_MANAGED_SETTING", "Auto Mode keeps auto-buy on."));
         }
     } else if auto_buy.enabled != body.auto_buy_enabled {
-        let command = Command::SetAutoBuy(AutoBuy {
-            enabled: body.auto_buy_enabled,
-            ..auto_buy
-        });
+        let command = Command::SetAutoBuy(AutoBuy { enabled: body.auto_buy_enabled, ..auto_buy });
         app.submit(signed.account, command).await?;
     }
     show_settings(&app, &signed)

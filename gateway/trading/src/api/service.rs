@@ -55,11 +55,9 @@ pub(super) async fn me(State(app): State<App>, signed: Signed) -> Reply {
 pub(super) async fn limits(State(app): State<App>, signed: Signed) -> Reply {
     let market = match signed.query.get("market_id") {
         None => Value::Null,
-        Some(id) => app
-            .instrument(ids::decode_market(id), "MARKET_NOT_FOUND", |found| {
-                ids::market(found.id)
-            })?
-            .into(),
+        Some(id) => {
+            app.instrument(ids::decode_market(id), "MARKET_NOT_FOUND", |found| ids::market(found.id))?.into()
+        }
     };
     let (rate, burst) = (app.limits().requests_per_second, app.limits().burst);
     data(json!({
@@ -86,10 +84,7 @@ pub(super) async fn diagnostics(State(app): State<App>, signed: Signed) -> Reply
     let (mode, usd) = app
         .view()
         .look(|engine| {
-            engine
-                .state()
-                .account(signed.account)
-                .map(|account| (account.mode, account.usd_available))
+            engine.state().account(signed.account).map(|account| (account.mode, account.usd_available))
         })
         .ok_or_else(|| ApiError::not_found("ACCOUNT_NOT_FOUND"))?;
     let check = |name: &str, ok: bool, code: &str, detail: String, next: &str| {
@@ -102,13 +97,7 @@ pub(super) async fn diagnostics(State(app): State<App>, signed: Signed) -> Reply
         })
     };
     let checks = [
-        check(
-            "authentication",
-            true,
-            "",
-            "the signature was verified".into(),
-            "",
-        ),
+        check("authentication", true, "", "the signature was verified".into(), ""),
         check(
             "trading",
             mode == AccountMode::Advanced,
@@ -116,13 +105,7 @@ pub(super) async fn diagnostics(State(app): State<App>, signed: Signed) -> Reply
             format!("the account is in {} mode", mode_text(mode)),
             "switch to advanced mode to place orders",
         ),
-        check(
-            "credits",
-            usd.0 > 0,
-            "no_credits",
-            format!("{usd} USD available"),
-            "deposit credits",
-        ),
+        check("credits", usd.0 > 0, "no_credits", format!("{usd} USD available"), "deposit credits"),
         check(
             "history",
             behind < 10_000,

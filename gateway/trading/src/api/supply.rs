@@ -38,39 +38,21 @@ pub(super) async fn list(State(app): State<App>, signed: Signed) -> Reply {
         return page.of_rows(Vec::new(), "id");
     }
     let slice = slice_by(&page, Kind::SupplyIssuance)?;
-    let rows = app
-        .history()
-        .issuances(signed.account, instrument.flatten(), slice)
-        .await?;
-    page_of(
-        &page,
-        rows,
-        |row| Cursor::at(&ids::encode(Kind::SupplyIssuance, row.id)),
-        show,
-    )
+    let rows = app.history().issuances(signed.account, instrument.flatten(), slice).await?;
+    page_of(&page, rows, |row| Cursor::at(&ids::encode(Kind::SupplyIssuance, row.id)), show)
 }
 
 /// `POST /supply-issuances`.
 pub(super) async fn issue(State(app): State<App>, signed: Signed) -> Reply {
     let body: UnitsBody = signed.json()?;
     let (instrument, qty) = body.read(&app)?;
-    let answer = app
-        .submit(signed.account, Command::Issue { instrument, qty })
-        .await?;
+    let answer = app.submit(signed.account, Command::Issue { instrument, qty }).await?;
     match answer.outcome {
         Outcome::Done { created } => {
-            let row = IssuanceRow {
-                id: created,
-                account: signed.account,
-                instrument,
-                qty,
-                at: answer.at,
-            };
+            let row = IssuanceRow { id: created, account: signed.account, instrument, qty, at: answer.at };
             data_as(StatusCode::CREATED, show(&row))
         }
-        other => Err(ApiError::fault(format!(
-            "an issuance was answered with {other:?}"
-        ))),
+        other => Err(ApiError::fault(format!("an issuance was answered with {other:?}"))),
     }
 }
 
@@ -84,12 +66,8 @@ fn supply_rows(
         let venue = engine.state();
         let supplier = venue.suppliers.get(&signed.account)?;
         let rows = supplier.supply.iter().filter_map(|(id, supply)| {
-            let waiting = venue
-                .holding(signed.account, *id)
-                .map_or(Qty::ZERO, |holding| holding.issuance);
-            venue
-                .instrument(*id)
-                .map(|found| show(*id, found, supply, waiting))
+            let waiting = venue.holding(signed.account, *id).map_or(Qty::ZERO, |holding| holding.issuance);
+            venue.instrument(*id).map(|found| show(*id, found, supply, waiting))
         });
         Some(rows.collect())
     });
@@ -119,11 +97,7 @@ pub(super) async fn transfer(State(app): State<App>, signed: Signed) -> Reply {
     {
         return Err(ApiError::not_found("ACCOUNT_NOT_FOUND"));
     }
-    match app
-        .submit(signed.account, Command::TransferIssuance { instrument, qty })
-        .await?
-        .outcome
-    {
+    match app.submit(signed.account, Command::TransferIssuance { instrument, qty }).await?.outcome {
         Outcome::Done { created } => {
             let body = json!({ "status": "accepted", "transfer_id": ids::transfer(created) });
             Ok(respond(StatusCode::ACCEPTED, &body))
@@ -152,22 +126,14 @@ fn show_liability(id: InstrumentId, found: &Instrument, supply: &Supply) -> Valu
 
 /// `GET /supplier-liability`.
 pub(super) async fn liability(State(app): State<App>, signed: Signed) -> Reply {
-    data(supply_rows(&app, &signed, |id, found, supply, _| {
-        show_liability(id, found, supply)
-    })?)
+    data(supply_rows(&app, &signed, |id, found, supply, _| show_liability(id, found, supply))?)
 }
 
 /// `GET /supplier-liability/{instrument_id}`.
 pub(super) async fn liability_one(State(app): State<App>, Name(id): Name, signed: Signed) -> Reply {
-    let wanted = app.instrument(ids::decode_instrument(&id), "INSTRUMENT_NOT_FOUND", |found| {
-        found.id
-    })?;
+    let wanted = app.instrument(ids::decode_instrument(&id), "INSTRUMENT_NOT_FOUND", |found| found.id)?;
     let canonical = ids::instrument(wanted);
-    let rows = supply_rows(&app, &signed, |id, found, supply, _| {
-        show_liability(id, found, supply)
-    })?;
-    let row = rows
-        .into_iter()
-        .find(|row| row["instrument_id"] == canonical.as_str());
+    let rows = supply_rows(&app, &signed, |id, found, supply, _| show_liability(id, found, supply))?;
+    let row = rows.into_iter().find(|row| row["instrument_id"] == canonical.as_str());
     row.map_or_else(|| Err(ApiError::not_found("INSTRUMENT_NOT_FOUND")), data)
 }

@@ -16,11 +16,7 @@ use grid_engine::command::Side;
 
 fn show(app: &App, fill: &Fill) -> Value {
     let named = app.instrument(Some(fill.instrument), "", |found| {
-        (
-            found.spec.symbol.clone(),
-            found.spec.name.clone(),
-            found.spec.market.tick,
-        )
+        (found.spec.symbol.clone(), found.spec.name.clone(), found.spec.market.tick)
     });
     let (symbol, name, tick) = named.unwrap_or_default();
     let id = ids::trade(fill.trade);
@@ -48,14 +44,7 @@ fn show(app: &App, fill: &Fill) -> Value {
 fn cursor(fill: &Fill) -> Cursor {
     Cursor {
         id: ids::trade(fill.trade),
-        side: Some(
-            if fill.id.is_multiple_of(2) {
-                "taker"
-            } else {
-                "maker"
-            }
-            .into(),
-        ),
+        side: Some(if fill.id.is_multiple_of(2) { "taker" } else { "maker" }.into()),
     }
 }
 
@@ -73,26 +62,13 @@ pub(super) async fn list(State(app): State<App>, signed: Signed) -> Reply {
     let page = Page::parse(
         query,
         LIMIT_MAX,
-        &[
-            "execution_timestamp",
-            "created_at",
-            "inserted_at",
-            "price",
-            "quantity",
-            "total_value",
-        ],
+        &["execution_timestamp", "created_at", "inserted_at", "price", "quantity", "total_value"],
     )?;
     let (from, to) = query.range("start_datetime", "end_datetime", &["execution_timestamp"])?;
     let market = query.get("market_id").map(ids::decode_market);
     let instrument = query.get("instrument_id").map(ids::decode_instrument);
-    let order = |name: &str| {
-        query
-            .get(name)
-            .map(|id| ids::decode(Kind::Order, id).map(OrderId))
-    };
-    let trade = query
-        .get("trade_id")
-        .map(|id| ids::decode(Kind::Trade, id).map(TradeId));
+    let order = |name: &str| query.get(name).map(|id| ids::decode(Kind::Order, id).map(OrderId));
+    let trade = query.get("trade_id").map(|id| ids::decode(Kind::Trade, id).map(TradeId));
     let mut filter = FillFilter {
         instrument: market.or(instrument).flatten(),
         trade: trade.flatten(),
@@ -105,9 +81,7 @@ pub(super) async fn list(State(app): State<App>, signed: Signed) -> Reply {
         || instrument == Some(None)
         || (market.is_some() && instrument.is_some() && market != instrument)
         || trade == Some(None)
-        || query
-            .get("status")
-            .is_some_and(|status| !matches!(status, "settled" | "executed"));
+        || query.get("status").is_some_and(|status| !matches!(status, "settled" | "executed"));
     for (name, side, taker) in [
         ("order_id", None, None),
         ("buyer_order_id", Some(Side::Buy), None),
@@ -126,10 +100,7 @@ pub(super) async fn list(State(app): State<App>, signed: Signed) -> Reply {
         return page.of_rows(Vec::new(), "trade_id");
     }
     let slice = slice(&page, row_of)?;
-    let rows = app
-        .history()
-        .fills(signed.account, filter, page.order_by, slice)
-        .await?;
+    let rows = app.history().fills(signed.account, filter, page.order_by, slice).await?;
     page_of(&page, rows, cursor, |fill| show(&app, fill))
 }
 
@@ -137,22 +108,9 @@ pub(super) async fn list(State(app): State<App>, signed: Signed) -> Reply {
 pub(super) async fn one(State(app): State<App>, Name(id): Name, signed: Signed) -> Reply {
     let not_found = || ApiError::not_found("TRADE_NOT_FOUND");
     let trade = ids::decode(Kind::Trade, &id).ok_or_else(not_found)?;
-    let filter = FillFilter {
-        trade: Some(TradeId(trade)),
-        ..FillFilter::default()
-    };
-    let first = Slice {
-        limit: 1,
-        offset: 0,
-        from: SliceFrom::Start,
-        descending: false,
-    };
-    let rows = app
-        .history()
-        .fills(signed.account, filter, "execution_timestamp", first)
-        .await?;
-    let fill = rows
-        .and_then(|rows| rows.rows.into_iter().next())
-        .ok_or_else(not_found)?;
+    let filter = FillFilter { trade: Some(TradeId(trade)), ..FillFilter::default() };
+    let first = Slice { limit: 1, offset: 0, from: SliceFrom::Start, descending: false };
+    let rows = app.history().fills(signed.account, filter, "execution_timestamp", first).await?;
+    let fill = rows.and_then(|rows| rows.rows.into_iter().next()).ok_or_else(not_found)?;
     data(show(&app, &fill))
 }

@@ -37,11 +37,7 @@ impl UnitsBody {
 async fn transfer(app: &App, signed: &Signed, direction: TransferDirection) -> Reply {
     let body: UnitsBody = signed.json()?;
     let (instrument, qty) = body.read(app)?;
-    let command = Command::Transfer {
-        instrument,
-        qty,
-        direction,
-    };
+    let command = Command::Transfer { instrument, qty, direction };
     match app.submit(signed.account, command).await?.outcome {
         Outcome::Done { created } => {
             let body = json!({ "status": "success", "transfer_id": ids::transfer(created) });
@@ -96,11 +92,7 @@ fn show(app: &App, row: &TransferRow) -> Value {
 /// `GET /transfer-histories`.
 pub(super) async fn list(State(app): State<App>, signed: Signed) -> Reply {
     let query = &signed.query;
-    let page = Page::parse(
-        query,
-        LIMIT_MAX,
-        &["transferred_at", "inserted_at", "updated_at", "created_at"],
-    )?;
+    let page = Page::parse(query, LIMIT_MAX, &["transferred_at", "inserted_at", "updated_at", "created_at"])?;
     let market = query.get("market_id").map(ids::decode_market);
     let instrument = query.get("instrument_id").map(ids::decode_instrument);
     if market == Some(None)
@@ -109,15 +101,8 @@ pub(super) async fn list(State(app): State<App>, signed: Signed) -> Reply {
     {
         return page.of_rows(Vec::new(), "transfer_id");
     }
-    let filter = TransferFilter {
-        instrument: market.or(instrument).flatten(),
-    };
+    let filter = TransferFilter { instrument: market.or(instrument).flatten() };
     let slice = slice_by(&page, Kind::Transfer)?;
     let rows = app.history().transfers(signed.account, filter, slice).await?;
-    page_of(
-        &page,
-        rows,
-        |row| Cursor::at(&ids::transfer(row.id)),
-        |row| show(&app, row),
-    )
+    page_of(&page, rows, |row| Cursor::at(&ids::transfer(row.id)), |row| show(&app, row))
 }

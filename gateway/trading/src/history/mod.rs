@@ -135,27 +135,15 @@ impl History {
         let stored = store.applied();
         let (queue, batches) = sync_channel(QUEUE_BATCHES);
         let (announce, applied) = watch::channel(stored.0);
-        let thread = std::thread::Builder::new()
-            .name("history".into())
-            .spawn(move || {
-                let result = run(&mut store, &batches, &announce);
-                if let Err(error) = &result {
-                    tracing::error!(%error, "the history store has stopped; reads of history will lag");
-                }
-                result
-            })?;
-        let shared = Shared {
-            path: path.to_owned(),
-            readers: Mutex::default(),
-            applied,
-        };
-        Ok((
-            Self {
-                shared: Arc::new(shared),
-            },
-            Feed { queue, stored },
-            Writer { thread },
-        ))
+        let thread = std::thread::Builder::new().name("history".into()).spawn(move || {
+            let result = run(&mut store, &batches, &announce);
+            if let Err(error) = &result {
+                tracing::error!(%error, "the history store has stopped; reads of history will lag");
+            }
+            result
+        })?;
+        let shared = Shared { path: path.to_owned(), readers: Mutex::default(), applied };
+        Ok((Self { shared: Arc::new(shared) }, Feed { queue, stored }, Writer { thread }))
     }
 
     /// The last position stored.

@@ -233,16 +233,8 @@ impl Window {
     const fn then(self, later: Self) -> Self {
         Self {
             open: self.open,
-            high: if self.high.0 > later.high.0 {
-                self.high
-            } else {
-                later.high
-            },
-            low: if self.low.0 < later.low.0 {
-                self.low
-            } else {
-                later.low
-            },
+            high: if self.high.0 > later.high.0 { self.high } else { later.high },
+            low: if self.low.0 < later.low.0 { self.low } else { later.low },
             close: later.close,
             volume: Qty(self.volume.0.saturating_add(later.volume.0)),
             value: Usd(self.value.0.saturating_add(later.value.0)),
@@ -339,19 +331,9 @@ pub struct TransferFilter {
 }
 
 /// Order statuses as the contract names them, in the store's numbering.
-const STATUSES: [&str; 6] = [
-    "active",
-    "partially_filled",
-    "filled",
-    "cancelled",
-    "closed",
-    "expired",
-];
+const STATUSES: [&str; 6] = ["active", "partially_filled", "filled", "cancelled", "closed", "expired"];
 const MOVEMENTS: [&str; 5] = ["to_consumption", "to_trading", "at_fill", "swept", "issuance"];
-const _: () = assert!(
-    status::EXPIRED as usize == STATUSES.len() - 1,
-    "a name per status"
-);
+const _: () = assert!(status::EXPIRED as usize == STATUSES.len() - 1, "a name per status");
 
 /// A closure as the contract's closure reason; a filled order has none.
 const CLOSURES: [Option<&str>; 8] = [
@@ -373,17 +355,13 @@ struct Where {
 
 impl Where {
     fn account(account: AccountId) -> Self {
-        Self {
-            sql: "account = ?1".into(),
-            values: vec![i64::from(account.0).into()],
-        }
+        Self { sql: "account = ?1".into(), values: vec![i64::from(account.0).into()] }
     }
 
     fn and(&mut self, condition: &str, value: impl Into<Value>) {
         self.values.push(value.into());
         self.sql.push_str(" AND ");
-        self.sql
-            .push_str(&condition.replace('?', &format!("?{}", self.values.len())));
+        self.sql.push_str(&condition.replace('?', &format!("?{}", self.values.len())));
     }
 
     fn and_some(&mut self, condition: &str, value: Option<impl Into<Value>>) {
@@ -409,36 +387,26 @@ fn page<T>(
     let backwards = matches!(slice.from, SliceFrom::Before(_));
     let downwards = slice.descending != backwards;
     if let SliceFrom::After(id) | SliceFrom::Before(id) = slice.from {
-        let mut find = connection.prepare_cached(&format!(
-            "SELECT {sort} FROM {table} WHERE id = ?1 AND account = ?2"
-        ))?;
+        let mut find = connection
+            .prepare_cached(&format!("SELECT {sort} FROM {table} WHERE id = ?1 AND account = ?2"))?;
         let account = filter.values[0].clone();
-        let key: Option<Value> = find
-            .query_row(params![int(id), account], |row| row.get(0))
-            .optional()?;
+        let key: Option<Value> = find.query_row(params![int(id), account], |row| row.get(0)).optional()?;
         let Some(key) = key else { return Ok(None) };
         filter.values.extend([key, int(id).into()]);
         let n = filter.values.len();
         let sign = if downwards { '<' } else { '>' };
-        filter
-            .sql
-            .push_str(&format!(" AND ({sort}, id) {sign} (?{}, ?{n})", n - 1));
+        filter.sql.push_str(&format!(" AND ({sort}, id) {sign} (?{}, ?{n})", n - 1));
     }
     let direction = if downwards { "DESC" } else { "ASC" };
     let sql = format!(
         "SELECT {columns} FROM {table} WHERE {} ORDER BY {sort} {direction}, id {direction} LIMIT {} OFFSET {}",
         filter.sql,
         slice.limit + 1,
-        if matches!(slice.from, SliceFrom::Start) {
-            slice.offset
-        } else {
-            0
-        },
+        if matches!(slice.from, SliceFrom::Start) { slice.offset } else { 0 },
     );
     let mut statement = connection.prepare_cached(&sql)?;
-    let mut rows = statement
-        .query_map(params_from_iter(filter.values), map)?
-        .collect::<Result<Vec<T>, _>>()?;
+    let mut rows =
+        statement.query_map(params_from_iter(filter.values), map)?.collect::<Result<Vec<T>, _>>()?;
     let more = rows.len() > slice.limit;
     rows.truncate(slice.limit);
     if backwards {
@@ -449,11 +417,7 @@ fn page<T>(
         SliceFrom::After(_) => (true, more),
         SliceFrom::Before(_) => (more, true),
     };
-    Ok(Some(Rows {
-        rows,
-        more_before,
-        more_after,
-    }))
+    Ok(Some(Rows { rows, more_before, more_after }))
 }
 
 fn unsigned(row: &Row<'_>, at: usize) -> Result<u64, rusqlite::Error> {
@@ -461,21 +425,14 @@ fn unsigned(row: &Row<'_>, at: usize) -> Result<u64, rusqlite::Error> {
 }
 
 fn side(number: i64) -> Side {
-    if number == side_number(Side::Buy) {
-        Side::Buy
-    } else {
-        Side::Sell
-    }
+    if number == side_number(Side::Buy) { Side::Buy } else { Side::Sell }
 }
 
 const ORDER_COLUMNS: &str = "id, account, instrument, side, price, tif, tag, asked_qty, asked_price, qty, filled, value, fee, \
                              status, closure, submitted_at, updated_at, closed_at";
 
 fn order_row(row: &Row<'_>) -> Result<OrderRow, rusqlite::Error> {
-    let price = |at: usize| {
-        row.get::<_, Option<i64>>(at)
-            .map(|price| price.map(|ticks| Price(ticks as u64)))
-    };
+    let price = |at: usize| row.get::<_, Option<i64>>(at).map(|price| price.map(|ticks| Price(ticks as u64)));
     let tif = match row.get::<_, i64>(5)? {
         0 => TimeInForce::Gtc,
         1 => TimeInForce::Ioc,
@@ -497,13 +454,8 @@ fn order_row(row: &Row<'_>) -> Result<OrderRow, rusqlite::Error> {
         filled: Qty(unsigned(row, 10)?),
         value: Usd(row.get(11)?),
         fee: Usd(row.get(12)?),
-        status: STATUSES
-            .get(row.get::<_, i64>(13)? as usize)
-            .copied()
-            .unwrap_or("closed"),
-        closure: row
-            .get::<_, Option<i64>>(14)?
-            .and_then(|at| CLOSURES.get(at as usize).copied().flatten()),
+        status: STATUSES.get(row.get::<_, i64>(13)? as usize).copied().unwrap_or("closed"),
+        closure: row.get::<_, Option<i64>>(14)?.and_then(|at| CLOSURES.get(at as usize).copied().flatten()),
         submitted_at: Nanos(unsigned(row, 15)?),
         updated_at: Nanos(unsigned(row, 16)?),
         closed_at: row.get::<_, Option<i64>>(17)?.map(|at| Nanos(at as u64)),
@@ -572,19 +524,10 @@ impl History {
                 .filter_map(|name| STATUSES.iter().position(|status| status == name))
                 .map(|number| number.to_string())
                 .collect();
-            matching
-                .sql
-                .push_str(&format!(" AND status IN ({})", numbers.join(",")));
+            matching.sql.push_str(&format!(" AND status IN ({})", numbers.join(",")));
         }
         self.query(move |connection| {
-            page(
-                connection,
-                ("orders", ORDER_COLUMNS),
-                matching,
-                sort,
-                slice,
-                order_row,
-            )
+            page(connection, ("orders", ORDER_COLUMNS), matching, sort, slice, order_row)
         })
         .await
     }
@@ -612,14 +555,7 @@ impl History {
         matching.and_some("at >= ?", filter.from.map(|at| int(at.0)));
         matching.and_some("at <= ?", filter.to.map(|at| int(at.0)));
         self.query(move |connection| {
-            page(
-                connection,
-                ("fills", FILL_COLUMNS),
-                matching,
-                sort,
-                slice,
-                fill_row,
-            )
+            page(connection, ("fills", FILL_COLUMNS), matching, sort, slice, fill_row)
         })
         .await
     }
@@ -638,11 +574,7 @@ impl History {
                      WHERE instrument = ?1 AND id % 2 = 0 AND id < ?2 ORDER BY at DESC, id DESC LIMIT ?3",
                 )?
                 .query_map(
-                    params![
-                        instrument.0,
-                        before.map_or(i64::MAX, |trade| int(trade.0) * 2),
-                        limit as i64
-                    ],
+                    params![instrument.0, before.map_or(i64::MAX, |trade| int(trade.0) * 2), limit as i64],
                     |row| {
                         Ok(Tape {
                             trade: TradeId(unsigned(row, 0)?),
@@ -710,11 +642,7 @@ impl History {
                     _ if full => break,
                     _ => {
                         let (start, end) = bounds(at, step);
-                        candles.push(Candle {
-                            start,
-                            end,
-                            window: minute,
-                        });
+                        candles.push(Candle { start, end, window: minute });
                     }
                 }
             }
@@ -741,10 +669,7 @@ impl History {
                     account: AccountId(row.get(1)?),
                     instrument: InstrumentId(row.get(2)?),
                     qty: Qty(unsigned(row, 3)?),
-                    movement: MOVEMENTS
-                        .get(row.get::<_, i64>(4)? as usize)
-                        .copied()
-                        .unwrap_or("unknown"),
+                    movement: MOVEMENTS.get(row.get::<_, i64>(4)? as usize).copied().unwrap_or("unknown"),
                     at: Nanos(unsigned(row, 5)?),
                 })
             })

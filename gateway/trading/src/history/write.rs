@@ -147,10 +147,7 @@ impl Store {
         connection.set_prepared_statement_cache_capacity(64);
         connection.execute_batch(SCHEMA)?;
         let seq: i64 = connection.query_row("SELECT seq FROM position", [], |row| row.get(0))?;
-        Ok(Self {
-            connection,
-            applied: Seq(seq as u64),
-        })
+        Ok(Self { connection, applied: Seq(seq as u64) })
     }
 
     pub(super) const fn applied(&self) -> Seq {
@@ -166,19 +163,14 @@ impl Store {
                 continue;
             }
             if command.seq != applied.next() {
-                return Err(HistoryError::Gap {
-                    stored: applied.0,
-                    found: command.seq.0,
-                });
+                return Err(HistoryError::Gap { stored: applied.0, found: command.seq.0 });
             }
             for (item, event) in command.events.iter().enumerate() {
                 store_event(&transaction, command, item as i64, event)?;
             }
             applied = command.seq;
         }
-        transaction
-            .prepare_cached("UPDATE position SET seq = ?1")?
-            .execute([applied.0 as i64])?;
+        transaction.prepare_cached("UPDATE position SET seq = ?1")?.execute([applied.0 as i64])?;
         transaction.commit()?;
         self.applied = applied;
         Ok(applied)
@@ -194,12 +186,7 @@ fn store_event(
     let at = command.at.0 as i64;
     match event {
         Event::OrderOpened(order) => opened(tx, at, order),
-        Event::OrderReplaced {
-            order,
-            price,
-            remaining,
-            ..
-        } => tx
+        Event::OrderReplaced { order, price, remaining, .. } => tx
             .prepare_cached("UPDATE orders SET price = ?2, qty = filled + ?3, updated_at = ?4 WHERE id = ?1")?
             .execute(params![order.0 as i64, price.0 as i64, remaining.0 as i64, at])
             .map(drop),
@@ -210,13 +197,7 @@ fn store_event(
             )?
             .execute(params![order.0 as i64, status_of(*reason), *reason as i64, at])
             .map(drop),
-        Event::Moved {
-            account,
-            instrument,
-            qty,
-            movement,
-            transfer,
-        } => tx
+        Event::Moved { account, instrument, qty, movement, transfer } => tx
             .prepare_cached("INSERT INTO transfers VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
             .execute(params![
                 *transfer as i64,
@@ -227,40 +208,18 @@ fn store_event(
                 at
             ])
             .map(drop),
-        Event::Issued {
-            account,
-            instrument,
-            qty,
-            issuance,
-        } => tx
+        Event::Issued { account, instrument, qty, issuance } => tx
             .prepare_cached("INSERT INTO issuances VALUES (?1, ?2, ?3, ?4, ?5)")?
-            .execute(params![
-                *issuance as i64,
-                account.0,
-                instrument.0,
-                qty.0 as i64,
-                at
-            ])
+            .execute(params![*issuance as i64, account.0, instrument.0, qty.0 as i64, at])
             .map(drop),
         Event::Funded { account, amount } => tx
             .prepare_cached("INSERT INTO funding VALUES (?1, ?2, ?3, ?4, ?5)")?
             .execute(params![command.seq.0 as i64, item, account.0, amount.0, at])
             .map(drop),
         Event::Used(record) => used(tx, at, record),
-        Event::LotExpired {
-            lot,
-            account,
-            instrument,
-            tokens,
-        } => tx
+        Event::LotExpired { lot, account, instrument, tokens } => tx
             .prepare_cached("INSERT INTO lots_expired VALUES (?1, ?2, ?3, ?4, ?5)")?
-            .execute(params![
-                lot.0 as i64,
-                account.0,
-                instrument.0,
-                tokens.0 as i64,
-                at
-            ])
+            .execute(params![lot.0 as i64, account.0, instrument.0, tokens.0 as i64, at])
             .map(drop),
         Event::Report { .. }
         | Event::Repeated { .. }
@@ -294,20 +253,8 @@ fn opened(tx: &Transaction<'_>, at: i64, order: &OrderOpened) -> Result<(), rusq
 
 fn traded(tx: &Transaction<'_>, at: i64, trade: &Trade) -> Result<(), rusqlite::Error> {
     let parties = [
-        (
-            0,
-            trade.taker,
-            trade.taker_order,
-            trade.aggressor,
-            trade.taker_fee,
-        ),
-        (
-            1,
-            trade.maker,
-            trade.maker_order,
-            trade.aggressor.opposite(),
-            trade.maker_fee,
-        ),
+        (0, trade.taker, trade.taker_order, trade.aggressor, trade.taker_fee),
+        (1, trade.maker, trade.maker_order, trade.aggressor.opposite(), trade.maker_fee),
     ];
     tx.prepare_cached(
         "INSERT INTO minutes VALUES (?1, ?2, ?3, ?3, ?3, ?3, ?4, ?5, 1) ON CONFLICT DO UPDATE SET
@@ -375,16 +322,15 @@ fn used(tx: &Transaction<'_>, at: i64, record: &UsageRecord) -> Result<(), rusql
         at
     ])?;
     for (item, draw) in record.draws.iter().enumerate() {
-        tx.prepare_cached("INSERT INTO draws VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
-            .execute(params![
-                record.reservation.0 as i64,
-                item as i64,
-                draw.lot.0 as i64,
-                draw.issuer.0,
-                draw.trade.0 as i64,
-                draw.tokens.0 as i64,
-                draw.cost.0
-            ])?;
+        tx.prepare_cached("INSERT INTO draws VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(params![
+            record.reservation.0 as i64,
+            item as i64,
+            draw.lot.0 as i64,
+            draw.issuer.0,
+            draw.trade.0 as i64,
+            draw.tokens.0 as i64,
+            draw.cost.0
+        ])?;
     }
     Ok(())
 }

@@ -1,10 +1,6 @@
 //! A venue in one process behind the tier's two traits: a real engine, no journal, every command committed at once.
 
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "each test binary uses its own part of the support"
-)]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part of the support")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -54,26 +50,13 @@ pub struct Venue {
 
 impl Venue {
     fn apply(&self, core: &mut Core, entry: &Entry) -> (Seq, Nanos, Vec<Event>) {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .expect("after 1970")
-            .as_nanos() as u64;
-        let (seq, at) = (
-            core.engine.state().seq.next(),
-            Nanos(now.max(core.engine.state().now.0)),
-        );
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64;
+        let (seq, at) = (core.engine.state().seq.next(), Nanos(now.max(core.engine.state().now.0)));
         let mut events = Vec::new();
         core.engine.apply(seq, at, entry, &mut events);
-        core.engine
-            .check_invariants()
-            .expect("every command keeps the invariants");
+        core.engine.check_invariants().expect("every command keeps the invariants");
         if let Some(feed) = &core.feed {
-            feed.push(vec![Applied {
-                seq,
-                at,
-                events: events.clone(),
-            }])
-            .expect("the writer lives");
+            feed.push(vec![Applied { seq, at, events: events.clone() }]).expect("the writer lives");
         }
         self.applied.send_replace(seq.0);
         (seq, at, events)
@@ -83,12 +66,7 @@ impl Venue {
         let mut core = self.core.lock();
         core.client_seq += 1;
         let client_seq = core.client_seq;
-        let entry = Entry {
-            session: SESSION,
-            client_seq,
-            account,
-            command,
-        };
+        let entry = Entry { session: SESSION, client_seq, account, command };
         let (seq, at, events) = self.apply(&mut core, &entry);
         let body = events.into_iter().find_map(|event| match event {
             Event::Report { report, .. } if report.client_seq == client_seq => Some(report.body),
@@ -96,10 +74,7 @@ impl Venue {
         });
         let outcome = match body.expect("every command is answered") {
             ReportBody::Order(report) => Outcome::Order(report.order),
-            ReportBody::Rejected { reject, order, .. } => Outcome::Rejected {
-                reject,
-                existing: order,
-            },
+            ReportBody::Rejected { reject, order, .. } => Outcome::Rejected { reject, existing: order },
             ReportBody::MassCancelled { count } => Outcome::MassCancelled { count },
             ReportBody::Done { created } => Outcome::Done { created },
             ReportBody::Reserved { .. } | ReportBody::Settled { .. } => Outcome::Other,
@@ -119,10 +94,7 @@ impl Venue {
         let order = NewOrder {
             instrument: InstrumentId(0),
             side,
-            kind: OrderKind::Limit {
-                price: Price(price),
-                tif: TimeInForce::Gtc,
-            },
+            kind: OrderKind::Limit { price: Price(price), tif: TimeInForce::Gtc },
             qty: Qty(qty),
             stp: SelfTrade::Allow,
             label: Label(0),
@@ -215,10 +187,7 @@ pub fn spec(symbol: &str, name: &str, status: InstrumentStatus) -> InstrumentSpe
             maker_fee_bps: 0,
             taker_fee_bps: 0,
         },
-        delivery: DeliveryTerms {
-            window: None,
-            movement: Movement::AtFill,
-        },
+        delivery: DeliveryTerms { window: None, movement: Movement::AtFill },
         status,
     }
 }
@@ -232,46 +201,23 @@ pub async fn fixture() -> Fixture {
 pub async fn fixture_with(limits: Limits) -> Fixture {
     let directory = tempfile::tempdir().expect("a directory");
     let (history, feed, _writer) = History::open(&directory.path().join("history.db")).expect("a store");
-    let core = Core {
-        engine: Engine::new(),
-        feed: Some(feed),
-        client_seq: 0,
-    };
-    let venue = Arc::new(Venue {
-        core: Mutex::new(core),
-        applied: watch::channel(0).0,
-        commands: AtomicU64::new(0),
-    });
-    let operator = User {
-        account: OPERATOR,
-        key: SigningKey::from_bytes(&[9; 32]),
-    };
+    let core = Core { engine: Engine::new(), feed: Some(feed), client_seq: 0 };
+    let venue =
+        Arc::new(Venue { core: Mutex::new(core), applied: watch::channel(0).0, commands: AtomicU64::new(0) });
+    let operator = User { account: OPERATOR, key: SigningKey::from_bytes(&[9; 32]) };
     {
         let mut core = venue.core.lock();
         let operator_key = *operator.key.verifying_key().as_bytes();
         venue.apply(&mut core, &Entry::venue(Command::Genesis { operator_key }));
-        let open = Command::OpenSession {
-            session: SESSION,
-            key: operator.fingerprint(),
-        };
+        let open = Command::OpenSession { session: SESSION, key: operator.fingerprint() };
         venue.apply(&mut core, &Entry::venue(open));
     }
     let user = |name: &str, mode: AccountMode, seed: u8| -> User {
-        let open = Command::OpenAccount {
-            name: name.into(),
-            mode,
-            capabilities: Capabilities::default(),
-        };
+        let open = Command::OpenAccount { name: name.into(), mode, capabilities: Capabilities::default() };
         let account = AccountId(venue.done(OPERATOR, open) as u32);
         let key = SigningKey::from_bytes(&[seed; 32]);
         let public_key = *key.verifying_key().as_bytes();
-        venue.done(
-            account,
-            Command::AddSigningKey {
-                public_key,
-                label: name.into(),
-            },
-        );
+        venue.done(account, Command::AddSigningKey { public_key, label: name.into() });
         User { account, key }
     };
     for (symbol, name, status) in [
@@ -284,57 +230,21 @@ pub async fn fixture_with(limits: Limits) -> Fixture {
     let supplier = user("supplier", AccountMode::Advanced, 2);
     let easy = user("easy", AccountMode::Easy, 3);
     for who in [&trader, &easy] {
-        venue.done(
-            who.account,
-            Command::Deposit {
-                amount: Usd::dollars(100),
-            },
-        );
+        venue.done(who.account, Command::Deposit { amount: Usd::dollars(100) });
     }
     let (id, instrument) = (supplier.account, InstrumentId(0));
     venue.done(
         id,
-        Command::RegisterSupplier(SupplierProfile {
-            name: "Acme".into(),
-            ..SupplierProfile::default()
-        }),
+        Command::RegisterSupplier(SupplierProfile { name: "Acme".into(), ..SupplierProfile::default() }),
     );
-    venue.done(
-        id,
-        Command::SetCapacity {
-            instrument,
-            capacity: Qty(2_000),
-        },
-    );
-    venue.done(
-        id,
-        Command::Issue {
-            instrument,
-            qty: Qty(1_000),
-        },
-    );
-    venue.done(
-        id,
-        Command::TransferIssuance {
-            instrument,
-            qty: Qty(1_000),
-        },
-    );
+    venue.done(id, Command::SetCapacity { instrument, capacity: Qty(2_000) });
+    venue.done(id, Command::Issue { instrument, qty: Qty(1_000) });
+    venue.done(id, Command::TransferIssuance { instrument, qty: Qty(1_000) });
     let app = App::new(venue.clone(), venue.clone(), history.clone(), limits);
-    let tier = serve("127.0.0.1:0".parse().expect("an address"), app)
-        .await
-        .expect("a free port");
+    let tier = serve("127.0.0.1:0".parse().expect("an address"), app).await.expect("a free port");
     venue.commands.store(0, Ordering::Relaxed);
     history.wait_for(venue.applied()).await.expect("the writer lives");
-    Fixture {
-        venue,
-        history,
-        tier,
-        trader,
-        supplier,
-        easy,
-        directory,
-    }
+    Fixture { venue, history, tier, trader, supplier, easy, directory }
 }
 
 /// An HTTP answer.
@@ -351,29 +261,17 @@ impl Response {
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// Status and `errors.detail`.
     pub fn error(&self) -> (u16, String) {
-        (
-            self.status,
-            self.json()["errors"]["detail"]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned(),
-        )
+        (self.status, self.json()["errors"]["detail"].as_str().unwrap_or_default().to_owned())
     }
 }
 
 pub fn unix_now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .expect("after 1970")
-        .as_secs()
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
 }
 
 /// The three headers of a signed request.
@@ -386,15 +284,9 @@ pub fn signature(
 ) -> Vec<(String, String)> {
     let message = signed_message(timestamp, method, path, body);
     vec![
-        (
-            "x-thegrid-signature".into(),
-            STANDARD.encode(user.key.sign(&message).to_bytes()),
-        ),
+        ("x-thegrid-signature".into(), STANDARD.encode(user.key.sign(&message).to_bytes())),
         ("x-thegrid-timestamp".into(), timestamp.into()),
-        (
-            "x-thegrid-fingerprint".into(),
-            fingerprint_text(&user.fingerprint()),
-        ),
+        ("x-thegrid-fingerprint".into(), fingerprint_text(&user.fingerprint())),
     ]
 }
 
@@ -413,23 +305,14 @@ async fn raw_at(addr: SocketAddr, bytes: &[u8]) -> String {
 }
 
 pub fn parse(text: &str) -> Response {
-    let (head, body) = text
-        .split_once("\r\n\r\n")
-        .unwrap_or_else(|| panic!("an HTTP answer, not {text:?}"));
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("an HTTP answer, not {text:?}"));
     let mut lines = head.lines();
-    let status = lines
-        .next()
-        .and_then(|line| line.split(' ').nth(1))
-        .and_then(|code| code.parse().ok());
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|code| code.parse().ok());
     let headers = lines
         .filter_map(|line| line.split_once(": "))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
         .collect();
-    Response {
-        status: status.expect("a status line"),
-        headers,
-        body: body.to_owned(),
-    }
+    Response { status: status.expect("a status line"), headers, body: body.to_owned() }
 }
 
 pub async fn request(
@@ -482,10 +365,7 @@ pub fn masked(value: &Value) -> Value {
     match value {
         Value::String(text) => mask_text(text).into(),
         Value::Array(items) => items.iter().map(masked).collect(),
-        Value::Object(members) => members
-            .iter()
-            .map(|(name, value)| (name.clone(), masked(value)))
-            .collect(),
+        Value::Object(members) => members.iter().map(|(name, value)| (name.clone(), masked(value))).collect(),
         other => other.clone(),
     }
 }

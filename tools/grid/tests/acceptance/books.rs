@@ -68,30 +68,15 @@ pub(crate) fn everybody(venue: &Venue) -> Vec<Account> {
 pub(crate) fn everybody_at(venue: &Venue, data: &Path) -> Vec<Account> {
     let text = std::fs::read(data.join("keys.json")).expect("the venue keeps its keys there");
     let keys: Value = serde_json::from_slice(&text).expect("JSON");
-    let mut all: Vec<Account> = venue
-        .ready
-        .accounts
-        .keys()
-        .map(|name| venue.account(name))
-        .collect();
+    let mut all: Vec<Account> = venue.ready.accounts.keys().map(|name| venue.account(name)).collect();
     let participants = keys["participants"].as_object().expect("participants");
     for (name, participant) in participants {
-        if venue
-            .ready
-            .suppliers
-            .iter()
-            .any(|supplier| supplier.name == *name)
-        {
-            let seed = STANDARD
-                .decode(participant["private_key"].as_str().expect("text"))
-                .expect("Base64");
+        if venue.ready.suppliers.iter().any(|supplier| supplier.name == *name) {
+            let seed = STANDARD.decode(participant["private_key"].as_str().expect("text")).expect("Base64");
             let seed: [u8; 32] = seed[..32].try_into().expect("a seed");
             if all.iter().all(|known| known.seed != seed) {
                 let consumption_key = participant["consumption_key"].as_str().expect("text").into();
-                all.push(Account {
-                    seed,
-                    consumption_key,
-                });
+                all.push(Account { seed, consumption_key });
             }
         }
     }
@@ -105,32 +90,21 @@ impl Books {
         let signers: Vec<Signer> = accounts.iter().map(|account| venue.signer(account)).collect();
         let market = &venue.ready.instruments[0].market_id;
         let path = format!("/markets/{market}/orderbook?depth=1");
-        let sequence = || {
-            signers[0].get(&path)["sequence"]
-                .as_u64()
-                .expect("a book says how far it has read")
-        };
+        let sequence =
+            || signers[0].get(&path)["sequence"].as_u64().expect("a book says how far it has read");
         until("a moment without commands", || {
             let before = sequence();
             let mut books = Self::default();
             for signer in &signers {
                 books.add(signer);
             }
-            if sequence() == before {
-                Ok(books)
-            } else {
-                Err("the log moves on".into())
-            }
+            if sequence() == before { Ok(books) } else { Err("the log moves on".into()) }
         })
     }
 
     fn add(&mut self, signer: &Signer) {
         let rows = |path: &str| -> Vec<Value> {
-            signer
-                .get(&format!("{path}?limit=100"))
-                .as_array()
-                .expect("a list")
-                .clone()
+            signer.get(&format!("{path}?limit=100")).as_array().expect("a list").clone()
         };
         for row in rows("/currency-trading-accounts") {
             let (total, available, locked) = (
@@ -178,34 +152,22 @@ impl Books {
     }
 
     fn instrument(&mut self, row: &Value) -> &mut Tokens {
-        let symbol = row["instrument_symbol"]
-            .as_str()
-            .unwrap_or_else(|| panic!("a symbol in {row}"));
+        let symbol = row["instrument_symbol"].as_str().unwrap_or_else(|| panic!("a symbol in {row}"));
         self.instruments.entry(symbol.into()).or_default()
     }
 
     /// Every dollar that came in is somewhere, and every token that was issued is held by somebody and owed by its
     /// issuer, or was delivered, or has expired.
     pub(crate) fn conserve(&self, deposited_dollars: i128) {
-        assert_eq!(
-            self.usd + self.escrow,
-            deposited_dollars * 1_000_000_000,
-            "dollars: {self:#?}"
-        );
+        assert_eq!(self.usd + self.escrow, deposited_dollars * 1_000_000_000, "dollars: {self:#?}");
         for (symbol, tokens) in &self.instruments {
             assert_eq!(
                 tokens.issued,
                 tokens.delivered + tokens.expired + tokens.owed,
                 "{symbol}: {tokens:?}"
             );
-            assert_eq!(
-                tokens.held, tokens.owed,
-                "{symbol}: held by all and owed by suppliers: {tokens:?}"
-            );
-            assert_eq!(
-                tokens.used, tokens.delivered,
-                "{symbol}: used by all and delivered: {tokens:?}"
-            );
+            assert_eq!(tokens.held, tokens.owed, "{symbol}: held by all and owed by suppliers: {tokens:?}");
+            assert_eq!(tokens.used, tokens.delivered, "{symbol}: used by all and delivered: {tokens:?}");
         }
     }
 }
@@ -214,10 +176,8 @@ impl Books {
 /// in the log, and that tier shows its own writes. What is written is a mass cancel, so not for accounts with orders.
 pub(crate) fn reads_catch_up(venue: &Venue, account: &Account) {
     until("the tier's answer to a mass cancel", || {
-        let answer = venue
-            .signer(account)
-            .send("DELETE", "/orders", b"")
-            .map_err(|error| error.to_string())?;
+        let answer =
+            venue.signer(account).send("DELETE", "/orders", b"").map_err(|error| error.to_string())?;
         // In Auto Mode it is refused, by the engine and in the log. 401 is a key that the tier has not seen yet.
         if matches!(answer.status, 200 | 403) {
             Ok(())
@@ -232,9 +192,7 @@ pub(crate) fn used(venue: &Venue, account: &Account) -> u64 {
     reads_catch_up(venue, account);
     let rows = venue.signer(account).get("/consumption-accounts");
     let rows = rows.as_array().expect("a list").clone();
-    rows.iter()
-        .map(|row| row["tokens_used"].as_u64().expect("a number"))
-        .sum()
+    rows.iter().map(|row| row["tokens_used"].as_u64().expect("a number")).sum()
 }
 
 /// Dollars of all demo participants at their start.

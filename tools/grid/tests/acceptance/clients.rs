@@ -60,17 +60,10 @@ pub(crate) fn python(script: &str, case: &Value) -> Value {
         once("python", REQUIREMENTS, |dir| {
             done(Command::new("python3").args(["-m", "venv"]).arg(dir));
             let install = ["-m", "pip", "install", "-q", "--disable-pip-version-check", "-r"];
-            done(
-                Command::new(dir.join("bin/python"))
-                    .args(install)
-                    .arg(here().join("requirements.txt")),
-            );
+            done(Command::new(dir.join("bin/python")).args(install).arg(here().join("requirements.txt")));
         })
     });
-    told(
-        Command::new(DIR.join("bin/python")).arg(here().join(script)),
-        case,
-    )
+    told(Command::new(DIR.join("bin/python")).arg(here().join(script)), case)
 }
 
 /// A Node.js script, with the official SDK at hand.
@@ -80,11 +73,7 @@ pub(crate) fn node(script: &str, case: &Value) -> Value {
             for file in ["package.json", "package-lock.json"] {
                 std::fs::copy(here().join(file), dir.join(file)).expect("a copy");
             }
-            done(
-                Command::new("npm")
-                    .args(["ci", "--no-audit", "--no-fund", "--silent"])
-                    .current_dir(dir),
-            );
+            done(Command::new("npm").args(["ci", "--no-audit", "--no-fund", "--silent"]).current_dir(dir));
         })
     });
     // Modules are looked for beside the script.

@@ -16,21 +16,14 @@ use crate::web::fingerprint;
 fn keygen_makes_a_key_pair_whose_parts_belong_together_and_differ_each_time() {
     let keys = || -> Value {
         let output = grid().arg("keygen").output().expect("grid starts");
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).expect("one JSON object")
     };
     let (one, two) = (keys(), keys());
     let text = |name: &str| one[name].as_str().expect("text").to_owned();
     let seed = STANDARD.decode(text("private_key")).expect("Base64");
     let key = SigningKey::from_bytes(&seed.try_into().expect("32 bytes"));
-    assert_eq!(
-        text("public_key"),
-        STANDARD.encode(key.verifying_key().as_bytes())
-    );
+    assert_eq!(text("public_key"), STANDARD.encode(key.verifying_key().as_bytes()));
     assert_eq!(text("fingerprint"), fingerprint(&key));
     assert!(text("consumption_key").len() >= 43);
     assert_ne!(one["private_key"], two["private_key"]);
@@ -45,23 +38,11 @@ fn script(text: &str) -> (bool, Vec<Value>, String) {
         .stderr(Stdio::piped())
         .spawn()
         .expect("grid starts");
-    child
-        .stdin
-        .take()
-        .expect("a pipe")
-        .write_all(text.as_bytes())
-        .expect("it reads");
+    child.stdin.take().expect("a pipe").write_all(text.as_bytes()).expect("it reads");
     let output = child.wait_with_output().expect("it ends");
     let lines = String::from_utf8(output.stdout).expect("UTF-8");
-    let lines = lines
-        .lines()
-        .map(|line| serde_json::from_str(line).expect("a JSON line"))
-        .collect();
-    (
-        output.status.success(),
-        lines,
-        String::from_utf8_lossy(&output.stderr).into_owned(),
-    )
+    let lines = lines.lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect();
+    (output.status.success(), lines, String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 #[test]
@@ -115,10 +96,7 @@ fn a_script_prints_one_result_for_each_case() {
 fn a_script_that_is_not_understood_names_the_line() {
     for (text, line) in [
         ("{\"case\":\"x\"}\n{\"op\":\"limit\"}\n", "2"),
-        (
-            "{\"case\":\"x\"}\n\n{\"op\":\"dance\",\"id\":1,\"owner\":1}\n",
-            "3",
-        ),
+        ("{\"case\":\"x\"}\n\n{\"op\":\"dance\",\"id\":1,\"owner\":1}\n", "3"),
         ("not json\n", "1"),
     ] {
         let (success, _, error) = script(text);
@@ -132,14 +110,7 @@ fn inspect_reads_what_a_venue_wrote_and_changes_nothing() {
     let client = venue.client(&venue.account("trader"));
     let instrument = venue.instrument("text-prime");
     for label in 1..=20 {
-        let order = NewOrder {
-            instrument,
-            side: Side::Buy,
-            price: 10,
-            qty: 1,
-            label,
-            ..NewOrder::default()
-        };
+        let order = NewOrder { instrument, side: Side::Buy, price: 10, qty: 1, label, ..NewOrder::default() };
         client.call_blocking(order).expect("a bid rests");
     }
     client.close();
@@ -174,38 +145,22 @@ fn inspect_reads_what_a_venue_wrote_and_changes_nothing() {
             assert_eq!(snapshot["state_hash"], hash, "{told}");
         }
     }
-    let words = grid()
-        .args(["inspect", "--replay"])
-        .arg(&data)
-        .output()
-        .expect("grid starts");
+    let words = grid().args(["inspect", "--replay"]).arg(&data).output().expect("grid starts");
     let words = String::from_utf8_lossy(&words.stdout).into_owned();
     assert!(
         words.contains(hash) && words.contains("every invariant holds") && words.contains("text-prime"),
         "{words}"
     );
-    let listed = grid()
-        .args(["inspect", "--commands"])
-        .arg(&data)
-        .output()
-        .expect("grid starts");
+    let listed = grid().args(["inspect", "--commands"]).arg(&data).output().expect("grid starts");
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
-    assert_eq!(
-        listed.lines().filter(|line| line.contains("Place(")).count(),
-        20,
-        "{listed}"
-    );
+    assert_eq!(listed.lines().filter(|line| line.contains("Place(")).count(), 20, "{listed}");
     assert_eq!(bytes(&data), before, "inspect changes nothing");
 }
 
 #[test]
 fn inspect_says_what_is_wrong_with_a_place_that_holds_no_venue() {
     let place = Place::new();
-    let output = grid()
-        .arg("inspect")
-        .arg(place.path().join("nothing"))
-        .output()
-        .expect("grid starts");
+    let output = grid().arg("inspect").arg(place.path().join("nothing")).output().expect("grid starts");
     let said =
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() || said.contains(" 0 "), "{said}");

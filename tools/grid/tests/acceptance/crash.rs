@@ -51,11 +51,9 @@ impl Load {
     /// Waits until the venue has been started once more than `seen` times, or everything ends.
     fn wait_for_start(&self, seen: u64) -> u64 {
         let starts = self.starts.lock().expect("no panic holds it");
-        let waited = self
-            .started
-            .wait_timeout_while(starts, Duration::from_millis(200), |starts| {
-                *starts <= seen && !self.stopped()
-            });
+        let waited = self.started.wait_timeout_while(starts, Duration::from_millis(200), |starts| {
+            *starts <= seen && !self.stopped()
+        });
         *waited.expect("no panic holds it").0
     }
 }
@@ -80,26 +78,12 @@ fn trade(load: &Load, client: &Client, instrument: u16, seed: u64, tag: u128) ->
             .map(|_| {
                 if open.len() > 20 && dice.below(3) == 0 {
                     let label = open.swap_remove(dice.below(open.len() as u64) as usize);
-                    (
-                        label,
-                        false,
-                        client.submit(CancelOrder {
-                            label,
-                            ..CancelOrder::default()
-                        }),
-                    )
+                    (label, false, client.submit(CancelOrder { label, ..CancelOrder::default() }))
                 } else {
                     label += 1;
                     let side = if dice.below(2) == 0 { Side::Buy } else { Side::Sell };
                     let (price, qty) = (60 + dice.below(5), 1 + dice.below(3));
-                    let order = NewOrder {
-                        instrument,
-                        side,
-                        price,
-                        qty,
-                        label,
-                        ..NewOrder::default()
-                    };
+                    let order = NewOrder { instrument, side, price, qty, label, ..NewOrder::default() };
                     (label, true, client.submit(order))
                 }
             })
@@ -120,12 +104,7 @@ fn trade(load: &Load, client: &Client, instrument: u16, seed: u64, tag: u128) ->
                 // An order that traded away can't be cancelled; the refusal is an answer like any other.
                 Err(ClientError::Rejected(reject)) if !placed => {
                     let (log_seq, client_seq) = (reject.log_seq, reject.client_seq);
-                    acked.push(Acked {
-                        label,
-                        log_seq,
-                        client_seq,
-                        placed,
-                    });
+                    acked.push(Acked { label, log_seq, client_seq, placed });
                 }
                 Err(error) => panic!("session {tag}: label {label:x}: {error}"),
             }
@@ -178,11 +157,9 @@ fn reports(mut events: tokio::sync::broadcast::Receiver<Event>) -> BTreeSet<u64>
     let mut seen = BTreeSet::new();
     while let Ok(event) = events.blocking_recv() {
         match event {
-            Event::Report(report) => assert!(
-                seen.insert(report.session_seq()),
-                "report {} twice",
-                report.session_seq()
-            ),
+            Event::Report(report) => {
+                assert!(seen.insert(report.session_seq()), "report {} twice", report.session_seq())
+            }
             Event::ReportsLost { from, until } => panic!("reports {from}..{until} are lost"),
             Event::Stopped(ClientError::Closed) => break,
             Event::Stopped(error) => panic!("the session stopped: {error}"),
@@ -196,11 +173,7 @@ fn reports(mut events: tokio::sync::broadcast::Receiver<Event>) -> BTreeSet<u64>
 fn fifty_kills_under_load_lose_nothing_that_was_acknowledged_and_repeat_nothing() {
     let mut dice = Dice::rolled("fifty kills");
     let place = Place::new();
-    let options = Options {
-        port_base: free_ports(),
-        config: BUSY_LOG,
-        ..Options::quiet()
-    };
+    let options = Options { port_base: free_ports(), config: BUSY_LOG, ..Options::quiet() };
     let start = || Venue::start_at(&place, &options).unwrap_or_else(|printed| panic!("no venue:\n{printed}"));
     let mut venue = start();
     let instrument = venue.instrument("text-prime");
@@ -208,11 +181,8 @@ fn fifty_kills_under_load_lose_nothing_that_was_acknowledged_and_repeat_nothing(
     let operator = venue.operator();
     let (mut traders, mut accounts) = (Vec::new(), Vec::new());
     for n in 0..2 {
-        let (id, account) = operator.open(
-            &format!("crash {n}"),
-            AccountMode::Advanced,
-            Usd::dollars(1_000_000),
-        );
+        let (id, account) =
+            operator.open(&format!("crash {n}"), AccountMode::Advanced, Usd::dollars(1_000_000));
         stock(&operator, id, instrument, 500_000);
         traders.push((id, account.clone()));
         accounts.push(account);
@@ -244,11 +214,8 @@ fn fifty_kills_under_load_lose_nothing_that_was_acknowledged_and_repeat_nothing(
         .collect();
     let consumers: Vec<_> = (0..2)
         .map(|n| {
-            let (load, url, key) = (
-                Arc::clone(&load),
-                venue.ready.inference_url.clone(),
-                customer.consumption_key.clone(),
-            );
+            let (load, url, key) =
+                (Arc::clone(&load), venue.ready.inference_url.clone(), customer.consumption_key.clone());
             std::thread::spawn(move || consume(&load, &url, &key, 10 + n, 2))
         })
         .collect();
@@ -271,11 +238,9 @@ fn fifty_kills_under_load_lose_nothing_that_was_acknowledged_and_repeat_nothing(
             );
             match load.acked.load(Ordering::Acquire) {
                 acked if acked >= target => Ok(()),
-                acked => Err(format!(
-                    "{acked} of {target} answers after kill {}\n{}",
-                    kill - 1,
-                    place.printed()
-                )),
+                acked => {
+                    Err(format!("{acked} of {target} answers after kill {}\n{}", kill - 1, place.printed()))
+                }
             }
         });
         venue.kill();
@@ -286,10 +251,7 @@ fn fifty_kills_under_load_lose_nothing_that_was_acknowledged_and_repeat_nothing(
             position = now;
         }
         // Some die again while they come up: in the replay, before the doors open, with them half open.
-        for words in ["data directory", "replayed", "participants"]
-            .iter()
-            .take((kill % 4) as usize)
-        {
+        for words in ["data directory", "replayed", "participants"].iter().take((kill % 4) as usize) {
             Venue::kill_while_starting(&place, &options, words);
         }
         venue = start();
@@ -299,11 +261,7 @@ fn fifty_kills_under_load_lose_nothing_that_was_acknowledged_and_repeat_nothing(
     let target = load.completed.load(Ordering::Acquire) + 4;
     crate::harness::until("completions after the last kill", || {
         let completed = load.completed.load(Ordering::Acquire);
-        if completed >= target {
-            Ok(())
-        } else {
-            Err(format!("{completed} of {target}"))
-        }
+        if completed >= target { Ok(()) } else { Err(format!("{completed} of {target}")) }
     });
     load.stop.store(true, Ordering::Release);
     let mut told: HashMap<u128, Vec<Acked>> = HashMap::new();
@@ -317,15 +275,10 @@ fn fifty_kills_under_load_lose_nothing_that_was_acknowledged_and_repeat_nothing(
             "no report is missing"
         );
     }
-    let whole: Vec<u64> = consumers
-        .into_iter()
-        .flat_map(|thread| thread.join().expect("a consumer"))
-        .collect();
+    let whole: Vec<u64> =
+        consumers.into_iter().flat_map(|thread| thread.join().expect("a consumer")).collect();
     let answers: usize = told.values().map(Vec::len).sum();
-    println!(
-        "{answers} answers at the door, {} completions, {KILLS} kills",
-        whole.len()
-    );
+    println!("{answers} answers at the door, {} completions, {KILLS} kills", whole.len());
 
     accounts.extend(books::everybody_at(&venue, &place.data()));
     Books::read(&venue, &accounts).conserve(books::DEMO_DEPOSITS + 2_000_000 + 1_000);
@@ -342,14 +295,8 @@ fn fifty_kills_under_load_lose_nothing_that_was_acknowledged_and_repeat_nothing(
     let newest = newest.unwrap_or_else(|| panic!("a snapshot of the last state: {replayed}"));
     let printed = std::fs::read_to_string(place.path().join("printed")).expect("what was printed");
     let from_snapshots = printed.matches("commands replayed from the snapshot").count();
-    assert!(
-        from_snapshots as u64 > KILLS / 2,
-        "{from_snapshots} starts were from a snapshot"
-    );
-    assert_eq!(
-        &newest["state_hash"], hash,
-        "fifty times recovered, and replayed from the first block"
-    );
+    assert!(from_snapshots as u64 > KILLS / 2, "{from_snapshots} starts were from a snapshot");
+    assert_eq!(&newest["state_hash"], hash, "fifty times recovered, and replayed from the first block");
     let log = journal(&place.data());
     assert_eq!(Some(log.len() as u64), replayed["commands"].as_u64());
     sessions_agree(&log, &told);
@@ -366,11 +313,7 @@ fn sessions_agree(log: &[Logged], told: &HashMap<u128, Vec<Acked>>) {
         for logged in log.iter().filter(|logged| logged.session == *session) {
             let newest = requests.last_key_value().map_or(0, |(number, _)| *number);
             if let Some(first) = requests.get(&logged.client_seq) {
-                assert_eq!(
-                    first.command, logged.command,
-                    "number {} of {session:x}",
-                    logged.client_seq
-                );
+                assert_eq!(first.command, logged.command, "number {} of {session:x}", logged.client_seq);
             } else {
                 assert!(
                     logged.client_seq > newest,
@@ -381,37 +324,20 @@ fn sessions_agree(log: &[Logged], told: &HashMap<u128, Vec<Acked>>) {
             }
         }
         let mut labels: BTreeSet<u128> = BTreeSet::new();
-        for logged in requests
-            .values()
-            .filter(|logged| logged.command.starts_with("Place("))
-        {
+        for logged in requests.values().filter(|logged| logged.command.starts_with("Place(")) {
             let label = logged.number("label: Label(").expect("a label");
             assert!(labels.insert(label), "label {label:x} was placed twice");
         }
         for answer in acked {
-            let logged = by_seq
-                .get(&answer.log_seq)
-                .unwrap_or_else(|| panic!("{answer:?} is not in the log"));
-            assert_eq!(
-                (logged.session, logged.client_seq),
-                (*session, answer.client_seq),
-                "{answer:?}"
-            );
+            let logged =
+                by_seq.get(&answer.log_seq).unwrap_or_else(|| panic!("{answer:?} is not in the log"));
+            assert_eq!((logged.session, logged.client_seq), (*session, answer.client_seq), "{answer:?}");
             assert_eq!(
                 logged.seq, requests[&answer.client_seq].seq,
                 "the answer is about the request's first time"
             );
-            let label = if answer.placed {
-                "label: Label("
-            } else {
-                "Label(Label("
-            };
-            assert_eq!(
-                logged.number(label),
-                Some(answer.label),
-                "{answer:?}: {}",
-                logged.command
-            );
+            let label = if answer.placed { "label: Label(" } else { "Label(Label(" };
+            assert_eq!(logged.number(label), Some(answer.label), "{answer:?}: {}", logged.command);
         }
         let placed: BTreeSet<u128> = acked.iter().filter(|a| a.placed).map(|a| a.label).collect();
         assert_eq!(labels, placed, "the log and the client know the same orders");

@@ -28,10 +28,8 @@ pub(crate) struct Dice(pub(crate) u64);
 impl Dice {
     /// Seeded by GRID_SEED, or anew; printed, so that a failure shows it.
     pub(crate) fn rolled(what: &str) -> Self {
-        let seed = std::env::var("GRID_SEED")
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .unwrap_or_else(rand::random);
+        let seed =
+            std::env::var("GRID_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(rand::random);
         println!("{what}: GRID_SEED={seed}");
         Self(seed)
     }
@@ -56,19 +54,9 @@ impl Dice {
 /// Gives an account Units to sell: makes it a supplier, with nobody behind it.
 pub(crate) fn stock(operator: &Operator, account: u32, instrument: u16, units: u64) {
     let (instrument, qty) = (InstrumentId(instrument), Qty(units));
-    let profile = SupplierProfile {
-        name: "stock".into(),
-        suspended: true,
-        ..SupplierProfile::default()
-    };
+    let profile = SupplierProfile { name: "stock".into(), suspended: true, ..SupplierProfile::default() };
     operator.command(account, &Command::RegisterSupplier(profile));
-    operator.command(
-        account,
-        &Command::SetCapacity {
-            instrument,
-            capacity: qty,
-        },
-    );
+    operator.command(account, &Command::SetCapacity { instrument, capacity: qty });
     operator.command(account, &Command::Issue { instrument, qty });
     operator.command(account, &Command::TransferIssuance { instrument, qty });
 }
@@ -86,26 +74,16 @@ impl Logged {
     /// The number that follows `name` in the command's text.
     pub(crate) fn number(&self, name: &str) -> Option<u128> {
         let at = self.command.find(name)? + name.len();
-        let digits: String = self.command[at..]
-            .chars()
-            .take_while(char::is_ascii_digit)
-            .collect();
+        let digits: String = self.command[at..].chars().take_while(char::is_ascii_digit).collect();
         digits.parse().ok()
     }
 }
 
 /// Every command of a journal.
 pub(crate) fn journal(data: &std::path::Path) -> Vec<Logged> {
-    let output = crate::harness::grid()
-        .args(["inspect", "--commands"])
-        .arg(data)
-        .output()
-        .expect("grid starts");
-    assert!(
-        output.status.success(),
-        "inspect: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output =
+        crate::harness::grid().args(["inspect", "--commands"]).arg(data).output().expect("grid starts");
+    assert!(output.status.success(), "inspect: {}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).expect("UTF-8");
     // `SEQ at NANOS session HEX #N account A COMMAND`; the summary that follows has other words.
     let line = |line: &str| -> Option<Logged> {
@@ -144,10 +122,7 @@ fn listen(mut events: tokio::sync::broadcast::Receiver<Event>, until_seq: u64) -
     let mut fills: BTreeMap<u64, u64> = BTreeMap::new();
     // The session's last word is the answer to its last request.
     loop {
-        match events
-            .blocking_recv()
-            .expect("nothing is lost and the session goes on")
-        {
+        match events.blocking_recv().expect("nothing is lost and the session goes on") {
             Event::Report(report) => {
                 if !told.session_seqs.insert(report.session_seq()) {
                     told.twice += 1;
@@ -186,11 +161,8 @@ fn a_burst_of_a_hundred_thousand_orders_from_four_connections_loses_and_duplicat
     let mut dice = Dice::rolled("burst");
     let traders: Vec<(u32, Account)> = (0..4)
         .map(|n| {
-            let (id, account) = operator.open(
-                &format!("burst {n}"),
-                AccountMode::Advanced,
-                Usd::dollars(1_000_000),
-            );
+            let (id, account) =
+                operator.open(&format!("burst {n}"), AccountMode::Advanced, Usd::dollars(1_000_000));
             stock(&operator, id, instrument, 200_000);
             (id, account)
         })
@@ -230,9 +202,7 @@ fn a_burst_of_a_hundred_thousand_orders_from_four_connections_loses_and_duplicat
                 let answers: Vec<Report> = pending
                     .into_iter()
                     .map(|answer| {
-                        answer
-                            .wait()
-                            .unwrap_or_else(|error| panic!("an order of account {id}: {error}"))
+                        answer.wait().unwrap_or_else(|error| panic!("an order of account {id}: {error}"))
                     })
                     .collect();
                 let numbers: Vec<u64> = answers.iter().map(Report::client_seq).collect();
@@ -241,11 +211,7 @@ fn a_burst_of_a_hundred_thousand_orders_from_four_connections_loses_and_duplicat
                     "answers stand in the order of the requests"
                 );
                 let orders: BTreeSet<u64> = answers.iter().map(Report::id).collect();
-                assert_eq!(
-                    orders.len() as u64,
-                    PER_SESSION,
-                    "every order has an id of its own"
-                );
+                assert_eq!(orders.len() as u64, PER_SESSION, "every order has an id of its own");
                 orders
             });
             (id, client, burst, listener)
@@ -262,18 +228,12 @@ fn a_burst_of_a_hundred_thousand_orders_from_four_connections_loses_and_duplicat
     let mut all = Told::default();
     let mut by_session = HashMap::new();
     for (id, client, listener) in bursts {
-        let none = CancelOrder {
-            label: 1,
-            ..CancelOrder::default()
-        };
+        let none = CancelOrder { label: 1, ..CancelOrder::default() };
         let refused = client.call_blocking(none).expect_err("there is no such order");
         assert_eq!(refused.code(), Some(Reject::UnknownOrder.code()));
         let told = listener.join().expect("the reports");
         assert_eq!(told.twice, 0, "no report twice");
-        let (first, last) = (
-            told.session_seqs.first().copied(),
-            told.session_seqs.last().copied(),
-        );
+        let (first, last) = (told.session_seqs.first().copied(), told.session_seqs.last().copied());
         assert_eq!(first, Some(1));
         assert_eq!(last, Some(told.session_seqs.len() as u64), "no report is missing");
         assert!(
@@ -288,10 +248,8 @@ fn a_burst_of_a_hundred_thousand_orders_from_four_connections_loses_and_duplicat
     }
     assert!(all.trades.len() > 1_000, "they trade with each other");
 
-    let accounts: Vec<Account> = books::everybody(&venue)
-        .into_iter()
-        .chain(traders.into_iter().map(|t| t.1))
-        .collect();
+    let accounts: Vec<Account> =
+        books::everybody(&venue).into_iter().chain(traders.into_iter().map(|t| t.1)).collect();
     Books::read(&venue, &accounts).conserve(books::DEMO_DEPOSITS + 4_000_000);
     drop(operator);
     let data = venue.data();
@@ -301,14 +259,9 @@ fn a_burst_of_a_hundred_thousand_orders_from_four_connections_loses_and_duplicat
     let told = inspect(&data);
     let hash = told["state_hash"].as_str().expect("a hash");
     let snapshots = told["snapshots"].as_array().expect("a list");
-    let newest = snapshots
-        .iter()
-        .find(|snapshot| snapshot["sequence"] == told["last_sequence"]);
+    let newest = snapshots.iter().find(|snapshot| snapshot["sequence"] == told["last_sequence"]);
     let newest = newest.unwrap_or_else(|| panic!("the venue leaves a snapshot of its last state: {told}"));
-    assert_eq!(
-        newest["state_hash"], hash,
-        "the live state and the replay from the first block"
-    );
+    assert_eq!(newest["state_hash"], hash, "the live state and the replay from the first block");
     let mut numbers: HashMap<u128, Vec<u64>> = HashMap::new();
     let mut placed = 0;
     for logged in journal(&data) {
@@ -320,10 +273,7 @@ fn a_burst_of_a_hundred_thousand_orders_from_four_connections_loses_and_duplicat
     }
     assert_eq!(placed, 4 * PER_SESSION);
     for numbers in numbers.values() {
-        assert!(
-            numbers.iter().copied().eq(1..=PER_SESSION + 1),
-            "the log has every number once, in order"
-        );
+        assert!(numbers.iter().copied().eq(1..=PER_SESSION + 1), "the log has every number once, in order");
     }
 }
 
@@ -340,18 +290,9 @@ impl Bystander {
         let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&done));
         let thread = std::thread::spawn(move || {
             while !stopped.load(Ordering::Acquire) {
-                let order = NewOrder {
-                    instrument,
-                    side: Side::Buy,
-                    price: 5,
-                    qty: 1,
-                    ..NewOrder::default()
-                };
+                let order = NewOrder { instrument, side: Side::Buy, price: 5, qty: 1, ..NewOrder::default() };
                 let placed = client.call_blocking(order).expect("a bystander's order");
-                let cancel = CancelOrder {
-                    order_id: placed.id(),
-                    ..CancelOrder::default()
-                };
+                let cancel = CancelOrder { order_id: placed.id(), ..CancelOrder::default() };
                 client.call_blocking(cancel).expect("a bystander's cancel");
                 counted.fetch_add(1, Ordering::AcqRel);
             }
@@ -365,11 +306,7 @@ impl Bystander {
         let before = self.done.load(Ordering::Acquire);
         crate::harness::until("a bystander's orders", || {
             assert!(!self.thread.is_finished(), "the bystander was hurt");
-            if self.done.load(Ordering::Acquire) >= before + 3 {
-                Ok(())
-            } else {
-                Err("unanswered".into())
-            }
+            if self.done.load(Ordering::Acquire) >= before + 3 { Ok(()) } else { Err("unanswered".into()) }
         });
     }
 
@@ -393,10 +330,7 @@ fn last_words(socket: &mut TcpStream) -> (Vec<&'static str>, Option<TerminateCod
     let mut said = Vec::new();
     if let Err(error) = socket.read_to_end(&mut said) {
         assert!(
-            !matches!(
-                error.kind(),
-                std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
-            ),
+            !matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut),
             "the venue neither answers nor hangs up"
         );
     }
@@ -414,10 +348,7 @@ fn last_words(socket: &mut TcpStream) -> (Vec<&'static str>, Option<TerminateCod
 
 #[test]
 fn garbage_truncated_oversized_and_slow_bytes_end_their_own_connection_and_nobody_elses() {
-    let venue = Venue::start(&Options {
-        config: SHORT_LOGIN,
-        ..Options::bare()
-    });
+    let venue = Venue::start(&Options { config: SHORT_LOGIN, ..Options::bare() });
     let addr = venue.ready.binary_addr;
     let instrument = venue.instrument("text-prime");
     let trader = venue.account("trader");
@@ -454,10 +385,7 @@ fn garbage_truncated_oversized_and_slow_bytes_end_their_own_connection_and_nobod
     let mut state = dice.next();
     for (name, frame) in grid_wire::samples(&mut state) {
         let (names, code) = abused(addr, &frame);
-        assert!(
-            names.first().is_none_or(|first| *first == "Hello"),
-            "{name}: {names:?} {code:?}"
-        );
+        assert!(names.first().is_none_or(|first| *first == "Hello"), "{name}: {names:?} {code:?}");
         for _ in 0..3 {
             let mut mangled = frame.clone();
             let at = 6 + dice.below(mangled.len() as u64 - 6) as usize;
@@ -468,18 +396,14 @@ fn garbage_truncated_oversized_and_slow_bytes_end_their_own_connection_and_nobod
     bystander.goes_on();
     // One byte at a time, each when the one before has arrived, slower than a login may take.
     let mut slow = web::connect(addr).expect("the door is open");
-    slow.set_read_timeout(Some(Duration::from_millis(50)))
-        .expect("a timeout");
+    slow.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout");
     let mut hung_up = false;
     for byte in negotiate.iter().cycle() {
         let mut heard = [0; 256];
         match (slow.write_all(std::slice::from_ref(byte)), slow.read(&mut heard)) {
             (Err(_), _) | (_, Ok(0)) => hung_up = true,
             (Ok(()), Err(error))
-                if !matches!(
-                    error.kind(),
-                    std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
-                ) =>
+                if !matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) =>
             {
                 hung_up = true;
             }
@@ -492,17 +416,9 @@ fn garbage_truncated_oversized_and_slow_bytes_end_their_own_connection_and_nobod
     assert!(hung_up);
     bystander.goes_on();
     // More connections than there is room for: told so or closed, and room again when they have gone.
-    let crowd: Vec<TcpStream> = (0..60)
-        .map(|_| web::connect(addr).expect("the system accepts"))
-        .collect();
-    let told: Vec<_> = crowd
-        .into_iter()
-        .map(|mut socket| last_words(&mut socket))
-        .collect();
-    assert!(
-        told.iter().any(|(_, code)| *code == Some(TerminateCode::Full)),
-        "{told:?}"
-    );
+    let crowd: Vec<TcpStream> = (0..60).map(|_| web::connect(addr).expect("the system accepts")).collect();
+    let told: Vec<_> = crowd.into_iter().map(|mut socket| last_words(&mut socket)).collect();
+    assert!(told.iter().any(|(_, code)| *code == Some(TerminateCode::Full)), "{told:?}");
     bystander.goes_on();
     let newcomer = venue.client(&trader);
     newcomer.close();
@@ -521,25 +437,12 @@ impl RawSession {
     }
 
     fn open_with(addr: SocketAddr, account: &Account, session: u128, cancel_policy: CancelPolicy) -> Self {
-        let mut raw = Self {
-            socket: web::connect(addr).expect("the door is open"),
-            input: Vec::new(),
-        };
+        let mut raw = Self { socket: web::connect(addr).expect("the door is open"), input: Vec::new() };
         let key = SigningKey::from_bytes(&account.seed);
         let fingerprint: [u8; 32] = Sha256::digest(key.verifying_key().as_bytes()).into();
-        let nonce = raw.take(|m| {
-            if let Message::Hello(hello) = m {
-                Some(hello.server_nonce)
-            } else {
-                None
-            }
-        });
-        let timestamp = || {
-            SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .expect("after 1970")
-                .as_nanos() as u64
-        };
+        let nonce = raw.take(|m| if let Message::Hello(hello) = m { Some(hello.server_nonce) } else { None });
+        let timestamp =
+            || SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64;
         let mut negotiate = Negotiate {
             session,
             client_nonce: rand::random(),
@@ -561,11 +464,7 @@ impl RawSession {
             next_seq: 1,
             keep_alive_ms: 10_000,
             cancel_policy,
-            grace_ms: if cancel_policy == CancelPolicy::Keep {
-                0
-            } else {
-                50
-            },
+            grace_ms: if cancel_policy == CancelPolicy::Keep { 0 } else { 50 },
             schema_version: SCHEMA_VERSION,
             ..Establish::default()
         };
@@ -587,10 +486,7 @@ impl RawSession {
             while let Some((frame, length)) = scan(&self.input, MAX_FRAME_LEN).expect("frames") {
                 let message = Message::decode(&frame).expect("a message of the schema");
                 let picked = pick(&message);
-                assert!(
-                    picked.is_some() || matches!(message, Message::Sequence(_)),
-                    "got {message:?}"
-                );
+                assert!(picked.is_some() || matches!(message, Message::Sequence(_)), "got {message:?}");
                 self.input.drain(..length);
                 if let Some(picked) = picked {
                     return picked;
@@ -608,9 +504,7 @@ impl RawSession {
 fn a_session_that_turns_to_garbage_ends_and_can_be_taken_up_again() {
     let venue = Venue::start(&Options::bare());
     let instrument = venue.instrument("text-prime");
-    let (_, account) = venue
-        .operator()
-        .open("vandal", AccountMode::Advanced, Usd::dollars(100));
+    let (_, account) = venue.operator().open("vandal", AccountMode::Advanced, Usd::dollars(100));
     let bystander = Bystander::start(venue.client(&venue.account("trader")), instrument);
     let mut dice = Dice::rolled("a session's garbage");
     let session = 0xABCD;
@@ -661,16 +555,8 @@ fn a_session_that_turns_to_garbage_ends_and_can_be_taken_up_again() {
     let client = venue.client_with(&account, |config| config.session = session);
     let count = venue.signer(&account).get("/orders/count");
     assert_eq!(count["count"], rested, "{count}");
-    let placed = client
-        .call_blocking(NewOrder {
-            client_seq: 0,
-            ..order(0)
-        })
-        .expect("a further order");
-    assert!(
-        placed.client_seq() > rested,
-        "numbers go on behind {rested}: {placed:?}"
-    );
+    let placed = client.call_blocking(NewOrder { client_seq: 0, ..order(0) }).expect("a further order");
+    assert!(placed.client_seq() > rested, "numbers go on behind {rested}: {placed:?}");
     client.close();
     bystander.end();
 }
@@ -679,11 +565,7 @@ fn a_session_that_turns_to_garbage_ends_and_can_be_taken_up_again() {
 fn open_orders(venue: &Venue, account: &Account, wanted: u64) {
     crate::harness::until("open orders", || {
         let count = venue.signer(account).get("/orders/count");
-        if count["count"] == wanted {
-            Ok(())
-        } else {
-            Err(format!("{count} instead of {wanted}"))
-        }
+        if count["count"] == wanted { Ok(()) } else { Err(format!("{count} instead of {wanted}")) }
     });
 }
 
@@ -700,9 +582,7 @@ fn a_lost_connection_takes_its_orders_along_only_where_the_session_asked_for_it(
         ..NewOrder::default()
     };
     for (policy, left) in [(CancelPolicy::Keep, 3), (CancelPolicy::CancelAfterGrace, 0)] {
-        let (_, account) = venue
-            .operator()
-            .open("gets lost", AccountMode::Advanced, Usd::dollars(100));
+        let (_, account) = venue.operator().open("gets lost", AccountMode::Advanced, Usd::dollars(100));
         let mut raw = RawSession::open_with(venue.ready.binary_addr, &account, rand::random(), policy);
         for seq in 1..=3 {
             raw.say(&Message::NewOrder(order(seq)));
@@ -724,9 +604,7 @@ fn a_lost_connection_takes_its_orders_along_only_where_the_session_asked_for_it(
 #[test]
 fn a_second_connection_takes_the_session_over_from_the_first() {
     let venue = crate::harness::shared();
-    let (_, account) = venue
-        .operator()
-        .open("twice", AccountMode::Advanced, Usd::dollars(100));
+    let (_, account) = venue.operator().open("twice", AccountMode::Advanced, Usd::dollars(100));
     let session = rand::random();
     let mut first = RawSession::open(venue.ready.binary_addr, &account, session);
     let second = RawSession::open(venue.ready.binary_addr, &account, session);
@@ -740,31 +618,16 @@ fn a_revoked_signing_key_opens_no_session_and_ends_the_one_it_had() {
     let venue = crate::harness::shared();
     let operator = venue.operator();
     let (id, account) = operator.open("loses a key", AccountMode::Advanced, Usd::dollars(100));
-    let spare = Account {
-        seed: rand::random(),
-        ..account.clone()
-    };
-    operator.command(
-        id,
-        &Command::AddSigningKey {
-            public_key: spare.public_key(),
-            label: "spare".into(),
-        },
-    );
+    let spare = Account { seed: rand::random(), ..account.clone() };
+    operator.command(id, &Command::AddSigningKey { public_key: spare.public_key(), label: "spare".into() });
     let mut raw = RawSession::open(venue.ready.binary_addr, &spare, rand::random());
     let fingerprint = grid_engine::Fingerprint(Sha256::digest(spare.public_key()).into());
     operator.command(id, &Command::RevokeSigningKey { fingerprint });
     let (names, _) = last_words(&mut raw.socket);
-    assert!(
-        names.iter().all(|name| matches!(*name, "Sequence" | "Terminate")),
-        "{names:?}"
-    );
+    assert!(names.iter().all(|name| matches!(*name, "Sequence" | "Terminate")), "{names:?}");
     let config = grid_client::Config::new(vec![venue.ready.binary_addr], spare.seed);
     let refused = Client::connect(config).expect_err("the key is revoked");
-    assert!(
-        matches!(refused, grid_client::ClientError::Refused(_)),
-        "{refused}"
-    );
+    assert!(matches!(refused, grid_client::ClientError::Refused(_)), "{refused}");
     venue.client(&account).close();
 }
 
@@ -792,35 +655,18 @@ fn a_reader_who_never_reads_slows_nobody_down() {
         let placed: Vec<_> = (0..2_000_u64)
             .map(|n| {
                 let price = 1 + (n * 7 + round) % 5_000;
-                client.submit(NewOrder {
-                    instrument,
-                    side: Side::Buy,
-                    price,
-                    qty: 1,
-                    ..NewOrder::default()
-                })
+                client.submit(NewOrder { instrument, side: Side::Buy, price, qty: 1, ..NewOrder::default() })
             })
             .collect();
         for answer in placed {
-            told_at = answer
-                .wait()
-                .expect("a busy trader is answered")
-                .log_seq()
-                .max(told_at);
+            told_at = answer.wait().expect("a busy trader is answered").log_seq().max(told_at);
         }
     }
     // What the sleepers get when they wake is still a whole and true book, or the end of their connection.
-    let path = format!(
-        "/markets/{}/orderbook?depth=100",
-        venue.market("text-prime").market_id
-    );
+    let path = format!("/markets/{}/orderbook?depth=100", venue.market("text-prime").market_id);
     let wanted = crate::harness::until("the HTTP book catches up", || {
         let book = venue.signer(&busy).get(&path);
-        if book["sequence"].as_u64() >= Some(told_at) {
-            Ok(book)
-        } else {
-            Err(book["sequence"].to_string())
-        }
+        if book["sequence"].as_u64() >= Some(told_at) { Ok(book) } else { Err(book["sequence"].to_string()) }
     });
     let mut image = grid_client::BookImage::new(instrument);
     let reader = venue.client(&sleepy);
@@ -830,11 +676,7 @@ fn a_reader_who_never_reads_slows_nobody_down() {
         image.apply(&events.blocking_recv().expect("events"));
     }
     let levels = wanted["buy"].as_array().expect("a list");
-    let bids: Vec<(u64, u64)> = image
-        .bids()
-        .take(100)
-        .map(|(price, qty, _)| (price, qty))
-        .collect();
+    let bids: Vec<(u64, u64)> = image.bids().take(100).map(|(price, qty, _)| (price, qty)).collect();
     let told: Vec<(u64, u64)> = levels
         .iter()
         .map(|level| {
@@ -846,9 +688,7 @@ fn a_reader_who_never_reads_slows_nobody_down() {
         .collect();
     assert_eq!(bids, told, "the binary feed and the HTTP book show the same");
     for raw in &mut asleep {
-        raw.socket
-            .set_read_timeout(Some(Duration::from_secs(30)))
-            .expect("a timeout");
+        raw.socket.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
         let mut chunk = [0; 65_536];
         let count = raw.socket.read(&mut chunk).expect("bytes, or an end");
         if count > 0 {
@@ -862,118 +702,45 @@ fn a_reader_who_never_reads_slows_nobody_down() {
 #[test]
 fn orders_that_cannot_be_are_rejected_with_their_code() {
     let venue = crate::harness::shared();
-    let (_, account) = venue
-        .operator()
-        .open("impossible", AccountMode::Advanced, Usd::dollars(1_000));
-    let (_, easy) = venue
-        .operator()
-        .open("easy at the door", AccountMode::Easy, Usd::dollars(1_000));
+    let (_, account) = venue.operator().open("impossible", AccountMode::Advanced, Usd::dollars(1_000));
+    let (_, easy) = venue.operator().open("easy at the door", AccountMode::Easy, Usd::dollars(1_000));
     let client = venue.client(&account);
     let instrument = venue.instrument("text-prime");
-    let order = NewOrder {
-        instrument,
-        side: Side::Buy,
-        price: 5,
-        qty: 1,
-        ..NewOrder::default()
-    };
+    let order = NewOrder { instrument, side: Side::Buy, price: 5, qty: 1, ..NewOrder::default() };
     let table = [
-        (
-            "quantity zero",
-            NewOrder { qty: 0, ..order },
-            Reject::InvalidQuantity,
-        ),
-        (
-            "more than the most",
-            NewOrder { qty: 10_001, ..order },
-            Reject::InvalidQuantity,
-        ),
-        (
-            "overflowing quantity",
-            NewOrder {
-                qty: u64::MAX,
-                ..order
-            },
-            Reject::InvalidQuantity,
-        ),
+        ("quantity zero", NewOrder { qty: 0, ..order }, Reject::InvalidQuantity),
+        ("more than the most", NewOrder { qty: 10_001, ..order }, Reject::InvalidQuantity),
+        ("overflowing quantity", NewOrder { qty: u64::MAX, ..order }, Reject::InvalidQuantity),
         ("price zero", NewOrder { price: 0, ..order }, Reject::InvalidPrice),
-        (
-            "overflowing price",
-            NewOrder {
-                price: u64::MAX,
-                ..order
-            },
-            Reject::InvalidPrice,
-        ),
-        (
-            "unknown instrument",
-            NewOrder {
-                instrument: 9_999,
-                ..order
-            },
-            Reject::UnknownInstrument,
-        ),
+        ("overflowing price", NewOrder { price: u64::MAX, ..order }, Reject::InvalidPrice),
+        ("unknown instrument", NewOrder { instrument: 9_999, ..order }, Reject::UnknownInstrument),
         (
             "an instrument that is not open",
-            NewOrder {
-                instrument: venue.instrument("code-prime"),
-                ..order
-            },
+            NewOrder { instrument: venue.instrument("code-prime"), ..order },
             Reject::InstrumentNotLive,
         ),
         (
             "dearer than the purse",
-            NewOrder {
-                price: 900_000,
-                qty: 10_000,
-                ..order
-            },
+            NewOrder { price: 900_000, qty: 10_000, ..order },
             Reject::InsufficientFunds,
         ),
-        (
-            "units that nobody gave him",
-            NewOrder {
-                side: Side::Sell,
-                ..order
-            },
-            Reject::InsufficientUnits,
-        ),
-        (
-            "somebody else's account",
-            NewOrder { account: 1, ..order },
-            Reject::NotPermitted,
-        ),
+        ("units that nobody gave him", NewOrder { side: Side::Sell, ..order }, Reject::InsufficientUnits),
+        ("somebody else's account", NewOrder { account: 1, ..order }, Reject::NotPermitted),
     ];
     for (what, order, reject) in table {
         let error = client.call_blocking(order).expect_err(what);
         assert_eq!(error.code(), Some(reject.code()), "{what}: {error}");
     }
-    let rest = client
-        .call_blocking(NewOrder { label: 7, ..order })
-        .expect("a good order");
-    let twice = client
-        .call_blocking(NewOrder { label: 7, ..order })
-        .expect_err("a label twice");
+    let rest = client.call_blocking(NewOrder { label: 7, ..order }).expect("a good order");
+    let twice = client.call_blocking(NewOrder { label: 7, ..order }).expect_err("a label twice");
     assert_eq!(twice.code(), Some(Reject::DuplicateLabel.code()));
     let foreign = venue.client(&venue.account("trader"));
     for order_id in [rest.id(), u64::MAX, 1] {
-        let error = foreign
-            .call_blocking(CancelOrder {
-                order_id,
-                ..CancelOrder::default()
-            })
-            .expect_err("not his");
+        let error =
+            foreign.call_blocking(CancelOrder { order_id, ..CancelOrder::default() }).expect_err("not his");
         assert_eq!(error.code(), Some(Reject::UnknownOrder.code()));
     }
-    let restricted = venue
-        .client(&easy)
-        .call_blocking(order)
-        .expect_err("Auto Mode trades for him");
+    let restricted = venue.client(&easy).call_blocking(order).expect_err("Auto Mode trades for him");
     assert_eq!(restricted.code(), Some(Reject::AutoModeTradingRestricted.code()));
-    client
-        .call_blocking(CancelOrder {
-            label: 7,
-            ..CancelOrder::default()
-        })
-        .expect("his own order");
+    client.call_blocking(CancelOrder { label: 7, ..CancelOrder::default() }).expect("his own order");
 }

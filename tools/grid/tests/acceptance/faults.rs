@@ -25,27 +25,15 @@ struct Scene {
 
 impl Scene {
     fn open() -> Self {
-        let venue = Venue::start(&Options {
-            config: SHORT,
-            ..Options::quiet()
-        });
+        let venue = Venue::start(&Options { config: SHORT, ..Options::quiet() });
         let operator = venue.operator();
-        let mut scene = Self {
-            venue,
-            operator,
-            customers: Vec::new(),
-        };
+        let mut scene = Self { venue, operator, customers: Vec::new() };
         scene.heal();
         scene
     }
 
     fn set(&self, supplier: &str, faults: &Value) {
-        let found = self
-            .venue
-            .ready
-            .suppliers
-            .iter()
-            .find(|found| found.name == supplier);
+        let found = self.venue.ready.suppliers.iter().find(|found| found.name == supplier);
         let (addr, path) = web::split(&found.expect("a supplier").control_url);
         let answer =
             web::send(addr, "POST", path, &[], faults.to_string().as_bytes()).expect("control answers");
@@ -53,12 +41,7 @@ impl Scene {
     }
 
     fn names(&self) -> Vec<String> {
-        self.venue
-            .ready
-            .suppliers
-            .iter()
-            .map(|supplier| supplier.name.clone())
-            .collect()
+        self.venue.ready.suppliers.iter().map(|supplier| supplier.name.clone()).collect()
     }
 
     fn set_all(&self, faults: &Value) {
@@ -72,21 +55,13 @@ impl Scene {
         self.set_all(&json!({}));
         let customer = self.customer();
         until("healthy suppliers", || {
-            let answer = self
-                .ask(&customer, &body(false))
-                .map_err(|error| error.to_string())?;
-            if answer.status == 200 {
-                Ok(())
-            } else {
-                Err(answer.text())
-            }
+            let answer = self.ask(&customer, &body(false)).map_err(|error| error.to_string())?;
+            if answer.status == 200 { Ok(()) } else { Err(answer.text()) }
         });
     }
 
     fn customer(&mut self) -> Account {
-        let (_, account) = self
-            .operator
-            .open("customer", AccountMode::Easy, Usd::dollars(20));
+        let (_, account) = self.operator.open("customer", AccountMode::Easy, Usd::dollars(20));
         self.customers.push(account.clone());
         account
     }
@@ -117,11 +92,7 @@ impl Scene {
                 .iter()
                 .filter_map(|row| row["reserved_balance"].as_f64())
                 .sum();
-            if open > 0.0 {
-                Err(format!("{open} Units are reserved"))
-            } else {
-                Ok(())
-            }
+            if open > 0.0 { Err(format!("{open} Units are reserved")) } else { Ok(()) }
         });
         used(&self.venue, customer)
     }
@@ -147,25 +118,14 @@ fn usage(answer: &Answer, stream: bool) -> (u64, u64, String) {
     let told = if stream {
         let (events, done) = answer.events();
         assert!(done, "{}", answer.text());
-        let with_usage: Vec<Value> = events
-            .into_iter()
-            .filter(|event| event["usage"].is_object())
-            .collect();
+        let with_usage: Vec<Value> = events.into_iter().filter(|event| event["usage"].is_object()).collect();
         assert_eq!(with_usage.len(), 1, "usage comes once");
         with_usage[0].clone()
     } else {
         answer.json()
     };
-    let count = |name: &str| {
-        told["usage"][name]
-            .as_u64()
-            .unwrap_or_else(|| panic!("{name} in {told}"))
-    };
-    (
-        count("prompt_tokens"),
-        count("completion_tokens"),
-        told["id"].as_str().expect("an id").to_owned(),
-    )
+    let count = |name: &str| told["usage"][name].as_u64().unwrap_or_else(|| panic!("{name} in {told}"));
+    (count("prompt_tokens"), count("completion_tokens"), told["id"].as_str().expect("an id").to_owned())
 }
 
 #[test]
@@ -179,10 +139,8 @@ fn every_fault_of_a_supplier_ends_in_the_right_answer_and_the_right_bill() {
     scene.heal();
     // Everything adds up after all this, customers and suppliers together.
     let deposits = books::DEMO_DEPOSITS + 20 * scene.customers.len() as i128;
-    let all: Vec<Account> = books::everybody(&scene.venue)
-        .into_iter()
-        .chain(scene.customers.clone())
-        .collect();
+    let all: Vec<Account> =
+        books::everybody(&scene.venue).into_iter().chain(scene.customers.clone()).collect();
     Books::read(&scene.venue, &all).conserve(deposits);
 }
 
@@ -194,10 +152,7 @@ fn before_the_first_byte(scene: &mut Scene) {
         ("says 503", json!({"status": 503, "retry_after_s": 1})),
         ("says 429", json!({"status": 429, "retry_after_s": 1})),
         ("rejects the venue's credential", json!({"status": 401})),
-        (
-            "stalls before the headers",
-            json!({"stall_before_headers_ms": 60_000}),
-        ),
+        ("stalls before the headers", json!({"stall_before_headers_ms": 60_000})),
         ("stalls before the first token", json!({"stall_after_tokens": 0})),
         ("answers garbage", json!({"invalid_json": true})),
     ];
@@ -233,11 +188,7 @@ fn before_the_first_byte(scene: &mut Scene) {
 
 /// All fail: an error that says so, and no bill.
 fn nobody_can_deliver(scene: &mut Scene) {
-    for fault in [
-        json!({"refuse": true}),
-        json!({"status": 500}),
-        json!({"invalid_json": true}),
-    ] {
+    for fault in [json!({"refuse": true}), json!({"status": 500}), json!({"invalid_json": true})] {
         for stream in [false, true] {
             scene.heal();
             scene.set_all(&fault);
@@ -267,11 +218,7 @@ fn in_the_middle_of_the_answer(scene: &mut Scene) {
         let (events, done) = answer.events();
         assert!(!done, "{what}: the stream did not end well: {}", answer.text());
         let error = events.last().map(|event| event["error"]["message"].clone());
-        assert!(
-            error.is_some_and(|message| message.is_string()),
-            "{what}: {}",
-            answer.text()
-        );
+        assert!(error.is_some_and(|message| message.is_string()), "{what}: {}", answer.text());
         let words: usize = events
             .iter()
             .filter_map(|e| e["choices"][0]["delta"]["content"].as_str())
@@ -280,10 +227,7 @@ fn in_the_middle_of_the_answer(scene: &mut Scene) {
         assert_eq!(words, 10, "{what}: the tokens that came before are delivered");
         let bill = scene.bill(&customer);
         // By the venue's own tokenizer, which sees up to a few tokens in a word.
-        assert!(
-            (10..=4 * (PROMPT + 10) + 32).contains(&bill),
-            "{what}: billed {bill}"
-        );
+        assert!((10..=4 * (PROMPT + 10) + 32).contains(&bill), "{what}: billed {bill}");
 
         scene.heal();
         for name in scene.names().iter().skip(1) {
@@ -293,11 +237,7 @@ fn in_the_middle_of_the_answer(scene: &mut Scene) {
         let answer = scene.ask_patiently(&customer, &body(false));
         let (prompt, completion, _) = usage(&answer, false);
         assert_eq!((prompt, completion), (PROMPT, COMPLETION), "{what}");
-        assert_eq!(
-            scene.bill(&customer),
-            PROMPT + COMPLETION,
-            "{what}: one whole answer, one bill"
-        );
+        assert_eq!(scene.bill(&customer), PROMPT + COMPLETION, "{what}: one whole answer, one bill");
     }
 }
 
@@ -313,10 +253,7 @@ fn lies_about_usage(scene: &mut Scene) {
             let customer = scene.customer();
             let answer = scene.ask_patiently(&customer, &body(stream));
             let (prompt, completion, _) = usage(&answer, stream);
-            assert!(
-                (PROMPT..=4 * PROMPT).contains(&prompt),
-                "{what}: {prompt} prompt tokens"
-            );
+            assert!((PROMPT..=4 * PROMPT).contains(&prompt), "{what}: {prompt} prompt tokens");
             assert!(
                 (COMPLETION..=4 * COMPLETION).contains(&completion),
                 "{what}: {completion} completion tokens"
@@ -353,10 +290,7 @@ fn a_customer_hangs_up(scene: &mut Scene) {
         customer.consumption_key,
         text.len()
     );
-    socket
-        .write_all(head.as_bytes())
-        .and_then(|()| socket.write_all(text.as_bytes()))
-        .expect("a request");
+    socket.write_all(head.as_bytes()).and_then(|()| socket.write_all(text.as_bytes())).expect("a request");
     let mut heard = Vec::new();
     let mut chunk = [0; 1_024];
     while heard.windows(9).filter(|nine| nine == b"\"content\"").count() < 20 {
@@ -373,17 +307,10 @@ fn a_customer_hangs_up(scene: &mut Scene) {
         .expect("an id in the stream")
         .to_owned();
     let record = until("the supplier's record", || {
-        supplier_calls(&scene.venue)
-            .remove(&id)
-            .ok_or_else(|| format!("{id} still runs"))
+        supplier_calls(&scene.venue).remove(&id).ok_or_else(|| format!("{id} still runs"))
     });
     assert_eq!(record["outcome"], "cancelled", "{record}");
-    assert!(
-        record["completion_tokens"]
-            .as_u64()
-            .is_some_and(|tokens| tokens < 4_000),
-        "{record}"
-    );
+    assert!(record["completion_tokens"].as_u64().is_some_and(|tokens| tokens < 4_000), "{record}");
     let bill = scene.bill(&customer);
     assert!((20..4_000 * 2).contains(&bill), "billed {bill}, {record}");
 }

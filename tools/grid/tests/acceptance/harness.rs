@@ -72,31 +72,19 @@ pub(crate) struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            maker: true,
-            suppliers: true,
-            port_base: 0,
-            config: "",
-        }
+        Self { maker: true, suppliers: true, port_base: 0, config: "" }
     }
 }
 
 impl Options {
     /// The venue alone: no maker, no suppliers.
     pub(crate) fn bare() -> Self {
-        Self {
-            maker: false,
-            suppliers: false,
-            ..Self::default()
-        }
+        Self { maker: false, suppliers: false, ..Self::default() }
     }
 
     /// Suppliers, and nobody else who trades by himself.
     pub(crate) fn quiet() -> Self {
-        Self {
-            maker: false,
-            ..Self::default()
-        }
+        Self { maker: false, ..Self::default() }
     }
 }
 
@@ -106,9 +94,7 @@ pub(crate) struct Place(tempfile::TempDir);
 
 impl Place {
     pub(crate) fn new() -> Self {
-        let dir = tempfile::Builder::new()
-            .prefix("venue-")
-            .tempdir_in(env!("CARGO_TARGET_TMPDIR"));
+        let dir = tempfile::Builder::new().prefix("venue-").tempdir_in(env!("CARGO_TARGET_TMPDIR"));
         Self(dir.expect("the build directory takes directories"))
     }
 
@@ -153,21 +139,13 @@ impl Process {
     fn start(mut command: Command, place: &Place) -> Self {
         let child = command.spawn().expect("the grid binary starts");
         let guard = Command::new("sh")
-            .args([
-                "-c",
-                "cat; kill -9 \"$0\" 2>/dev/null; rm -rf \"$1\"",
-                &child.id().to_string(),
-            ])
+            .args(["-c", "cat; kill -9 \"$0\" 2>/dev/null; rm -rf \"$1\"", &child.id().to_string()])
             .arg(place.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()
             .expect("sh starts");
-        Self {
-            child,
-            guard,
-            ended: None,
-        }
+        Self { child, guard, ended: None }
     }
 
     fn end_guard(&mut self) {
@@ -236,15 +214,8 @@ impl Venue {
         until("the first signs of a start", || {
             let text = std::fs::read(place.path().join("printed")).unwrap_or_default();
             let new = String::from_utf8_lossy(&text[before.min(text.len())..]).into_owned();
-            assert!(
-                process.child.try_wait().expect("our own child").is_none(),
-                "it ended by itself: {new}"
-            );
-            if new.contains(words) || ready_file.exists() {
-                Ok(())
-            } else {
-                Err(new)
-            }
+            assert!(process.child.try_wait().expect("our own child").is_none(), "it ended by itself: {new}");
+            if new.contains(words) || ready_file.exists() { Ok(()) } else { Err(new) }
         });
         process.signal(Signal::KILL);
         process.wait();
@@ -258,21 +229,13 @@ impl Venue {
         loop {
             if let Ok(text) = std::fs::read(&ready_file) {
                 let ready = serde_json::from_slice(&text).expect("the ready file is written whole");
-                return Ok(Self {
-                    ready,
-                    process,
-                    place: None,
-                });
+                return Ok(Self { ready, process, place: None });
             }
             if process.child.try_wait().expect("our own child").is_some() {
                 process.wait();
                 return Err(place.printed());
             }
-            assert!(
-                Instant::now() < deadline,
-                "the venue does not become ready:\n{}",
-                place.printed()
-            );
+            assert!(Instant::now() < deadline, "the venue does not become ready:\n{}", place.printed());
             std::thread::park_timeout(Duration::from_millis(5));
         }
     }
@@ -280,18 +243,10 @@ impl Venue {
     fn spawn(place: &Place, data: &Path, options: &Options) -> Process {
         let ready_file = place.path().join("ready.json");
         let _ = std::fs::remove_file(&ready_file);
-        let printed = File::options()
-            .append(true)
-            .create(true)
-            .open(place.path().join("printed"));
+        let printed = File::options().append(true).create(true).open(place.path().join("printed"));
         let printed = printed.expect("a file for what is printed");
         let mut command = grid();
-        command
-            .arg("demo")
-            .arg("--data-dir")
-            .arg(data)
-            .arg("--ready-file")
-            .arg(&ready_file);
+        command.arg("demo").arg("--data-dir").arg(data).arg("--ready-file").arg(&ready_file);
         command.args(["--port-base", &options.port_base.to_string()]);
         if !options.maker {
             command.args(["--without", "maker"]);
@@ -304,9 +259,7 @@ impl Venue {
             std::fs::write(&config, options.config).expect("a configuration file");
             command.arg("--config").arg(config);
         }
-        command
-            .stdout(printed.try_clone().expect("one more descriptor"))
-            .stderr(printed);
+        command.stdout(printed.try_clone().expect("one more descriptor")).stderr(printed);
         Process::start(command, place)
     }
 
@@ -317,10 +270,7 @@ impl Venue {
 
     /// Its data directory, where it has its own.
     pub(crate) fn data(&self) -> PathBuf {
-        self.place
-            .as_ref()
-            .expect("a venue with a directory of its own")
-            .data()
+        self.place.as_ref().expect("a venue with a directory of its own").data()
     }
 
     /// The power fails.
@@ -364,21 +314,13 @@ impl Venue {
     }
 
     pub(crate) fn market(&self, symbol: &str) -> &ReadyInstrument {
-        let found = self
-            .ready
-            .instruments
-            .iter()
-            .find(|instrument| instrument.symbol == symbol);
+        let found = self.ready.instruments.iter().find(|instrument| instrument.symbol == symbol);
         found.unwrap_or_else(|| panic!("{symbol} is in the ready file"))
     }
 
     /// The engine's number of an instrument: its place in the ready file.
     pub(crate) fn instrument(&self, symbol: &str) -> u16 {
-        let at = self
-            .ready
-            .instruments
-            .iter()
-            .position(|instrument| instrument.symbol == symbol);
+        let at = self.ready.instruments.iter().position(|instrument| instrument.symbol == symbol);
         at.unwrap_or_else(|| panic!("{symbol} is in the ready file")) as u16
     }
 
@@ -434,19 +376,9 @@ impl Operator {
             seed: rand::random(),
             consumption_key: URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()),
         };
-        let open = Entry::OpenAccount {
-            name: name.into(),
-            mode,
-            capabilities: Capabilities::default(),
-        };
+        let open = Entry::OpenAccount { name: name.into(), mode, capabilities: Capabilities::default() };
         let id = self.command(self.client.account(), &open).id() as u32;
-        self.command(
-            id,
-            &Entry::AddSigningKey {
-                public_key: account.public_key(),
-                label: name.into(),
-            },
-        );
+        self.command(id, &Entry::AddSigningKey { public_key: account.public_key(), label: name.into() });
         let add = Entry::AddConsumptionKey {
             hash: KeyHash::of(&account.consumption_key),
             prefix: account.consumption_key[..8].into(),
@@ -460,12 +392,9 @@ impl Operator {
         // The HTTP tiers read a replica, which may be a moment behind.
         let signer = Signer::new(&self.trading_url, account.seed);
         until("the HTTP tiers know the account", || {
-            let answer = signer
-                .send("GET", "/currency-trading-accounts", b"")
-                .map_err(|error| error.to_string())?;
-            let keys = signer
-                .send("GET", "/api-keys", b"")
-                .map_err(|error| error.to_string())?;
+            let answer =
+                signer.send("GET", "/currency-trading-accounts", b"").map_err(|error| error.to_string())?;
+            let keys = signer.send("GET", "/api-keys", b"").map_err(|error| error.to_string())?;
             let known = answer.status == 200
                 && crate::books::nanos(&answer.json()["data"][0]["total_balance"]) == i128::from(money.0)
                 && keys.json()["data"].as_array().is_some_and(|keys| keys.len() == 1);
@@ -483,9 +412,7 @@ pub(crate) fn shared() -> &'static Venue {
         venue.place = Some(place);
         Ok(venue)
     });
-    SHARED
-        .as_ref()
-        .unwrap_or_else(|printed| panic!("no venue:\n{printed}"))
+    SHARED.as_ref().unwrap_or_else(|printed| panic!("no venue:\n{printed}"))
 }
 
 /// The first of enough free ports in a row, for a venue that must come back at the same address.
@@ -503,16 +430,8 @@ pub(crate) fn free_ports() -> u16 {
 
 /// `grid inspect --replay --json` of a data directory: every block checked, every invariant proven.
 pub(crate) fn inspect(data: &Path) -> serde_json::Value {
-    let output = grid()
-        .args(["inspect", "--replay", "--json"])
-        .arg(data)
-        .output()
-        .expect("grid starts");
-    assert!(
-        output.status.success(),
-        "inspect: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = grid().args(["inspect", "--replay", "--json"]).arg(data).output().expect("grid starts");
+    assert!(output.status.success(), "inspect: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 

@@ -19,17 +19,9 @@ body_timeout_ms = 500
 
 /// Both tiers still answer their ordinary customers.
 fn others_are_served(venue: &Venue) {
-    assert_eq!(
-        venue.signer(&venue.account("trader")).get("/me")["account_mode"],
-        "advanced"
-    );
+    assert_eq!(venue.signer(&venue.account("trader")).get("/me")["account_mode"], "advanced");
     let (addr, _) = web::split(&venue.ready.inference_url);
-    assert_eq!(
-        web::send(addr, "GET", "/health", &[], b"")
-            .expect("an answer")
-            .status,
-        200
-    );
+    assert_eq!(web::send(addr, "GET", "/health", &[], b"").expect("an answer").status, 200);
 }
 
 /// Head and body as they are, whatever they are.
@@ -58,23 +50,10 @@ fn targets(venue: &Venue) -> Vec<Target> {
         .iter()
         .map(|(name, value)| format!("{name}: {value}\r\n"))
         .collect();
-    let bearer = format!(
-        "authorization: Bearer {}\r\n",
-        venue.account("demo").consumption_key
-    );
+    let bearer = format!("authorization: Bearer {}\r\n", venue.account("demo").consumption_key);
     vec![
-        Target {
-            name: "trading",
-            addr: trading,
-            path: "/v1/orders".into(),
-            headers: signed,
-        },
-        Target {
-            name: "inference",
-            addr: inference,
-            path: "/v1/chat/completions".into(),
-            headers: bearer,
-        },
+        Target { name: "trading", addr: trading, path: "/v1/orders".into(), headers: signed },
+        Target { name: "inference", addr: inference, path: "/v1/chat/completions".into(), headers: bearer },
     ]
 }
 
@@ -106,13 +85,9 @@ fn a_body_of_fifty_megabytes_is_refused_with_413_on_both_tiers_and_others_are_se
         assert!(answer.json()["error"]["message"].is_string(), "{}", answer.text());
 
         let mut chunked = web::connect(target.addr).expect("the listener accepts");
-        chunked
-            .write_all(&head(&target, "transfer-encoding: chunked\r\n"))
-            .expect("a head is taken");
+        chunked.write_all(&head(&target, "transfer-encoding: chunked\r\n")).expect("a head is taken");
         for _ in 0..50 {
-            let sent = chunked
-                .write_all(b"100000\r\n")
-                .and_then(|()| chunked.write_all(&piece));
+            let sent = chunked.write_all(b"100000\r\n").and_then(|()| chunked.write_all(&piece));
             if sent.and_then(|()| chunked.write_all(b"\r\n")).is_err() {
                 break;
             }
@@ -137,10 +112,7 @@ fn a_body_of_fifty_megabytes_is_refused_with_413_on_both_tiers_and_others_are_se
 
 #[test]
 fn slow_heads_and_bodies_are_cut_off_and_others_are_served_meanwhile() {
-    let venue = Venue::start(&Options {
-        config: SHORT,
-        ..Options::bare()
-    });
+    let venue = Venue::start(&Options { config: SHORT, ..Options::bare() });
     for target in targets(&venue) {
         let mut slow: Vec<TcpStream> = Vec::new();
         for n in 0..100 {
@@ -161,20 +133,13 @@ fn slow_heads_and_bodies_are_cut_off_and_others_are_served_meanwhile() {
             let mut said = Vec::new();
             if let Err(error) = socket.read_to_end(&mut said) {
                 assert!(
-                    !matches!(
-                        error.kind(),
-                        std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
-                    ),
+                    !matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut),
                     "{} {n}: {error}",
                     target.name
                 );
             }
             let said = String::from_utf8_lossy(&said);
-            assert!(
-                said.is_empty() || said.starts_with("HTTP/1.1 4"),
-                "{} {n}: {said}",
-                target.name
-            );
+            assert!(said.is_empty() || said.starts_with("HTTP/1.1 4"), "{} {n}: {said}", target.name);
             if n % 4 == 3 {
                 assert!(said.starts_with("HTTP/1.1 408"), "{} {n}: {said}", target.name);
             }
@@ -185,20 +150,11 @@ fn slow_heads_and_bodies_are_cut_off_and_others_are_served_meanwhile() {
 
 #[test]
 fn who_asks_too_often_is_told_when_to_come_back_and_others_are_served() {
-    let venue = Venue::start(&Options {
-        config: "[trading]\nrequests_per_minute = 60\n",
-        ..Options::bare()
-    });
+    let venue = Venue::start(&Options { config: "[trading]\nrequests_per_minute = 60\n", ..Options::bare() });
     let trader = venue.signer(&venue.account("trader"));
-    let answers: Vec<Answer> = (0..80)
-        .map(|_| trader.send("GET", "/me", b"").expect("an answer"))
-        .collect();
+    let answers: Vec<Answer> = (0..80).map(|_| trader.send("GET", "/me", b"").expect("an answer")).collect();
     let refused: Vec<&Answer> = answers.iter().filter(|answer| answer.status != 200).collect();
-    assert!(
-        (60..80).contains(&(80 - refused.len())),
-        "{} of 80 passed",
-        80 - refused.len()
-    );
+    assert!((60..80).contains(&(80 - refused.len())), "{} of 80 passed", 80 - refused.len());
     for answer in refused {
         assert_eq!(answer.status, 429, "{}", answer.text());
         assert!(
@@ -209,14 +165,7 @@ fn who_asks_too_often_is_told_when_to_come_back_and_others_are_served() {
         );
         assert_eq!(answer.header("x-ratelimit-remaining"), Some("0"));
     }
-    assert_eq!(
-        venue
-            .signer(&venue.account("maker"))
-            .send("GET", "/me", b"")
-            .expect("an answer")
-            .status,
-        200
-    );
+    assert_eq!(venue.signer(&venue.account("maker")).send("GET", "/me", b"").expect("an answer").status, 200);
 }
 
 #[test]
@@ -228,11 +177,7 @@ fn where_nobody_sells_a_call_is_answered_503_and_costs_nothing() {
     assert_eq!(answer.status, 503, "{}", answer.text());
     assert!(answer.header("retry-after").is_some());
     let balance = venue.signer(&demo).get("/currency-trading-accounts");
-    assert_eq!(
-        crate::books::nanos(&balance[0]["total_balance"]),
-        25_000_000_000,
-        "{balance}"
-    );
+    assert_eq!(crate::books::nanos(&balance[0]["total_balance"]), 25_000_000_000, "{balance}");
 }
 
 #[test]
@@ -291,11 +236,8 @@ fn garbage_on_http_is_answered_with_a_client_error_or_a_closed_connection() {
 fn what_a_call_may_say_is_checked_before_anything_is_reserved() {
     let venue = crate::harness::shared();
     let operator = venue.operator();
-    let (_, customer) = operator.open(
-        "wrong calls",
-        grid_engine::command::AccountMode::Easy,
-        grid_engine::Usd::dollars(50),
-    );
+    let (_, customer) =
+        operator.open("wrong calls", grid_engine::command::AccountMode::Easy, grid_engine::Usd::dollars(50));
     let good = json!({"model": "text-prime", "messages": [{"role": "user", "content": "hi"}]});
     let with = |name: &str, value: serde_json::Value| {
         let mut body = good.clone();

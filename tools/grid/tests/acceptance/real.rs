@@ -24,9 +24,8 @@ fn produced(venue: &Venue) -> (u64, u64) {
     let mut sum = (0, 0);
     for supplier in &venue.ready.suppliers {
         let (addr, _) = web::split(&supplier.control_url);
-        let stats: Value = web::send(addr, "GET", "/stats", &[], b"")
-            .expect("the control endpoint answers")
-            .json();
+        let stats: Value =
+            web::send(addr, "GET", "/stats", &[], b"").expect("the control endpoint answers").json();
         for outcome in ["completed", "died", "cancelled"] {
             for tokens in ["prompt_tokens", "completion_tokens"] {
                 sum.0 += stats[outcome][tokens].as_u64().expect("a count");
@@ -62,11 +61,8 @@ fn run(venue: &Venue, customer: &Account, from: usize) -> Option<TraceSummary> {
         retries: 5,
         ..TraceConfig::default()
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("threads");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
     let summary = runtime.block_on(replay_trace(&rows, &config));
     println!("{summary:?}");
     Some(summary)
@@ -75,50 +71,31 @@ fn run(venue: &Venue, customer: &Account, from: usize) -> Option<TraceSummary> {
 #[test]
 fn the_production_trace_is_billed_to_the_token_with_healthy_and_with_failing_suppliers() {
     let venue = Venue::start(&Options::default());
-    let (_, customer) = venue
-        .operator()
-        .open("trace", AccountMode::Easy, Usd::dollars(1_000));
+    let (_, customer) = venue.operator().open("trace", AccountMode::Easy, Usd::dollars(1_000));
     let mut billed = 0;
     for (from, faults) in [(0, json!({})), (4_000, json!({"error_rate": 0.1}))] {
         set_faults(&venue, &faults);
         let Some(summary) = run(&venue, &customer, from) else {
             return;
         };
-        assert_eq!(
-            (summary.completed, summary.broken),
-            (ROWS as u64, 0),
-            "{summary:?}"
-        );
+        assert_eq!((summary.completed, summary.broken), (ROWS as u64, 0), "{summary:?}");
         assert_eq!(summary.without_usage, 0);
         assert_eq!(summary.prompt_tokens, summary.prompt_tokens_sent);
         assert_eq!(summary.completion_tokens, summary.completion_tokens_wanted);
         billed += summary.prompt_tokens + summary.completion_tokens;
         let (tokens, refused) = produced(&venue);
-        assert_eq!(
-            tokens, billed,
-            "what the suppliers produced and what customers were told"
-        );
-        assert_eq!(
-            books::used(&venue, &customer),
-            tokens,
-            "what was billed and what the suppliers produced"
-        );
+        assert_eq!(tokens, billed, "what the suppliers produced and what customers were told");
+        assert_eq!(books::used(&venue, &customer), tokens, "what was billed and what the suppliers produced");
         assert_eq!(refused > 0, from > 0, "{refused} calls failed over");
     }
-    let accounts: Vec<Account> = books::everybody(&venue)
-        .into_iter()
-        .chain([customer.clone()])
-        .collect();
+    let accounts: Vec<Account> = books::everybody(&venue).into_iter().chain([customer.clone()]).collect();
     let books = Books::read(&venue, &accounts);
     books.conserve(books::DEMO_DEPOSITS + 1_000);
     assert_eq!(books.instruments["text-standard"].delivered, billed);
     let lots = venue.signer(&customer).get("/accounts/lots?status=all&limit=100");
     for lot in lots.as_array().expect("a list") {
-        let (all, used, left) = (
-            books::tokens(&lot["quantity"]),
-            books::tokens(&lot["used"]),
-            books::tokens(&lot["remaining"]),
-        );
+        let (all, used, left) =
+            (books::tokens(&lot["quantity"]), books::tokens(&lot["used"]), books::tokens(&lot["remaining"]));
         assert_eq!(all, used + left, "{lot}");
     }
     let data = venue.data();
@@ -142,11 +119,7 @@ fn the_recorded_order_flow_makes_the_recorded_book_through_the_binary_door() {
         symbol: "recorded-flow".into(),
         name: "Recorded flow".into(),
         description: String::new(),
-        quality: QualityTerms {
-            output_floor: 1,
-            context_floor: 1,
-            ..QualityTerms::default()
-        },
+        quality: QualityTerms { output_floor: 1, context_floor: 1, ..QualityTerms::default() },
         market: MarketTerms {
             tick: Usd(10_000_000),
             lot: Qty(1),
@@ -156,10 +129,7 @@ fn the_recorded_order_flow_makes_the_recorded_book_through_the_binary_door() {
             maker_fee_bps: 0,
             taker_fee_bps: 0,
         },
-        delivery: DeliveryTerms {
-            window: None,
-            movement: Movement::AtFill,
-        },
+        delivery: DeliveryTerms { window: None, movement: Movement::AtFill },
         status: InstrumentStatus::Live,
     };
     let own = operator.client.account();
@@ -175,11 +145,7 @@ fn the_recorded_order_flow_makes_the_recorded_book_through_the_binary_door() {
     let summary = flow::replay(&recorded, &mut door).expect("the venue does what it is told");
     println!("{summary:?}");
     assert_eq!(summary.mismatches, []);
-    assert_eq!(
-        (summary.mismatch_count, summary.level_checks),
-        (0, 19_642),
-        "{summary:?}"
-    );
+    assert_eq!((summary.mismatch_count, summary.level_checks), (0, 19_642), "{summary:?}");
     drop(door);
     drop(operator);
     let data = venue.data();

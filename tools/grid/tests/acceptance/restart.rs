@@ -58,34 +58,17 @@ fn ctrl_c_ends_cleanly_and_the_next_start_goes_on_where_it_stopped() {
     let place = Place::new();
     let venue = start(&place, &Options::default());
     let demo = venue.account("demo");
-    let (_, trader) = venue
-        .operator()
-        .open("stays", AccountMode::Advanced, Usd::dollars(500));
+    let (_, trader) = venue.operator().open("stays", AccountMode::Advanced, Usd::dollars(500));
     let signer = venue.signer(&trader);
     let market = venue.market("text-prime").market_id.clone();
     let instrument = venue.market("text-prime").instrument_id.clone();
-    signer.post(
-        "/orders",
-        &json!({"market_id": market, "side": "buy", "type": "market", "quantity": 3}),
-    );
+    signer.post("/orders", &json!({"market_id": market, "side": "buy", "type": "market", "quantity": 3}));
     let rests = json!({"market_id": market, "side": "buy", "type": "limit", "quantity": 5, "price": "0.02", "client_order_id": "rests"});
     let resting = signer.post("/orders", &rests)["data"]["order_id"].clone();
     let gone = json!({"market_id": market, "side": "buy", "type": "limit", "quantity": 1, "price": "0.03"});
-    let gone = signer.post("/orders", &gone)["data"]["order_id"]
-        .as_str()
-        .expect("an id")
-        .to_owned();
-    assert_eq!(
-        signer
-            .send("DELETE", &format!("/orders/{gone}"), b"")
-            .expect("an answer")
-            .status,
-        200
-    );
-    signer.post(
-        "/transfers/trading-to-consumption",
-        &json!({"instrument_id": instrument, "quantity": 1}),
-    );
+    let gone = signer.post("/orders", &gone)["data"]["order_id"].as_str().expect("an id").to_owned();
+    assert_eq!(signer.send("DELETE", &format!("/orders/{gone}"), b"").expect("an answer").status, 200);
+    signer.post("/transfers/trading-to-consumption", &json!({"instrument_id": instrument, "quantity": 1}));
     let ask = |venue: &Venue, account: &Account, text: &str| {
         let body = json!({"model": "text-prime", "messages": [{"role": "user", "content": text}]});
         let answer =
@@ -107,11 +90,7 @@ fn ctrl_c_ends_cleanly_and_the_next_start_goes_on_where_it_stopped() {
         let now = &venue.ready.accounts[name];
         assert_eq!(
             (&now.account_id, &now.private_key, &now.consumption_key),
-            (
-                &account.account_id,
-                &account.private_key,
-                &account.consumption_key
-            )
+            (&account.account_id, &account.private_key, &account.consumption_key)
         );
     }
     let ids = |ready: &crate::harness::Ready| -> Vec<String> {
@@ -125,14 +104,7 @@ fn ctrl_c_ends_cleanly_and_the_next_start_goes_on_where_it_stopped() {
     let again = venue.signer(&trader).post("/orders", &rests);
     assert_eq!(again["data"]["order_id"], resting);
     let path = format!("/orders/{}", resting.as_str().expect("an id"));
-    assert_eq!(
-        venue
-            .signer(&trader)
-            .send("DELETE", &path, b"")
-            .expect("an answer")
-            .status,
-        200
-    );
+    assert_eq!(venue.signer(&trader).send("DELETE", &path, b"").expect("an answer").status, 200);
     assert!(venue.interrupt().success());
 }
 
@@ -152,11 +124,7 @@ fn a_venue_comes_up_without_its_suppliers_and_serves_again_when_they_are_back() 
     assert!(venue.ready.suppliers.is_empty());
     let answer = ask(&venue);
     assert_eq!(answer.status, 503, "{}", answer.text());
-    assert_eq!(
-        crate::books::used(&venue, &venue.account("demo")),
-        used,
-        "nothing is billed"
-    );
+    assert_eq!(crate::books::used(&venue, &venue.account("demo")), used, "nothing is billed");
     assert!(venue.interrupt().success());
     let venue = start(&place, &Options::default());
     let answer = ask(&venue);
@@ -166,13 +134,9 @@ fn a_venue_comes_up_without_its_suppliers_and_serves_again_when_they_are_back() 
 
 /// The only file in a directory whose name ends so.
 fn only(dir: &Path, end: &str) -> PathBuf {
-    let files = std::fs::read_dir(dir)
-        .expect("a directory")
-        .map(|entry| entry.expect("an entry").path());
+    let files = std::fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path());
     let mut found = files.filter(|path| path.to_string_lossy().ends_with(end));
-    let first = found
-        .next()
-        .unwrap_or_else(|| panic!("no *{end} in {}", dir.display()));
+    let first = found.next().unwrap_or_else(|| panic!("no *{end} in {}", dir.display()));
     assert_eq!(found.next(), None);
     first
 }
@@ -191,14 +155,7 @@ fn a_damaged_snapshot_is_passed_over_and_a_damaged_journal_is_refused_with_words
     let trader = venue.account("trader");
     let client = venue.client(&trader);
     for label in 1..=500 {
-        let order = NewOrder {
-            instrument,
-            side: Side::Buy,
-            price: 3,
-            qty: 1,
-            label,
-            ..NewOrder::default()
-        };
+        let order = NewOrder { instrument, side: Side::Buy, price: 3, qty: 1, label, ..NewOrder::default() };
         client.call_blocking(order).expect("a bid rests");
     }
     client.close();
@@ -207,11 +164,7 @@ fn a_damaged_snapshot_is_passed_over_and_a_damaged_journal_is_refused_with_words
     let snapshot = only(&place.data().join("snapshots"), ".snap");
     let middle = std::fs::metadata(&snapshot).expect("metadata").len() as usize / 2;
     flip_a_byte(&snapshot, middle);
-    assert_eq!(
-        inspect(&place.data())["state_hash"],
-        hash,
-        "the journal has everything"
-    );
+    assert_eq!(inspect(&place.data())["state_hash"], hash, "the journal has everything");
     let venue = start(&place, &Options::bare());
     assert!(place.printed().contains("passed over"), "{}", place.printed());
     assert_eq!(venue.signer(&trader).get("/orders/count")["count"], 500);
@@ -228,16 +181,8 @@ fn a_damaged_snapshot_is_passed_over_and_a_damaged_journal_is_refused_with_words
         last.starts_with("grid: ") && last.contains("journal") && !refused.contains("panicked"),
         "{refused}"
     );
-    let output = grid()
-        .arg("inspect")
-        .arg(place.data())
-        .output()
-        .expect("grid starts");
-    assert!(
-        !output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stdout)
-    );
+    let output = grid().arg("inspect").arg(place.data()).output().expect("grid starts");
+    assert!(!output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     // Nothing was cut or repaired behind the operator's back: with the byte put right, all is there again.
     flip_a_byte(&journal, 20_000);
     let venue = start(&place, &Options::bare());
@@ -252,14 +197,8 @@ fn a_second_process_on_the_same_data_is_refused_and_the_first_goes_on() {
     let second = Place::new();
     let refused = Venue::start_in(&second, &place.data(), &Options::bare()).expect_err("the data is taken");
     let words = ["use", "lock", "running", "another"];
-    assert!(
-        words.iter().any(|word| refused.contains(word)) && !refused.contains("panicked"),
-        "{refused}"
-    );
-    assert_eq!(
-        venue.signer(&venue.account("trader")).get("/me")["account_mode"],
-        "advanced"
-    );
+    assert!(words.iter().any(|word| refused.contains(word)) && !refused.contains("panicked"), "{refused}");
+    assert_eq!(venue.signer(&venue.account("trader")).get("/me")["account_mode"], "advanced");
     let (status, _) = venue.end(rustix::process::Signal::TERM);
     assert!(status.success());
     inspect(&place.data());
@@ -282,23 +221,14 @@ fn serve_starts_from_a_configuration_and_the_operator_works_through_the_door() {
         .spawn()
         .expect("grid starts");
     let told: Value = until("serve becomes ready", || {
-        assert!(
-            child.try_wait().expect("our child").is_none(),
-            "{}",
-            place.printed()
-        );
+        assert!(child.try_wait().expect("our child").is_none(), "{}", place.printed());
         std::fs::read(&ready)
             .map_err(|e| e.to_string())
             .and_then(|b| serde_json::from_slice(&b).map_err(|e| e.to_string()))
     });
     assert_eq!(told["instruments"].as_array().map(Vec::len), Some(9), "{told}");
     let (addr, base) = web::split(told["trading_url"].as_str().expect("a URL"));
-    assert_eq!(
-        web::send(addr, "GET", &format!("{base}/health"), &[], b"")
-            .expect("an answer")
-            .status,
-        200
-    );
+    assert_eq!(web::send(addr, "GET", &format!("{base}/health"), &[], b"").expect("an answer").status, 200);
     let keys = grid().arg("keygen").output().expect("grid starts");
     let keys: Value = serde_json::from_slice(&keys.stdout).expect("JSON");
     let operator = |args: &[&str]| -> Value {
@@ -309,11 +239,7 @@ fn serve_starts_from_a_configuration_and_the_operator_works_through_the_door() {
             .args(args)
             .output()
             .expect("grid starts");
-        assert!(
-            output.status.success(),
-            "{args:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         serde_json::from_str(text.lines().next().unwrap_or_default())
             .unwrap_or_else(|e| panic!("{e}: {text}"))
@@ -326,16 +252,9 @@ fn serve_starts_from_a_configuration_and_the_operator_works_through_the_door() {
     let seed: [u8; 32] = seed.expect("Base64").try_into().expect("32 bytes");
     let signer = web::Signer::new(told["trading_url"].as_str().expect("a URL"), seed);
     let balance = signer.get("/currency-trading-accounts");
-    assert_eq!(
-        crate::books::nanos(&balance[0]["total_balance"]),
-        12_500_000_000,
-        "{balance}"
-    );
-    rustix::process::kill_process(
-        rustix::process::Pid::from_child(&child),
-        rustix::process::Signal::TERM,
-    )
-    .expect("a signal");
+    assert_eq!(crate::books::nanos(&balance[0]["total_balance"]), 12_500_000_000, "{balance}");
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM)
+        .expect("a signal");
     let status = child.wait().expect("our child");
     assert!(status.success(), "{status}\n{}", place.printed());
 }
@@ -351,13 +270,8 @@ fn a_configuration_that_is_wrong_is_refused_with_its_place() {
     ] {
         let config = place.path().join("venue.toml");
         std::fs::write(&config, text).expect("a file");
-        let output = grid()
-            .arg("serve")
-            .arg("--config")
-            .arg(&config)
-            .arg("--data-dir")
-            .arg(place.data())
-            .output();
+        let output =
+            grid().arg("serve").arg("--config").arg(&config).arg("--data-dir").arg(place.data()).output();
         let output = output.expect("grid starts");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(
@@ -373,20 +287,12 @@ struct SmallDisk(PathBuf);
 impl SmallDisk {
     fn mount(at: &Path, options: &str) -> Option<Self> {
         std::fs::create_dir_all(at).expect("a directory");
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
-            .arg(at)
-            .output();
-        mounted
-            .is_ok_and(|output| output.status.success())
-            .then(|| Self(at.to_owned()))
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at).output();
+        mounted.is_ok_and(|output| output.status.success()).then(|| Self(at.to_owned()))
     }
 
     fn grow(&self, size: &str) {
-        let grown = Command::new("mount")
-            .args(["-o", &format!("remount,size={size}")])
-            .arg(&self.0)
-            .status();
+        let grown = Command::new("mount").args(["-o", &format!("remount,size={size}")]).arg(&self.0).status();
         assert!(grown.is_ok_and(|status| status.success()), "the disk grows");
     }
 }
@@ -434,10 +340,7 @@ fn a_full_disk_stops_the_venue_with_a_clear_message_and_nothing_acknowledged_is_
         return;
     };
     let data = disk_at.join("data");
-    let options = Options {
-        config: "[log]\nsegment_bytes = 1048576\n",
-        ..Options::bare()
-    };
+    let options = Options { config: "[log]\nsegment_bytes = 1048576\n", ..Options::bare() };
     let begin = |place: &Place| Venue::start_in(place, &data, &options);
     let mut venue = begin(&place).unwrap_or_else(|printed| panic!("no venue:\n{printed}"));
     let instrument = venue.instrument("text-prime");
@@ -445,48 +348,32 @@ fn a_full_disk_stops_the_venue_with_a_clear_message_and_nothing_acknowledged_is_
     let (id, account) = operator.open("fills the disk", AccountMode::Advanced, Usd::ZERO);
     stock(&operator, id, instrument, 1_000_000);
     drop(operator);
-    let client = venue.client_with(&account, |config| {
-        config.call_timeout = std::time::Duration::from_secs(5)
-    });
+    let client =
+        venue.client_with(&account, |config| config.call_timeout = std::time::Duration::from_secs(5));
     let acked = until_it_stops(&client, instrument);
     assert!(acked.len() > 1_000, "only {} orders fit", acked.len());
     let status = until("the venue stops by itself", || {
-        if venue.has_ended() {
-            Ok(venue.wait())
-        } else {
-            Err(place.printed())
-        }
+        if venue.has_ended() { Ok(venue.wait()) } else { Err(place.printed()) }
     });
     client.close();
     assert!(!status.success(), "a full disk is no success: {status}");
     let printed = place.printed();
-    assert!(
-        printed.contains("No space left") || printed.contains("disk"),
-        "a clear message: {printed}"
-    );
+    assert!(printed.contains("No space left") || printed.contains("disk"), "a clear message: {printed}");
 
     disk.grow("400m");
     let venue =
         begin(&place).unwrap_or_else(|printed| panic!("no venue after the disk has grown:\n{printed}"));
     let count = venue.signer(&account).get("/orders/count");
     assert!(
-        count["count"]
-            .as_u64()
-            .is_some_and(|open| open >= acked.len() as u64),
+        count["count"].as_u64().is_some_and(|open| open >= acked.len() as u64),
         "{count}: {} were acknowledged",
         acked.len()
     );
     let (status, _) = venue.end(rustix::process::Signal::TERM);
     assert!(status.success(), "{status}\n{}", place.printed());
     inspect(&data);
-    let labels: std::collections::BTreeSet<u128> = journal(&data)
-        .iter()
-        .filter_map(|logged| logged.number("label: Label("))
-        .collect();
+    let labels: std::collections::BTreeSet<u128> =
+        journal(&data).iter().filter_map(|logged| logged.number("label: Label(")).collect();
     let missing: Vec<_> = acked.iter().filter(|label| !labels.contains(label)).collect();
-    assert!(
-        missing.is_empty(),
-        "{} acknowledged orders are gone",
-        missing.len()
-    );
+    assert!(missing.is_empty(), "{} acknowledged orders are gone", missing.len());
 }

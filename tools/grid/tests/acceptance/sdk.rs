@@ -46,22 +46,16 @@ fn is_served_and_billed(runner: fn(&str, &Value) -> Value, script: &str) {
 fn compare(venue: &Venue, customer: &Account, calls: &[Value]) -> u64 {
     let records = until("every call in the suppliers' records", || {
         let records = supplier_calls(venue);
-        let missing = calls
-            .iter()
-            .find(|call| !records.contains_key(call["id"].as_str().unwrap_or_default()));
-        missing.map_or(Ok(records), |call| {
-            Err(format!("{call} is in no supplier's record"))
-        })
+        let missing =
+            calls.iter().find(|call| !records.contains_key(call["id"].as_str().unwrap_or_default()));
+        missing.map_or(Ok(records), |call| Err(format!("{call} is in no supplier's record")))
     });
     let mut total = 0;
     for call in calls {
         let record = &records[call["id"].as_str().expect("an id")];
         if !call["prompt"].is_null() {
             assert_eq!(call["prompt"], record["prompt_tokens"], "{call}: {record}");
-            assert_eq!(
-                call["completion"], record["completion_tokens"],
-                "{call}: {record}"
-            );
+            assert_eq!(call["completion"], record["completion_tokens"], "{call}: {record}");
         }
         let count = |name: &str| record[name].as_u64().expect("a count");
         total += count("prompt_tokens") + count("completion_tokens");
@@ -72,24 +66,12 @@ fn compare(venue: &Venue, customer: &Account, calls: &[Value]) -> u64 {
     });
     assert_eq!(used, total, "tokens billed and tokens produced");
     let lots = venue.signer(customer).get("/accounts/lots?status=all");
-    let drawn: u64 = lots
-        .as_array()
-        .expect("a list")
-        .iter()
-        .map(|lot| books::tokens(&lot["used"]))
-        .sum();
+    let drawn: u64 = lots.as_array().expect("a list").iter().map(|lot| books::tokens(&lot["used"])).sum();
     assert!(drawn <= used, "lots: {lots}");
-    for row in venue
-        .signer(customer)
-        .get("/consumption-accounts")
-        .as_array()
-        .expect("a list")
-    {
+    for row in venue.signer(customer).get("/consumption-accounts").as_array().expect("a list") {
         let moved_in = row["total_deposits"].as_u64().expect("Units") * 1_000_000;
-        let (free, used) = (
-            row["tokens_available"].as_u64().expect("tokens"),
-            row["tokens_used"].as_u64().expect("tokens"),
-        );
+        let (free, used) =
+            (row["tokens_available"].as_u64().expect("tokens"), row["tokens_used"].as_u64().expect("tokens"));
         assert_eq!(moved_in, free + used, "{row}");
     }
     total

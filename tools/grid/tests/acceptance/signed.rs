@@ -16,12 +16,7 @@ fn a_client_with_nothing_but_node_trades_on_all_path_generations_and_is_refused_
     let (_, trader) = operator.open("signed trader", AccountMode::Advanced, Usd::dollars(1_000));
     let (_, easy) = operator.open("signed easy", AccountMode::Easy, Usd::ZERO);
     let by_symbol = |id: fn(&crate::harness::ReadyInstrument) -> &String| -> Map<String, Value> {
-        venue
-            .ready
-            .instruments
-            .iter()
-            .map(|i| (i.symbol.clone(), id(i).clone().into()))
-            .collect()
+        venue.ready.instruments.iter().map(|i| (i.symbol.clone(), id(i).clone().into())).collect()
     };
     let told = clients::node(
         "trading.mjs",
@@ -35,22 +30,14 @@ fn a_client_with_nothing_but_node_trades_on_all_path_generations_and_is_refused_
             "instruments": by_symbol(|i| &i.instrument_id),
         }),
     );
-    assert!(
-        told["checks"].as_u64().is_some_and(|checks| checks > 100),
-        "{told}"
-    );
+    assert!(told["checks"].as_u64().is_some_and(|checks| checks > 100), "{told}");
 }
 
 #[test]
 fn the_ready_file_says_everything_that_a_client_needs() {
     let venue = shared();
     let ready = &venue.ready;
-    for url in [
-        &ready.trading_url,
-        &ready.inference_url,
-        &ready.messages_url,
-        &ready.platform_url,
-    ] {
+    for url in [&ready.trading_url, &ready.inference_url, &ready.messages_url, &ready.platform_url] {
         assert!(url.starts_with("http://") && url.ends_with("/v1"), "{url}");
     }
     for (name, mode) in [
@@ -88,17 +75,7 @@ fn the_ready_file_says_everything_that_a_client_needs() {
             .all(|i| i.instrument_id.starts_with("instrument") && i.market_id.starts_with("market"))
     );
     assert_eq!(ready.suppliers.len(), 3);
-    assert!(
-        ready
-            .suppliers
-            .iter()
-            .all(|supplier| supplier.url.ends_with("/v1"))
-    );
-    let demo = venue
-        .signer(&venue.account("demo"))
-        .get("/currency-trading-accounts");
-    assert!(
-        crate::books::nanos(&demo[0]["total_balance"]) <= 25_000_000_000,
-        "{demo}"
-    );
+    assert!(ready.suppliers.iter().all(|supplier| supplier.url.ends_with("/v1")));
+    let demo = venue.signer(&venue.account("demo")).get("/currency-trading-accounts");
+    assert!(crate::books::nanos(&demo[0]["total_balance"]) <= 25_000_000_000, "{demo}");
 }

@@ -78,10 +78,7 @@ pub(crate) fn send(
     let mut socket = connect(addr)?;
     let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {addr}\r\nconnection: close\r\n");
     if !body.is_empty() || matches!(method, "POST" | "PUT" | "PATCH") {
-        head += &format!(
-            "content-length: {}\r\ncontent-type: application/json\r\n",
-            body.len()
-        );
+        head += &format!("content-length: {}\r\ncontent-type: application/json\r\n", body.len());
     }
     for (name, value) in headers {
         head += &format!("{name}: {value}\r\n");
@@ -110,16 +107,11 @@ fn parse(bytes: &[u8]) -> Option<Answer> {
     let mut lines = head.split("\r\n");
     let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
     let headers: Vec<(String, String)> = lines
-        .filter_map(|line| {
-            line.split_once(':')
-                .map(|(n, v)| (n.trim().to_owned(), v.trim().to_owned()))
-        })
+        .filter_map(|line| line.split_once(':').map(|(n, v)| (n.trim().to_owned(), v.trim().to_owned())))
         .collect();
     let rest = &bytes[end + 4..];
     let has = |name: &str, value: &str| {
-        headers
-            .iter()
-            .any(|(n, v)| n.eq_ignore_ascii_case(name) && v.contains(value))
+        headers.iter().any(|(n, v)| n.eq_ignore_ascii_case(name) && v.contains(value))
     };
     let length = headers
         .iter()
@@ -130,12 +122,7 @@ fn parse(bytes: &[u8]) -> Option<Answer> {
         Some(length) => (rest[..rest.len().min(length)].to_vec(), rest.len() >= length),
         None => (rest.to_vec(), true),
     };
-    Some(Answer {
-        status,
-        headers,
-        body,
-        whole,
-    })
+    Some(Answer { status, headers, body, whole })
 }
 
 fn unchunk(mut rest: &[u8]) -> (Vec<u8>, bool) {
@@ -170,10 +157,7 @@ pub(crate) struct Signer {
 }
 
 pub(crate) fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .expect("after 1970")
-        .as_secs()
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
 }
 
 /// The fingerprint of a key, as clients send it.
@@ -184,11 +168,7 @@ pub(crate) fn fingerprint(key: &SigningKey) -> String {
 impl Signer {
     pub(crate) fn new(url: &str, seed: [u8; 32]) -> Self {
         let (addr, base) = split(url);
-        Self {
-            addr,
-            base: base.into(),
-            key: SigningKey::from_bytes(&seed),
-        }
+        Self { addr, base: base.into(), key: SigningKey::from_bytes(&seed) }
     }
 
     /// The three headers for this request.
@@ -208,18 +188,13 @@ impl Signer {
     pub(crate) fn send(&self, method: &str, path: &str, body: &[u8]) -> io::Result<Answer> {
         let path = format!("{}{path}", self.base);
         let signed = self.headers(method, &path, body);
-        let headers: Vec<_> = signed
-            .iter()
-            .map(|(name, value)| (*name, value.as_str()))
-            .collect();
+        let headers: Vec<_> = signed.iter().map(|(name, value)| (*name, value.as_str())).collect();
         send(self.addr, method, &path, &headers, body)
     }
 
     /// `data` of a signed GET.
     pub(crate) fn get(&self, path: &str) -> Value {
-        let answer = self
-            .send("GET", path, b"")
-            .unwrap_or_else(|error| panic!("{path}: {error}"));
+        let answer = self.send("GET", path, b"").unwrap_or_else(|error| panic!("{path}: {error}"));
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
         answer.json()["data"].take()
     }
@@ -228,12 +203,7 @@ impl Signer {
     pub(crate) fn post(&self, path: &str, body: &Value) -> Value {
         let answer = self.send("POST", path, body.to_string().as_bytes());
         let answer = answer.unwrap_or_else(|error| panic!("{path}: {error}"));
-        assert!(
-            (200..300).contains(&answer.status),
-            "{path}: {} {}",
-            answer.status,
-            answer.text()
-        );
+        assert!((200..300).contains(&answer.status), "{path}: {} {}", answer.status, answer.text());
         answer.json()
     }
 }
@@ -243,11 +213,5 @@ pub(crate) fn chat(inference_url: &str, key: &str, body: &Value) -> io::Result<A
     let (addr, base) = split(inference_url);
     let bearer = format!("Bearer {key}");
     let headers = [("authorization", bearer.as_str())];
-    send(
-        addr,
-        "POST",
-        &format!("{base}/chat/completions"),
-        &headers,
-        body.to_string().as_bytes(),
-    )
+    send(addr, "POST", &format!("{base}/chat/completions"), &headers, body.to_string().as_bytes())
 }

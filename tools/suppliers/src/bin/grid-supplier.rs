@@ -49,10 +49,7 @@ fn main() -> std::io::Result<()> {
         seed: options.seed,
         ..SupplierConfig::default()
     })?;
-    println!(
-        "simulated supplier {} at {} (control: {})",
-        supplier.name, supplier.url, supplier.control_url
-    );
+    println!("simulated supplier {} at {} (control: {})", supplier.name, supplier.url, supplier.control_url);
     loop {
         std::thread::park();
     }
