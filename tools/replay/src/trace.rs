@@ -41,7 +41,7 @@ pub fn read_trace(path: &Path, from: usize, count: usize) -> Result<Vec<TraceRow
     let io = |error| DataError::Io { path: path.into(), error };
     let file = File::open(path).map_err(io)?;
     let mut rows: Vec<TraceRow> = Vec::new();
-    let lines = BufReader::new(xz2::read::XzDecoder::new(file)).lines();
+    let lines = BufReader::new(liblzma::read::XzDecoder::new(file)).lines();
     for (i, line) in lines.enumerate().skip(1 + from).take(count) {
         let row = trace_row(line.map_err(io)?.trim());
         rows.push(row.ok_or_else(|| DataError::Line {
