@@ -54,13 +54,13 @@ struct Participants {
 }
 
 pub(crate) fn run(options: &Options) -> Outcome {
-    if let Some(path) = &options.ready_file {
-        ready::remove(path)?;
-    }
     let mut config = Config::load(options.config.as_deref())?;
     config.data_dir.clone_from(&options.data_dir);
     if let Some(base) = options.port_base {
         config.listen.port_base = base;
+    }
+    if let Some(path) = &options.ready_file {
+        ready::retire(path, &config.data_dir)?;
     }
     let venue = Venue::start(&config)?;
     let participants = match start_participants(&venue, &config, options) {

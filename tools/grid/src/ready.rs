@@ -6,6 +6,7 @@ use std::path::Path;
 
 use grid_engine::command::AccountMode;
 use grid_engine::{AccountId, Engine};
+use grid_sequencer::DataDir;
 use grid_trading::ids;
 use serde::Serialize;
 
@@ -74,13 +75,14 @@ pub(crate) fn instruments(engine: &Engine) -> Vec<ReadyInstrument> {
     engine.state().instruments.iter().map(record).collect()
 }
 
-/// Takes away the file of an earlier run, so that it can't be taken for this one's.
-pub(crate) fn remove(path: &Path) -> std::io::Result<()> {
+/// Takes away the file of an earlier run, so that it can't be taken for this one's. A venue that still runs on this
+/// data directory keeps its file: the lock is tried first.
+pub(crate) fn retire(path: &Path, data_dir: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    drop(DataDir::open(data_dir)?);
     match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(std::io::Error::new(
-            error.kind(),
-            format!("cannot replace the ready file {}: {error}", path.display()),
-        )),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(format!("cannot replace the ready file {}: {error}", path.display()).into())
+        }
         _ => Ok(()),
     }
 }

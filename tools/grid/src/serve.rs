@@ -18,12 +18,12 @@ struct Serving {
 }
 
 pub(crate) fn run(file: Option<&Path>, data_dir: Option<PathBuf>, ready_file: Option<&Path>) -> Outcome {
-    if let Some(path) = ready_file {
-        ready::remove(path)?;
-    }
     let mut config = Config::load(file)?;
     if let Some(dir) = data_dir {
         config.data_dir = dir;
+    }
+    if let Some(path) = ready_file {
+        ready::retire(path, &config.data_dir)?;
     }
     let venue = Venue::start(&config)?;
     let serving = Serving { urls: venue.urls.clone(), instruments: venue.replica.read(ready::instruments) };
