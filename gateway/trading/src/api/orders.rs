@@ -386,12 +386,18 @@ pub(super) async fn update(State(app): State<App>, Name(id): Name, signed: Signe
         return Err(not_open(&row));
     }
     let price = price.ok_or_else(|| invalid("a market order can't be changed"))?;
-    let remaining = match total.checked_sub(row.filled) {
+    // The history may be a moment behind a fill; the replica is what the venue holds now.
+    let filled = app.view().look(|engine| {
+        let book = engine.state().book(row.instrument)?;
+        book.order(row.id).map(|order| order.filled)
+    });
+    let filled = filled.unwrap_or(row.filled);
+    let remaining = match total.checked_sub(filled) {
         Some(open) if !open.is_zero() => open,
         _ => {
             let text = format!(
                 "quantity must be above the {} units filled so far; cancel to end the order",
-                row.filled.0
+                filled.0
             );
             return Err(ApiError::unprocessable("INVALID_QUANTITY", text));
         }
