@@ -6,6 +6,8 @@
 //! A block has one stamp, not one per command: it stays open for at most 20 µs, order within it is told by the sequence
 //! number, and a stamp per command would cost 8 bytes and a clock read each to tell nothing that a rule of the venue asks.
 
+use std::sync::Arc;
+
 use grid_engine::{Nanos, Seq};
 
 /// Bytes of a block header.
@@ -58,7 +60,7 @@ impl Position {
             index: header.index,
             term: header.term,
             seq: Seq(header.first_seq.0 + u64::from(header.commands) - 1),
-            chain: header.next_chain(),
+            chain: if header.kind == BlockKind::HardState { header.chain } else { header.next_chain() },
             at: header.at,
         }
     }
@@ -222,6 +224,29 @@ impl Block {
         Self { header, bytes: bytes.into_boxed_slice() }
     }
 
+    /// Seals the entry that follows on `before`: so many commands, stamped and laid out.
+    #[must_use]
+    pub fn entry(before: &Position, term: u64, at: Nanos, commands: u32, payload: &[u8]) -> Self {
+        let header = BlockHeader {
+            payload_len: 0,
+            crc: 0,
+            index: before.index + 1,
+            term,
+            first_seq: before.seq.next(),
+            commands,
+            kind: BlockKind::Entry,
+            flags: 0,
+            chain: before.chain,
+            at,
+            lag: 0,
+        };
+        Self::seal(header, payload)
+    }
+    /// The entry without commands with which a leader begins its term.
+    #[must_use]
+    pub fn empty(before: &Position, term: u64) -> Self {
+        Self::entry(before, term, before.at, 0, &[])
+    }
     /// The header.
     #[must_use]
     pub fn header(&self) -> &BlockHeader {
@@ -278,12 +303,12 @@ impl<'a> Iterator for CommandBytes<'a> {
 /// A block together with its commands as the producers handed them in, so nobody decodes what this process encoded.
 #[derive(Debug)]
 pub struct CommittedBlock<C> {
-    block: Block,
+    block: Arc<Block>,
     commands: Vec<C>,
 }
 
 impl<C> CommittedBlock<C> {
-    pub(crate) fn new(block: Block, commands: Vec<C>) -> Self {
+    pub(crate) fn new(block: Arc<Block>, commands: Vec<C>) -> Self {
         debug_assert_eq!(block.header.commands as usize, commands.len());
         Self { block, commands }
     }

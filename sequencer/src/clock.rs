@@ -20,8 +20,17 @@ pub struct Clock(Arc<Source>);
 
 #[derive(Debug)]
 enum Source {
-    System { counter: quanta::Clock, start: u64, wall_ns_at_start: u64, slew_ns: AtomicI64 },
-    Manual(AtomicU64),
+    System {
+        counter: quanta::Clock,
+        start: u64,
+        wall_ns_at_start: u64,
+        slew_ns: AtomicI64,
+    },
+    /// Monotonic time, and how far the wall clock is from it.
+    Manual {
+        monotonic: AtomicU64,
+        wall_ahead: AtomicI64,
+    },
 }
 
 impl Clock {
@@ -38,16 +47,29 @@ impl Clock {
         }))
     }
 
-    /// A clock that only moves when [`Clock::set`] is called; for tests and simulation.
+    /// A clock that only moves when it is told to; for tests and simulation.
     #[must_use]
     pub fn manual(at: Nanos) -> Self {
-        Self(Arc::new(Source::Manual(AtomicU64::new(at.0))))
+        Self(Arc::new(Source::Manual { monotonic: AtomicU64::new(at.0), wall_ahead: AtomicI64::new(0) }))
     }
 
-    /// Moves a manual clock, forwards or backwards; a system clock ignores it.
+    /// Moves a manual clock to this time: forwards as time passes, backwards as a wall clock is set back. A system clock ignores it.
     pub fn set(&self, at: Nanos) {
-        if let Source::Manual(now) = &*self.0 {
-            now.store(at.0, Ordering::SeqCst);
+        let now = self.now();
+        if at >= now { self.advance(at.0 - now.0) } else { self.jump(-((now.0 - at.0) as i64)) }
+    }
+
+    /// Lets time pass on a manual clock; a system clock ignores it.
+    pub fn advance(&self, by_ns: u64) {
+        if let Source::Manual { monotonic, .. } = &*self.0 {
+            monotonic.fetch_add(by_ns, Ordering::SeqCst);
+        }
+    }
+
+    /// Sets the wall clock of a manual clock forwards or back while no time passes; a system clock ignores it.
+    pub fn jump(&self, by_ns: i64) {
+        if let Source::Manual { wall_ahead, .. } = &*self.0 {
+            wall_ahead.fetch_add(by_ns, Ordering::SeqCst);
         }
     }
 
@@ -59,7 +81,18 @@ impl Clock {
                 let since = counter.delta_as_nanos(*start, counter.raw());
                 Nanos((wall_ns_at_start + since).saturating_add_signed(slew_ns.load(Ordering::Relaxed)))
             }
-            Source::Manual(now) => Nanos(now.load(Ordering::SeqCst)),
+            Source::Manual { monotonic, wall_ahead } => Nanos(
+                monotonic.load(Ordering::SeqCst).saturating_add_signed(wall_ahead.load(Ordering::SeqCst)),
+            ),
+        }
+    }
+
+    /// A time that never goes back and no one can set: for measuring how long something takes. Only differences mean anything.
+    #[must_use]
+    pub fn monotonic(&self) -> Nanos {
+        match &*self.0 {
+            Source::System { counter, start, .. } => Nanos(counter.delta_as_nanos(*start, counter.raw())),
+            Source::Manual { monotonic, .. } => Nanos(monotonic.load(Ordering::SeqCst)),
         }
     }
 
@@ -73,7 +106,7 @@ impl Clock {
     }
 
     pub(crate) fn is_manual(&self) -> bool {
-        matches!(&*self.0, Source::Manual(_))
+        matches!(&*self.0, Source::Manual { .. })
     }
 }
 
@@ -95,8 +128,9 @@ impl Stamper {
         Self { clock, last }
     }
 
-    pub(crate) fn stamp(&mut self) -> Nanos {
-        self.last = self.last.max(self.clock.now());
+    /// The stamp of a block that follows one stamped `before`, perhaps by another leader with another clock.
+    pub(crate) fn stamp_after(&mut self, before: Nanos) -> Nanos {
+        self.last = self.last.max(self.clock.now()).max(before);
         self.last
     }
 }
@@ -112,8 +146,22 @@ mod tests {
         let table = [(100, 150), (149, 150), (151, 151), (90, 151), (200, 200)];
         for (now, stamp) in table {
             clock.set(Nanos(now));
-            assert_eq!(stamper.stamp(), Nanos(stamp));
+            assert_eq!(stamper.stamp_after(Nanos(0)), Nanos(stamp));
         }
+        assert_eq!(stamper.stamp_after(Nanos(700)), Nanos(700), "another leader's clock was ahead");
+        assert_eq!(stamper.stamp_after(Nanos(300)), Nanos(700));
+    }
+
+    #[test]
+    fn setting_the_wall_clock_back_takes_no_time() {
+        let clock = Clock::manual(Nanos(1_000));
+        clock.advance(50);
+        clock.jump(-400);
+        assert_eq!((clock.now(), clock.monotonic()), (Nanos(650), Nanos(1_050)));
+        clock.set(Nanos(900));
+        assert_eq!((clock.now(), clock.monotonic()), (Nanos(900), Nanos(1_300)));
+        clock.set(Nanos(100));
+        assert_eq!((clock.now(), clock.monotonic()), (Nanos(100), Nanos(1_300)));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use disruptor::{EventPoller, MultiProducer, MultiProducerBarrier, Polling, Produ
 
 use crate::block::push_command;
 use crate::doorbell::Doorbell;
+use crate::leadership::Board;
 use crate::machine::Machine;
 
 /// Why a command was not taken; it comes back to the caller.
@@ -36,13 +37,19 @@ pub enum SubmitError<C> {
     /// The venue is shutting down.
     #[error("the venue is shutting down")]
     Closed(C),
+    /// Another node leads, or none does yet.
+    #[error("this node does not lead the cluster")]
+    NotLeader(C),
 }
 
 impl<C> SubmitError<C> {
     /// The command that was not taken.
     pub fn into_command(self) -> C {
         match self {
-            Self::Full(command) | Self::Closed(command) | Self::TooLarge { command, .. } => command,
+            Self::Full(command)
+            | Self::Closed(command)
+            | Self::NotLeader(command)
+            | Self::TooLarge { command, .. } => command,
         }
     }
 }
@@ -96,6 +103,7 @@ impl Door {
 pub struct Submitter<M: Machine> {
     ring: MultiProducer<Slot<M::Command>, SingleConsumerBarrier>,
     door: Arc<Door>,
+    board: Arc<Board>,
     bell: Arc<Doorbell>,
     buffer: Vec<u8>,
     command_bytes_max: usize,
@@ -106,6 +114,7 @@ impl<M: Machine> Clone for Submitter<M> {
         Self {
             ring: self.ring.clone(),
             door: Arc::clone(&self.door),
+            board: Arc::clone(&self.board),
             bell: Arc::clone(&self.bell),
             buffer: Vec::new(),
             command_bytes_max: self.command_bytes_max,
@@ -122,8 +131,8 @@ impl<M: Machine> std::fmt::Debug for Submitter<M> {
 impl<M: Machine> Submitter<M> {
     /// Hands a command in without waiting and wakes the sequencer.
     ///
-    /// `Ok` means that it is queued and, unless the process dies first, will be in the log. It is acknowledged only by its
-    /// events, which follow when it is committed.
+    /// `Ok` means that it is queued and, unless this node stops leading first, will be in the log. It is acknowledged only by
+    /// its events, which follow when it is committed.
     ///
     /// # Errors
     /// [`SubmitError`] with the command.
@@ -134,6 +143,13 @@ impl<M: Machine> Submitter<M> {
         if bytes > limit {
             self.buffer = Vec::new();
             return Err(SubmitError::TooLarge { command, bytes, limit });
+        }
+        if self.board.epoch().is_none() {
+            return Err(if self.door.is_closed() {
+                SubmitError::Closed(command)
+            } else {
+                SubmitError::NotLeader(command)
+            });
         }
         if !self.door.enter() {
             self.door.leave();
@@ -164,12 +180,14 @@ pub(crate) fn inbound<M: Machine>(
     slots: usize,
     command_bytes_max: usize,
     door: Arc<Door>,
+    board: Arc<Board>,
     bell: Arc<Doorbell>,
 ) -> (Submitter<M>, Inbound<M::Command>) {
     let empty = || Mutex::new(Filled { bytes: Vec::new(), command: None });
     let (poller, builder) =
         disruptor::build_multi_producer(slots, empty, disruptor::BusySpin).new_event_poller();
-    let submitter = Submitter { ring: builder.build(), door, bell, buffer: Vec::new(), command_bytes_max };
+    let submitter =
+        Submitter { ring: builder.build(), door, board, bell, buffer: Vec::new(), command_bytes_max };
     (submitter, Inbound { poller })
 }
 

@@ -212,7 +212,7 @@ impl FromStr for ThreadLayout {
 
 /// What a step did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub enum Step {
     /// Something; step again.
     Worked,
     /// Nothing to do for now.
@@ -222,7 +222,7 @@ pub(crate) enum Step {
 }
 
 /// A stage: all its work is in `step`, which never waits, so any thread, test or simulator can drive it.
-pub(crate) trait Stage: Send {
+pub trait Stage: Send {
     /// Does what there is to do now.
     fn step(&mut self) -> Step;
 

@@ -1,7 +1,7 @@
 //! One log: every command is numbered, stamped, journalled and committed before the machine sees it, and can be replayed.
 //!
 //! ```text
-//! Submitter ─► sequencer ─► block ─► journal ─► commit gate ─► matcher ─► OutputPoller
+//! Submitter ─► sequencer ─► block ─► consensus core ─► journal ─► consensus core ─► matcher ─► OutputPoller
 //! ```
 //! The life of a run: [`recover`] builds up the state from a data directory, [`Sequencer::start`] runs it, [`Submitter`]s
 //! hand commands in, [`OutputPoller`]s see what they did, [`Handle::shutdown`] ends it with everything on disk.
@@ -13,11 +13,13 @@ mod block;
 mod clock;
 mod consensus;
 mod doorbell;
+mod driver;
 mod fault;
 mod inbound;
 pub mod inspect;
 mod journal;
 mod layout;
+mod leadership;
 mod machine;
 mod outbound;
 mod recover;
@@ -28,11 +30,13 @@ mod stages;
 
 pub use block::{Block, BlockHeader, BlockKind, CommandBytes, CommittedBlock, Position};
 pub use clock::Clock;
-pub use consensus::{Consensus, HardState, Placement, Solo};
+pub use consensus::{Consensus, HardState, Leadership, NodeId, Persist, Ready, Solo};
+pub use driver::Driver;
 pub use fault::abort_on_panic;
 pub use inbound::{SubmitError, Submitter};
-pub use journal::{Journal, JournalConfig, JournalError};
-pub use layout::{LayoutError, StageName, ThreadLayout, ThreadPlan, Wait};
+pub use journal::{Durability, Journal, JournalConfig, JournalError};
+pub use layout::{LayoutError, Stage, StageName, Step, ThreadLayout, ThreadPlan, Wait};
+pub use leadership::LeaderWatch;
 pub use machine::{Machine, Unreadable};
 pub use outbound::{Output, OutputPoller, Polled, Waker};
 pub use recover::{
@@ -40,6 +44,6 @@ pub use recover::{
     replay_from_first_block,
 };
 pub use segment::TornTail;
-pub use sequencer::{Config, Handle, Sequencer, StartError, Stopped};
+pub use sequencer::{Assembly, Config, Handle, Sequencer, StartError, Stopped};
 pub use snapshot::{SnapshotError, SnapshotMeta, SnapshotStore};
 pub use stages::{BlockLimits, Status};

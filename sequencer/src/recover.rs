@@ -152,6 +152,8 @@ pub struct Recovered<M> {
     pub machine: M,
     /// Where the log stands.
     pub position: Position,
+    /// Blocks of the log after `position` that are not known to be committed.
+    pub tail: Vec<std::sync::Arc<crate::block::Block>>,
     /// Term and vote as last journalled.
     pub hard_state: HardState,
     /// What was done to get here.
@@ -223,6 +225,7 @@ pub fn recover<M: Machine>(
     Ok(Recovered {
         machine: replay.machine,
         position: read.position,
+        tail: Vec::new(),
         hard_state: read.hard_state,
         report,
         journal,

@@ -12,9 +12,11 @@ use crate::block::{BLOCK_ALIGN, HEADER_BYTES, Position};
 use crate::clock::{Clock, Stamper};
 use crate::consensus::{Consensus, Solo};
 use crate::doorbell::{Doorbell, Sleeper, doorbell};
+use crate::driver::{Drive, Driver};
 use crate::inbound::{Door, Submitter, inbound};
 use crate::journal::JournalError;
 use crate::layout::{LayoutError, Stage, StageName, ThreadLayout, ThreadPlan, run_thread};
+use crate::leadership::{Board, LeaderWatch};
 use crate::machine::Machine;
 use crate::outbound::{OutputPoller, outbound};
 use crate::recover::{DataDir, Recovered};
@@ -29,7 +31,7 @@ pub struct Config {
     pub layout: ThreadLayout,
     /// Commands that may wait to be sequenced; a power of two, at least 64.
     pub inbound_slots: usize,
-    /// Blocks between sequencer and matcher; a power of two.
+    /// Most blocks that may be proposed and not yet applied; a power of two.
     pub log_slots: usize,
     /// Blocks between matcher and the slowest consumer; a power of two.
     pub outbound_slots: usize,
@@ -43,6 +45,8 @@ pub struct Config {
     pub grace: Duration,
     /// Where stamps and deadlines come from.
     pub clock: Clock,
+    /// How long one step of the consensus core's time is; elections and heartbeats count in these.
+    pub core_tick: Duration,
 }
 
 impl Config {
@@ -59,6 +63,7 @@ impl Config {
             outputs: outputs.iter().map(|name| (*name).to_owned()).collect(),
             grace: Duration::from_secs(5),
             clock: Clock::system(),
+            core_tick: Duration::from_millis(50),
         }
     }
 }
@@ -91,75 +96,118 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Sequencer;
 
+/// The stages of one node, put together and not yet on any thread: whoever holds them steps them.
+pub struct Assembly<M: Machine, C> {
+    /// Every stage of the layout's names, once each.
+    pub stages: Vec<(StageName, Box<dyn Stage>)>,
+    /// What a running sequencer's owner has. It stops nothing here: stop stepping instead.
+    pub handle: Handle<M>,
+    /// The way to the consensus core.
+    pub driver: Driver<C, M::Command>,
+    threads: Vec<(ThreadPlan, Sleeper)>,
+}
+
 impl Sequencer {
-    /// Starts on a recovered state as a cluster of one voter.
+    /// Starts on a recovered state as one voter without raft, and returns when it takes commands; for tests and benches.
     ///
     /// # Errors
     /// [`StartError`].
     pub fn start<M: Machine>(recovered: Recovered<M>, config: Config) -> Result<Handle<M>, StartError> {
-        let solo = Solo::new(recovered.hard_state, recovered.position);
-        Self::start_with(recovered, config, Box::new(solo))
+        let solo = Solo::new(recovered.hard_state, recovered.position, &recovered.tail);
+        let (handle, _) = Self::start_with(recovered, config, solo)?;
+        // The journal's first write; if it fails, the process ends.
+        let _ = handle.leadership().wait_to_lead(Duration::MAX);
+        Ok(handle)
     }
 
     /// Starts on a recovered state with a given consensus core.
     ///
     /// # Errors
     /// [`StartError`].
-    pub fn start_with<M: Machine>(
+    pub fn start_with<M: Machine, C: Consensus>(
         recovered: Recovered<M>,
         config: Config,
-        consensus: Box<dyn Consensus>,
-    ) -> Result<Handle<M>, StartError> {
-        check(&recovered, &config)?;
-        let Recovered { machine, hard_state, mut journal, data, .. } = recovered;
-        if consensus.hard_state() != hard_state {
-            journal.append_hard_state(consensus.hard_state())?;
+        consensus: C,
+    ) -> Result<(Handle<M>, Driver<C, M::Command>), StartError> {
+        let Assembly { mut stages, mut handle, driver, threads } =
+            Self::assemble(recovered, config, consensus)?;
+        for (plan, sleeper) in threads {
+            let of_thread = plan.stages.iter().filter_map(|name| {
+                let at = stages.iter().position(|(stage, _)| stage == name)?;
+                Some(stages.swap_remove(at).1)
+            });
+            let of_thread = of_thread.collect();
+            handle.threads.push(run_thread(plan, of_thread, sleeper)?);
         }
-        let position = journal.position();
+        // Now that the journal and the matcher are there: what the core wanted done since it was made.
+        driver.drive(|_| ());
+        Ok((handle, driver))
+    }
+
+    /// Puts the stages together without starting a thread.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn assemble<M: Machine, C: Consensus>(
+        recovered: Recovered<M>,
+        config: Config,
+        consensus: C,
+    ) -> Result<Assembly<M, C>, StartError> {
+        check(&recovered, &config)?;
+        let Recovered { machine, position, journal, data, .. } = recovered;
         let bells = Bells::new(&config.layout);
+        let board = Arc::new(Board::starting_at(position.term));
         let cursors = Arc::new(Cursors {
-            sequenced: CachePadded::new(AtomicU64::new(position.index)),
+            sequenced: CachePadded::new(AtomicU64::new(0)),
             sequencer_done: AtomicBool::new(false),
-            committed: CachePadded::new(AtomicU64::new(consensus.committed())),
+            matcher_done: AtomicBool::new(false),
+            committed: CachePadded::new(AtomicU64::new(position.index)),
             groups: AtomicU64::new(0),
             applied: CachePadded::new(AtomicU64::new(position.index)),
             applied_seq: AtomicU64::new(position.seq.0),
             deadline: AtomicU64::new(machine.next_deadline().map_or(u64::MAX, |at| at.0)),
+            release: AtomicU64::new(0),
             sequencer_blocked: AtomicBool::new(false),
+            core_blocked: AtomicBool::new(false),
+            board: Arc::clone(&board),
             abandon: AtomicBool::new(false),
             bell_sequencer: bells.of(StageName::Sequencer),
             bell_journal: bells.of(StageName::Journal),
             bell_matcher: bells.of(StageName::Matcher),
             bell_timer: bells.of(StageName::Timer),
         });
+        // The timer has to look again when this node begins to lead.
+        let bell_timer = bells.of(StageName::Timer);
+        LeaderWatch(Arc::clone(&board)).wake_with(Arc::new(move || bell_timer.ring()));
         let door = Arc::new(Door::default());
         let (submitter, inbound) = inbound::<M>(
             config.inbound_slots,
             config.command_bytes_max,
             Arc::clone(&door),
+            Arc::clone(&board),
             bells.of(StageName::Sequencer),
         );
         let (outbound, outputs) =
             outbound::<M>(config.outbound_slots, &config.outputs, bells.of(StageName::Matcher));
-        let log = disruptor::build_single_producer(config.log_slots, || None, disruptor::BusySpin)
-            .with_multi_consumer();
-        let (log_to_journal, log) = log.new_event_poller();
-        let (log_to_matcher, log) = log.new_event_poller();
-        let consensus = Arc::new(Mutex::new(consensus));
+        let ring = || disruptor::build_single_producer(config.log_slots, || None, disruptor::BusySpin);
+        let (from_core, to_journal) = ring().new_event_poller();
+        let ring = || disruptor::build_single_producer(config.log_slots, || None, disruptor::BusySpin);
+        let (committed, to_matcher) = ring().new_event_poller();
+        let driver = Driver::new(consensus, to_journal.build(), to_matcher.build(), Arc::clone(&cursors));
+        let core: Arc<dyn Drive<M::Command>> = Arc::new(driver.clone());
         let ended = Arc::new(Mutex::new(None));
-        let mut stages: Vec<(StageName, Box<dyn Stage>)> = vec![
+        let now = config.clock.monotonic();
+        let stages: Vec<(StageName, Box<dyn Stage>)> = vec![
             (
                 StageName::Sequencer,
                 Box::new(SequencerStage::<M> {
                     inbound,
                     door: Arc::clone(&door),
-                    log: log.build(),
+                    core: Arc::clone(&core),
                     log_slots: config.log_slots as u64,
-                    consensus: Arc::clone(&consensus),
                     clock: config.clock.clone(),
                     stamper: Stamper::new(config.clock.clone(), position.at),
                     limits: config.block,
-                    position,
                     pending: Pending::new(),
                     cursors: Arc::clone(&cursors),
                 }),
@@ -167,17 +215,19 @@ impl Sequencer {
             (
                 StageName::Journal,
                 Box::new(JournalStage {
-                    log: log_to_journal,
+                    input: from_core,
                     journal,
-                    consensus,
+                    core: Arc::clone(&core),
                     group: Vec::new(),
+                    released: 0,
                     cursors: Arc::clone(&cursors),
                 }),
             ),
             (
                 StageName::Matcher,
                 Box::new(MatcherStage {
-                    log: log_to_matcher,
+                    input: committed,
+                    core: Arc::clone(&core),
                     machine: Some(machine),
                     outbound,
                     refused: None,
@@ -192,33 +242,28 @@ impl Sequencer {
                 StageName::Timer,
                 Box::new(TimerStage {
                     submitter: submitter.clone(),
+                    core,
                     door: Arc::clone(&door),
                     clock: config.clock,
                     cursors: Arc::clone(&cursors),
                     submitted: None,
-                    wall_seen: Instant::now(),
+                    core_tick: config.core_tick,
+                    core_ticked: now,
+                    wall_seen: now,
                 }),
             ),
         ];
-        let mut threads = Vec::new();
-        for (plan, sleeper) in bells.threads {
-            let of_thread = plan.stages.iter().filter_map(|name| {
-                let at = stages.iter().position(|(stage, _)| stage == name)?;
-                Some(stages.swap_remove(at).1)
-            });
-            let of_thread = of_thread.collect();
-            threads.push(run_thread(plan, of_thread, sleeper)?);
-        }
-        Ok(Handle {
+        let handle = Handle {
             submitter: Some(submitter),
             outputs: outputs.into_iter().map(Some).collect(),
             door,
             cursors,
-            threads,
+            threads: Vec::new(),
             ended,
             grace: config.grace,
             data,
-        })
+        };
+        Ok(Assembly { stages, handle, driver, threads: bells.threads })
     }
 }
 
@@ -312,6 +357,18 @@ impl<M: Machine> Handle<M> {
         self.cursors.status()
     }
 
+    /// Who leads, and whether this node may answer clients.
+    #[must_use]
+    pub fn leadership(&self) -> LeaderWatch {
+        LeaderWatch(Arc::clone(&self.cursors.board))
+    }
+
+    /// Lets the journal drop segments that hold nothing above `index`, as far as its own retention allows.
+    pub fn release_log(&self, index: u64) {
+        self.cursors.release.fetch_max(index, Ordering::AcqRel);
+        self.cursors.bell_journal.ring();
+    }
+
     /// The data directory.
     #[must_use]
     pub fn data_dir(&self) -> &Path {
@@ -319,6 +376,9 @@ impl<M: Machine> Handle<M> {
     }
 
     /// Stops cleanly: refuses new commands, sequences, journals, applies and publishes all that were taken, and ends the threads.
+    ///
+    /// A leader without a quorum cannot finish what it took: it gives up after the grace period, and whoever sent those
+    /// commands was told nothing.
     ///
     /// Consumers should go on reading until they see the end. One that does not delays this by the grace period at most;
     /// outputs that no longer fit into its ring are then not published, but their commands are in the journal like all others.

@@ -1,31 +1,32 @@
 //! The stages of the order path. Each does its work in a `step` that never waits; threads, tests and the simulator drive them.
 //!
 //! ```text
-//! submitters ─► inbound ring ─► sequencer ─► log ring ─┬─► journal ─► persisted ─► consensus ─► commit gate
-//!                    ▲                                  └───────────── matcher, behind the gate ─► outbound ring ─► consumers
-//!                  timer
+//! submitters ─► inbound ring ─► sequencer ─► consensus core ─► journal ring ─► journal ─► persisted ─► consensus core
+//!                    ▲                            │
+//!                  timer ─► tick ─────────────────┴─► committed ring ─► matcher ─► outbound ring ─► consumers
 //! ```
-//! The log ring's slots are blocks. The matcher is its last consumer, so its cursor is what holds the sequencer back.
+//! A block enters the core when it is sealed and comes out to the matcher when it is committed. The matcher's cursor is what
+//! holds the sequencer back, so the number of blocks between the two is bounded.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam::utils::CachePadded;
-use disruptor::{
-    EventPoller, MultiConsumerBarrier, Polling, Producer, SingleProducer, SingleProducerBarrier,
-};
+use disruptor::{EventPoller, Polling, SingleProducerBarrier};
 use grid_engine::{Nanos, Seq};
 
-use crate::block::{Block, BlockHeader, BlockKind, CommittedBlock, Position};
+use crate::block::{Block, BlockKind, CommandBytes, CommittedBlock, Position};
 use crate::clock::{Clock, Stamper};
-use crate::consensus::Consensus;
+use crate::consensus::Persist;
 use crate::doorbell::Doorbell;
+use crate::driver::Drive;
 use crate::fault;
 use crate::inbound::{Door, Inbound, Submitter};
-use crate::journal::Journal;
+use crate::journal::{Durability, Journal, JournalError};
 use crate::layout::{Stage, Step};
+use crate::leadership::Board;
 use crate::machine::Machine;
 use crate::outbound::{Outbound, Output};
 
@@ -47,8 +48,8 @@ impl Default for BlockLimits {
     }
 }
 
-/// Most blocks that the journal writes with one sync.
-const GROUP_BLOCKS: u64 = 1024;
+/// Most hand-overs, of some blocks each, that the journal writes with one sync.
+const GROUP: u64 = 256;
 /// Most blocks that the sequencer closes before other stages of its thread get a turn.
 const SEAL_BLOCKS: usize = 16;
 /// Most blocks that the matcher applies before other stages of its thread get a turn.
@@ -60,23 +61,68 @@ const WALL_EVERY: Duration = Duration::from_secs(1);
 /// How often the matcher complains about a consumer that does not keep up.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(5);
 
-pub(crate) type LogSlot<C> = Option<Arc<CommittedBlock<C>>>;
-pub(crate) type LogPoller<C> = EventPoller<LogSlot<C>, SingleProducerBarrier>;
-pub(crate) type LogRing<C> = SingleProducer<LogSlot<C>, MultiConsumerBarrier>;
-pub(crate) type SharedConsensus = Arc<Mutex<Box<dyn Consensus>>>;
+pub(crate) type JournalPoller = EventPoller<Option<Persist>, SingleProducerBarrier>;
+pub(crate) type CommittedPoller<C> = EventPoller<Option<Committed<C>>, SingleProducerBarrier>;
 
-fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// A committed block on its way to the matcher.
+pub(crate) enum Committed<C> {
+    /// Proposed here, with the commands as the producers handed them in.
+    Own(Arc<CommittedBlock<C>>),
+    /// Proposed by another leader, or before a restart: its commands are yet to be decoded.
+    Bytes(Arc<Block>),
+}
+
+impl<C> Clone for Committed<C> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Own(block) => Self::Own(Arc::clone(block)),
+            Self::Bytes(block) => Self::Bytes(Arc::clone(block)),
+        }
+    }
+}
+
+impl<C> Committed<C> {
+    pub(crate) fn index(&self) -> u64 {
+        match self {
+            Self::Own(block) => block.index(),
+            Self::Bytes(block) => block.header().index,
+        }
+    }
+}
+
+/// The commands of a block that another node sealed.
+///
+/// # Panics
+/// On bytes that this program cannot read: going on without them would part this node from the others.
+fn decode<M: Machine>(block: Arc<Block>) -> Arc<CommittedBlock<M::Command>> {
+    let index = block.header().index;
+    let commands = if block.header().kind == BlockKind::Entry {
+        CommandBytes::new(block.payload())
+    } else {
+        CommandBytes::new(&[])
+    };
+    let commands: Result<Vec<_>, _> = commands.map(M::decode).collect();
+    let commands = commands.unwrap_or_else(|error| {
+        panic!("a command of committed block {index} cannot be read: {error}. Start this node with the leader's program version or a newer one")
+    });
+    assert_eq!(
+        commands.len(),
+        block.header().commands as usize,
+        "block {index} holds as many commands as it says"
+    );
+    Arc::new(CommittedBlock::new(block, commands))
 }
 
 /// Cursors that the stages publish, each written by one stage, and the bells to ring after.
 #[derive(Debug)]
 pub(crate) struct Cursors {
-    /// Index of the last block in the log ring; written by the sequencer.
+    /// Index of the last block that this node proposed; written under the core's lock.
     pub(crate) sequenced: CachePadded<AtomicU64>,
     /// Nothing will be sequenced any more.
     pub(crate) sequencer_done: AtomicBool,
-    /// The commit gate: the matcher applies nothing above it. Written by the journal.
+    /// The matcher has ended; nothing needs to be committed any more.
+    pub(crate) matcher_done: AtomicBool,
+    /// Index of the last block handed to the matcher; written under the core's lock.
     pub(crate) committed: CachePadded<AtomicU64>,
     /// Syncs of the journal so far, each for a group of blocks.
     pub(crate) groups: AtomicU64,
@@ -86,8 +132,14 @@ pub(crate) struct Cursors {
     pub(crate) applied_seq: AtomicU64,
     /// When the machine next wants a tick; `u64::MAX` for never.
     pub(crate) deadline: AtomicU64,
-    /// The sequencer waits for room in the log ring.
+    /// Segments wholly below this index are no longer needed; read by the journal.
+    pub(crate) release: AtomicU64,
+    /// The sequencer waits for the matcher.
     pub(crate) sequencer_blocked: AtomicBool,
+    /// The core's driver waits for room in the committed ring.
+    pub(crate) core_blocked: AtomicBool,
+    /// Who leads.
+    pub(crate) board: Arc<Board>,
     /// A shutdown ran out of patience with a consumer.
     pub(crate) abandon: AtomicBool,
     pub(crate) bell_sequencer: Arc<Doorbell>,
@@ -99,13 +151,12 @@ pub(crate) struct Cursors {
 pub(crate) struct SequencerStage<M: Machine> {
     pub(crate) inbound: Inbound<M::Command>,
     pub(crate) door: Arc<Door>,
-    pub(crate) log: LogRing<M::Command>,
+    pub(crate) core: Arc<dyn Drive<M::Command>>,
+    /// Most blocks between this stage and the matcher.
     pub(crate) log_slots: u64,
-    pub(crate) consensus: SharedConsensus,
     pub(crate) clock: Clock,
     pub(crate) stamper: Stamper,
     pub(crate) limits: BlockLimits,
-    pub(crate) position: Position,
     pub(crate) pending: Pending<M::Command>,
     pub(crate) cursors: Arc<Cursors>,
 }
@@ -152,6 +203,14 @@ impl<C> Pending<C> {
         (commands, &self.bytes[start..self.used])
     }
 
+    /// Forgets everything; returns how many commands that were.
+    fn clear(&mut self) -> usize {
+        let dropped = self.commands.len();
+        self.commands.clear();
+        self.tidy();
+        dropped
+    }
+
     /// Forgets bytes that are in blocks, once all are.
     fn tidy(&mut self) {
         if self.commands.is_empty() {
@@ -163,8 +222,8 @@ impl<C> Pending<C> {
 
 impl<M: Machine> SequencerStage<M> {
     fn has_room(&self) -> bool {
-        let applied = self.cursors.applied.load(Ordering::Acquire);
-        self.position.index - applied < self.log_slots
+        let (last, applied) = (&self.cursors.sequenced, &self.cursors.applied);
+        last.load(Ordering::Acquire).saturating_sub(applied.load(Ordering::Acquire)) < self.log_slots
     }
 
     /// Like `has_room`, but a `false` comes with the promise of a ring when that changes.
@@ -193,33 +252,23 @@ impl<M: Machine> SequencerStage<M> {
         }
     }
 
-    fn seal(&mut self) {
-        let at = self.stamper.stamp();
-        let (commands, payload) = self.pending.cut(&self.limits);
-        let (placement, committed) = {
-            let mut consensus = held(&self.consensus);
-            (consensus.propose(payload), consensus.committed())
-        };
-        assert_eq!(placement.index, self.position.index + 1, "consensus numbers blocks without a gap");
-        let header = BlockHeader {
-            payload_len: 0,
-            crc: 0,
-            index: placement.index,
-            term: placement.term,
-            first_seq: self.position.seq.next(),
-            commands: commands.len() as u32,
-            kind: BlockKind::Entry,
-            flags: 0,
-            chain: self.position.chain,
-            at,
-            lag: u32::try_from(self.position.index - committed).unwrap_or(u32::MAX),
-        };
-        let block = Arc::new(CommittedBlock::new(Block::seal(header, payload), commands));
-        self.position = block.position();
-        let published = self.log.try_publish(|slot| *slot = Some(block));
-        assert!(published.is_ok(), "the log ring has room for what the matcher's cursor allows");
-        self.cursors.sequenced.store(self.position.index, Ordering::Release);
-        self.cursors.bell_journal.ring();
+    /// Proposes blocks of what is pending, as far as there is room; false if this node does not lead.
+    fn propose(&mut self) -> bool {
+        let core = Arc::clone(&self.core);
+        let mut blocks = 0;
+        core.propose(&mut |before, term| {
+            // Before anything of its own, a leader's log holds the empty block of its term.
+            let last = before.index;
+            let room = last.saturating_sub(self.cursors.applied.load(Ordering::Acquire)) < self.log_slots;
+            if self.pending.commands.is_empty() || blocks == SEAL_BLOCKS || !room {
+                return None;
+            }
+            blocks += 1;
+            let at = self.stamper.stamp_after(before.at);
+            let (commands, payload) = self.pending.cut(&self.limits);
+            let block = Block::entry(before, term, at, commands.len() as u32, payload);
+            Some((Arc::new(block), commands))
+        })
     }
 }
 
@@ -230,12 +279,15 @@ impl<M: Machine> Stage for SequencerStage<M> {
         if !self.pending.fills(&self.limits) {
             worked = self.drain();
         }
-        for _ in 0..SEAL_BLOCKS {
-            if self.pending.commands.is_empty() || !self.has_room_or_call() {
-                break;
-            }
+        if !self.pending.commands.is_empty() && self.has_room_or_call() {
             self.fill();
-            self.seal();
+            if !self.propose() {
+                let dropped = self.pending.clear();
+                tracing::debug!(
+                    dropped,
+                    "this node does not lead; nobody was told anything about these commands"
+                );
+            }
             worked = true;
         }
         if shut && self.pending.commands.is_empty() && !self.inbound.has_some() {
@@ -261,46 +313,74 @@ impl<M: Machine> Stage for SequencerStage<M> {
 }
 
 pub(crate) struct JournalStage<C> {
-    pub(crate) log: LogPoller<C>,
+    pub(crate) input: JournalPoller,
     pub(crate) journal: Journal,
-    pub(crate) consensus: SharedConsensus,
-    pub(crate) group: Vec<Arc<CommittedBlock<C>>>,
+    pub(crate) core: Arc<dyn Drive<C>>,
+    pub(crate) group: Vec<Persist>,
+    /// Up to where segments have been released.
+    pub(crate) released: u64,
     pub(crate) cursors: Arc<Cursors>,
+}
+
+impl<C> JournalStage<C> {
+    /// Writes the group and tells the core when it counts as durable.
+    fn write(&mut self) -> Result<(), JournalError> {
+        let Some(last) = self.group.last().map(|persist| persist.ticket) else { return Ok(()) };
+        self.journal.write_group(&self.group)?;
+        let sync_first = self.journal.durability() == Durability::DiskQuorum;
+        if sync_first {
+            self.journal.sync()?;
+        }
+        self.cursors.groups.fetch_add(1, Ordering::Relaxed);
+        self.core.persisted(last);
+        if !sync_first {
+            self.journal.sync()?;
+        }
+        self.group.clear();
+        Ok(())
+    }
+
+    fn release(&mut self) -> Result<(), JournalError> {
+        let wanted = self.cursors.release.load(Ordering::Acquire);
+        if wanted > self.released {
+            self.released = wanted;
+            self.journal.release(wanted)?;
+        }
+        Ok(())
+    }
 }
 
 impl<C: Send + Sync + 'static> Stage for JournalStage<C> {
     fn step(&mut self) -> Step {
-        // Before the poll: what was sequenced before this was true is seen by the poll.
-        let done = self.cursors.sequencer_done.load(Ordering::Acquire);
-        match self.log.take(GROUP_BLOCKS) {
+        // Before the poll: what was handed over before this was true is seen by the poll.
+        let done = self.cursors.matcher_done.load(Ordering::Acquire);
+        match self.input.take(GROUP) {
             Ok(mut ready) => {
-                self.group.extend((&mut ready).map(|slot| Arc::clone(slot.as_ref().expect("published"))))
+                self.group.extend((&mut ready).map(|slot| slot.as_ref().expect("published").clone()))
             }
-            Err(Polling::NoEvents | Polling::Shutdown) => return if done { Step::Done } else { Step::Idle },
+            Err(Polling::NoEvents | Polling::Shutdown) if done => {
+                self.core.close();
+                return Step::Done;
+            }
+            Err(Polling::NoEvents | Polling::Shutdown) => {}
         }
-        if let Err(error) = self.journal.append(self.group.iter().map(|block| block.block())) {
+        let worked = !self.group.is_empty();
+        if let Err(error) = self.write().and_then(|()| self.release()) {
             fault::abort(&error.to_string());
         }
-        let last = self.group.last().expect("a poll brings at least one").index();
-        self.group.clear();
-        let committed = {
-            let mut consensus = held(&self.consensus);
-            consensus.persisted(last);
-            consensus.committed()
-        };
-        self.cursors.groups.fetch_add(1, Ordering::Relaxed);
-        self.cursors.committed.store(committed, Ordering::Release);
-        self.cursors.bell_matcher.ring();
-        Step::Worked
+        if worked { Step::Worked } else { Step::Idle }
     }
 
     fn has_work(&self) -> bool {
-        self.log.has_available() || self.cursors.sequencer_done.load(Ordering::Acquire)
+        self.input.has_available()
+            || self.cursors.matcher_done.load(Ordering::Acquire)
+            || self.cursors.release.load(Ordering::Acquire) > self.released
     }
 }
 
 pub(crate) struct MatcherStage<M: Machine> {
-    pub(crate) log: LogPoller<M::Command>,
+    pub(crate) input: CommittedPoller<M::Command>,
+    pub(crate) core: Arc<dyn Drive<M::Command>>,
     pub(crate) machine: Option<M>,
     pub(crate) outbound: Outbound<M>,
     pub(crate) refused: Option<Arc<Output<M>>>,
@@ -312,13 +392,14 @@ pub(crate) struct MatcherStage<M: Machine> {
 }
 
 impl<M: Machine> MatcherStage<M> {
-    fn gate(&self) -> u64 {
-        self.cursors.committed.load(Ordering::Acquire) - self.position.index
-    }
-
-    fn apply(&mut self, block: Arc<CommittedBlock<M::Command>>) -> Arc<Output<M>> {
+    fn apply(&mut self, committed: Committed<M::Command>) -> Arc<Output<M>> {
         let machine = self.machine.as_mut().expect("present until the end");
-        assert_eq!(block.index(), self.position.index + 1, "blocks are applied in log order");
+        let block = match committed {
+            Committed::Own(block) => block,
+            Committed::Bytes(block) => decode::<M>(block),
+        };
+        let refused = self.position.refuses(block.block().header());
+        assert!(refused.is_none(), "committed blocks are applied in log order: {refused:?}");
         let mut events = Vec::new();
         for (seq, command) in block.commands() {
             machine.apply(seq, block.at(), command, &mut self.events);
@@ -343,6 +424,7 @@ impl<M: Machine> MatcherStage<M> {
         self.blocked_since = None;
         self.cursors.applied_seq.store(seq.0, Ordering::Release);
         self.cursors.applied.store(index, Ordering::Release);
+        self.cursors.board.post_applied(self.position.term);
         fence(Ordering::SeqCst);
         if self.cursors.sequencer_blocked.load(Ordering::Relaxed)
             && self.cursors.sequencer_blocked.swap(false, Ordering::AcqRel)
@@ -370,10 +452,21 @@ impl<M: Machine> MatcherStage<M> {
         }
     }
 
+    /// True once nothing that must be waited for is on its way: what a leader took in is applied; of a follower nobody waits.
+    fn may_end(&self) -> bool {
+        let cursors = &self.cursors;
+        cursors.sequencer_done.load(Ordering::Acquire)
+            && (cursors.abandon.load(Ordering::Acquire)
+                || !cursors.board.leads()
+                || cursors.sequenced.load(Ordering::Acquire) <= self.position.index)
+    }
+
     fn end(&mut self) -> Step {
         self.outbound.close();
         let machine = self.machine.take().expect("a stage ends once");
-        *held(&self.ended) = Some((machine, self.position));
+        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some((machine, self.position));
+        self.cursors.matcher_done.store(true, Ordering::Release);
+        self.cursors.bell_journal.ring();
         Step::Done
     }
 }
@@ -386,24 +479,28 @@ impl<M: Machine> Stage for MatcherStage<M> {
             }
             self.outbound.wake();
         }
-        let done = self.cursors.sequencer_done.load(Ordering::Acquire);
-        let ready = self.gate().min(MATCH_BLOCKS);
-        if ready == 0 {
-            let all = self.cursors.sequenced.load(Ordering::Acquire) == self.position.index;
-            return if done && all { self.end() } else { Step::Idle };
-        }
-        for _ in 0..ready {
+        let may_end = self.may_end();
+        let mut worked = false;
+        for _ in 0..MATCH_BLOCKS {
             // One by one, so that a full outbound ring stops it after any block. One producer: `take` scans nothing.
-            let block = match self.log.take(1) {
-                Ok(mut one) => (&mut one).next().and_then(Option::clone).expect("a published slot is filled"),
-                Err(Polling::NoEvents | Polling::Shutdown) => {
-                    unreachable!("a committed block is in the log ring")
-                }
+            let committed = match self.input.take(1) {
+                Ok(mut one) => (&mut one).next().and_then(|slot| slot.clone()),
+                Err(Polling::NoEvents | Polling::Shutdown) => None,
             };
-            let output = self.apply(block);
+            let Some(committed) = committed else { break };
+            worked = true;
+            let output = self.apply(committed);
             if !self.publish(output) {
                 break;
             }
+        }
+        if self.cursors.core_blocked.load(Ordering::Relaxed)
+            && self.cursors.core_blocked.swap(false, Ordering::AcqRel)
+        {
+            self.core.resume();
+        }
+        if !worked {
+            return if may_end { self.end() } else { Step::Idle };
         }
         self.publish_deadline();
         self.outbound.wake();
@@ -414,11 +511,13 @@ impl<M: Machine> Stage for MatcherStage<M> {
         if self.refused.is_some() {
             return !self.outbound.is_blocked() || self.cursors.abandon.load(Ordering::Acquire);
         }
-        self.gate() > 0 || self.cursors.sequencer_done.load(Ordering::Acquire)
+        self.input.has_available() || self.may_end()
     }
 
     fn patience(&self) -> Option<Duration> {
-        self.refused.is_some().then_some(COMPLAIN_EVERY)
+        // Losing the leadership ends the wait of a shutdown without a ring.
+        let ends = self.cursors.sequencer_done.load(Ordering::Acquire).then_some(Duration::from_millis(1));
+        ends.or(self.refused.is_some().then_some(COMPLAIN_EVERY))
     }
 }
 
@@ -427,28 +526,34 @@ impl<M: Machine> Stage for MatcherStage<M> {
 pub(crate) struct SubmittedTick {
     /// The deadline that it was for.
     deadline: u64,
-    when: Instant,
+    when: Nanos,
     /// The last command applied at that time; until that changes, the tick may still be under way.
     applied: u64,
     /// The ring did not take it.
     refused: bool,
 }
 
-/// Submits a tick when the machine's deadline has come, and only then: an idle venue writes nothing.
+/// Two clocks in one stage: the core's logical time, and a tick command when the machine's deadline has come, and only then,
+/// so that an idle venue writes nothing.
 pub(crate) struct TimerStage<M: Machine> {
     pub(crate) submitter: Submitter<M>,
+    pub(crate) core: Arc<dyn Drive<M::Command>>,
     pub(crate) door: Arc<Door>,
     pub(crate) clock: Clock,
     pub(crate) cursors: Arc<Cursors>,
     pub(crate) submitted: Option<SubmittedTick>,
-    pub(crate) wall_seen: Instant,
+    /// How long one step of the core's time is.
+    pub(crate) core_tick: Duration,
+    pub(crate) core_ticked: Nanos,
+    pub(crate) wall_seen: Nanos,
 }
 
 impl<M: Machine> TimerStage<M> {
-    /// How long until there is something to do, `ZERO` for now.
+    /// How long until a tick is to be submitted, `ZERO` for now.
     fn due_in(&self) -> Option<Duration> {
         let deadline = self.cursors.deadline.load(Ordering::Acquire);
-        if deadline == u64::MAX {
+        // Followers hear of time from the leader.
+        if deadline == u64::MAX || self.cursors.board.epoch().is_none() {
             return None;
         }
         match self.submitted {
@@ -456,39 +561,63 @@ impl<M: Machine> TimerStage<M> {
                 // Never two under way: a venue that waits for a consumer must not fill up with ticks.
                 let under_way =
                     !tick.refused && tick.applied == self.cursors.applied_seq.load(Ordering::Acquire);
-                let rest = TICK_AGAIN.saturating_sub(tick.when.elapsed());
-                Some(if under_way { TICK_AGAIN } else { rest })
+                let rest = TICK_AGAIN.saturating_sub(since(self.clock.monotonic(), tick.when));
+                Some(if under_way { TICK_AGAIN.min(rest + TICK_AGAIN) } else { rest })
             }
             _ => Some(Duration::from_nanos(deadline.saturating_sub(self.clock.now().0))),
         }
     }
+
+    fn core_due_in(&self) -> Duration {
+        self.core_tick.saturating_sub(since(self.clock.monotonic(), self.core_ticked))
+    }
+}
+
+fn since(now: Nanos, then: Nanos) -> Duration {
+    Duration::from_nanos(now.0.saturating_sub(then.0))
 }
 
 impl<M: Machine> Stage for TimerStage<M> {
     fn step(&mut self) -> Step {
-        if self.door.is_closed() {
+        if self.door.is_closed() && self.cursors.matcher_done.load(Ordering::Acquire) {
             return Step::Done;
         }
-        if self.wall_seen.elapsed() >= WALL_EVERY {
-            self.wall_seen = Instant::now();
+        let now = self.clock.monotonic();
+        if since(now, self.wall_seen) >= WALL_EVERY {
+            self.wall_seen = now;
             self.clock.follow_wall();
         }
-        if self.due_in() != Some(Duration::ZERO) {
-            return Step::Idle;
+        let mut worked = false;
+        if self.core_due_in().is_zero() {
+            // One at a time: a node that was asleep for long must not rush through a whole election timeout.
+            self.core_ticked = now;
+            self.core.tick();
+            worked = true;
+        }
+        if self.door.is_closed() || self.due_in() != Some(Duration::ZERO) {
+            return if worked { Step::Worked } else { Step::Idle };
         }
         let deadline = self.cursors.deadline.load(Ordering::Acquire);
         let applied = self.cursors.applied_seq.load(Ordering::Acquire);
         let refused = self.submitter.try_submit(M::tick()).is_err();
-        self.submitted = Some(SubmittedTick { deadline, when: Instant::now(), applied, refused });
+        self.submitted = Some(SubmittedTick { deadline, when: now, applied, refused });
         Step::Worked
     }
 
     fn has_work(&self) -> bool {
-        self.door.is_closed() || self.due_in() == Some(Duration::ZERO)
+        let closed = self.door.is_closed();
+        (closed && self.cursors.matcher_done.load(Ordering::Acquire))
+            || self.core_due_in().is_zero()
+            || (!closed && self.due_in() == Some(Duration::ZERO))
     }
 
     fn patience(&self) -> Option<Duration> {
-        let most = if self.clock.is_manual() { Duration::from_millis(1) } else { WALL_EVERY };
+        let most = if self.clock.is_manual() || self.door.is_closed() {
+            Duration::from_millis(1)
+        } else {
+            WALL_EVERY
+        };
+        let most = most.min(self.core_due_in());
         Some(self.due_in().map_or(most, |due| due.min(most)))
     }
 }
@@ -496,7 +625,7 @@ impl<M: Machine> Stage for TimerStage<M> {
 /// Where the stages are, for metrics and for people.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Status {
-    /// Index of the last block that was closed.
+    /// Index of the last block that this node proposed.
     pub sequenced_index: u64,
     /// Index of the last block that is committed.
     pub committed_index: u64,

@@ -32,7 +32,7 @@ impl Line for LogLine {
         self.submitter.try_submit(entry).map_err(|error| match error {
             SubmitError::Full(_) => LineError::Full,
             SubmitError::TooLarge { .. } => LineError::TooLarge,
-            SubmitError::Closed(_) => LineError::Closed,
+            SubmitError::Closed(_) | SubmitError::NotLeader(_) => LineError::Closed,
         })
     }
 

@@ -52,7 +52,10 @@ pub fn read_until(
     let mut all: Vec<Arc<Output<Toy>>> = Vec::new();
     loop {
         let before = all.len();
-        match poller.poll(usize::MAX, &mut all) {
+        let polled = poller.poll(usize::MAX, &mut all);
+        // The empty block with which each start begins its term is no command's.
+        all.retain(|output| output.block.commands().len() > 0);
+        match polled {
             Polled::Some(_) if all[before..].iter().any(|output| enough(output)) => return all,
             Polled::Some(_) => {}
             Polled::Empty => poller.wait(Duration::from_secs(10)),

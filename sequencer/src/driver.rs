@@ -1,0 +1,218 @@
+//! The monitor around the consensus core. Whoever has news for it (a proposal, a finished write, a tick, a peer's message)
+//! locks it, tells it, and then carries what it wants done into two rings: to the journal and to the matcher.
+//!
+//! ```text
+//!  sequencer ─ propose ─┐                       ┌─► journal ring ─► journal ─ persisted ─┐
+//!  links ───── receive ─┼─► drive(core) ─► pump ┤                                        └─► drive(core)
+//!  timer ───── tick ────┘                       └─► committed ring ─► matcher
+//! ```
+//! So a commit costs no thread of its own and no wake-up more than it needs. Nothing waits under the lock: a full ring ends the
+//! pumping, and whoever makes room in it goes on.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use disruptor::{Producer, SingleConsumerBarrier, SingleProducer};
+
+use crate::block::{Block, CommittedBlock, Position};
+use crate::consensus::{Consensus, Persist};
+use crate::stages::{Committed, Cursors};
+
+/// Most committed blocks that wait here for room in the matcher's ring before the core is left alone.
+const BACKLOG_BLOCKS: usize = 1024;
+
+pub(crate) type JournalRing = SingleProducer<Option<Persist>, SingleConsumerBarrier>;
+pub(crate) type CommittedRing<C> = SingleProducer<Option<Committed<C>>, SingleConsumerBarrier>;
+
+/// Whatever the stages need of the monitor, with the core's own type forgotten.
+pub(crate) trait Drive<Cmd>: Send + Sync {
+    /// Proposes blocks for as long as `next` makes one for the place it is told; false once this node does not lead.
+    fn propose(&self, next: &mut dyn FnMut(&Position, u64) -> Option<(Arc<Block>, Vec<Cmd>)>) -> bool;
+    fn persisted(&self, ticket: u64);
+    fn tick(&self);
+    /// Goes on where a full ring ended the pumping.
+    fn resume(&self);
+    /// Nothing is carried anywhere any more.
+    fn close(&self);
+}
+
+/// Blocks that this node proposed, with the commands as the producers handed them in, so that nobody decodes what this process
+/// encoded. Invariant: rising indexes; those not committed in the term they were proposed in are dropped at commit of their index.
+struct Proposed<Cmd>(VecDeque<Arc<CommittedBlock<Cmd>>>);
+
+impl<Cmd> Proposed<Cmd> {
+    /// The block as it goes to the matcher: with its commands if it is the very one proposed here for that place.
+    fn or_bytes(&mut self, block: Arc<Block>) -> Committed<Cmd> {
+        let (index, term) = (block.header().index, block.header().term);
+        while let Some(own) = self.0.pop_front_if(|own| own.index() <= index) {
+            if own.index() == index && own.block().header().term == term {
+                return Committed::Own(own);
+            }
+        }
+        Committed::Bytes(block)
+    }
+
+    fn push(&mut self, block: Arc<CommittedBlock<Cmd>>) {
+        // A place that is proposed for again was lost with a leadership in between.
+        while self.0.pop_back_if(|own| own.index() >= block.index()).is_some() {}
+        self.0.push_back(block);
+    }
+}
+
+struct Core<C, Cmd> {
+    consensus: C,
+    proposed: Proposed<Cmd>,
+    to_journal: JournalRing,
+    to_matcher: CommittedRing<Cmd>,
+    /// What the journal's ring had no room for; nothing is asked of the core before it is out.
+    unwritten: Option<Persist>,
+    /// What the matcher's ring had no room for, in order.
+    backlog: VecDeque<Committed<Cmd>>,
+    applied_told: u64,
+    closed: bool,
+}
+
+struct Monitor<C, Cmd> {
+    core: Mutex<Core<C, Cmd>>,
+    cursors: Arc<Cursors>,
+}
+
+/// The way to a running node's consensus core; clones lead to the same one.
+pub struct Driver<C, Cmd>(Arc<Monitor<C, Cmd>>);
+
+impl<C, Cmd> Clone for Driver<C, Cmd> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<C, Cmd> std::fmt::Debug for Driver<C, Cmd> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver").finish_non_exhaustive()
+    }
+}
+
+impl<C: Consensus, Cmd: Send + Sync + 'static> Driver<C, Cmd> {
+    pub(crate) fn new(
+        consensus: C,
+        to_journal: JournalRing,
+        to_matcher: CommittedRing<Cmd>,
+        cursors: Arc<Cursors>,
+    ) -> Self {
+        let core = Core {
+            consensus,
+            proposed: Proposed(VecDeque::new()),
+            to_journal,
+            to_matcher,
+            unwritten: None,
+            backlog: VecDeque::new(),
+            applied_told: 0,
+            closed: false,
+        };
+        Self(Arc::new(Monitor { core: Mutex::new(core), cursors }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Core<C, Cmd>> {
+        self.0.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the core something, or asks it, and sees to what it then wants done. Keep `tell` short: every stage waits for it.
+    pub fn drive<R>(&self, tell: impl FnOnce(&mut C) -> R) -> R {
+        let mut core = self.lock();
+        let result = tell(&mut core.consensus);
+        core.pump(&self.0.cursors);
+        result
+    }
+}
+
+impl<C: Consensus, Cmd> Core<C, Cmd> {
+    /// Carries what the core wants done into the rings, until there is nothing or no room.
+    fn pump(&mut self, cursors: &Cursors) {
+        if self.closed {
+            return;
+        }
+        let applied = cursors.applied.load(Ordering::Acquire);
+        if applied != self.applied_told {
+            self.applied_told = applied;
+            self.consensus.applied(applied);
+        }
+        loop {
+            self.flush(cursors);
+            if self.unwritten.is_some() || self.backlog.len() >= BACKLOG_BLOCKS {
+                break;
+            }
+            let Some(ready) = self.consensus.ready() else { break };
+            self.unwritten = ready.persist;
+            let proposed = &mut self.proposed;
+            self.backlog.extend(ready.committed.into_iter().map(|block| proposed.or_bytes(block)));
+        }
+        cursors.board.post(self.consensus.leadership());
+    }
+
+    fn flush(&mut self, cursors: &Cursors) {
+        if self.unwritten.is_some() {
+            let unwritten = &mut self.unwritten;
+            if self.to_journal.try_publish(|slot| *slot = unwritten.take()).is_ok() {
+                cursors.bell_journal.ring();
+            }
+        }
+        self.flush_backlog(cursors);
+        if !self.backlog.is_empty() {
+            // The matcher may have made room between the attempt and the flag: try once more after raising it.
+            cursors.core_blocked.store(true, Ordering::Relaxed);
+            fence(Ordering::SeqCst);
+            self.flush_backlog(cursors);
+        }
+    }
+
+    fn flush_backlog(&mut self, cursors: &Cursors) {
+        let mut moved = None;
+        while let Some(index) = self.backlog.front().map(Committed::index) {
+            let backlog = &mut self.backlog;
+            if self.to_matcher.try_publish(|slot| *slot = backlog.pop_front()).is_err() {
+                break;
+            }
+            moved = Some(index);
+        }
+        if let Some(index) = moved {
+            cursors.committed.store(index, Ordering::Release);
+            cursors.bell_matcher.ring();
+        }
+    }
+}
+
+impl<C: Consensus, Cmd: Send + Sync + 'static> Drive<Cmd> for Driver<C, Cmd> {
+    fn propose(&self, next: &mut dyn FnMut(&Position, u64) -> Option<(Arc<Block>, Vec<Cmd>)>) -> bool {
+        let mut core = self.lock();
+        let mut leads = true;
+        loop {
+            let Some((before, term)) = core.consensus.lead() else {
+                leads = false;
+                break;
+            };
+            let Some((block, commands)) = next(&before, term) else { break };
+            self.0.cursors.sequenced.store(block.header().index, Ordering::Release);
+            core.consensus.propose(Arc::clone(&block));
+            core.proposed.push(Arc::new(CommittedBlock::new(block, commands)));
+        }
+        core.pump(&self.0.cursors);
+        leads
+    }
+
+    fn persisted(&self, ticket: u64) {
+        self.drive(|core| core.persisted(ticket));
+    }
+
+    fn tick(&self) {
+        self.drive(Consensus::tick);
+    }
+
+    fn resume(&self) {
+        self.drive(|_| ());
+    }
+
+    fn close(&self) {
+        self.lock().closed = true;
+    }
+}
