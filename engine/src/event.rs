@@ -9,7 +9,7 @@ pub use crate::report::{Exec, OrderReport, Report, ReportBody};
 use crate::units::{Price, Qty, Tokens, Usd};
 
 /// One thing that a command did. Events of one command are in the order in which they happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Event {
     /// A numbered report to a session.
     Report {
@@ -148,8 +148,19 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// Appends the event's bytes, equal for equal events on every machine; for comparing what nodes came to.
+    ///
+    /// # Panics
+    /// Never: plain data always has a form in bytes.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let bytes = postcard::to_allocvec(self).expect("plain data always has a form in bytes");
+        out.extend_from_slice(&bytes);
+    }
+}
+
 /// Where a session stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct SessionPosition {
     /// Its account.
     pub account: AccountId,
@@ -160,7 +171,7 @@ pub struct SessionPosition {
 }
 
 /// An order as accepted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct OrderOpened {
     /// Its id.
     pub order: OrderId,
@@ -183,7 +194,7 @@ pub struct OrderOpened {
 }
 
 /// One match.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Trade {
     /// Its id.
     pub trade: TradeId,
@@ -261,7 +272,7 @@ pub enum Moved {
 }
 
 /// A settled call: who used what, delivered by whom, drawn from where (contract §4.3).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct UsageRecord {
     /// The reservation that it settles.
     pub reservation: ReservationId,

@@ -2,16 +2,19 @@
 //!
 //! A [`Replica`] applies every committed block to a machine of its own and checks that it comes to the same events. Readers look at it at a
 //! known log sequence, wait until it has passed one (read your writes), and [subscribe](Replica::subscribe) to what happens. It also writes the
-//! snapshots, in the background. Its parts know nothing of what a command means.
+//! snapshots, in the background, and compares what it came to with the other nodes ([`Digests`]): one that differs stops.
+//! Its parts know nothing of what a command means.
 //!
 //! The raft core, replica links and membership will live here too; the seat they take is `grid_sequencer::Consensus`, and a
 //! venue of one node fills it with `grid_sequencer::Solo`.
 
+mod digests;
 mod progress;
 mod replica;
 mod snapshots;
 mod subscription;
 
+pub use digests::{Digest, DigestKind, Digests, Divergence, Voters};
 pub use progress::WaitError;
-pub use replica::{Replica, ReplicaConfig, ReplicaThread};
+pub use replica::{Followed, Membership, Replica, ReplicaConfig, ReplicaStage, ReplicaThread};
 pub use subscription::{Overflow, Subscription, SubscriptionEnd};

@@ -34,6 +34,11 @@ pub trait Machine: Send + Sync + Sized + 'static {
     /// Applies the command at position `seq`, stamped `at`, and appends its events to `out`.
     fn apply(&mut self, seq: Seq, at: Nanos, command: &Self::Command, out: &mut Vec<Self::Event>);
 
+    /// Appends an event's bytes to `out`, equal for equal events; nodes compare hashes over them. Nothing reads them back.
+    fn encode_event(event: &Self::Event, out: &mut Vec<u8>) {
+        out.extend_from_slice(format!("{event:?}").as_bytes());
+    }
+
     /// When a tick is next due; `None` while nothing waits for time to pass.
     fn next_deadline(&self) -> Option<Nanos>;
 
@@ -70,6 +75,10 @@ impl Machine for Engine {
 
     fn apply(&mut self, seq: Seq, at: Nanos, command: &Entry, out: &mut Vec<Event>) {
         Self::apply(self, seq, at, command, out);
+    }
+
+    fn encode_event(event: &Event, out: &mut Vec<u8>) {
+        event.encode(out);
     }
 
     fn next_deadline(&self) -> Option<Nanos> {

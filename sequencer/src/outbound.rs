@@ -234,8 +234,22 @@ impl<M: Machine> OutputPoller<M> {
 
     /// Parks until there is something to poll, the venue has stopped, or `limit` has passed.
     pub fn wait(&self, limit: Duration) {
+        self.wait_unless(limit, || false);
+    }
+
+    /// Like [`OutputPoller::wait`], but does not park if `has_work` is true, which is asked at the last moment. Whoever makes it true
+    /// calls the [alarm](OutputPoller::alarm) afterwards.
+    pub fn wait_unless(&self, limit: Duration, has_work: impl Fn() -> bool) {
         let ring = self.ring.as_ref().expect("present until dropped");
-        self.sleeper.sleep(Some(limit), || ring.has_available() || self.hall.closed.load(Ordering::SeqCst));
+        let closed = || self.hall.closed.load(Ordering::SeqCst);
+        self.sleeper.sleep(Some(limit), || ring.has_available() || closed() || has_work());
+    }
+
+    /// Wakes this consumer out of its wait, from any thread.
+    #[must_use]
+    pub fn alarm(&self) -> Waker {
+        let bell = Arc::clone(&self.hall.seats[self.seat].bell);
+        Arc::new(move || bell.ring())
     }
 }
 

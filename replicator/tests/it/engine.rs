@@ -18,7 +18,7 @@ fn an_engine_its_replica_and_its_replay_come_to_the_same_state() {
         let config = Config { command_bytes_max: 4096, ..Config::new(&["replica"]) };
         let mut handle = Sequencer::start(recovered, config).expect("it starts");
         let outputs = handle.take_output("replica").expect("asked for");
-        let config = ReplicaConfig { snapshots: Some((store, 150)) };
+        let config = ReplicaConfig { snapshots: Some((store, 150)), ..ReplicaConfig::default() };
         let (replica, thread) = Replica::start(copy, position, outputs, config).expect("a thread");
         let mut submitter = handle.submitter();
         let mut submit = |entry| submitter.try_submit(entry).expect("there is room");

@@ -6,6 +6,7 @@
     reason = "a test binary has no surface, and shares its toy with the sequencer's"
 )]
 
+mod comparison;
 mod engine;
 mod replica;
 #[path = "../../../sequencer/tests/it/toy.rs"]

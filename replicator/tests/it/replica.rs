@@ -24,7 +24,8 @@ impl Venue {
         let (copy, position, store) = (recovered.copy_machine(), recovered.position, recovered.snapshots());
         let mut handle = Sequencer::start(recovered, config(&["replica"])).expect("it starts");
         let outputs = handle.take_output("replica").expect("asked for");
-        let config = ReplicaConfig { snapshots: snapshot_every.map(|every| (store, every)) };
+        let snapshots = snapshot_every.map(|every| (store, every));
+        let config = ReplicaConfig { snapshots, ..ReplicaConfig::default() };
         let (replica, thread) = Replica::start(copy, position, outputs, config).expect("a thread");
         Self { handle, replica, thread }
     }

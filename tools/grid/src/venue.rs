@@ -79,7 +79,7 @@ impl Venue {
         let (to_gateway, to_replica) = (seat("orders")?, seat("replica")?);
         let snapshots = Some((snapshots, config.log.snapshot_every_commands));
         let (replica, replica_thread) =
-            Replica::start(copy, position, to_replica, ReplicaConfig { snapshots })?;
+            Replica::start(copy, position, to_replica, ReplicaConfig { snapshots, ..ReplicaConfig::default() })?;
         let (history, follower) =
             grid_trading::follow(&config.data_dir.join("history.sqlite"), &replica, &config.data_dir)?;
         let replica = Arc::new(replica);
