@@ -32,7 +32,11 @@ pub use block::{Block, BlockHeader, BlockKind, CommandBytes, CommittedBlock, Pos
 pub use clock::Clock;
 pub use consensus::{Consensus, HardState, Leadership, NodeId, Persist, Ready, Solo};
 pub use driver::Driver;
-pub use fault::abort_on_panic;
+pub use fault::{abort, abort_on_panic};
+#[doc(hidden)]
+pub use fault::fault_point_reached;
+#[cfg(feature = "faults")]
+pub use fault::{Moment, hook_faults};
 pub use inbound::{SubmitError, Submitter};
 pub use journal::{Durability, Journal, JournalConfig, JournalError};
 pub use layout::{LayoutError, Stage, StageName, Step, ThreadLayout, ThreadPlan, Wait};
