@@ -6,6 +6,7 @@
 
 mod field;
 mod frame;
+mod leader;
 mod login;
 mod messages;
 pub mod schema;
@@ -14,6 +15,7 @@ mod values;
 
 pub use field::{BadValue, Choice, Kind, Signature, Tag, Value};
 pub use frame::{Frame, FrameError, HEADER_LEN, MAGIC, MAX_FRAME_LEN, SOFH_LEN, scan};
+pub use leader::{leader_address, leader_fields};
 pub use login::{
     ESTABLISH_DOMAIN, LOGIN_WINDOW_NS, NEGOTIATE_DOMAIN, establish_transcript, is_fresh, negotiate_transcript,
 };

@@ -9,7 +9,47 @@ use crate::values::*;
 /// The id of the schema, in every header.
 pub const SCHEMA_ID: u16 = 7201;
 /// The version of the schema that this code speaks.
-pub const SCHEMA_VERSION: u16 = 1;
+pub const SCHEMA_VERSION: u16 = 2;
+/// Blocks that have grown: the message, the version that made it longer, and its length before. A shorter block of an
+/// older sender is read with zeros for what it does not have, so zero must mean "not said" in every field that is
+/// added.
+const GROWN: &[(&str, u16, usize)] =
+    &[("NegotiationReject", 2, 19), ("EstablishmentReject", 2, 19), ("Terminate", 2, 1)];
+
+/// The version that brought the field at this offset.
+const fn since(block: &str, offset: usize) -> u16 {
+    let (mut index, mut version) = (0, 1);
+    while index < GROWN.len() {
+        let (name, grown_in, before) = GROWN[index];
+        if same(name, block) && offset >= before && grown_in > version {
+            version = grown_in;
+        }
+        index += 1;
+    }
+    version
+}
+
+/// The length of a block in the version that brought it.
+const fn first_size(block: &str, size: usize) -> usize {
+    let (mut index, mut first) = (0, size);
+    while index < GROWN.len() {
+        let (name, _, before) = GROWN[index];
+        if same(name, block) && before < first {
+            first = before;
+        }
+        index += 1;
+    }
+    first
+}
+
+const fn same(one: &str, other: &str) -> bool {
+    let (one, other) = (one.as_bytes(), other.as_bytes());
+    let mut index = 0;
+    while index < one.len() && index < other.len() && one[index] == other[index] {
+        index += 1;
+    }
+    index == one.len() && index == other.len()
+}
 /// Templates that carry a client sequence number as their first field.
 pub const COMMAND_TEMPLATES: std::ops::Range<u16> = 20..40;
 
@@ -72,6 +112,8 @@ pub trait Block: Sized {
     const DOC: &'static str;
     /// Length on the wire in bytes.
     const SIZE: usize;
+    /// Its length in the version that brought it; the shortest that is read.
+    const FIRST_SIZE: usize;
     /// Its fields in order.
     const FIELDS: &'static [FieldSpec];
     /// Appends the bytes.
@@ -95,6 +137,8 @@ pub struct FieldSpec {
     pub offset: usize,
     /// Its layout.
     pub kind: Kind,
+    /// The version of the schema that brought it.
+    pub since: u16,
 }
 
 /// What follows a message's block.
@@ -216,11 +260,19 @@ fn put_data(out: &mut Vec<u8>, data: &[u8]) {
 
 fn take_block<B: Block>(frame: &Frame<'_>) -> Result<B, DecodeError> {
     let found = usize::from(frame.block_length);
-    if found < B::SIZE {
-        return Err(DecodeError::BlockTooShort { message: B::NAME, expected: B::SIZE, found });
+    if found < B::FIRST_SIZE {
+        return Err(DecodeError::BlockTooShort { message: B::NAME, expected: B::FIRST_SIZE, found });
     }
     let block = frame.body.get(..found).ok_or(DecodeError::Truncated { message: B::NAME })?;
-    B::read(block).map_err(|bad| DecodeError::BadValue { message: B::NAME, bad })
+    let read = if found < B::SIZE {
+        // From an older sender, and rare: only what ends a login or a connection has ever grown.
+        let mut whole = block.to_vec();
+        whole.resize(B::SIZE, 0);
+        B::read(&whole)
+    } else {
+        B::read(block)
+    };
+    read.map_err(|bad| DecodeError::BadValue { message: B::NAME, bad })
 }
 
 fn finish(message: &'static str, rest: &[u8]) -> Result<(), DecodeError> {
@@ -244,11 +296,13 @@ macro_rules! block {
             const NAME: &'static str = stringify!($name);
             const DOC: &'static str = concat!($($doc),*);
             const SIZE: usize = $size;
+            const FIRST_SIZE: usize = first_size(stringify!($name), $size);
             const FIELDS: &'static [FieldSpec] = &[$(FieldSpec {
                 name: stringify!($field),
                 doc: concat!($($field_doc),*),
                 offset: std::mem::offset_of!(raw::$name, $field),
                 kind: <$type as Wire>::KIND,
+                since: since(stringify!($name), std::mem::offset_of!(raw::$name, $field)),
             },)*];
 
             fn write(&self, out: &mut Vec<u8>) {
@@ -530,13 +584,21 @@ plain {
         account: u32,
     }
     /// The session was not opened.
-    [4] NegotiationReject, 19 {
+    [4] NegotiationReject, 40 {
         /// The session asked for.
         session: u128,
         /// The engine's reject, where it gave one; else zero.
         engine_code: u16,
         /// Why.
         code: NegotiationCode,
+        /// Zero.
+        reserved1: u8,
+        /// With NotLeader: the port of the node that leads; zero where it is not known.
+        leader_port: u16,
+        /// Zero.
+        reserved2: u16,
+        /// With NotLeader: its IPv6 address as a number, an IPv4 address as ::ffff:a.b.c.d.
+        leader_ip: u128,
     }
     /// Takes up a session on this connection; signed.
     [5] Establish, 171 {
@@ -589,13 +651,21 @@ plain {
         max_frame: u32,
     }
     /// The session did not come to life on this connection.
-    [7] EstablishmentReject, 19 {
+    [7] EstablishmentReject, 40 {
         /// The session asked for.
         session: u128,
         /// The engine's reject, where it gave one; else zero.
         engine_code: u16,
         /// Why.
         code: EstablishmentCode,
+        /// Zero.
+        reserved1: u8,
+        /// With NotLeader: the port of the node that leads; zero where it is not known.
+        leader_port: u16,
+        /// Zero.
+        reserved2: u16,
+        /// With NotLeader: its IPv6 address as a number, an IPv4 address as ::ffff:a.b.c.d.
+        leader_ip: u128,
     }
     /// The heartbeat of a sequenced flow, both ways.
     [8] Sequence, 8 {
@@ -1062,9 +1132,17 @@ group {
 }
 data {
     /// The last message on a connection; answered in kind.
-    [13] Terminate, 1 {
+    [13] Terminate, 24 {
         /// Why.
         code: TerminateCode,
+        /// Zero.
+        reserved1: u8,
+        /// With NotLeader: the port of the node that leads; zero where it is not known.
+        leader_port: u16,
+        /// Zero.
+        reserved2: u32,
+        /// With NotLeader: its IPv6 address as a number, an IPv4 address as ::ffff:a.b.c.d.
+        leader_ip: u128,
     } reason;
     /// A rare command of the venue's own tools and tiers, in the engine's log form.
     [29] DirectoryRequest, 20 {

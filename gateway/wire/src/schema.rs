@@ -133,9 +133,13 @@ fn write_fields(
             Kind::Words(parts) => (parts, "u64t"),
         };
         for (index, part) in parts.iter().enumerate() {
+            let since = match field.since {
+                1 => String::new(),
+                version => format!(" sinceVersion=\"{version}\""),
+            };
             writeln!(
                 out,
-                "{indent}<field name=\"{name}{part}\" id=\"{id}\" type=\"{kind}\" offset=\"{}\" description=\"{doc}\"/>",
+                "{indent}<field name=\"{name}{part}\" id=\"{id}\" type=\"{kind}\" offset=\"{}\"{since} description=\"{doc}\"/>",
                 field.offset + 8 * index,
             )?;
             id += 1;

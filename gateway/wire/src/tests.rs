@@ -135,9 +135,46 @@ fn a_longer_block_from_a_newer_sender_is_read_up_to_what_we_know() {
 }
 
 #[test]
+fn a_block_of_an_older_sender_is_read_with_zeros_for_what_it_does_not_have() {
+    let mut cut = 0;
+    for (name, bytes) in samples(&mut 4) {
+        let spec = MESSAGES.iter().find(|spec| spec.block.name == name).unwrap();
+        let mut fields = spec.block.fields.iter();
+        let Some(first_new) = fields.find(|field| field.since > 1) else { continue };
+        let block = usize::from(u16::from_le_bytes([bytes[6], bytes[7]]));
+        let mut older = bytes.clone();
+        older.drain(HEADER_LEN + first_new.offset..HEADER_LEN + block);
+        older[6..8].copy_from_slice(&(first_new.offset as u16).to_le_bytes());
+        older[12..14].copy_from_slice(&1_u16.to_le_bytes());
+        let length = older.len() as u32;
+        older[..4].copy_from_slice(&length.to_le_bytes());
+        let mut zeroed = bytes.clone();
+        zeroed[HEADER_LEN + first_new.offset..HEADER_LEN + block].fill(0);
+        assert_eq!(whole(&older), whole(&zeroed), "{name}");
+        cut += 1;
+    }
+    assert_eq!(cut, 3, "the rejects of logins, and Terminate, have grown");
+}
+
+#[test]
+fn a_leader_is_named_by_any_address_and_nobody_by_zero() {
+    for address in ["127.0.0.1:7000", "10.1.2.3:65535", "[2001:db8::7]:1"] {
+        let address: std::net::SocketAddr = address.parse().unwrap();
+        let (leader_ip, leader_port) = crate::leader_fields(Some(address));
+        assert_eq!(crate::leader_address(leader_ip, leader_port), Some(address));
+    }
+    assert_eq!(crate::leader_fields(None), (0, 0));
+    assert_eq!(crate::leader_address(0, 0), None);
+    assert_eq!(crate::leader_address(0, 7), None, "nobody listens at the unspecified address");
+    assert_eq!(crate::leader_address(1, 0), None);
+}
+
+#[test]
 fn a_shorter_block_is_refused() {
     for (name, mut bytes) in samples(&mut 3) {
-        let block = u16::from_le_bytes([bytes[6], bytes[7]]);
+        let spec = MESSAGES.iter().find(|spec| spec.block.name == name).unwrap();
+        let grown = spec.block.fields.iter().find(|field| field.since > 1);
+        let block = grown.map_or(spec.block.size, |field| field.offset) as u16;
         bytes[6..8].copy_from_slice(&(block - 1).to_le_bytes());
         let (frame, _) = scan(&bytes, MAX_FRAME_LEN).unwrap().unwrap();
         assert!(matches!(Message::decode(&frame), Err(DecodeError::BlockTooShort { .. })), "{name}");

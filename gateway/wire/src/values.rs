@@ -192,6 +192,8 @@ wire_enum! {
         Blocked = 6,
         /// The account has as many sessions as it may.
         TooManySessions = 7,
+        /// This node does not lead; try the one named, or another. Since version 2.
+        NotLeader = 8,
     }
 }
 
@@ -210,7 +212,7 @@ wire_enum! {
         KeepAliveInterval = 4,
         /// Unknown key, wrong signature or stale timestamp; deliberately one code.
         Credentials = 5,
-        /// This node does not lead; try another.
+        /// This node does not lead; try the one named, or another.
         NotLeader = 6,
         /// The schema version is not served.
         SchemaVersion = 7,
@@ -266,6 +268,8 @@ wire_enum! {
         Revoked = 12,
         /// Too many refused logins on one connection.
         Unauthenticated = 13,
+        /// This node leads no longer; go on at the one named, or another. Since version 2.
+        NotLeader = 14,
     }
 }
 
