@@ -8,10 +8,10 @@ use std::sync::{Arc, OnceLock};
 
 use ed25519_dalek::{Signer, SigningKey};
 use grid_wire::{
-    Beat, CancelPolicy, Establish, EstablishmentAck, EstablishmentCode, Flow, Hello, Liveness,
-    MarketDataSubscribe, MarketDataUnsubscribe, Message, Negotiate, NegotiationCode, RetransmitCode,
-    SCHEMA_VERSION, Sequence, Signature, Terminate, TerminateCode, establish_transcript,
-    negotiate_transcript,
+    Beat, CancelPolicy, Establish, EstablishmentAck, EstablishmentCode, EstablishmentReject, Flow, Hello,
+    Liveness, MarketDataSubscribe, MarketDataUnsubscribe, Message, Negotiate, NegotiationCode,
+    RetransmitCode, SCHEMA_VERSION, Sequence, Signature, Terminate, TerminateCode, establish_transcript,
+    leader_address, negotiate_transcript,
 };
 use sha2::{Digest, Sha256};
 use tokio::sync::broadcast;
@@ -20,6 +20,7 @@ use crate::error::{ClientError, Refusal};
 use crate::flow::ReportFlow;
 use crate::message::{Event, Report, Request};
 use crate::pace::Bucket;
+use crate::route::Parting;
 use crate::{Config, Reply};
 
 /// No request is added to this many bytes that the socket has not taken.
@@ -30,8 +31,8 @@ const OUT_BYTES_MAX: usize = 256 * 1024;
 pub(crate) enum Verdict {
     /// Nothing.
     Continue,
-    /// Leave this connection and try the next address.
-    Reconnect,
+    /// Leave this connection and go on elsewhere.
+    Leave(Parting),
     /// Stop for good.
     Stop(ClientError),
 }
@@ -79,6 +80,8 @@ pub(crate) struct Core {
     address: Option<SocketAddr>,
     negotiated: bool,
     server_nonce: [u8; 32],
+    /// What this node and we both speak: nodes of one cluster may be of different versions while it is upgraded.
+    schema_version: u16,
     /// The next request's number; 0 until the venue has said where the session stands.
     next_seq: u64,
     flow: Option<ReportFlow>,
@@ -104,6 +107,7 @@ impl Core {
             address: None,
             negotiated: false,
             server_nonce: [0; 32],
+            schema_version: SCHEMA_VERSION,
             next_seq: 0,
             flow: None,
             liveness: None,
@@ -176,7 +180,7 @@ impl Core {
     /// The last words of a connection.
     pub(crate) fn farewell(&self, out: &mut Vec<u8>) {
         if self.phase != Phase::Offline {
-            Terminate { code: TerminateCode::Finished }.encode(b"", out);
+            Terminate { code: TerminateCode::Finished, ..Terminate::default() }.encode(b"", out);
         }
     }
 
@@ -186,7 +190,7 @@ impl Core {
             liveness.heard(now.steady);
         }
         match (self.phase, message) {
-            (_, Message::Terminate(end, _)) => terminated(end.code),
+            (_, Message::Terminate(end, _)) => terminated(end),
             (Phase::AwaitingHello, Message::Hello(hello)) => {
                 self.log_in(now, hello, out);
                 Verdict::Continue
@@ -197,7 +201,8 @@ impl Core {
                 Verdict::Continue
             }
             (Phase::Negotiating, Message::NegotiationReject(reject)) => match reject.code {
-                NegotiationCode::Busy | NegotiationCode::Unspecified => Verdict::Reconnect,
+                NegotiationCode::NotLeader => not_leader(reject.leader_ip, reject.leader_port),
+                NegotiationCode::Busy | NegotiationCode::Unspecified => Verdict::Leave(Parting::Lost),
                 code => {
                     let refusal = Refusal::Negotiation { code, engine_code: reject.engine_code };
                     Verdict::Stop(ClientError::Refused(refusal))
@@ -207,9 +212,7 @@ impl Core {
                 self.established(now, ack, out);
                 Verdict::Continue
             }
-            (Phase::Establishing, Message::EstablishmentReject(reject)) => {
-                self.not_established(reject.code, reject.engine_code)
-            }
+            (Phase::Establishing, Message::EstablishmentReject(reject)) => self.not_established(reject),
             (Phase::Live, message) => {
                 self.live_message(message, out);
                 Verdict::Continue
@@ -217,13 +220,14 @@ impl Core {
             // Anything else is out of turn: this is not a venue that we can speak with.
             (phase, message) => {
                 tracing::warn!(?phase, message = message.name(), "the venue spoke out of turn");
-                Verdict::Reconnect
+                Verdict::Leave(Parting::Lost)
             }
         }
     }
 
     fn log_in(&mut self, now: Now, hello: &Hello, out: &mut Vec<u8>) {
         self.server_nonce = hello.server_nonce;
+        self.schema_version = hello.schema_version.clamp(1, SCHEMA_VERSION);
         if self.negotiated {
             return self.establish(now, out);
         }
@@ -233,7 +237,7 @@ impl Core {
             client_nonce: rand::random(),
             fingerprint: self.fingerprint(),
             timestamp: now.wall,
-            schema_version: SCHEMA_VERSION,
+            schema_version: self.schema_version,
             client_flow: Flow::Idempotent,
             server_flow: Flow::Recoverable,
             ..Negotiate::default()
@@ -253,7 +257,7 @@ impl Core {
             next_seq: self.flow.as_ref().map_or(1, ReportFlow::wanted),
             keep_alive_ms: millis(self.config.keep_alive),
             grace_ms: self.config.cancel_on_disconnect.map_or(0, millis),
-            schema_version: SCHEMA_VERSION,
+            schema_version: self.schema_version,
             cancel_policy: match self.config.cancel_on_disconnect {
                 Some(_) => CancelPolicy::CancelAfterGrace,
                 None => CancelPolicy::Keep,
@@ -276,7 +280,11 @@ impl Core {
         self.phase = Phase::Live;
         let _ = self.account.set(ack.account);
         let own_ms = u32::try_from(self.config.keep_alive.as_millis()).unwrap_or(u32::MAX);
-        self.liveness = Some(Liveness::new(now.steady, own_ms, ack.keep_alive_ms));
+        // A node that is silent for longer than it promised is given up after three intervals, or sooner where the
+        // configuration says so; never before it was late at all.
+        let silence_ms = u32::try_from(self.config.silence.as_millis()).unwrap_or(u32::MAX);
+        let peer_ms = ack.keep_alive_ms.min((silence_ms / 3).max(ack.keep_alive_ms / 2));
+        self.liveness = Some(Liveness::new(now.steady, own_ms, peer_ms));
         self.requests = Bucket::new(ack.requests_per_second, ack.requests_burst);
         self.cancels = Bucket::new(ack.cancels_per_second, ack.cancels_burst);
         // Reports from before this process are not its business; those that it missed since are.
@@ -297,22 +305,25 @@ impl Core {
         self.ask_for_missing(out);
     }
 
-    fn not_established(&mut self, code: EstablishmentCode, engine_code: u16) -> Verdict {
-        match code {
+    fn not_established(&mut self, reject: &EstablishmentReject) -> Verdict {
+        match reject.code {
+            EstablishmentCode::NotLeader => not_leader(reject.leader_ip, reject.leader_port),
             EstablishmentCode::Unnegotiated => {
                 self.negotiated = false;
-                Verdict::Reconnect
+                Verdict::Leave(Parting::Lost)
             }
             // The venue never sent what we want next: take its word for where the reports stand.
             EstablishmentCode::NextSeqNo => {
                 self.flow = None;
-                Verdict::Reconnect
+                Verdict::Leave(Parting::Lost)
             }
-            EstablishmentCode::NotLeader
-            | EstablishmentCode::Busy
+            EstablishmentCode::Busy
             | EstablishmentCode::AlreadyEstablished
-            | EstablishmentCode::Unspecified => Verdict::Reconnect,
-            code => Verdict::Stop(ClientError::Refused(Refusal::Establishment { code, engine_code })),
+            | EstablishmentCode::Unspecified => Verdict::Leave(Parting::Lost),
+            code => {
+                let refusal = Refusal::Establishment { code, engine_code: reject.engine_code };
+                Verdict::Stop(ClientError::Refused(refusal))
+            }
         }
     }
 
@@ -474,8 +485,8 @@ impl Core {
                 Verdict::Continue
             }
             Some((Beat::Lapsed, _)) => {
-                Terminate { code: TerminateCode::KeepAliveLapsed }.encode(b"", out);
-                Verdict::Reconnect
+                Terminate { code: TerminateCode::KeepAliveLapsed, ..Terminate::default() }.encode(b"", out);
+                Verdict::Leave(Parting::Silent)
             }
             _ => Verdict::Continue,
         }
@@ -493,12 +504,17 @@ impl Core {
     }
 }
 
-fn terminated(code: TerminateCode) -> Verdict {
-    match code {
+fn not_leader(leader_ip: u128, leader_port: u16) -> Verdict {
+    Verdict::Leave(Parting::NotLeader(leader_address(leader_ip, leader_port)))
+}
+
+fn terminated(end: &Terminate) -> Verdict {
+    match end.code {
+        TerminateCode::NotLeader => not_leader(end.leader_ip, end.leader_port),
         // Somebody else has the session, or the key is worth nothing: coming back would only be a quarrel.
         TerminateCode::Superseded | TerminateCode::Revoked => {
-            Verdict::Stop(ClientError::Refused(Refusal::Terminated(code)))
+            Verdict::Stop(ClientError::Refused(Refusal::Terminated(end.code)))
         }
-        _ => Verdict::Reconnect,
+        _ => Verdict::Leave(Parting::Lost),
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! A [`Client`] is a cloneable handle on one session. A thread of its own holds the socket; callers, async or
 //! blocking, have as many requests in flight as the window allows, each under its own client sequence number. When
-//! the connection breaks, the client takes up the same session elsewhere, learns what was applied, sends the
-//! unanswered again under the same numbers, and asks for the reports that it missed. A caller is answered once.
+//! the connection breaks, or its node no longer leads, the client takes up the same session elsewhere, learns what was
+//! applied, sends the unanswered again under the same numbers, and asks for the reports that it missed. A caller is
+//! answered once, and knows of a change of leaders only by the time that its answer took.
 //!
 //! ```no_run
 //! # fn main() -> Result<(), grid_client::ClientError> {
@@ -27,6 +28,7 @@ mod error;
 mod flow;
 mod message;
 mod pace;
+mod route;
 mod socket;
 
 use std::net::SocketAddr;
@@ -47,14 +49,18 @@ pub use crate::message::{Event, Report, Request};
 /// How to reach the venue and how to behave there.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Gateways, tried in order and round again.
+    /// Gateways, tried in order and round again; those that a node names as leader are added for this client's life.
     pub addresses: Vec<SocketAddr>,
     /// The session's id; keep it to resume the session in another process. Zero draws one at random.
     pub session: u128,
     /// Seed of the Ed25519 key that signs the login.
     pub key_seed: [u8; 32],
-    /// Longest silence on the connection; three of them end it.
+    /// Longest silence on the connection, asked of both sides; three of them end it.
     pub keep_alive: Duration,
+    /// How long a node may say nothing, when it is dialled, during the login and, where that is shorter than three
+    /// keep-alive intervals, afterwards, before another is tried; a connection with nothing late is never given up. The
+    /// time in which a node that was paused or cut off is found out.
+    pub silence: Duration,
     /// Cancels the session's open orders once a lost connection has stayed away this long; `None` keeps them.
     pub cancel_on_disconnect: Option<Duration>,
     /// Requests sent and not yet answered, at most.
@@ -63,7 +69,7 @@ pub struct Config {
     pub queue: usize,
     /// How long a caller waits for an answer.
     pub call_timeout: Duration,
-    /// How long [`Client::connect`] waits for a session, and each later attempt for a login.
+    /// How long [`Client::connect`] waits for a session.
     pub connect_timeout: Duration,
     /// Events that a slow listener may be behind before it loses the oldest.
     pub event_capacity: usize,
@@ -77,7 +83,8 @@ impl Config {
             addresses,
             session: 0,
             key_seed,
-            keep_alive: Duration::from_secs(2),
+            keep_alive: Duration::from_secs(1),
+            silence: Duration::from_secs(3),
             cancel_on_disconnect: None,
             window: 1_024,
             queue: 65_536,

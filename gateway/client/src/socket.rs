@@ -1,5 +1,5 @@
-//! The client's thread: one connection at a time, the next address when it breaks, and sleep when there is nothing
-//! to do. All meaning is in `core`; here are bytes and waiting.
+//! The client's thread: one connection at a time, another when it breaks, and sleep when there is nothing to do. All
+//! meaning is in `core`, and where to go is `route`'s to say; here are bytes and waiting.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -17,12 +17,11 @@ use tokio::sync::broadcast;
 use crate::core::{Core, Now, Verdict};
 use crate::error::ClientError;
 use crate::message::Event;
+use crate::route::{Parting, Route};
 use crate::{Bell, Config, Input};
 
 const WAKER: Token = Token(0);
 const SOCKET: Token = Token(1);
-const BACKOFF_MIN: Duration = Duration::from_millis(10);
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// Reads between two looks at everything else.
 const READS_MAX: usize = 64;
 /// A session that lived this long forgives the failures before it.
@@ -61,8 +60,7 @@ pub(crate) fn start(
         bell: Arc::clone(&bell),
         live: Some(live_sender),
         connection: None,
-        attempts: 0,
-        failures: 0,
+        route: Route::new(&config.addresses, config.silence.as_nanos() as u64),
         live_since: None,
         trouble: None,
         retry_at: begun,
@@ -94,8 +92,7 @@ struct Runner {
     bell: Arc<Bell>,
     live: Option<Sender<Result<(), ClientError>>>,
     connection: Option<Connection>,
-    attempts: usize,
-    failures: u32,
+    route: Route,
     live_since: Option<Instant>,
     /// Why the last attempt failed, for whoever waits for the first session.
     trouble: Option<String>,
@@ -129,7 +126,7 @@ impl Runner {
         self.obey(verdict)?;
         if self.core.is_live() {
             if self.live_since.get_or_insert_with(Instant::now).elapsed() >= STABLE {
-                self.failures = 0;
+                self.route.settled();
             }
             if let Some(live) = self.live.take() {
                 let _ = live.send(Ok(()));
@@ -207,7 +204,7 @@ impl Runner {
                 Err(error) => {
                     self.trouble = Some(format!("{}: {error}", connection.address));
                     tracing::debug!(%error, address = %connection.address, "could not connect");
-                    return Verdict::Reconnect;
+                    return Verdict::Leave(Parting::Lost);
                 }
             }
         }
@@ -219,15 +216,16 @@ impl Runner {
         if let Err(error) = alive {
             self.trouble = Some(format!("{}: {error}", connection.address));
             tracing::debug!(%error, address = %connection.address, "connection lost");
-            return Verdict::Reconnect;
+            return Verdict::Leave(Parting::Lost);
         }
         if !self.core.is_live() && connection.login_verdict() != Verdict::Continue {
-            return Verdict::Reconnect;
+            self.trouble = Some(format!("{}: no word in time", connection.address));
+            return connection.login_verdict();
         }
         let verdict = self.core.tick(now, &mut connection.output);
         self.core.pump(now, &mut connection.output);
         match connection.flush() {
-            Err(_) => Verdict::Reconnect,
+            Err(_) => Verdict::Leave(Parting::Lost),
             Ok(()) => verdict,
         }
     }
@@ -236,29 +234,39 @@ impl Runner {
         match verdict {
             Verdict::Continue => Ok(()),
             Verdict::Stop(error) => Err(error),
-            Verdict::Reconnect => {
-                self.hang_up();
-                // The first attempt after a loss is made at once; waiting starts when that fails too.
-                let doubled = BACKOFF_MIN.saturating_mul(1 << self.failures.min(10));
-                let pause = if self.failures == 0 { Duration::ZERO } else { doubled.min(BACKOFF_MAX) };
-                self.failures += 1;
-                self.retry_at = Instant::now() + pause;
+            Verdict::Leave(how) => {
+                if let Some(address) = self.hang_up() {
+                    self.leave(address, how);
+                }
                 Ok(())
             }
         }
     }
 
-    fn hang_up(&mut self) {
-        if let Some(mut connection) = self.connection.take() {
-            let _ = self.poll.registry().deregister(&mut connection.stream);
+    fn leave(&mut self, address: SocketAddr, how: Parting) {
+        if let Parting::NotLeader(leader) = how {
+            tracing::debug!(%address, ?leader, "the node does not lead");
+            self.trouble = Some(format!("{address}: this node does not lead"));
         }
+        let pause = self.route.left(address, how, self.now().steady, rand::random());
+        self.retry_at = Instant::now() + Duration::from_nanos(pause);
+    }
+
+    /// Drops the connection; gives its address.
+    fn hang_up(&mut self) -> Option<SocketAddr> {
+        let connection = self.connection.take();
         self.live_since = None;
         self.core.disconnected();
+        connection.map(|mut connection| {
+            let _ = self.poll.registry().deregister(&mut connection.stream);
+            connection.address
+        })
     }
 
     fn dial(&mut self) {
-        let address = self.config.addresses[self.attempts % self.config.addresses.len()];
-        self.attempts += 1;
+        let Some(address) = self.route.dial(self.now().steady) else {
+            return;
+        };
         let connected = TcpStream::connect(address).and_then(|mut stream| {
             self.poll.registry().register(&mut stream, SOCKET, Interest::READABLE | Interest::WRITABLE)?;
             Ok(stream)
@@ -269,7 +277,7 @@ impl Runner {
                     stream,
                     address,
                     open: false,
-                    login_by: Instant::now() + self.config.connect_timeout,
+                    login_by: Instant::now() + Duration::from_nanos(self.route.patience_ns()),
                     input: Vec::new(),
                     output: Vec::new(),
                     written: 0,
@@ -278,7 +286,7 @@ impl Runner {
             }
             Err(error) => {
                 tracing::debug!(%error, %address, "could not connect");
-                let _ = self.obey(Verdict::Reconnect);
+                self.leave(address, Parting::Lost);
             }
         }
     }
@@ -328,7 +336,7 @@ impl Connection {
     }
 
     fn login_verdict(&self) -> Verdict {
-        if Instant::now() < self.login_by { Verdict::Continue } else { Verdict::Reconnect }
+        if Instant::now() < self.login_by { Verdict::Continue } else { Verdict::Leave(Parting::Silent) }
     }
 
     /// Reads what there is, within reason; an error says that no more will come.
@@ -369,12 +377,12 @@ impl Connection {
                     }
                     Err(error) => {
                         tracing::warn!(%error, "the venue sent a message that cannot be read");
-                        break Verdict::Reconnect;
+                        break Verdict::Leave(Parting::Lost);
                     }
                 },
                 Err(error) => {
                     tracing::warn!(%error, "the venue sent bytes that are no frames");
-                    break Verdict::Reconnect;
+                    break Verdict::Leave(Parting::Lost);
                 }
             }
         };

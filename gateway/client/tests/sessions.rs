@@ -361,7 +361,7 @@ fn a_venue_that_refuses_is_not_asked_again() {
     let mut link = venue.accept(1);
     link.take("Negotiate", |m| matches!(m, Message::Negotiate(_)).then_some(()));
     let code = NegotiationCode::Credentials;
-    link.say(&Message::NegotiationReject(NegotiationReject { session: SESSION, engine_code: 0, code }));
+    link.say(&Message::NegotiationReject(NegotiationReject { session: SESSION, code, ..Default::default() }));
     let error = client.join().unwrap().expect_err("refused");
     assert_eq!(error, ClientError::Refused(Refusal::Negotiation { code, engine_code: 0 }));
 }
@@ -385,7 +385,11 @@ fn a_node_that_does_not_lead_is_left_for_the_next() {
     link.say(&Message::NegotiationResponse(NegotiationResponse { session: SESSION, log_seq: 1, account: 5 }));
     link.take("Establish", |m| matches!(m, Message::Establish(_)).then_some(()));
     let code = EstablishmentCode::NotLeader;
-    link.say(&Message::EstablishmentReject(EstablishmentReject { session: SESSION, engine_code: 0, code }));
+    link.say(&Message::EstablishmentReject(EstablishmentReject {
+        session: SESSION,
+        code,
+        ..Default::default()
+    }));
     // Negotiated is negotiated: the leader has it from the log.
     let _link = leader.again(ack(1, 0));
     assert!(client.join().unwrap().is_ok());
@@ -398,7 +402,8 @@ fn a_session_taken_over_by_somebody_else_ends_and_says_so() {
     let pending = client.submit(labelled(1));
     link.order();
     let mut out = Vec::new();
-    Terminate { code: TerminateCode::Superseded }.encode(b"another connection", &mut out);
+    Terminate { code: TerminateCode::Superseded, ..Terminate::default() }
+        .encode(b"another connection", &mut out);
     link.raw(&out);
     let stopped = ClientError::Refused(Refusal::Terminated(TerminateCode::Superseded));
     assert_eq!(pending.wait().expect_err("ended"), stopped);

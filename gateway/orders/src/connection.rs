@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
+use std::net::SocketAddr;
 
 use grid_engine::{AccountId, Fingerprint, SessionId};
 use grid_wire::{self as wire, IdempotentFlow, Liveness, Phase, TerminateCode};
@@ -235,12 +236,20 @@ impl Connection {
         }
     }
 
-    /// Says why this is the end; what follows from the client is thrown away.
-    pub(crate) fn terminate(&mut self, code: TerminateCode, reason: &str, deadline: u64) {
+    /// Says why this is the end, and where to go on if that is known; what follows from the client is thrown away.
+    pub(crate) fn terminate(
+        &mut self,
+        code: TerminateCode,
+        reason: &str,
+        leader: Option<SocketAddr>,
+        deadline: u64,
+    ) {
         if self.phase == Phase::Ended {
             return;
         }
-        wire::Terminate { code }.encode(reason.as_bytes(), self.out());
+        let (leader_ip, leader_port) = wire::leader_fields(leader);
+        wire::Terminate { code, leader_ip, leader_port, ..wire::Terminate::default() }
+            .encode(reason.as_bytes(), self.out());
         self.phase = Phase::Ended;
         self.deadline = Some(deadline);
         self.login = None;

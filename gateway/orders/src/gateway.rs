@@ -2,10 +2,12 @@
 //! the poll itself: signatures and replica reads are the back office's, a full line stalls one client's reading,
 //! and a reader that does not keep up is conflated and then dropped.
 //!
-//! This file turns and holds; what is done in a turn is next door: `clients` come and go, `logins` make sessions
-//! of them, `requests` go into the line, `routing` and `retransmission` bring reports back.
+//! This file turns and holds; what is done in a turn is next door: `leadership` says whether anybody is served,
+//! `clients` come and go, `logins` make sessions of them, `requests` go into the line, `routing` and `retransmission`
+//! bring reports back.
 
 mod clients;
+mod leadership;
 mod logins;
 mod requests;
 mod retransmission;
@@ -13,11 +15,12 @@ mod routing;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use grid_engine::{Command, Entry, Seq, SessionId};
+use grid_engine::{Entry, Seq, SessionId};
 use grid_wire::{Phase, TerminateCode};
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
@@ -28,6 +31,7 @@ use crate::config::Config;
 use crate::connection::{Connection, Fill};
 use crate::feed::Feed;
 use crate::venue::{Line, LineError, View};
+use leadership::Orphans;
 
 const LISTENER: Token = Token(0);
 pub(crate) const WAKER: Token = Token(1);
@@ -55,6 +59,12 @@ struct Desk<V> {
     start: quanta::Instant,
     /// Nanoseconds since the start; read once a turn.
     now: u64,
+    /// The term in which clients are served; none while this node does not lead.
+    epoch: Option<u64>,
+    /// Who leads instead, where that is known.
+    leader: Option<SocketAddr>,
+    /// What an epoch leaves to be done once it has begun.
+    orphans: Orphans,
     connections: HashMap<u64, Connection>,
     last_connection: u64,
     /// The connection that a session lives on.
@@ -94,14 +104,7 @@ impl<L: Line, V: View> Loop<L, V> {
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         let clock = quanta::Clock::new();
         let start = clock.now();
-        // Sessions that the state believes connected had their sockets in a process that is gone.
-        let (feed, owed) = view.read(|state| {
-            let lost = state.sessions.iter().filter_map(|(&session, held)| {
-                let connection = held.connection?;
-                Some(Entry::venue(Command::SessionLost { session, connection }))
-            });
-            (Feed::of(state), lost.collect())
-        });
+        let feed = view.read(Feed::of);
         let desk = Desk {
             config,
             view,
@@ -112,9 +115,13 @@ impl<L: Line, V: View> Loop<L, V> {
             start,
             clock,
             now: 0,
+            epoch: None,
+            leader: None,
+            orphans: Orphans::None,
             connections: HashMap::new(),
-            // Connection numbers are compared with those of earlier runs, which the state may still hold.
-            last_connection: utc_now(),
+            // Connection numbers are compared with those of earlier runs and of other nodes, which the state may still
+            // hold; so each gateway counts from somewhere else, far from where anybody's count could reach.
+            last_connection: 2 + (rand::random::<u64>() >> 1),
             sessions: HashMap::new(),
             opening: HashMap::new(),
             feed,
@@ -122,7 +129,7 @@ impl<L: Line, V: View> Loop<L, V> {
             heard: Seq(0),
             verifying: VecDeque::new(),
             audit: None,
-            owed,
+            owed: VecDeque::new(),
             again: BTreeSet::new(),
             dirty: Vec::new(),
             accept_again: true,
@@ -157,15 +164,19 @@ impl<L: Line, V: View> Loop<L, V> {
                     Token(id) => self.desk.note_readiness(id as u64, event),
                 }
             }
+            let epoch = self.heed_leadership();
             if self.desk.accept_again {
                 self.desk.accept();
             }
             self.pay_owed();
+            self.report_orphans();
             self.serve_all();
             while let Some(outcome) = self.desk.back_office.outcome() {
                 self.settle(outcome);
             }
-            self.publish();
+            if self.publish() {
+                self.desk.take_up(epoch);
+            }
             self.desk.advance_logins();
             self.desk.advance_retransmissions();
             self.desk.advance_audit();
@@ -190,18 +201,25 @@ impl<L: Line, V: View> Loop<L, V> {
 
     /// Puts a command in line and notes whether the line moves at all.
     fn submit(&mut self, entry: Entry) -> Result<(), LineError> {
-        let done = self.line.submit(entry);
+        let Some(epoch) = self.desk.epoch else {
+            return Err(LineError::NotLeader);
+        };
+        let done = self.line.submit(entry, epoch);
         match done {
             Err(LineError::Full) => {
                 self.full_since.get_or_insert(self.desk.now);
+            }
+            Err(LineError::NotLeader) => {
+                // Another turn at once, which sees to it that nobody believes to be served.
+                self.desk.again.insert(0);
             }
             _ => self.full_since = None,
         }
         done
     }
 
-    /// Gives every committed event to whom it concerns.
-    fn publish(&mut self) {
+    /// Gives every committed event to whom it concerns; whether none is left.
+    fn publish(&mut self) -> bool {
         let Self { line, desk, .. } = self;
         // A few rounds, so that a flood of events does not starve the sockets.
         for _ in 0..8 {
@@ -216,10 +234,11 @@ impl<L: Line, V: View> Loop<L, V> {
             });
             desk.finish_event();
             if !more {
-                return;
+                return true;
             }
         }
         desk.again.insert(0);
+        false
     }
 
     /// Tries the venue's own commands again.
@@ -228,7 +247,8 @@ impl<L: Line, V: View> Loop<L, V> {
             match self.submit(entry.clone()) {
                 Ok(()) => self.desk.owed.pop_front(),
                 Err(LineError::Full) => return,
-                Err(error @ (LineError::TooLarge | LineError::Closed)) => {
+                // The next leader reports the lost itself.
+                Err(error @ (LineError::TooLarge | LineError::Closed | LineError::NotLeader)) => {
                     debug!(?error, "a session command was not taken");
                     self.desk.owed.pop_front()
                 }
@@ -303,6 +323,7 @@ impl<V: View> Desk<V> {
         }
         if !self.again.is_empty()
             || !self.owed.is_empty()
+            || !self.orphans.is_none()
             || !self.retransmitting.is_empty()
             || self.audit.is_some()
             || !self.verifying.is_empty()

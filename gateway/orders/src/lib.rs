@@ -10,6 +10,7 @@
 //! | `config` | every bound |
 //! | `venue`, `line` | what the gateway needs of log and replica; the log's side of it |
 //! | `gateway` | the loop: its turns, and what they hold |
+//! | `gateway::leadership` | whether clients are served here; the sessions that an earlier leader left |
 //! | `gateway::clients` | how a connection comes, is kept, and ends |
 //! | `gateway::logins` | how a connection becomes a live session, and why not |
 //! | `gateway::requests` | frames to commands in line: phase, number, throttle, age, room |

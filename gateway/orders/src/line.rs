@@ -28,7 +28,7 @@ impl LogLine {
 }
 
 impl Line for LogLine {
-    fn submit(&mut self, entry: Entry) -> Result<(), LineError> {
+    fn submit(&mut self, entry: Entry, _: u64) -> Result<(), LineError> {
         self.submitter.try_submit(entry).map_err(|error| match error {
             SubmitError::Full(_) => LineError::Full,
             SubmitError::TooLarge { .. } => LineError::TooLarge,
@@ -51,6 +51,15 @@ impl Line for LogLine {
 
     fn wake_with(&mut self, wake: Wake) {
         self.poller.set_waker(Arc::from(wake));
+    }
+
+    /// One node that leads for as long as it runs.
+    fn epoch(&self) -> Option<u64> {
+        Some(1)
+    }
+
+    fn leader_hint(&self) -> Option<std::net::SocketAddr> {
+        None
     }
 }
 

@@ -1,6 +1,8 @@
 //! The two sides of the log as the gateway sees them: a line to put commands in, from which committed events
 //! come back, and a view of the state for everything that is not on the order path.
 
+use std::net::SocketAddr;
+
 use grid_engine::{Entry, Event, Nanos, Seq, State};
 
 /// Why a command was not taken into the line.
@@ -12,6 +14,8 @@ pub enum LineError {
     TooLarge,
     /// The venue is shutting down.
     Closed,
+    /// The epoch named is over: another node leads, or none, or this one anew.
+    NotLeader,
 }
 
 /// Wakes the gateway's thread.
@@ -19,15 +23,23 @@ pub type Wake = Box<dyn Fn() + Send + Sync>;
 
 /// The order path: commands in, committed events out.
 pub trait Line: Send + 'static {
-    /// Puts a command in line, or refuses it whole; never waits.
-    fn submit(&mut self, entry: Entry) -> Result<(), LineError>;
+    /// Puts a command in line, or refuses it whole; never waits. It enters the log within this epoch or not at all,
+    /// so that a client's later command cannot come before an earlier one that was lost with a leadership.
+    fn submit(&mut self, entry: Entry, epoch: u64) -> Result<(), LineError>;
 
     /// Hands committed events on in log order, with the stamp of their command, block by block up to some
     /// bound of its own; whether there may be more. A block's events are never parted between two calls.
     fn poll(&mut self, each: &mut dyn FnMut(Seq, Nanos, &Event)) -> bool;
 
-    /// Has `wake` called whenever there is something new to poll.
+    /// Has `wake` called whenever there is something new to poll, or another epoch or leader.
     fn wake_with(&mut self, wake: Wake);
+
+    /// The term in which this node leads, once it has applied an entry of that very term; `None` while it does not
+    /// lead. Every event of an earlier term is there to be polled when this first names a term.
+    fn epoch(&self) -> Option<u64>;
+
+    /// Where the node that leads serves the binary protocol, as far as is known here.
+    fn leader_hint(&self) -> Option<SocketAddr>;
 }
 
 /// The state at some known point of the log, behind the order path.

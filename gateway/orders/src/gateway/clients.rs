@@ -3,7 +3,6 @@
 
 use std::io::ErrorKind;
 
-use grid_engine::{Command, Entry};
 use grid_wire::{self as wire, Beat, Phase, TerminateCode};
 use mio::net::TcpStream;
 use mio::{Interest, Token};
@@ -52,7 +51,7 @@ impl<V: View> Desk<V> {
         let mut client = Connection::new(stream, rand::random(), self.now, login_ns);
         if self.connections.len() >= self.config.connections_max {
             let deadline = self.now + self.config.linger.as_nanos() as u64;
-            client.terminate(TerminateCode::Full, "no room for another connection", deadline);
+            client.terminate(TerminateCode::Full, "no room for another connection", None, deadline);
             client.flush(self.now);
             // One write into an empty socket; those that overflow the house are not kept to linger.
             return;
@@ -60,7 +59,7 @@ impl<V: View> Desk<V> {
         wire::Hello {
             server_nonce: client.server_nonce,
             server_time: utc_now(),
-            cluster_epoch: self.config.cluster_epoch,
+            cluster_epoch: self.epoch.unwrap_or_default(),
             schema: wire::SCHEMA_ID,
             schema_version: wire::SCHEMA_VERSION,
         }
@@ -106,7 +105,8 @@ impl<V: View> Desk<V> {
     pub(super) fn end(&mut self, id: u64, client: &mut Connection, code: TerminateCode, reason: &str) {
         debug!(connection = id, ?code, reason, "a connection ends");
         self.lose(id, client);
-        client.terminate(code, reason, self.now + self.config.linger.as_nanos() as u64);
+        let leader = self.leader.filter(|_| code == TerminateCode::NotLeader);
+        client.terminate(code, reason, leader, self.now + self.config.linger.as_nanos() as u64);
     }
 
     /// The session, if any, has lost this connection: the engine must know, and nobody else may think it lives here.
@@ -117,7 +117,7 @@ impl<V: View> Desk<V> {
         }
         self.feed.leave(id, &live);
         self.retransmitting.remove(&id);
-        self.owed.push_back(Entry::venue(Command::SessionLost { session: live.session, connection: id }));
+        self.owe_lost(live.session, id);
     }
 
     /// Ends a connection whose reader leaves too many bytes waiting.
@@ -205,7 +205,7 @@ impl<V: View> Desk<V> {
     pub(super) fn say_goodbye(&mut self) {
         info!(connections = self.connections.len(), "the order gateway ends");
         for client in self.connections.values_mut() {
-            client.terminate(TerminateCode::Shutdown, "the venue is shutting down", 0);
+            client.terminate(TerminateCode::Shutdown, "the venue is shutting down", None, 0);
             client.flush(self.now);
         }
     }

@@ -21,6 +21,7 @@ use crate::venue::{Line, LineError, View};
 /// Why a login is refused; each kind of login has its own code for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refusal {
+    NotLeader,
     Unspecified,
     Credentials,
     Flow,
@@ -36,7 +37,11 @@ enum Refusal {
 impl<V: View> Desk<V> {
     /// Judges what can be judged here, and queues the signature for the back office.
     pub(super) fn begin_login(&mut self, id: u64, client: &mut Connection, login: Login) {
-        let refusal = self.judge_login(&login);
+        // Only a leader answers: what the log says of a session is final for it.
+        let refusal = match self.epoch {
+            Some(_) => self.judge_login(&login),
+            None => Some(Refusal::NotLeader),
+        };
         let transcript = match &login {
             Login::Negotiate(m) => wire::negotiate_transcript(&client.server_nonce, m),
             Login::Establish(m) => wire::establish_transcript(&client.server_nonce, m),
@@ -50,7 +55,8 @@ impl<V: View> Desk<V> {
             // Already live here; the session goes on as it is.
             let session = login.session().0;
             let code = EstablishmentCode::AlreadyEstablished;
-            wire::EstablishmentReject { session, engine_code: 0, code }.encode(client.out());
+            wire::EstablishmentReject { session, code, ..wire::EstablishmentReject::default() }
+                .encode(client.out());
             return;
         }
         client.login = Some(login);
@@ -146,8 +152,13 @@ impl<L: Line, V: View> Loop<L, V> {
         if !self.desk.owed.is_empty() {
             self.desk.owed.push_back(entry);
         } else if let Err(error) = self.submit(entry.clone()) {
-            if error != LineError::Full {
-                return self.desk.refuse_login(id, client, Refusal::Busy, 0);
+            let refusal = match error {
+                LineError::Full => None,
+                LineError::NotLeader => Some(Refusal::NotLeader),
+                LineError::TooLarge | LineError::Closed => Some(Refusal::Busy),
+            };
+            if let Some(refusal) = refusal {
+                return self.desk.refuse_login(id, client, refusal, 0);
             }
             self.desk.owed.push_back(entry);
         }
@@ -214,11 +225,12 @@ impl<V: View> Desk<V> {
             );
             self.keep_or_drop(older, client);
         }
-        let waiting = self.connections.get_mut(&id).and_then(|client| client.login.take());
+        let asks = |login: &mut Login| matches!(login, Login::Establish(m) if m.session == session.0);
+        let waiting = self.connections.get_mut(&id).and_then(|client| client.login.take_if(asks));
         let Some(Login::Establish(login)) = waiting else {
-            // It went away, or was sent away, while the log decided.
+            // It went away, or was sent away, while the log decided; or it is another gateway's.
             if result.is_ok() {
-                self.owed.push_back(Entry::venue(Command::SessionLost { session, connection: id }));
+                self.owe_lost(session, id);
             }
             return;
         };
@@ -229,7 +241,7 @@ impl<V: View> Desk<V> {
             Ok(position) if login.next_seq > position.next_report => {
                 client.login = Some(Login::Establish(login));
                 self.refuse_login(id, &mut client, Refusal::NextSeqNo, 0);
-                self.owed.push_back(Entry::venue(Command::SessionLost { session, connection: id }));
+                self.owe_lost(session, id);
             }
             Ok(position) => self.go_live(id, &mut client, seq, session, &login, position),
             Err(reject) => {
@@ -293,6 +305,8 @@ impl<V: View> Desk<V> {
     fn refuse_login(&mut self, id: u64, client: &mut Connection, refusal: Refusal, engine_code: u16) {
         let Some(login) = client.login.take() else { return };
         let session = login.session().0;
+        let leader = self.leader.filter(|_| refusal == Refusal::NotLeader);
+        let (leader_ip, leader_port) = wire::leader_fields(leader);
         match login {
             Login::Negotiate(_) => {
                 let code = match refusal {
@@ -302,16 +316,19 @@ impl<V: View> Desk<V> {
                     Refusal::Busy => NegotiationCode::Busy,
                     Refusal::SchemaVersion => NegotiationCode::SchemaVersion,
                     Refusal::TooManySessions => NegotiationCode::TooManySessions,
+                    Refusal::NotLeader => NegotiationCode::NotLeader,
                     Refusal::Unspecified
                     | Refusal::Unnegotiated
                     | Refusal::KeepAlive
                     | Refusal::NextSeqNo => NegotiationCode::Unspecified,
                 };
-                wire::NegotiationReject { session, engine_code, code }.encode(client.out());
+                let reject = wire::NegotiationReject { session, engine_code, code, ..Default::default() };
+                wire::NegotiationReject { leader_ip, leader_port, ..reject }.encode(client.out());
             }
             Login::Establish(_) => {
                 let code = match refusal {
                     Refusal::Credentials => EstablishmentCode::Credentials,
+                    Refusal::NotLeader => EstablishmentCode::NotLeader,
                     Refusal::Busy => EstablishmentCode::Busy,
                     Refusal::SchemaVersion => EstablishmentCode::SchemaVersion,
                     Refusal::Unnegotiated | Refusal::DuplicateId => EstablishmentCode::Unnegotiated,
@@ -321,12 +338,17 @@ impl<V: View> Desk<V> {
                         EstablishmentCode::Unspecified
                     }
                 };
-                wire::EstablishmentReject { session, engine_code, code }.encode(client.out());
+                let reject = wire::EstablishmentReject { session, engine_code, code, ..Default::default() };
+                wire::EstablishmentReject { leader_ip, leader_port, ..reject }.encode(client.out());
             }
         }
         client.phase = Phase::Greeted;
-        client.refusals += 1;
         self.again.insert(id);
+        if refusal == Refusal::NotLeader {
+            // No fault of the client's.
+            return;
+        }
+        client.refusals += 1;
         if client.refusals >= self.config.login_refusals_max {
             self.end(id, client, TerminateCode::Unauthenticated, "too many refused logins");
         }

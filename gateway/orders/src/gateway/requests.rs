@@ -115,6 +115,9 @@ impl<L: Line, V: View> Loop<L, V> {
                 }
             }
             Err(LineError::TooLarge) => refuse(client, &head, gateway_reject::PAYLOAD),
+            // Never answered: the next turn ends every connection of the epoch that is over, and what was sent comes
+            // again at the next leader, under the same number.
+            Err(LineError::NotLeader) => Handled::Taken,
             Err(LineError::Closed) => {
                 self.desk.end(id, client, TerminateCode::Shutdown, "the venue is shutting down");
                 Handled::Taken

@@ -460,7 +460,9 @@ fn garbage_of_every_kind_ends_its_own_connection_with_a_code() {
     early.send_bytes(&frame);
     assert_eq!(early.terminated().1, TerminateCode::OutOfPhase, "orders before a login");
     let mut polite = Client::login(gateway.address(), &key(2), 201);
-    polite.send(|out| wire::Terminate { code: TerminateCode::Finished }.encode(b"bye", out));
+    polite.send(|out| {
+        wire::Terminate { code: TerminateCode::Finished, ..Default::default() }.encode(b"bye", out)
+    });
     assert_eq!(polite.terminated(), (Vec::new(), TerminateCode::Finished));
     assert_others_are_served(&gateway, 40);
 }

@@ -2,6 +2,7 @@
 //! leaves out is the disk, which is not what these tests are about.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -26,6 +27,10 @@ pub(crate) struct Venue {
     pub(crate) room: AtomicUsize,
     /// The log's clock.
     pub(crate) now: AtomicU64,
+    /// The term that this node leads.
+    epoch: Mutex<Option<u64>>,
+    /// Who leads instead.
+    leader: Mutex<Option<SocketAddr>>,
 }
 
 pub(crate) struct Queue(pub(crate) Arc<Venue>);
@@ -88,6 +93,8 @@ impl Venue {
             wake: Mutex::new(None),
             room: AtomicUsize::new(100_000),
             now: AtomicU64::new(1_000_000),
+            epoch: Mutex::new(Some(1)),
+            leader: Mutex::new(None),
         })
     }
 
@@ -120,7 +127,10 @@ impl Venue {
 }
 
 impl Line for Queue {
-    fn submit(&mut self, entry: Entry) -> Result<(), LineError> {
+    fn submit(&mut self, entry: Entry, epoch: u64) -> Result<(), LineError> {
+        if *self.0.epoch.lock().unwrap() != Some(epoch) {
+            return Err(LineError::NotLeader);
+        }
         let mut queue = self.0.queue.lock().unwrap();
         if queue.len() >= self.0.room.load(Ordering::SeqCst) {
             return Err(LineError::Full);
@@ -151,6 +161,14 @@ impl Line for Queue {
 
     fn wake_with(&mut self, wake: Wake) {
         *self.0.wake.lock().unwrap() = Some(wake);
+    }
+
+    fn epoch(&self) -> Option<u64> {
+        *self.0.epoch.lock().unwrap()
+    }
+
+    fn leader_hint(&self) -> Option<SocketAddr> {
+        *self.0.leader.lock().unwrap()
     }
 }
 
