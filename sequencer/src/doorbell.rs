@@ -4,12 +4,11 @@
 //! the flag. A full fence on both sides, between the write and the look, means that at least one of them sees the other: either the
 //! sleeper finds the work, or the ringer finds the flag. While the other side is awake, ringing is a fence and a load.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::time::Duration;
 
-use crossbeam::sync::{Parker, Unparker};
 use crossbeam::utils::CachePadded;
+
+use crate::sync::{Arc, AtomicBool, Ordering, Parker, Unparker, fence};
 
 /// The side that wakes; shared by everyone who may hand work to the sleeper.
 #[derive(Debug)]

@@ -10,14 +10,13 @@
 //! pumping, and whoever makes room in it goes on.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{Ordering, fence};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use disruptor::{Producer, SingleConsumerBarrier, SingleProducer};
 
 use crate::block::{Block, CommittedBlock, Position};
 use crate::consensus::{Consensus, Persist};
 use crate::stages::{Committed, Cursors};
+use crate::sync::{Arc, Mutex, MutexGuard, Ordering, PoisonError};
 
 /// Most committed blocks that wait here for room in the matcher's ring before the core is left alone.
 const BACKLOG_BLOCKS: usize = 1024;
@@ -160,8 +159,7 @@ impl<C: Consensus, Cmd> Core<C, Cmd> {
         self.flush_backlog(cursors);
         if !self.backlog.is_empty() {
             // The matcher may have made room between the attempt and the flag: try once more after raising it.
-            cursors.core_blocked.store(true, Ordering::Relaxed);
-            fence(Ordering::SeqCst);
+            cursors.core_blocked.ask();
             self.flush_backlog(cursors);
         }
     }

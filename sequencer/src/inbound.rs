@@ -7,16 +7,14 @@
 //! the lock costs some nanoseconds and spares `unsafe`. The consumer always takes all that is ready: `take(n)` on a
 //! ring with many producers scans the whole backlog on each call (8 µs at 16,384 waiting).
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use crossbeam::utils::CachePadded;
 use disruptor::{EventPoller, MultiProducer, MultiProducerBarrier, Polling, Producer, SingleConsumerBarrier};
 
 use crate::block::push_command;
+use crate::door::Door;
 use crate::doorbell::Doorbell;
 use crate::leadership::Board;
 use crate::machine::Machine;
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Why a command was not taken; it comes back to the caller.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -66,37 +64,6 @@ type Slot<C> = Mutex<Filled<C>>;
 /// A poisoned slot is whole: nothing that can panic runs under the lock.
 fn open<C>(slot: &Slot<C>) -> MutexGuard<'_, Filled<C>> {
     slot.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The state that lets a shutdown wait for producers that are in the middle of a submission.
-#[derive(Debug, Default)]
-pub(crate) struct Door {
-    closed: AtomicBool,
-    entering: CachePadded<AtomicUsize>,
-}
-
-impl Door {
-    pub(crate) fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
-    }
-
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::SeqCst)
-    }
-
-    /// True once no submission can succeed any more. What is in the ring then is all there will be.
-    pub(crate) fn is_shut(&self) -> bool {
-        self.is_closed() && self.entering.load(Ordering::SeqCst) == 0
-    }
-
-    fn enter(&self) -> bool {
-        self.entering.fetch_add(1, Ordering::SeqCst);
-        !self.is_closed()
-    }
-
-    fn leave(&self) {
-        self.entering.fetch_sub(1, Ordering::SeqCst);
-    }
 }
 
 /// A producer's handle; clone one for each thread that submits.

@@ -5,12 +5,11 @@
 //! command taken in, so what a client is then told about its own past is final: every block of an earlier leader that
 //! survived is in front of that block.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::consensus::{Leadership, NodeId};
 use crate::outbound::Waker;
+use crate::sync::{Arc, AtomicU64, Condvar, Mutex, Ordering, PoisonError};
 
 /// The notices that the stages post.
 #[derive(Default)]

@@ -12,6 +12,7 @@
 mod block;
 mod clock;
 mod consensus;
+mod door;
 mod doorbell;
 mod driver;
 mod fault;
@@ -23,20 +24,22 @@ mod leadership;
 mod machine;
 mod outbound;
 mod recover;
+mod room;
 mod segment;
 mod sequencer;
 mod snapshot;
 mod stages;
+mod sync;
 
 pub use block::{Block, BlockHeader, BlockKind, CommandBytes, CommittedBlock, Position};
 pub use clock::Clock;
 pub use consensus::{Consensus, HardState, Leadership, NodeId, Persist, Ready, Solo};
 pub use driver::Driver;
-pub use fault::{abort, abort_on_panic};
 #[doc(hidden)]
 pub use fault::fault_point_reached;
 #[cfg(feature = "faults")]
 pub use fault::{Moment, hook_faults};
+pub use fault::{abort, abort_on_panic};
 pub use inbound::{SubmitError, Submitter};
 pub use journal::{Durability, Journal, JournalConfig, JournalError};
 pub use layout::{LayoutError, Stage, StageName, Step, ThreadLayout, ThreadPlan, Wait};

@@ -4,8 +4,6 @@
 //! stays bounded and nothing is skipped, so a consumer must keep up or give up. One that is dropped is
 //! drained by the matcher from then on; one that hangs delays a shutdown only for a grace period.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use disruptor::{
@@ -16,6 +14,8 @@ use grid_engine::Seq;
 use crate::block::CommittedBlock;
 use crate::doorbell::{Doorbell, Sleeper, doorbell};
 use crate::machine::Machine;
+use crate::room::RoomCall;
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, PoisonError};
 
 /// One committed block and all that applying it brought about.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ struct Hall<M: Machine> {
     orphan_count: AtomicUsize,
     closed: AtomicBool,
     /// The matcher found the ring full and wants to hear of progress.
-    blocked: AtomicBool,
+    blocked: RoomCall,
     matcher: Arc<Doorbell>,
 }
 
@@ -56,8 +56,7 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl<M: Machine> Hall<M> {
     fn tell_matcher_if_blocked(&self) {
-        fence(Ordering::SeqCst);
-        if self.blocked.load(Ordering::Relaxed) && self.blocked.swap(false, Ordering::AcqRel) {
+        if self.blocked.take() {
             self.matcher.ring();
         }
     }
@@ -117,7 +116,7 @@ pub(crate) fn outbound<M: Machine>(
         orphan_count: AtomicUsize::new(orphans.len()),
         orphans: Mutex::new(orphans),
         closed: AtomicBool::new(false),
-        blocked: AtomicBool::new(false),
+        blocked: RoomCall::default(),
         matcher,
     });
     let pollers = rings.into_iter().zip(sleepers).enumerate();
@@ -142,12 +141,11 @@ impl<M: Machine> Outbound<M> {
             Ok(()) => return Ok(()),
             Err(output) => output,
         };
-        self.hall.blocked.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        self.hall.blocked.ask();
         self.drain_orphans();
         let again = self.attempt(output);
         if again.is_ok() {
-            self.hall.blocked.store(false, Ordering::Relaxed);
+            self.hall.blocked.withdraw();
         }
         again
     }
@@ -172,7 +170,7 @@ impl<M: Machine> Outbound<M> {
 
     /// True while a refused output waits for a consumer.
     pub(crate) fn is_blocked(&self) -> bool {
-        self.hall.blocked.load(Ordering::Acquire)
+        self.hall.blocked.is_open()
     }
 
     /// Wakes all consumers; once a step, after its last publication.

@@ -1,8 +1,6 @@
 //! Putting the stages together, starting them on the threads of a layout, and stopping them without losing anything.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -11,18 +9,21 @@ use crossbeam::utils::CachePadded;
 use crate::block::{BLOCK_ALIGN, HEADER_BYTES, Position};
 use crate::clock::{Clock, Stamper};
 use crate::consensus::{Consensus, Solo};
+use crate::door::Door;
 use crate::doorbell::{Doorbell, Sleeper, doorbell};
 use crate::driver::{Drive, Driver};
-use crate::inbound::{Door, Submitter, inbound};
+use crate::inbound::{Submitter, inbound};
 use crate::journal::JournalError;
 use crate::layout::{LayoutError, Stage, StageName, ThreadLayout, ThreadPlan, run_thread};
 use crate::leadership::{Board, LeaderWatch};
 use crate::machine::Machine;
 use crate::outbound::{OutputPoller, outbound};
 use crate::recover::{DataDir, Recovered};
+use crate::room::RoomCall;
 use crate::stages::{
     BlockLimits, Cursors, JournalStage, MatcherStage, Pending, SequencerStage, Status, TimerStage,
 };
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, PoisonError};
 
 /// How a sequencer runs.
 #[derive(Clone, Debug)]
@@ -167,8 +168,8 @@ impl Sequencer {
             applied_seq: AtomicU64::new(position.seq.0),
             deadline: AtomicU64::new(machine.next_deadline().map_or(u64::MAX, |at| at.0)),
             release: AtomicU64::new(0),
-            sequencer_blocked: AtomicBool::new(false),
-            core_blocked: AtomicBool::new(false),
+            sequencer_blocked: RoomCall::default(),
+            core_blocked: RoomCall::default(),
             board: Arc::clone(&board),
             abandon: AtomicBool::new(false),
             bell_sequencer: bells.of(StageName::Sequencer),

@@ -9,8 +9,6 @@
 //! holds the sequencer back, so the number of blocks between the two is bounded.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam::utils::CachePadded;
@@ -20,15 +18,18 @@ use grid_engine::{Nanos, Seq};
 use crate::block::{Block, BlockKind, CommandBytes, CommittedBlock, Position};
 use crate::clock::{Clock, Stamper};
 use crate::consensus::Persist;
+use crate::door::Door;
 use crate::doorbell::Doorbell;
 use crate::driver::Drive;
 use crate::fault;
-use crate::inbound::{Door, Inbound, Submitter};
+use crate::inbound::{Inbound, Submitter};
 use crate::journal::{Durability, Journal, JournalError};
 use crate::layout::{Stage, Step};
 use crate::leadership::Board;
 use crate::machine::Machine;
 use crate::outbound::{Outbound, Output};
+use crate::room::RoomCall;
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, PoisonError};
 
 /// When a block closes, if the input does not run empty first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,9 +136,9 @@ pub(crate) struct Cursors {
     /// Segments wholly below this index are no longer needed; read by the journal.
     pub(crate) release: AtomicU64,
     /// The sequencer waits for the matcher.
-    pub(crate) sequencer_blocked: AtomicBool,
+    pub(crate) sequencer_blocked: RoomCall,
     /// The core's driver waits for room in the committed ring.
-    pub(crate) core_blocked: AtomicBool,
+    pub(crate) core_blocked: RoomCall,
     /// Who leads.
     pub(crate) board: Arc<Board>,
     /// A shutdown ran out of patience with a consumer.
@@ -231,8 +232,7 @@ impl<M: Machine> SequencerStage<M> {
         if self.has_room() {
             return true;
         }
-        self.cursors.sequencer_blocked.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        self.cursors.sequencer_blocked.ask();
         self.has_room()
     }
 
@@ -425,10 +425,7 @@ impl<M: Machine> MatcherStage<M> {
         self.cursors.applied_seq.store(seq.0, Ordering::Release);
         self.cursors.applied.store(index, Ordering::Release);
         self.cursors.board.post_applied(self.position.term);
-        fence(Ordering::SeqCst);
-        if self.cursors.sequencer_blocked.load(Ordering::Relaxed)
-            && self.cursors.sequencer_blocked.swap(false, Ordering::AcqRel)
-        {
+        if self.cursors.sequencer_blocked.take() {
             self.cursors.bell_sequencer.ring();
         }
         true
@@ -494,9 +491,7 @@ impl<M: Machine> Stage for MatcherStage<M> {
                 break;
             }
         }
-        if self.cursors.core_blocked.load(Ordering::Relaxed)
-            && self.cursors.core_blocked.swap(false, Ordering::AcqRel)
-        {
+        if self.cursors.core_blocked.take() {
             self.core.resume();
         }
         if !worked {
