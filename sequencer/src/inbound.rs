@@ -57,6 +57,8 @@ struct Filled<C> {
     /// Length prefix and log form, as they will stand in the block.
     bytes: Vec<u8>,
     command: Option<C>,
+    /// The epoch that it was handed in for.
+    epoch: u64,
 }
 
 type Slot<C> = Mutex<Filled<C>>;
@@ -104,6 +106,23 @@ impl<M: Machine> Submitter<M> {
     /// # Errors
     /// [`SubmitError`] with the command.
     pub fn try_submit(&mut self, command: M::Command) -> Result<(), SubmitError<M::Command>> {
+        // Without an epoch none is right, and the command comes back.
+        let epoch = self.board.epoch().unwrap_or_default();
+        self.try_submit_within(command, epoch)
+    }
+
+    /// The same, for this epoch of [`crate::LeaderWatch::epoch`] only: the command is in a block of that very term or in
+    /// none. So of several commands that depend on their order, handed in within one epoch, none is in the log without
+    /// those before it, although a node may lose the leadership with some of them in blocks and win it again with
+    /// the others still waiting.
+    ///
+    /// # Errors
+    /// [`SubmitError`] with the command.
+    pub fn try_submit_within(
+        &mut self,
+        command: M::Command,
+        epoch: u64,
+    ) -> Result<(), SubmitError<M::Command>> {
         self.buffer.clear();
         let bytes = push_command(&mut self.buffer, |out| M::encode(&command, out)) - 4;
         let limit = self.command_bytes_max;
@@ -111,7 +130,7 @@ impl<M: Machine> Submitter<M> {
             self.buffer = Vec::new();
             return Err(SubmitError::TooLarge { command, bytes, limit });
         }
-        if self.board.epoch().is_none() {
+        if self.board.epoch() != Some(epoch) {
             return Err(if self.door.is_closed() {
                 SubmitError::Closed(command)
             } else {
@@ -127,6 +146,7 @@ impl<M: Machine> Submitter<M> {
             let mut slot = open(slot);
             std::mem::swap(&mut slot.bytes, buffer);
             slot.command = command.take();
+            slot.epoch = epoch;
         });
         self.door.leave();
         self.bell.ring();
@@ -150,7 +170,7 @@ pub(crate) fn inbound<M: Machine>(
     board: Arc<Board>,
     bell: Arc<Doorbell>,
 ) -> (Submitter<M>, Inbound<M::Command>) {
-    let empty = || Mutex::new(Filled { bytes: Vec::new(), command: None });
+    let empty = || Mutex::new(Filled { bytes: Vec::new(), command: None, epoch: 0 });
     let (poller, builder) =
         disruptor::build_multi_producer(slots, empty, disruptor::BusySpin).new_event_poller();
     let submitter =
@@ -164,8 +184,8 @@ impl<C: Send + 'static> Inbound<C> {
         self.poller.has_available()
     }
 
-    /// Takes all that is ready and gives each command with its framed log form to `take`; returns how many.
-    pub(crate) fn drain(&mut self, mut take: impl FnMut(C, &[u8])) -> usize {
+    /// Takes all that is ready and gives each command with its framed log form and its epoch to `take`; returns how many.
+    pub(crate) fn drain(&mut self, mut take: impl FnMut(C, &[u8], u64)) -> usize {
         let mut ready = match self.poller.poll() {
             Ok(ready) => ready,
             Err(Polling::NoEvents | Polling::Shutdown) => return 0,
@@ -174,7 +194,7 @@ impl<C: Send + 'static> Inbound<C> {
         for slot in &mut ready {
             let mut slot = open(slot);
             let command = slot.command.take().expect("a published slot holds a command");
-            take(command, &slot.bytes);
+            take(command, &slot.bytes, slot.epoch);
             taken += 1;
         }
         taken

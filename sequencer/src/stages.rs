@@ -164,7 +164,8 @@ pub(crate) struct SequencerStage<M: Machine> {
 
 /// Commands taken from the ring and not yet in a block: at most one ring full and one block.
 pub(crate) struct Pending<C> {
-    commands: VecDeque<(C, usize)>,
+    /// With the length of its log form and its epoch.
+    commands: VecDeque<(C, usize, u64)>,
     bytes: Vec<u8>,
     /// Bytes at the front that already are in a block.
     used: usize,
@@ -176,25 +177,41 @@ impl<C> Pending<C> {
         Self { commands: VecDeque::new(), bytes: Vec::new(), used: 0, opened: Nanos::ZERO }
     }
 
-    fn push(&mut self, command: C, framed: &[u8]) {
+    fn push(&mut self, command: C, framed: &[u8], epoch: u64) {
         self.bytes.extend_from_slice(framed);
-        self.commands.push_back((command, framed.len()));
+        self.commands.push_back((command, framed.len(), epoch));
+    }
+
+    /// Forgets the commands in front that are of epochs before this term: others before them may be lost with those.
+    fn expire(&mut self, term: u64) {
+        let mut dropped = 0;
+        while let Some((_, len, _)) = self.commands.pop_front_if(|(_, _, epoch)| *epoch < term) {
+            self.used += len;
+            dropped += 1;
+        }
+        if dropped > 0 {
+            tracing::debug!(
+                dropped,
+                term,
+                "commands of an earlier epoch; nobody was told anything about them"
+            );
+        }
     }
 
     fn fills(&self, limits: &BlockLimits) -> bool {
         self.commands.len() >= limits.commands || self.bytes.len() - self.used >= limits.bytes
     }
 
-    /// The commands of the next block, and its payload.
-    fn cut(&mut self, limits: &BlockLimits) -> (Vec<C>, &[u8]) {
+    /// The commands of the next block, and its payload, after [`Pending::expire`] for its term.
+    fn cut(&mut self, limits: &BlockLimits, term: u64) -> (Vec<C>, &[u8]) {
         let mut bytes = 0;
-        let fits = |(nth, (_, len)): &(usize, &(C, usize))| {
+        let fits = |(nth, (_, len, epoch)): &(usize, &(C, usize, u64))| {
             bytes += len;
-            *nth == 0 || (*nth < limits.commands && bytes <= limits.bytes)
+            *nth == 0 || (*nth < limits.commands && bytes <= limits.bytes && *epoch >= term)
         };
         let count = self.commands.iter().enumerate().take_while(fits).count();
         let mut payload = 0;
-        let commands = self.commands.drain(..count).map(|(command, len)| {
+        let commands = self.commands.drain(..count).map(|(command, len, _)| {
             payload += len;
             command
         });
@@ -241,7 +258,7 @@ impl<M: Machine> SequencerStage<M> {
             self.pending.tidy();
             self.pending.opened = self.clock.now();
         }
-        self.inbound.drain(|command, framed| self.pending.push(command, framed)) > 0
+        self.inbound.drain(|command, framed, epoch| self.pending.push(command, framed, epoch)) > 0
     }
 
     /// Keeps the block open for what is just arriving, until the input is empty, the block full, or its time over.
@@ -257,6 +274,7 @@ impl<M: Machine> SequencerStage<M> {
         let core = Arc::clone(&self.core);
         let mut blocks = 0;
         core.propose(&mut |before, term| {
+            self.pending.expire(term);
             // Before anything of its own, a leader's log holds the empty block of its term.
             let last = before.index;
             let room = last.saturating_sub(self.cursors.applied.load(Ordering::Acquire)) < self.log_slots;
@@ -265,7 +283,7 @@ impl<M: Machine> SequencerStage<M> {
             }
             blocks += 1;
             let at = self.stamper.stamp_after(before.at);
-            let (commands, payload) = self.pending.cut(&self.limits);
+            let (commands, payload) = self.pending.cut(&self.limits, term);
             let block = Block::entry(before, term, at, commands.len() as u32, payload);
             Some((Arc::new(block), commands))
         })
@@ -641,5 +659,26 @@ impl Cursors {
             sequenced_index: self.sequenced.load(Ordering::Acquire),
             groups: self.groups.load(Ordering::Relaxed),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_holds_commands_of_its_own_term_only() {
+        let mut pending = Pending::new();
+        // A producer that was interrupted in the middle comes late with an old epoch.
+        for (command, epoch) in [('a', 5), ('b', 5), ('c', 7), ('d', 7), ('e', 5), ('f', 7)] {
+            pending.push(command, command.to_string().as_bytes(), epoch);
+        }
+        let mut blocks = Vec::new();
+        while !pending.commands.is_empty() {
+            pending.expire(7);
+            let (commands, payload) = pending.cut(&BlockLimits::default(), 7);
+            blocks.push((commands, payload.to_vec()));
+        }
+        assert_eq!(blocks, [(vec!['c', 'd'], b"cd".to_vec()), (vec!['f'], b"f".to_vec())]);
     }
 }
