@@ -53,7 +53,11 @@ impl Node {
             replica.wait_for(Seq(1)).await.expect("applied");
         }
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let line = LogLine::new(log.submitter(), log.take_output("orders").expect("configured"));
+        let line = LogLine::new(
+            log.submitter(),
+            log.take_output("orders").expect("configured"),
+            log.leadership(),
+        );
         let gateway = Gateway::start(listener, grid_orders::Config::default(), line, replica.clone())
             .expect("a gateway");
         let config = grid_client::Config::new(vec![gateway.address()], OPERATOR_SEED);

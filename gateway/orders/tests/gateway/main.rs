@@ -906,7 +906,11 @@ impl Node {
             handle.submitter().try_submit(Entry::venue(Command::Genesis { operator_key })).unwrap();
             replica.wait_for_blocking(grid_engine::Seq(1), Duration::from_secs(60)).unwrap();
         }
-        let line = grid_orders::LogLine::new(handle.submitter(), handle.take_output("gateway").unwrap());
+        let line = grid_orders::LogLine::new(
+            handle.submitter(),
+            handle.take_output("gateway").unwrap(),
+            handle.leadership(),
+        );
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let gateway = Gateway::start(listener, Config::default(), line, replica.clone()).unwrap();
         Self { handle, replica, following, gateway }
