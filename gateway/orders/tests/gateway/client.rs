@@ -137,13 +137,17 @@ impl Client {
 
     /// The next message, heartbeats included; `None` when the venue closed.
     pub(crate) fn try_next(&mut self) -> Option<Message<'static>> {
+        // A test's few frames may live as long as the test.
+        let frame: &'static [u8] = Box::leak(self.try_frame()?.into_boxed_slice());
+        let (frame, _) = scan(frame, MAX_FRAME_LEN).unwrap().unwrap();
+        Some(Message::decode(&frame).unwrap())
+    }
+
+    /// The next frame's bytes.
+    pub(crate) fn try_frame(&mut self) -> Option<Vec<u8>> {
         loop {
             if let Some((_, length)) = scan(&self.input, MAX_FRAME_LEN).unwrap() {
-                // A test's few frames may live as long as the test.
-                let frame: &'static [u8] =
-                    Box::leak(self.input.drain(..length).collect::<Vec<_>>().into_boxed_slice());
-                let (frame, _) = scan(frame, MAX_FRAME_LEN).unwrap().unwrap();
-                return Some(Message::decode(&frame).unwrap());
+                return Some(self.input.drain(..length).collect());
             }
             let mut chunk = [0; 16 * 1024];
             match self.stream.read(&mut chunk) {
@@ -168,14 +172,20 @@ impl Client {
 
     /// Everything up to the Terminate with which the venue closes.
     pub(crate) fn terminated(&mut self) -> (Vec<Message<'static>>, TerminateCode) {
-        let (mut before, mut code) = (Vec::new(), None);
+        let (before, end) = self.ended();
+        (before, end.code)
+    }
+
+    /// The same, with all that the Terminate says.
+    pub(crate) fn ended(&mut self) -> (Vec<Message<'static>>, grid_wire::Terminate) {
+        let (mut before, mut end) = (Vec::new(), None);
         while let Some(message) = self.try_next() {
             match message {
-                Message::Terminate(m, _) => code = Some(m.code),
+                Message::Terminate(m, _) => end = Some(m),
                 other => before.push(other),
             }
         }
-        (before, code.expect("a Terminate before the end"))
+        (before, end.expect("a Terminate before the end"))
     }
 
     pub(crate) fn close(self) {}

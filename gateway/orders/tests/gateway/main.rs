@@ -2,6 +2,8 @@
 //! everything a client can do wrong.
 
 mod client;
+mod cluster;
+mod failover;
 mod venue;
 
 use std::collections::BTreeMap;

@@ -27,10 +27,6 @@ pub(crate) struct Venue {
     pub(crate) room: AtomicUsize,
     /// The log's clock.
     pub(crate) now: AtomicU64,
-    /// The term that this node leads.
-    epoch: Mutex<Option<u64>>,
-    /// Who leads instead.
-    leader: Mutex<Option<SocketAddr>>,
 }
 
 pub(crate) struct Queue(pub(crate) Arc<Venue>);
@@ -43,58 +39,61 @@ pub(crate) fn key(account: u8) -> SigningKey {
     SigningKey::from_bytes(&[account; 32])
 }
 
+/// Two instruments; accounts 2, 3, 4 with dollars and the key of their number; account 2 also has Units. Always the same.
+pub(crate) fn founded() -> Engine {
+    let mut engine = Engine::new();
+    let mut seq = 0;
+    let mut apply = |entry: Entry| {
+        seq += 1;
+        let mut events = Vec::new();
+        engine.apply(Seq(seq), Nanos(seq), &entry, &mut events);
+        let refused = events.iter().any(|event| format!("{event:?}").contains("Rejected"));
+        assert!(!refused, "{entry:?}: {events:?}");
+    };
+    let operator = operator_key();
+    apply(Entry::venue(Command::Genesis { operator_key: operator.verifying_key().to_bytes() }));
+    let fingerprint = Fingerprint::of(&operator.verifying_key().to_bytes());
+    apply(Entry::venue(Command::OpenSession { session: SETUP, key: fingerprint }));
+    let mut client_seq = 0;
+    let mut ask = |account: u32, command: Command| {
+        client_seq += 1;
+        apply(Entry { session: SETUP, client_seq, account: AccountId(account), command });
+    };
+    for symbol in ["text-prime", "text-standard"] {
+        ask(1, Command::DefineInstrument(spec(symbol)));
+    }
+    for account in 2..=4_u8 {
+        ask(
+            1,
+            Command::OpenAccount {
+                name: format!("account {account}"),
+                mode: AccountMode::Advanced,
+                capabilities: Capabilities::default(),
+            },
+        );
+        let subject = u32::from(account);
+        let public_key = key(account).verifying_key().to_bytes();
+        ask(subject, Command::AddSigningKey { public_key, label: "test".to_owned() });
+        ask(subject, Command::Deposit { amount: Usd::dollars(1_000_000) });
+    }
+    ask(2, Command::RegisterSupplier(Default::default()));
+    for instrument in [InstrumentId(0), InstrumentId(1)] {
+        ask(2, Command::SetCapacity { instrument, capacity: Qty(1_000_000) });
+        ask(2, Command::Issue { instrument, qty: Qty(1_000_000) });
+        ask(2, Command::TransferIssuance { instrument, qty: Qty(1_000_000) });
+    }
+    engine
+}
+
 impl Venue {
-    /// Two instruments; accounts 2, 3, 4 with dollars and the key of their number; account 2 also has Units.
+    /// A venue as it was founded.
     pub(crate) fn new() -> Arc<Self> {
-        let mut engine = Engine::new();
-        let mut seq = 0;
-        let mut apply = |entry: Entry| {
-            seq += 1;
-            let mut events = Vec::new();
-            engine.apply(Seq(seq), Nanos(seq), &entry, &mut events);
-            let refused = events.iter().any(|event| format!("{event:?}").contains("Rejected"));
-            assert!(!refused, "{entry:?}: {events:?}");
-        };
-        let operator = operator_key();
-        apply(Entry::venue(Command::Genesis { operator_key: operator.verifying_key().to_bytes() }));
-        let fingerprint = Fingerprint::of(&operator.verifying_key().to_bytes());
-        apply(Entry::venue(Command::OpenSession { session: SETUP, key: fingerprint }));
-        let mut client_seq = 0;
-        let mut ask = |account: u32, command: Command| {
-            client_seq += 1;
-            apply(Entry { session: SETUP, client_seq, account: AccountId(account), command });
-        };
-        for symbol in ["text-prime", "text-standard"] {
-            ask(1, Command::DefineInstrument(spec(symbol)));
-        }
-        for account in 2..=4_u8 {
-            ask(
-                1,
-                Command::OpenAccount {
-                    name: format!("account {account}"),
-                    mode: AccountMode::Advanced,
-                    capabilities: Capabilities::default(),
-                },
-            );
-            let subject = u32::from(account);
-            let public_key = key(account).verifying_key().to_bytes();
-            ask(subject, Command::AddSigningKey { public_key, label: "test".to_owned() });
-            ask(subject, Command::Deposit { amount: Usd::dollars(1_000_000) });
-        }
-        ask(2, Command::RegisterSupplier(Default::default()));
-        for instrument in [InstrumentId(0), InstrumentId(1)] {
-            ask(2, Command::SetCapacity { instrument, capacity: Qty(1_000_000) });
-            ask(2, Command::Issue { instrument, qty: Qty(1_000_000) });
-            ask(2, Command::TransferIssuance { instrument, qty: Qty(1_000_000) });
-        }
         Arc::new(Self {
-            engine: RwLock::new(engine),
+            engine: RwLock::new(founded()),
             queue: Mutex::new(VecDeque::new()),
             wake: Mutex::new(None),
             room: AtomicUsize::new(100_000),
             now: AtomicU64::new(1_000_000),
-            epoch: Mutex::new(Some(1)),
-            leader: Mutex::new(None),
         })
     }
 
@@ -128,9 +127,7 @@ impl Venue {
 
 impl Line for Queue {
     fn submit(&mut self, entry: Entry, epoch: u64) -> Result<(), LineError> {
-        if *self.0.epoch.lock().unwrap() != Some(epoch) {
-            return Err(LineError::NotLeader);
-        }
+        assert_eq!(epoch, 1);
         let mut queue = self.0.queue.lock().unwrap();
         if queue.len() >= self.0.room.load(Ordering::SeqCst) {
             return Err(LineError::Full);
@@ -164,11 +161,11 @@ impl Line for Queue {
     }
 
     fn epoch(&self) -> Option<u64> {
-        *self.0.epoch.lock().unwrap()
+        Some(1)
     }
 
     fn leader_hint(&self) -> Option<SocketAddr> {
-        *self.0.leader.lock().unwrap()
+        None
     }
 }
 
