@@ -430,7 +430,8 @@ impl<M: Machine> ReplicaStage<M> {
 }
 
 fn taken<M: Machine>(state: &State<M>, state_hash: u64, answers: Vec<Answer>) -> Taken {
-    let meta = SnapshotMeta { position: state.position, state_hash, machine_format: M::FORMAT };
+    let (position, members) = (state.position, state.members.clone());
+    let meta = SnapshotMeta { position, state_hash, machine_format: M::FORMAT, members };
     Taken { meta, body: state.machine.snapshot(), answers }
 }
 

@@ -1,75 +1,90 @@
 //! A block: up to 64 commands that are numbered, stamped, written, replicated and committed together.
 //!
-//! One block is one raft entry and these are its bytes: the journal writes them and followers will get them unchanged,
-//! so each payload byte is laid out once. Byte table: `JOURNAL.md` beside this crate's manifest.
+//! One block is one raft entry and these are its bytes: the leader seals it for one place in the log, its journal writes it and
+//! followers get it unchanged, so each payload byte is laid out once. Byte table: `JOURNAL.md` beside this crate's manifest.
 //!
 //! A block has one stamp, not one per command: it stays open for at most 20 µs, order within it is told by the sequence
 //! number, and a stamp per command would cost 8 bytes and a clock read each to tell nothing that a rule of the venue asks.
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use grid_engine::{Nanos, Seq};
 
 /// Bytes of a block header.
 pub(crate) const HEADER_BYTES: usize = 64;
 /// Blocks start and end on multiples of this.
 pub(crate) const BLOCK_ALIGN: usize = 64;
+/// Most bytes of a payload, far above what any caller allows: a length read from elsewhere is compared with it first.
+const PAYLOAD_MAX: usize = 1 << 30;
+/// Bytes of a snapshot note's payload.
+const POSITION_BYTES: usize = 40;
 
 /// What a block holds.
+///
+/// Entries and changes of members are *log blocks*: they have an index of their own and move the log on. The other kinds are
+/// *notes* of one node's journal: they tell where the log stands, and move nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub enum BlockKind {
-    /// Commands; the only kind that moves the log's index.
+    /// Commands; none in the block that a new leader begins with.
     Entry = 1,
-    /// Term and vote of this node, written before it acts on them.
+    /// Term, vote and a committed index of this node: a note.
     HardState = 2,
-    /// A change of the cluster's members; reserved for the raft core.
+    /// A change of the cluster's members, in the replicator's coding.
     ConfChange = 3,
-    /// A note that a snapshot exists; reserved.
-    SnapshotMark = 4,
+    /// The log goes on behind a snapshot that another node sent: a note.
+    Snapshot = 4,
 }
 
 impl BlockKind {
     fn from_code(code: u16) -> Option<Self> {
-        [Self::Entry, Self::HardState, Self::ConfChange, Self::SnapshotMark]
+        [Self::Entry, Self::HardState, Self::ConfChange, Self::Snapshot]
             .into_iter()
             .find(|k| *k as u16 == code)
+    }
+
+    /// True for a kind that moves the log on, false for a note.
+    #[must_use]
+    pub fn is_log(self) -> bool {
+        matches!(self, Self::Entry | Self::ConfChange)
     }
 }
 
 /// Where the log stands after some block.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Position {
-    /// Index of the last entry block; the first has 1.
+    /// Index of the last log block; the first has 1.
     pub index: u64,
-    /// Term of the last block.
+    /// Term of the last log block.
     pub term: u64,
     /// Number of the last command; the first has 1.
     pub seq: Seq,
-    /// The chain value that the next block must carry.
+    /// The chain value that the next block must carry. Equal index and chain mean an equal history, on every node.
     pub chain: u64,
-    /// Stamp of the last block; the next is not before it.
+    /// Stamp of the last log block; the next is not before it.
     pub at: Nanos,
 }
 
 impl Position {
-    /// The position after a block with this header.
+    /// The position after a block with this header. Behind a note the log stands where it stood.
     #[must_use]
     pub fn after(header: &BlockHeader) -> Self {
         Self {
             index: header.index,
             term: header.term,
             seq: Seq(header.first_seq.0 + u64::from(header.commands) - 1),
-            chain: if header.kind == BlockKind::HardState { header.chain } else { header.next_chain() },
+            chain: if header.kind.is_log() { header.next_chain() } else { header.chain },
             at: header.at,
         }
     }
 
     /// Why a block with this header cannot come next, or `None` if it can.
-    pub(crate) fn refuses(&self, header: &BlockHeader) -> Option<String> {
-        let index = self.index + u64::from(header.kind == BlockKind::Entry);
+    #[must_use]
+    pub fn refuses(&self, header: &BlockHeader) -> Option<String> {
+        let log = header.kind.is_log();
         let found = [
-            ("index", header.index, index),
+            ("index", header.index, self.index + u64::from(log)),
             ("first sequence number", header.first_seq.0, self.seq.0 + 1),
             ("chain value", header.chain, self.chain),
         ];
@@ -78,10 +93,27 @@ impl Position {
         {
             return Some(format!("its {what} is {found}, where {expected} must follow"));
         }
-        if header.term < self.term || header.at < self.at {
-            return Some("its term or stamp is before that of the block ahead of it".to_owned());
+        let (term, at) = (header.term, header.at);
+        let follows =
+            if log { term >= self.term && at >= self.at } else { (term, at) == (self.term, self.at) };
+        (!follows).then(|| "its term or stamp is not one that can follow on the block ahead of it".to_owned())
+    }
+
+    /// As the payload of a snapshot note.
+    pub(crate) fn to_bytes(self) -> [u8; POSITION_BYTES] {
+        let mut out = [0; POSITION_BYTES];
+        let words = [self.index, self.term, self.seq.0, self.chain, self.at.0];
+        for (place, word) in out.chunks_exact_mut(8).zip(words) {
+            place.copy_from_slice(&word.to_le_bytes());
         }
-        None
+        out
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; POSITION_BYTES] = bytes.try_into().ok()?;
+        let word =
+            |nth: usize| u64::from_le_bytes(bytes[nth * 8..nth * 8 + 8].try_into().expect("eight bytes"));
+        Some(Self { index: word(0), term: word(1), seq: Seq(word(2)), chain: word(3), at: Nanos(word(4)) })
     }
 }
 
@@ -90,11 +122,11 @@ impl Position {
 pub struct BlockHeader {
     /// Bytes of payload that follow, without padding.
     pub payload_len: u32,
-    /// CRC32C over the rest of the header and the payload.
+    /// CRC32C over the header without `nth`, and the payload: equal on every node.
     pub crc: u32,
-    /// Raft index; kinds other than entry repeat that of the entry before them.
+    /// Raft index; a note repeats that of the log block before it.
     pub index: u64,
-    /// Raft term in which the block was proposed.
+    /// Raft term in which the block was proposed; a note repeats that of the log block before it.
     pub term: u64,
     /// Number of the first command; for a block without commands, of the next one to come.
     pub first_seq: Seq,
@@ -104,14 +136,14 @@ pub struct BlockHeader {
     pub kind: BlockKind,
     /// Reserved, zero.
     pub flags: u16,
-    /// Ties the block to all blocks before it; see [`BlockHeader::next_chain`].
+    /// Ties the block to all log blocks before it; see [`BlockHeader::next_chain`].
     pub chain: u64,
-    /// The stamp of every command in the block.
+    /// The stamp of every command in the block; a note repeats that of the log block before it.
     pub at: Nanos,
-    /// How many blocks before this one were not known to be committed when it was sealed.
+    /// This node's own: how many blocks of the same write stand ahead of this one in its journal's file.
     ///
-    /// `index - 1 - lag` was committed, so a damaged block at or below that is not a torn tail.
-    pub lag: u32,
+    /// Everything ahead of those was synced before, so damage there is no torn tail. 0 wherever a block is not in a file.
+    pub nth: u32,
 }
 
 /// Why 64 bytes are no block header.
@@ -121,9 +153,14 @@ pub(crate) enum NoHeader {
     Damaged,
 }
 
+/// Bytes that are no block of the log.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a block: {0}")]
+pub struct NotABlock(&'static str);
+
 impl BlockHeader {
-    /// The chain value of the block after this one: in the upper half this block's CRC, in the lower half a CRC32C
-    /// over the CRCs of all blocks so far. A block that was moved, repeated, or left out breaks it.
+    /// The chain value of the log block after this one: in the upper half this block's CRC, in the lower half a CRC32C
+    /// over the CRCs of all log blocks so far. A block that was moved, repeated, or left out breaks it.
     #[must_use]
     pub fn next_chain(&self) -> u64 {
         let rolling = crc32c::crc32c_append(self.chain as u32, &self.crc.to_le_bytes());
@@ -136,14 +173,10 @@ impl BlockHeader {
         (HEADER_BYTES + self.payload_len as usize).next_multiple_of(BLOCK_ALIGN)
     }
 
-    /// The highest index that was known to be committed when this block was sealed.
-    #[must_use]
-    pub fn committed_before(&self) -> u64 {
-        let before = match self.kind {
-            BlockKind::Entry => self.index.saturating_sub(1),
-            _ => self.index,
-        };
-        before.saturating_sub(u64::from(self.lag))
+    /// The header as it stands in a file, `nth` blocks behind the beginning of its write.
+    pub(crate) fn stamped(mut self, nth: u32) -> [u8; HEADER_BYTES] {
+        self.nth = nth;
+        self.layout()
     }
 
     fn layout(&self) -> [u8; HEADER_BYTES] {
@@ -158,7 +191,7 @@ impl BlockHeader {
         out[38..40].copy_from_slice(&self.flags.to_le_bytes());
         out[40..48].copy_from_slice(&self.chain.to_le_bytes());
         out[48..56].copy_from_slice(&self.at.0.to_le_bytes());
-        out[56..60].copy_from_slice(&self.lag.to_le_bytes());
+        out[56..60].copy_from_slice(&self.nth.to_le_bytes());
         let own = crc32c::crc32c(&out[..60]);
         out[60..64].copy_from_slice(&own.to_le_bytes());
         out
@@ -167,7 +200,7 @@ impl BlockHeader {
     fn body_crc(&self, payload: &[u8]) -> u32 {
         let head = self.layout();
         let crc = crc32c::crc32c(&head[0..4]);
-        crc32c::crc32c_append(crc32c::crc32c_append(crc, &head[8..60]), payload)
+        crc32c::crc32c_append(crc32c::crc32c_append(crc, &head[8..56]), payload)
     }
 
     /// Reads a header and checks its own CRC; the payload's is [`BlockHeader::matches`]'s business.
@@ -184,7 +217,7 @@ impl BlockHeader {
         if crc32c::crc32c(&bytes[..60]) != u32_at(60) {
             return Err(NoHeader::Damaged);
         }
-        Ok(Self {
+        let header = Self {
             payload_len: u32_at(0),
             crc: u32_at(4),
             index: u64_at(8),
@@ -195,67 +228,139 @@ impl BlockHeader {
             flags: u16_at(38),
             chain: u64_at(40),
             at: Nanos(u64_at(48)),
-            lag: u32_at(56),
-        })
+            nth: u32_at(56),
+        };
+        // What no block that was ever sealed has; checked here, so that sums of these fields hold everywhere else.
+        let sane = header.first_seq.0 > 0
+            && header.first_seq.0 < u64::MAX >> 1
+            && header.index < u64::MAX >> 1
+            && header.flags == 0
+            && header.payload_len as usize <= PAYLOAD_MAX
+            && (header.kind == BlockKind::Entry || header.commands == 0);
+        if sane { Ok(header) } else { Err(NoHeader::Damaged) }
     }
 
     /// True when the payload is the one that was sealed under this header.
     pub(crate) fn matches(&self, payload: &[u8]) -> bool {
         payload.len() == self.payload_len as usize && self.body_crc(payload) == self.crc
     }
+
+    /// True when the payload holds as many commands as the header says; of no meaning for other kinds.
+    pub(crate) fn counts(&self, payload: &[u8]) -> bool {
+        self.kind != BlockKind::Entry || CommandBytes::new(payload).count() == self.commands as usize
+    }
 }
 
-/// A sealed block: header, payload and padding, exactly as on disk.
+/// A sealed block: header, payload and padding, the same bytes on every node (`nth` is 0 in them). Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
     header: BlockHeader,
-    bytes: Box<[u8]>,
+    bytes: Bytes,
 }
 
 impl Block {
-    /// Seals a payload; `payload_len` and `crc` of `header` are filled in here.
-    pub(crate) fn seal(mut header: BlockHeader, payload: &[u8]) -> Self {
-        header.payload_len = u32::try_from(payload.len()).expect("a block is far below 4 GiB");
-        header.crc = header.body_crc(payload);
-        let mut bytes = Vec::with_capacity(header.block_bytes());
-        bytes.extend_from_slice(&header.layout());
-        bytes.extend_from_slice(payload);
-        bytes.resize(header.block_bytes(), 0);
-        Self { header, bytes: bytes.into_boxed_slice() }
-    }
-
-    /// Seals the entry that follows on `before`: so many commands, stamped and laid out.
+    /// Seals commands for the place after `before`, under `term` and with one stamp, which must not be before that of `before`.
+    /// The payload is `commands` of them, each as its length in 4 bytes and its log form.
     #[must_use]
     pub fn entry(before: &Position, term: u64, at: Nanos, commands: u32, payload: &[u8]) -> Self {
-        let header = BlockHeader {
-            payload_len: 0,
-            crc: 0,
-            index: before.index + 1,
-            term,
-            first_seq: before.seq.next(),
-            commands,
-            kind: BlockKind::Entry,
-            flags: 0,
-            chain: before.chain,
-            at,
-            lag: 0,
-        };
-        Self::seal(header, payload)
+        Self::seal(Self::header_at(before, BlockKind::Entry, term, at, commands), payload)
     }
-    /// The entry without commands with which a leader begins its term.
+
+    /// The block without commands that a new leader begins its term with; the same for everyone who knows `before` and `term`.
     #[must_use]
     pub fn empty(before: &Position, term: u64) -> Self {
         Self::entry(before, term, before.at, 0, &[])
     }
+
+    /// Seals a change of members for the place after `before`. The stamp is that of the block before.
+    #[must_use]
+    pub fn conf_change(before: &Position, term: u64, payload: &[u8]) -> Self {
+        Self::seal(Self::header_at(before, BlockKind::ConfChange, term, before.at, 0), payload)
+    }
+
+    /// A note for the place behind `position`.
+    pub(crate) fn note(position: &Position, kind: BlockKind, payload: &[u8]) -> Self {
+        debug_assert!(!kind.is_log());
+        Self::seal(Self::header_at(position, kind, position.term, position.at, 0), payload)
+    }
+
+    /// A block of the log as another node sent it: checked in itself, not for its place.
+    ///
+    /// # Errors
+    /// [`NotABlock`] unless these are exactly the bytes that a leader sealed.
+    pub fn from_bytes(bytes: Bytes) -> Result<Self, NotABlock> {
+        let no = |why| Err(NotABlock(why));
+        let Ok(header) = BlockHeader::read(&bytes) else {
+            return no("its header does not match its checksum");
+        };
+        if !header.kind.is_log() {
+            return no("it is a note of one node");
+        }
+        if header.nth != 0 || header.index == 0 {
+            return no("it has a place in a file");
+        }
+        if bytes.len() != header.block_bytes() {
+            return no("it has another length than it says");
+        }
+        let (payload, padding) = bytes[HEADER_BYTES..].split_at(header.payload_len as usize);
+        if !header.matches(payload) {
+            return no("it does not match its checksum");
+        }
+        if padding.iter().any(|byte| *byte != 0) {
+            return no("its padding is not zero");
+        }
+        if !header.counts(payload) {
+            return no("it holds another number of commands than it says");
+        }
+        Ok(Self { header, bytes })
+    }
+
+    /// A block that was read from a file and checked there.
+    pub(crate) fn checked(header: &BlockHeader, payload: &[u8]) -> Self {
+        Self::assemble(BlockHeader { nth: 0, ..*header }, payload)
+    }
+
+    /// Seals a payload; `payload_len` and `crc` of `header` are filled in here.
+    fn seal(mut header: BlockHeader, payload: &[u8]) -> Self {
+        assert!(payload.len() <= PAYLOAD_MAX, "a block is far below 1 GiB");
+        header.payload_len = payload.len() as u32;
+        header.crc = header.body_crc(payload);
+        Self::assemble(header, payload)
+    }
+
+    fn assemble(header: BlockHeader, payload: &[u8]) -> Self {
+        let mut bytes = Vec::with_capacity(header.block_bytes());
+        bytes.extend_from_slice(&header.layout());
+        bytes.extend_from_slice(payload);
+        bytes.resize(header.block_bytes(), 0);
+        Self { header, bytes: bytes.into() }
+    }
+
+    fn header_at(before: &Position, kind: BlockKind, term: u64, at: Nanos, commands: u32) -> BlockHeader {
+        BlockHeader {
+            payload_len: 0,
+            crc: 0,
+            index: before.index + u64::from(kind.is_log()),
+            term,
+            first_seq: before.seq.next(),
+            commands,
+            kind,
+            flags: 0,
+            chain: before.chain,
+            at,
+            nth: 0,
+        }
+    }
+
     /// The header.
     #[must_use]
     pub fn header(&self) -> &BlockHeader {
         &self.header
     }
 
-    /// The whole block as on disk.
+    /// The whole block, as it goes to other nodes; in a file only `nth` and the header's checksum differ.
     #[must_use]
-    pub fn bytes(&self) -> &[u8] {
+    pub fn bytes(&self) -> &Bytes {
         &self.bytes
     }
 
@@ -360,77 +465,106 @@ impl<C> CommittedBlock<C> {
 mod tests {
     use super::*;
 
-    fn header() -> BlockHeader {
-        BlockHeader {
-            payload_len: 0,
-            crc: 0,
-            index: 7,
-            term: 2,
-            first_seq: Seq(41),
-            commands: 2,
-            kind: BlockKind::Entry,
-            flags: 0,
-            chain: 0x0102_0304_0506_0708,
-            at: Nanos(1_234),
-            lag: 3,
-        }
-    }
+    const BEFORE: Position =
+        Position { index: 6, term: 2, seq: Seq(40), chain: 0x0102_0304_0506_0708, at: Nanos(1_200) };
 
     fn sealed() -> Block {
         let mut payload = Vec::new();
         for command in [&b"buy"[..], b"sell two"] {
             push_command(&mut payload, |out| out.extend_from_slice(command));
         }
-        Block::seal(header(), &payload)
+        Block::entry(&BEFORE, 2, Nanos(1_234), 2, &payload)
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     #[test]
     fn a_sealed_block_reads_back() {
         let block = sealed();
         assert_eq!(block.bytes().len(), 128);
-        let read = BlockHeader::read(block.bytes()).expect("own header reads back");
-        assert_eq!(&read, block.header());
-        assert!(read.matches(block.payload()));
+        let read = Block::from_bytes(block.bytes().clone()).expect("own bytes read back");
+        assert_eq!(read, block);
         let commands: Vec<_> = CommandBytes::new(block.payload()).collect();
         assert_eq!(commands, [&b"buy"[..], b"sell two"]);
-        assert_eq!(Position::after(&read).seq, Seq(42));
-        assert_eq!(read.committed_before(), 3);
+        assert_eq!(BEFORE.refuses(block.header()), None);
+        assert_eq!(Position::after(block.header()).seq, Seq(42));
     }
 
     /// A journal of today must open tomorrow: if this fails, the format changed, and needs a new number and a reader of the old.
     #[test]
-    fn the_bytes_of_a_block_are_those_of_format_1() {
-        let hex: String = sealed().bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    fn the_bytes_of_a_block_are_those_of_format_2() {
         let golden = concat!(
-            "130000002aa3703c07000000000000000200000000000000290000000000000002000000010000000807060504030201",
-            "d204000000000000030000002d44eec3030000006275790800000073656c6c2074776f00000000000000000000000000",
+            "130000007fcf0f7c07000000000000000200000000000000290000000000000002000000010000000807060504030201",
+            "d20400000000000000000000fe3cf0f7030000006275790800000073656c6c2074776f00000000000000000000000000",
             "0000000000000000000000000000000000000000000000000000000000000000",
         );
-        assert_eq!(hex, golden);
+        assert_eq!(hex(sealed().bytes()), golden);
+    }
+
+    #[test]
+    fn a_place_in_a_file_changes_the_headers_checksum_and_no_identity() {
+        let block = sealed();
+        let stamped = BlockHeader::read(&block.header().stamped(3)).expect("it reads");
+        assert_eq!((stamped.nth, stamped.crc), (3, block.header().crc));
+        assert!(stamped.matches(block.payload()));
+        assert_eq!(Position::after(&stamped), Position::after(block.header()));
+        assert_eq!(Block::checked(&stamped, block.payload()), block);
     }
 
     #[test]
     fn every_flipped_bit_is_noticed() {
         let block = sealed();
-        let used = HEADER_BYTES + block.header().payload_len as usize;
-        for bit in 0..used * 8 {
+        for bit in 0..block.bytes().len() * 8 {
             let mut bytes = block.bytes().to_vec();
             bytes[bit / 8] ^= 1 << (bit % 8);
-            let noticed = match BlockHeader::read(&bytes) {
-                Err(_) => true,
-                Ok(header) => {
-                    let end = (HEADER_BYTES + header.payload_len as usize).min(bytes.len());
-                    !header.matches(&bytes[HEADER_BYTES..end])
-                }
-            };
-            assert!(noticed, "bit {bit} was flipped and nobody noticed");
+            assert!(Block::from_bytes(bytes.into()).is_err(), "bit {bit} was flipped and nobody noticed");
         }
     }
 
     #[test]
+    fn bytes_of_another_length_and_notes_are_no_blocks_of_the_log() {
+        let block = sealed();
+        for len in 0..block.bytes().len() {
+            assert!(Block::from_bytes(block.bytes().slice(..len)).is_err(), "{len} bytes");
+        }
+        let longer = [&block.bytes()[..], &[0; 64]].concat();
+        assert!(Block::from_bytes(longer.into()).is_err());
+        let note = Block::note(&BEFORE, BlockKind::HardState, &[0; 24]);
+        assert!(Block::from_bytes(note.bytes().clone()).is_err());
+    }
+
+    #[test]
+    fn a_note_moves_nothing_and_stands_in_one_place_only() {
+        let note = Block::note(&BEFORE, BlockKind::HardState, &[1; 24]);
+        assert_eq!(Position::after(note.header()), BEFORE);
+        assert_eq!(BEFORE.refuses(note.header()), None);
+        let elsewhere = Position { term: BEFORE.term + 1, ..BEFORE };
+        assert!(elsewhere.refuses(note.header()).is_some());
+    }
+
+    #[test]
+    fn the_empty_block_of_a_term_and_a_change_of_members_follow_and_are_the_same_for_everyone() {
+        for block in [Block::empty(&BEFORE, 3), Block::conf_change(&BEFORE, 3, b"add node 4")] {
+            assert_eq!(BEFORE.refuses(block.header()), None);
+            let after = Position::after(block.header());
+            assert_eq!((after.index, after.term, after.seq, after.at), (7, 3, BEFORE.seq, BEFORE.at));
+            assert_ne!(after.chain, BEFORE.chain);
+        }
+        assert_eq!(Block::empty(&BEFORE, 3), Block::empty(&BEFORE, 3));
+    }
+
+    #[test]
     fn the_chain_tells_equal_blocks_apart_by_their_past() {
-        let one = header();
+        let one = *sealed().header();
         let other = BlockHeader { chain: one.chain + 1, ..one };
         assert_ne!(one.next_chain(), other.next_chain());
+    }
+
+    #[test]
+    fn a_position_reads_back_from_its_bytes() {
+        assert_eq!(Position::from_bytes(&BEFORE.to_bytes()), Some(BEFORE));
+        assert_eq!(Position::from_bytes(&[0; 39]), None);
     }
 }

@@ -6,11 +6,13 @@ use grid_engine::{Nanos, Seq};
 
 use crate::block::{BlockHeader, BlockKind, CommandBytes, Position};
 use crate::consensus::HardState;
-use crate::journal::{self, JournalError};
+use crate::disk::RealDisk;
+use crate::journal::{self, From, JournalError};
 use crate::machine::Machine;
 use crate::recover::{journal_dir, snapshot_dir};
 use crate::segment::{TornTail, Visited, list_segments};
 use crate::snapshot::{SnapshotError, SnapshotMeta, SnapshotStore};
+use crate::trail::Moved;
 
 /// One block of the journal, as it lies on disk.
 #[derive(Debug)]
@@ -21,6 +23,8 @@ pub struct InspectedBlock<'a> {
     pub offset: u64,
     /// Its header.
     pub header: BlockHeader,
+    /// So many blocks ahead of it, from its index on, are replaced by it and what follows: they were never committed.
+    pub replaces: u64,
     payload: &'a [u8],
 }
 
@@ -39,10 +43,22 @@ impl<'a> InspectedBlock<'a> {
         self.command_bytes().map(|(seq, bytes)| (seq, M::decode(bytes).map_err(|error| error.0)))
     }
 
-    /// Term and vote, for a block of that kind.
+    /// Term, vote and committed index, for a note of that kind.
     #[must_use]
     pub fn hard_state(&self) -> Option<HardState> {
         (self.header.kind == BlockKind::HardState).then(|| HardState::from_bytes(self.payload)).flatten()
+    }
+
+    /// The change of members in the replicator's coding, for a block of that kind.
+    #[must_use]
+    pub fn conf_change(&self) -> Option<&'a [u8]> {
+        (self.header.kind == BlockKind::ConfChange).then_some(self.payload)
+    }
+
+    /// Where the snapshot stands behind which the log goes on, for a note of that kind.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<Position> {
+        (self.header.kind == BlockKind::Snapshot).then(|| Position::from_bytes(self.payload)).flatten()
     }
 }
 
@@ -51,19 +67,25 @@ impl<'a> InspectedBlock<'a> {
 pub struct JournalSummary {
     /// Segment files.
     pub segments: usize,
-    /// Blocks with commands.
+    /// Entry blocks, those included that were replaced, and those without commands that a leader began its term with.
     pub entry_blocks: u64,
     /// Blocks of other kinds.
     pub other_blocks: u64,
-    /// Commands.
+    /// Commands in all entry blocks.
     pub commands: u64,
+    /// Blocks that others took the place of: they were never committed.
+    pub replaced_blocks: u64,
+    /// Changes of members.
+    pub conf_changes: u64,
+    /// Where the log stands before the first block that can be read.
+    pub log_start: Position,
     /// Bytes of blocks, without what is prepared and still empty.
     pub bytes: u64,
     /// Stamp of the first block with commands.
     pub first_at: Option<Nanos>,
-    /// Where the log stands.
+    /// Where the log stands behind the last block, committed or not.
     pub position: Position,
-    /// Term and vote as last journalled.
+    /// Term, vote and committed index as last journalled.
     pub hard_state: HardState,
     /// What a crash left half written, or a running venue is just writing.
     pub torn: Option<TornTail>,
@@ -79,29 +101,46 @@ pub fn visit_blocks(
     mut visit: impl FnMut(&InspectedBlock<'_>),
 ) -> Result<JournalSummary, JournalError> {
     let dir = journal_dir(data);
-    let segments = list_segments(&dir, machine_format)?;
-    let mut summary = JournalSummary { segments: segments.len(), ..JournalSummary::default() };
+    let mut summary = JournalSummary {
+        segments: list_segments(&RealDisk, &dir, machine_format)?.len(),
+        ..JournalSummary::default()
+    };
+    let mut last = None;
     let mut each = |visited: &Visited<'_>| -> Result<(), JournalError> {
-        let header = visited.header;
+        let (header, payload) = (visited.header, visited.payload());
         summary.bytes += header.block_bytes() as u64;
         if header.kind == BlockKind::Entry {
             summary.entry_blocks += 1;
             summary.commands += u64::from(header.commands);
-            summary.first_at.get_or_insert(header.at);
+            if header.commands > 0 {
+                summary.first_at.get_or_insert(header.at);
+            }
         } else {
             summary.other_blocks += 1;
+            summary.conf_changes += u64::from(header.kind == BlockKind::ConfChange);
         }
+        let replaces = match visited.moved {
+            Moved::On => last.replace(header.index).map_or(0, |last| (last + 1).saturating_sub(header.index)),
+            Moved::Behind(position) => {
+                last = Some(position.index);
+                0
+            }
+            Moved::HardState(_) => 0,
+        };
+        summary.replaced_blocks += replaces;
         visit(&InspectedBlock {
             path: visited.path,
             offset: visited.offset,
             header,
-            payload: visited.payload,
+            replaces,
+            payload: &payload,
         });
         Ok(())
     };
-    let read = journal::read(&dir, machine_format, None, &mut each, &mut |_, _| {})?;
-    summary.position = read.position;
-    summary.hard_state = read.hard_state;
+    let read = journal::read(&RealDisk, &dir, machine_format, From::Oldest, &mut each, &mut |_, _| {})?;
+    summary.position = read.trail.last();
+    summary.hard_state = read.trail.hard_state();
+    summary.log_start = read.trail.start();
     summary.torn = read.torn;
     Ok(summary)
 }
@@ -120,9 +159,10 @@ pub struct InspectedSnapshot {
 /// # Errors
 /// [`SnapshotError::Io`] if the directory cannot be listed.
 pub fn snapshots(data: &Path) -> Result<Vec<InspectedSnapshot>, SnapshotError> {
+    let store = SnapshotStore::new(snapshot_dir(data));
     let checked = |path: PathBuf| {
-        let meta = SnapshotStore::read(&path).map(|(meta, body)| (meta, body.len() as u64));
+        let meta = store.read(&path).map(|(meta, body)| (meta, body.len() as u64));
         InspectedSnapshot { path, meta }
     };
-    Ok(SnapshotStore::new(snapshot_dir(data)).list()?.into_iter().map(checked).collect())
+    Ok(store.list()?.into_iter().map(checked).collect())
 }

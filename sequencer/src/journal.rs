@@ -6,36 +6,38 @@
 //! An error of any kind while writing is for the caller to treat as a fault: after a failed write or sync nobody knows what the
 //! disk holds, and a second sync may report success for data that is gone. So a journal that failed once refuses to go on.
 
-use std::fs::{File, OpenOptions};
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 
-use crossbeam::channel::{Receiver, Sender, bounded};
+use crossbeam::channel::{Receiver, bounded};
 
-use crate::block::{Block, BlockHeader, BlockKind, HEADER_BYTES, Position};
-use crate::consensus::HardState;
+use crate::block::{Block, BlockKind, HEADER_BYTES, Position};
+use crate::consensus::{HardState, Persist};
+use crate::disk::{Access, Background, Disk, DiskFile};
 use crate::segment::{
     End, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentInfo, TornTail, Visited, list_segments, segment_name,
     walk,
 };
+use crate::trail::{Moved, Trail};
 
-/// Most buffers that the kernel takes in one vectored write.
-const WRITE_BUFFERS: usize = 1024;
 /// Zeros written at a time when a segment is prepared.
 const FILL_CHUNK: usize = 1 << 20;
 const PREPARED_NAME: &str = "journal-next.tmp";
 
-/// When a group counts as durable on a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// When a group of blocks counts as durable on a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
-    /// Once it is synced.
+    /// Once it is synced: what a quorum has survives a loss of power everywhere at once.
+    #[default]
     DiskQuorum,
-    /// Once it is written; the sync follows.
+    /// Once the system has it; the sync follows at once. A crash of the process loses nothing, a loss of power may, so a node
+    /// that lost power has to join again as a new one.
     MemoryQuorum,
 }
-/// How the journal lays out its files.
+
+/// How the journal lays out its files, and what it keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JournalConfig {
     /// Bytes of each segment file, header included. Files on disk keep the size that they were made with.
@@ -44,12 +46,23 @@ pub struct JournalConfig {
     pub cluster: u64,
     /// Number of this node in it.
     pub node: u64,
+    /// When a group counts as durable.
+    pub durability: Durability,
+    /// Bytes of segments that are kept at least, however much of them nobody needs any more.
+    pub retain_bytes: u64,
 }
 
 impl Default for JournalConfig {
     /// Segments of 32 MiB: large enough that a new one is rare, small enough that preparing two at a first start goes unnoticed.
+    /// 8 GiB are kept, so that a small venue keeps everything.
     fn default() -> Self {
-        Self { segment_bytes: 32 << 20, cluster: 1, node: 1 }
+        Self {
+            segment_bytes: 32 << 20,
+            cluster: 1,
+            node: 1,
+            durability: Durability::DiskQuorum,
+            retain_bytes: 8 << 30,
+        }
     }
 }
 
@@ -113,6 +126,18 @@ pub enum JournalError {
         /// What does not check.
         why: String,
     },
+    /// The log goes on behind a snapshot that is not there.
+    #[error(
+        "the journal in {} goes on behind a snapshot of block {index}, and no such snapshot can be read: restore it to the \
+         directory of snapshots; or, in a cluster, put the whole data directory aside and let the node join again",
+        dir.display()
+    )]
+    NeedsSnapshot {
+        /// The journal's directory.
+        dir: PathBuf,
+        /// Index of the last block in the snapshot.
+        index: u64,
+    },
     /// A size in the configuration cannot work.
     #[error("segments of {segment_bytes} bytes cannot hold a block of {block_bytes}; set larger segments")]
     SegmentTooSmall {
@@ -124,6 +149,13 @@ pub enum JournalError {
     /// An earlier write failed.
     #[error("an earlier write of the journal failed; restart to read back what is on disk")]
     Failed,
+}
+
+impl JournalError {
+    /// True if the journal is sound and does not reach to where a snapshot stands, or not from there on.
+    pub(crate) fn is_a_gap(&self) -> bool {
+        matches!(self, Self::Foreign { .. } | Self::Missing { .. } | Self::NeedsSnapshot { .. })
+    }
 }
 
 fn advice(source: &io::Error) -> &'static str {
@@ -138,284 +170,492 @@ fn advice(source: &io::Error) -> &'static str {
     }
 }
 
-fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> JournalError {
+pub(crate) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> JournalError {
     let path = path.to_owned();
     move |source| JournalError::Io { action, path, source }
-}
-
-/// Makes names in a directory durable: creating or renaming a file is a change of its directory.
-pub(crate) fn sync_dir(dir: &Path) -> Result<(), JournalError> {
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(io_error("sync the directory", dir))
 }
 
 /// What reading a journal from some position to its end found.
 #[derive(Debug)]
 pub(crate) struct Read {
-    pub(crate) position: Position,
-    pub(crate) hard_state: HardState,
+    /// Where the log ends, and where it stood behind each block that is not known to be committed.
+    pub(crate) trail: Trail,
     pub(crate) torn: Option<TornTail>,
-    /// The last segment and where to write on in it; `None` for a journal without a segment.
-    end: Option<(SegmentInfo, u64)>,
+    /// A note was met that the log goes on behind a snapshot.
+    pub(crate) jumped: bool,
+    /// The segments there are, oldest first.
+    segments: Vec<SegmentInfo>,
+    /// Which of them the reading began with.
+    first: usize,
+    /// Where to write on in the last one; `None` for a journal without a segment.
+    end: Option<End>,
 }
 
-/// Reads all blocks after `from`, in order, with bytes read and to be read; without `from`, all blocks there are.
-/// Changes nothing.
+impl Read {
+    /// All that there is was read, so the beginning of the trail is that of the log.
+    pub(crate) fn began_at_oldest(&self) -> bool {
+        self.first == 0
+    }
+}
+
+/// What to read of a journal.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum From {
+    /// All that there is, wherever it begins.
+    Oldest,
+    /// What continues this position, which stands behind a committed block.
+    Position(Position),
+}
+
+/// Reads all blocks after `from`, in the order of the file, with bytes read and to be read. Changes nothing.
 ///
-/// `visit` sees every block of the segments it takes, also those up to `from`; it can tell by the index. The block that `from`
-/// stands behind is always among them, so that it is certain that this journal continues it.
-pub(crate) fn read<E: From<JournalError>>(
+/// `visit` sees every block of the segments it takes, also those up to `from`, and those that are replaced later. The block
+/// that `from` stands behind is among them, or the beginning of the journal is, so that it is certain that the journal continues it.
+pub(crate) fn read<E: std::convert::From<JournalError>>(
+    disk: &dyn Disk,
     dir: &Path,
     machine_format: u32,
-    from: Option<Position>,
+    from: From,
     visit: &mut dyn FnMut(&Visited<'_>) -> Result<(), E>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Read, E> {
-    let segments = list_segments(dir, machine_format)?;
-    let segments = segments_from(dir, &segments, from)?;
-    let Some(first) = segments.first() else {
-        let position = from.unwrap_or_default();
-        return Ok(Read { position, hard_state: HardState::default(), torn: None, end: None });
+    let segments = list_segments(disk, dir, machine_format)?;
+    let first = first_segment(dir, &segments, from)?;
+    let beginning = match (segments.get(first), from) {
+        (Some(segment), _) => Trail::from_middle(segment.header.before),
+        (None, From::Position(position)) => Trail::behind(position),
+        (None, From::Oldest) => Trail::behind(Position::default()),
     };
-    let from = from.unwrap_or(first.header.before);
-    let mut continues = first.header.before == from;
-    let total: u64 = segments.iter().map(|segment| segment.header.file_bytes).sum();
-    let mut hard_state = HardState::default();
-    let mut found: Option<End> = None;
+    let mut read = Read { trail: beginning, torn: None, jumped: false, segments, first, end: None };
+    let total: u64 = read.segments[first..].iter().map(|segment| segment.header.file_bytes).sum();
+    let mut anchor = Anchor { dir, from, holds: false };
     let mut done = 0;
-    for (nth, segment) in segments.iter().enumerate() {
-        if let Some(before) = &found
-            && before.position != segment.header.before
-        {
-            let why = format!(
-                "it does not follow on block {}, which ends the segment ahead",
-                before.position.index
-            );
+    for nth in first..read.segments.len() {
+        let segment = &read.segments[nth];
+        let before = read.trail.last();
+        if nth > first && before != segment.header.before {
+            let why = format!("it does not follow on block {}, which ends the segment ahead", before.index);
             return Err(JournalError::BadSegment { path: segment.path.clone(), why }.into());
         }
-        let last = nth + 1 == segments.len();
-        let mut check = |visited: &Visited<'_>| -> Result<(), E> {
-            let header = &visited.header;
-            if header.kind == BlockKind::HardState {
-                hard_state = HardState::from_bytes(visited.payload).ok_or_else(|| JournalError::Damaged {
-                    path: visited.path.to_owned(),
-                    offset: visited.offset,
-                    index: header.index,
-                    why: "its hard state has another length than 16 bytes".to_owned(),
-                })?;
-            }
-            continues |= Position::after(header) == from;
-            if header.index > from.index && !continues {
-                return Err(foreign(dir, &from, "the block of that index is another one").into());
-            }
+        anchor.check(&read.trail)?;
+        let mut each = |visited: &Visited<'_>, trail: &Trail| -> Result<(), E> {
+            read.jumped |= matches!(visited.moved, Moved::Behind(_));
+            anchor.check(trail)?;
             visit(visited)?;
-            progress(done + visited.offset + header.block_bytes() as u64, total);
+            progress(done + visited.offset + visited.header.block_bytes() as u64, total);
             Ok(())
         };
-        let end = walk(segment, last, &mut check)?;
+        let last = nth + 1 == read.segments.len();
+        let end = walk(disk, segment, last, &mut read.trail, &mut each)?;
         done += segment.header.file_bytes;
-        found = Some(end);
+        read.torn.clone_from(&end.torn);
+        read.end = Some(end);
     }
     progress(total, total);
-    let (end, segment) = found.zip(segments.last()).expect("at least one segment was walked");
-    if !continues {
-        let why = format!("the journal ends at block {}", end.position.index);
-        return Err(foreign(dir, &from, &why).into());
-    }
-    Ok(Read { position: end.position, hard_state, torn: end.torn, end: Some((segment.clone(), end.offset)) })
+    anchor.check_end(&read.trail)?;
+    Ok(read)
 }
 
-/// The segments from the one that holds the block at `from` to the last.
-fn segments_from<'a>(
-    dir: &Path,
-    segments: &'a [SegmentInfo],
-    from: Option<Position>,
-) -> Result<&'a [SegmentInfo], JournalError> {
-    let (Some(from), Some(oldest)) = (from, segments.first()) else {
-        return match from {
-            Some(from) if from.index > 0 => Err(foreign(dir, &from, "the journal is empty")),
-            _ => Ok(segments),
+/// Sees to it that a journal continues the position that it is read from.
+struct Anchor<'a> {
+    dir: &'a Path,
+    from: From,
+    /// The block that the position stands behind was met, and is committed.
+    holds: bool,
+}
+
+impl Anchor<'_> {
+    /// Once it is known up to where the log is committed: that includes the position, or not.
+    fn check(&mut self, trail: &Trail) -> Result<(), JournalError> {
+        let From::Position(from) = self.from else { return Ok(()) };
+        if self.holds || !trail.is_settled() || trail.committed() < from.index {
+            return Ok(());
+        }
+        match trail.at(from.index) {
+            Some(position) if position == from => {
+                self.holds = true;
+                Ok(())
+            }
+            // A snapshot was installed that is newer than the one to read from.
+            None if trail.start().index > from.index => {
+                Err(JournalError::NeedsSnapshot { dir: self.dir.to_owned(), index: trail.start().index })
+            }
+            _ => Err(foreign(self.dir, &from, "the block of that index is another one")),
+        }
+    }
+
+    fn check_end(&self, trail: &Trail) -> Result<(), JournalError> {
+        let From::Position(from) = self.from else { return Ok(()) };
+        if self.holds || trail.at(from.index) == Some(from) {
+            return Ok(());
+        }
+        let last = trail.last().index;
+        let why = if last < from.index {
+            format!("the journal ends at block {last}")
+        } else {
+            "the block of that index is another one".to_owned()
         };
+        Err(foreign(self.dir, &from, &why))
+    }
+}
+
+/// The segment to begin with, to meet everything that continues `from`: the last one that began before its block was written.
+fn first_segment(dir: &Path, segments: &[SegmentInfo], from: From) -> Result<usize, JournalError> {
+    let From::Position(from) = from else { return Ok(0) };
+    let Some(oldest) = segments.first() else {
+        return if from.index == 0 { Ok(0) } else { Err(foreign(dir, &from, "the journal is empty")) };
     };
-    // From the beginning, or the last segment that began before the block was written.
-    let first = match from.index {
-        0 => (oldest.header.before.index == 0).then_some(0),
-        index => segments.iter().rposition(|segment| segment.header.before.index < index),
-    };
-    let first = first.ok_or_else(|| JournalError::Missing {
-        dir: dir.to_owned(),
-        first: oldest.header.before.index,
-        needed: from.index,
-    })?;
-    Ok(&segments[first..])
+    if let Some(found) = segments.iter().rposition(|segment| segment.header.before.index < from.index) {
+        return Ok(found);
+    }
+    let first = oldest.header.before.index;
+    if first > from.index {
+        return Err(JournalError::Missing { dir: dir.to_owned(), first, needed: from.index + 1 });
+    }
+    Ok(0)
 }
 
 fn foreign(dir: &Path, from: &Position, why: &str) -> JournalError {
     JournalError::Foreign { dir: dir.to_owned(), index: from.index, why: why.to_owned() }
 }
 
+/// From where on the log of a directory can be read without a gap, up to its end.
+pub(crate) fn log_start(
+    disk: &dyn Disk,
+    dir: &Path,
+    machine_format: u32,
+) -> Result<Option<Position>, JournalError> {
+    enum Stop {
+        Settled,
+        Error(JournalError),
+    }
+    impl std::convert::From<JournalError> for Stop {
+        fn from(error: JournalError) -> Self {
+            Self::Error(error)
+        }
+    }
+    let segments = list_segments(disk, dir, machine_format)?;
+    let Some(oldest) = segments.first() else { return Ok(None) };
+    let mut trail = Trail::from_middle(oldest.header.before);
+    for (nth, segment) in segments.iter().enumerate() {
+        if trail.is_settled() {
+            break;
+        }
+        let mut each = |_: &Visited<'_>, trail: &Trail| {
+            if trail.is_settled() { Err(Stop::Settled) } else { Ok(()) }
+        };
+        match walk(disk, segment, nth + 1 == segments.len(), &mut trail, &mut each) {
+            Ok(_) => {}
+            Err(Stop::Settled) => break,
+            Err(Stop::Error(error)) => return Err(error),
+        }
+    }
+    Ok(Some(trail.start()))
+}
+
+/// A segment that the open journal knows of.
+#[derive(Debug)]
+struct Kept {
+    path: PathBuf,
+    /// Index of the last block when it was begun: all blocks that count in earlier segments are at or below it.
+    before: u64,
+    bytes: u64,
+}
+
 /// The open journal; one writer.
 #[derive(Debug)]
 pub struct Journal {
+    disk: Arc<dyn Disk>,
+    background: Arc<dyn Background>,
     dir: PathBuf,
     config: JournalConfig,
     machine_format: u32,
-    file: File,
-    path: PathBuf,
+    /// Oldest first; the last is the one being written.
+    segments: VecDeque<Kept>,
+    file: Box<dyn DiskFile>,
     ordinal: u64,
-    file_bytes: u64,
     offset: u64,
-    position: Position,
+    trail: Trail,
+    /// An index known to be committed, to be written with whatever is written next.
+    committed: u64,
     failed: bool,
-    preparer: Preparer,
+    /// Something was written and not synced yet.
+    unsynced: bool,
+    next: Option<Receiver<Result<Box<dyn DiskFile>, JournalError>>>,
 }
 
 impl Journal {
     /// Opens what `read` found for writing: cuts a torn tail, completes a shortened file, or makes the first segment.
     pub(crate) fn open(
+        disk: Arc<dyn Disk>,
+        background: Arc<dyn Background>,
         dir: &Path,
         config: JournalConfig,
         machine_format: u32,
-        read: &Read,
+        read: Read,
     ) -> Result<Self, JournalError> {
-        remove_if_there(&dir.join(PREPARED_NAME))?;
-        let preparer = Preparer::start(dir, config.segment_bytes)?;
-        let (file, path, ordinal, file_bytes, offset) = match &read.end {
-            Some((segment, offset)) => {
-                let file = reopen(segment, *offset)?;
-                (file, segment.path.clone(), segment.header.ordinal, segment.header.file_bytes, *offset)
+        remove_if_there(&*disk, &dir.join(PREPARED_NAME))?;
+        let (file, ordinal, offset, segments) = match (read.segments.last(), &read.end) {
+            (Some(segment), Some(end)) => {
+                let file = reopen(&*disk, segment, end)?;
+                let kept = read.segments.iter().map(|segment| Kept {
+                    path: segment.path.clone(),
+                    before: segment.header.before.index,
+                    bytes: segment.header.file_bytes,
+                });
+                (file, segment.header.ordinal, end.offset, kept.collect())
             }
-            None => {
-                let header = segment_header(&config, machine_format, 1, read.position);
-                let prepared = prepare(&dir.join(PREPARED_NAME), config.segment_bytes)?;
-                let (file, path) = activate(dir, prepared, &header)?;
-                (file, path, 1, config.segment_bytes, SEGMENT_HEADER_BYTES as u64)
+            _ => {
+                let before = read.trail.last();
+                let header = segment_header(&config, machine_format, 1, before);
+                let prepared = prepare(&*disk, &dir.join(PREPARED_NAME), config.segment_bytes)?;
+                let path = activate(&*disk, dir, &*prepared, &header)?;
+                let kept = Kept { path, before: before.index, bytes: config.segment_bytes };
+                (prepared, 1, SEGMENT_HEADER_BYTES as u64, VecDeque::from([kept]))
             }
         };
-        preparer.order();
-        Ok(Self {
+        let mut journal = Self {
+            disk,
+            background,
             dir: dir.to_owned(),
             config,
             machine_format,
+            segments,
             file,
-            path,
             ordinal,
-            file_bytes,
             offset,
-            position: read.position,
+            committed: read.trail.committed(),
+            trail: read.trail.settled(),
             failed: false,
-            preparer,
-        })
+            unsynced: false,
+            next: None,
+        };
+        journal.order_next();
+        Ok(journal)
     }
 
-    /// Where the log stands on disk.
+    /// Where the log stands behind the last block written.
     #[must_use]
     pub fn position(&self) -> Position {
-        self.position
+        self.trail.last()
+    }
+
+    /// Term, vote and committed index as last written.
+    #[must_use]
+    pub fn hard_state(&self) -> HardState {
+        self.trail.hard_state()
+    }
+
+    /// When a group counts as durable.
+    #[must_use]
+    pub fn durability(&self) -> Durability {
+        self.config.durability
+    }
+
+    /// Bytes of all segment files.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.bytes).sum()
     }
 
     /// Largest block that fits into a segment, header and padding included.
     #[must_use]
     pub(crate) fn largest_block(&self) -> u64 {
-        self.config.segment_bytes.saturating_sub(SEGMENT_HEADER_BYTES as u64)
+        self.config.segment_bytes.saturating_sub(SEGMENT_HEADER_BYTES as u64 + HARD_STATE_BYTES)
     }
 
-    /// Writes a group of blocks and makes it durable: one write and one sync, unless it crosses into a new segment.
+    /// Blocks up to `index` are committed: written down with whatever is written next.
+    pub fn commit(&mut self, index: u64) {
+        self.committed = self.committed.max(index);
+    }
+
+    /// Writes groups and makes them durable: one write and one sync, unless they cross into a new segment.
+    ///
+    /// # Errors
+    /// As [`Journal::write_group`].
+    pub fn append(&mut self, group: &[Persist]) -> Result<(), JournalError> {
+        self.write_group(group)?;
+        self.sync()
+    }
+
+    /// Writes what is to become durable together: all blocks in their order, then the newest hard state, in one write.
+    /// Follow it with [`Journal::sync`].
     ///
     /// # Errors
     /// Any [`JournalError`]; the group's fate on disk is then unknown and the journal refuses further writes.
-    pub fn append<'a>(&mut self, blocks: impl IntoIterator<Item = &'a Block>) -> Result<(), JournalError> {
-        if self.failed {
-            return Err(JournalError::Failed);
+    ///
+    /// # Panics
+    /// If a block cannot stand where it is to go, or a committed one would be replaced: a fault of consensus.
+    pub fn write_group(&mut self, group: &[Persist]) -> Result<(), JournalError> {
+        self.begin()?;
+        let mut write = Write::default();
+        for block in group.iter().flat_map(|persist| &persist.blocks) {
+            self.place(Block::clone(block), &mut write)?;
         }
-        self.failed = true;
-        let mut group: Vec<&[u8]> = Vec::new();
-        let mut group_bytes = 0;
-        for block in blocks {
-            let refusal = self.position.refuses(block.header());
-            assert!(refusal.is_none(), "blocks reach the journal in log order: {refusal:?}");
-            let bytes = block.bytes().len() as u64;
-            if self.offset + group_bytes + bytes > self.file_bytes {
-                self.write(&group, group_bytes)?;
-                group.clear();
-                group_bytes = 0;
-                self.next_segment(bytes)?;
-            }
-            group.push(block.bytes());
-            group_bytes += bytes;
-            self.position = Position::after(block.header());
+        let newest = group.iter().rev().find_map(|persist| persist.hard_state);
+        if let Some(note) = self.hard_state_note(newest) {
+            self.place(note, &mut write)?;
         }
-        self.write(&group, group_bytes)?;
+        self.write(&mut write)?;
         self.failed = false;
         Ok(())
     }
 
-    pub(crate) fn write_group(&mut self, group: &[crate::consensus::Persist]) -> Result<(), JournalError> {
-        for persist in group {
-            if let Some(state) = persist.hard_state {
-                self.append_hard_state(state)?;
-            }
-            let blocks: Vec<&Block> = persist.blocks.iter().map(|b| &**b).collect();
-            self.append(blocks)?;
-        }
-        Ok(())
-    }
-    pub(crate) fn sync(&mut self) -> Result<(), JournalError> {
-        Ok(())
-    }
-    pub(crate) fn release(&mut self, _index: u64) -> Result<(), JournalError> {
-        Ok(())
-    }
-    pub(crate) fn durability(&self) -> Durability {
-        Durability::DiskQuorum
-    }
-
-    /// Journals term and vote, in the same stream and with the same certainty as entries.
+    /// Makes durable what was written.
     ///
     /// # Errors
-    /// As [`Journal::append`].
-    pub(crate) fn append_hard_state(&mut self, state: HardState) -> Result<(), JournalError> {
-        let header = BlockHeader {
-            payload_len: 0,
-            crc: 0,
-            index: self.position.index,
-            term: state.term,
-            first_seq: self.position.seq.next(),
-            commands: 0,
-            kind: BlockKind::HardState,
-            flags: 0,
-            chain: self.position.chain,
-            at: self.position.at,
-            lag: 0,
-        };
-        self.append([&Block::seal(header, &state.to_bytes())])
+    /// Any [`JournalError`]; nobody knows then what is on disk, and the journal refuses further writes.
+    pub fn sync(&mut self) -> Result<(), JournalError> {
+        if self.failed {
+            return Err(JournalError::Failed);
+        }
+        if self.unsynced {
+            self.failed = true;
+            self.file.sync_data().map_err(io_error("sync", self.path()))?;
+            self.unsynced = false;
+            self.failed = false;
+        }
+        Ok(())
     }
 
-    fn write(&mut self, group: &[&[u8]], bytes: u64) -> Result<(), JournalError> {
-        if bytes == 0 {
+    /// Writes down what is known to be committed, and syncs: a clean end, after which a reader needs nobody to tell it.
+    ///
+    /// # Errors
+    /// As [`Journal::write_group`].
+    pub fn close(&mut self) -> Result<(), JournalError> {
+        self.append(&[])
+    }
+
+    /// Notes that the log goes on behind a snapshot whose file is in place, and begins a new segment there.
+    pub(crate) fn go_on_behind(&mut self, position: Position) -> Result<(), JournalError> {
+        self.begin()?;
+        let note = Block::note(&self.trail.last(), BlockKind::Snapshot, &position.to_bytes());
+        let state = self.trail.hard_state();
+        let state = HardState {
+            term: state.term.max(position.term),
+            // A vote counts in its own term only.
+            vote: if position.term > state.term { 0 } else { state.vote },
+            commit: position.index,
+        };
+        let mut write = Write::default();
+        self.place(note, &mut write)?;
+        self.place(hard_state_block(&position, state), &mut write)?;
+        self.write(&mut write)?;
+        self.failed = false;
+        self.sync()
+    }
+
+    /// Begins a new segment that holds all that is still needed, and removes the older ones: their log ends before a snapshot.
+    pub(crate) fn leave_behind(&mut self) -> Result<(), JournalError> {
+        self.begin()?;
+        self.next_segment(HARD_STATE_BYTES)?;
+        let mut write = Write::default();
+        self.take_in(self.hard_state_note_here(), &mut write);
+        self.write(&mut write)?;
+        self.failed = false;
+        self.sync()?;
+        while self.segments.len() > 1 {
+            let old = self.segments.pop_front().expect("more than one");
+            remove_segment(&*self.disk, &self.dir, &old.path)?;
+        }
+        Ok(())
+    }
+
+    /// Removes segments whose blocks are all at or below `index`, oldest first, as long as the configured number of bytes is
+    /// left. Call it with what neither a snapshot nor a member needs any more.
+    ///
+    /// # Errors
+    /// [`JournalError::Failed`] after an earlier failure. Removing happens aside; if it fails, the process ends.
+    pub fn release(&mut self, index: u64) -> Result<(), JournalError> {
+        if self.failed {
+            return Err(JournalError::Failed);
+        }
+        let index = index.min(self.trail.committed());
+        let mut bytes = self.bytes();
+        while let [oldest, next, ..] = self.segments.make_contiguous()
+            && next.before <= index
+            && bytes - oldest.bytes >= self.config.retain_bytes
+        {
+            bytes -= oldest.bytes;
+            let old = self.segments.pop_front().expect("it is there");
+            let (disk, dir) = (Arc::clone(&self.disk), self.dir.clone());
+            self.background.run(Box::new(move || {
+                if let Err(error) = remove_segment(&*disk, &dir, &old.path) {
+                    crate::fault::abort(&error.to_string());
+                }
+            }));
+        }
+        Ok(())
+    }
+
+    fn path(&self) -> &Path {
+        &self.segments.back().expect("a journal has a segment").path
+    }
+
+    /// Before a write: what went before must be durable, and an error on the way leaves the journal failed.
+    fn begin(&mut self) -> Result<(), JournalError> {
+        self.sync()?;
+        self.failed = true;
+        Ok(())
+    }
+
+    /// The note to end a group with, if there is anything new in it.
+    fn hard_state_note(&self, newest: Option<HardState>) -> Option<Block> {
+        let written = self.trail.hard_state();
+        let state = newest.unwrap_or(written);
+        let last = self.trail.last();
+        // Committed elsewhere may be more than is here; what is said here is true of this journal.
+        let commit = state.commit.max(self.committed).min(last.index).max(written.commit);
+        let state = HardState { commit, ..state };
+        (state != written).then(|| hard_state_block(&last, state))
+    }
+
+    /// Takes a block into the write that is being put together, in the next segment if it does not fit into this one.
+    fn place(&mut self, block: Block, write: &mut Write) -> Result<(), JournalError> {
+        let own = block.bytes().len() as u64;
+        if self.offset + write.bytes + own > self.segments.back().expect("a journal has a segment").bytes {
+            self.write(write)?;
+            self.next_segment(own)?;
+            self.take_in(self.hard_state_note_here(), write);
+        }
+        self.take_in(block, write);
+        Ok(())
+    }
+
+    fn take_in(&mut self, block: Block, write: &mut Write) {
+        let taken = self.trail.accept(block.header(), block.payload());
+        assert!(taken.is_ok(), "blocks reach the journal in the order of the log: {taken:?}");
+        write.bytes += block.bytes().len() as u64;
+        write.blocks.push(block);
+    }
+
+    /// Each segment begins with what is to be remembered, so that nobody has to look for it in older ones.
+    fn hard_state_note_here(&self) -> Block {
+        let (state, last) = (self.trail.hard_state(), self.trail.last());
+        let commit = self.committed.min(last.index).max(state.commit);
+        hard_state_block(&last, HardState { commit, ..state })
+    }
+
+    fn write(&mut self, write: &mut Write) -> Result<(), JournalError> {
+        let Write { blocks, bytes } = std::mem::take(write);
+        if blocks.is_empty() {
             return Ok(());
         }
-        let mut at = self.offset;
-        for part in group.chunks(WRITE_BUFFERS) {
-            let mut slices: Vec<IoSlice<'_>> = part.iter().map(|bytes| IoSlice::new(bytes)).collect();
-            let mut left = slices.as_mut_slice();
-            while !left.is_empty() {
-                match rustix::io::pwritev(&self.file, left, at) {
-                    Ok(0) => return Err(io_error("write", &self.path)(io::ErrorKind::WriteZero.into())),
-                    Ok(written) => {
-                        at += written as u64;
-                        IoSlice::advance_slices(&mut left, written);
-                    }
-                    Err(rustix::io::Errno::INTR) => {}
-                    Err(errno) => return Err(io_error("write", &self.path)(errno.into())),
-                }
-            }
+        let stamped = |(nth, block): (usize, &Block)| block.header().stamped(nth as u32);
+        let headers: Vec<[u8; HEADER_BYTES]> = blocks.iter().enumerate().map(stamped).collect();
+        let mut slices = Vec::with_capacity(blocks.len() * 2);
+        for (header, block) in headers.iter().zip(&blocks) {
+            slices.push(IoSlice::new(header));
+            slices.push(IoSlice::new(&block.bytes()[HEADER_BYTES..]));
         }
-        self.file.sync_data().map_err(io_error("sync", &self.path))?;
+        slices.retain(|slice| !slice.is_empty());
+        self.file.write_all_at(&mut slices, self.offset).map_err(io_error("write", self.path()))?;
+        self.unsynced = true;
         self.offset += bytes;
         Ok(())
     }
 
-    /// Moves on to the prepared segment. Everything in the old one is durable by now.
+    /// Moves on to the prepared segment, with everything in the old one durable.
     fn next_segment(&mut self, block_bytes: u64) -> Result<(), JournalError> {
         if block_bytes > self.largest_block() {
             return Err(JournalError::SegmentTooSmall {
@@ -423,21 +663,64 @@ impl Journal {
                 block_bytes,
             });
         }
-        let prepared = match self.preparer.take() {
-            Ok(file) => file,
-            // The side thread could not; perhaps somebody has made room since. If not, this is the fault.
-            Err(_) => prepare(&self.dir.join(PREPARED_NAME), self.config.segment_bytes)?,
+        if self.unsynced {
+            self.file.sync_data().map_err(io_error("sync", self.path()))?;
+            self.unsynced = false;
+        }
+        let prepared = match self.next.take().and_then(|next| next.recv().ok()) {
+            Some(Ok(file)) => file,
+            // It could not be made aside; perhaps somebody has made room since. If not, this is the fault.
+            _ => prepare(&*self.disk, &self.dir.join(PREPARED_NAME), self.config.segment_bytes)?,
         };
-        let header = segment_header(&self.config, self.machine_format, self.ordinal + 1, self.position);
-        let (file, path) = activate(&self.dir, prepared, &header)?;
-        self.preparer.order();
-        self.file = file;
-        self.path = path;
+        let before = self.trail.last();
+        let header = segment_header(&self.config, self.machine_format, self.ordinal + 1, before);
+        let path = activate(&*self.disk, &self.dir, &*prepared, &header)?;
+        self.order_next();
+        self.file = prepared;
+        self.segments.push_back(Kept { path, before: before.index, bytes: self.config.segment_bytes });
         self.ordinal += 1;
-        self.file_bytes = self.config.segment_bytes;
         self.offset = SEGMENT_HEADER_BYTES as u64;
         Ok(())
     }
+
+    /// Has the next segment filled aside, so that filling it never delays a commit.
+    fn order_next(&mut self) {
+        let (done, ready) = bounded(1);
+        let (disk, path, bytes) =
+            (Arc::clone(&self.disk), self.dir.join(PREPARED_NAME), self.config.segment_bytes);
+        self.background.run(Box::new(move || {
+            let prepared = prepare(&*disk, &path, bytes);
+            if let Err(error) = &prepared {
+                tracing::error!(%error, "the next journal segment could not be prepared; make room before this one is full");
+            }
+            // Nobody waits for it any more when the journal was closed.
+            let _ = done.send(prepared);
+        }));
+        self.next = Some(ready);
+    }
+}
+
+impl Drop for Journal {
+    /// Waits for the segment being prepared: the next to open this directory removes it first.
+    fn drop(&mut self) {
+        if let Some(next) = self.next.take() {
+            let _ = next.recv();
+        }
+    }
+}
+
+/// Blocks that go to disk together.
+#[derive(Default)]
+struct Write {
+    blocks: Vec<Block>,
+    bytes: u64,
+}
+
+/// Bytes of a hard state's block.
+const HARD_STATE_BYTES: u64 = 128;
+
+fn hard_state_block(position: &Position, state: HardState) -> Block {
+    Block::note(position, BlockKind::HardState, &state.to_bytes())
 }
 
 fn segment_header(
@@ -446,52 +729,70 @@ fn segment_header(
     ordinal: u64,
     before: Position,
 ) -> SegmentHeader {
-    let JournalConfig { segment_bytes, cluster, node } = *config;
+    let JournalConfig { segment_bytes, cluster, node, .. } = *config;
     SegmentHeader { machine_format, ordinal, cluster, node, file_bytes: segment_bytes, before }
 }
 
-fn remove_if_there(path: &Path) -> Result<(), JournalError> {
-    match std::fs::remove_file(path) {
+pub(crate) fn remove_if_there(disk: &dyn Disk, path: &Path) -> Result<(), JournalError> {
+    match disk.remove(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", path)(error)),
         _ => Ok(()),
     }
 }
 
-/// Opens the last segment for writing and makes sure that only zeros follow the end of the log in it.
-fn reopen(segment: &SegmentInfo, end: u64) -> Result<File, JournalError> {
+/// Removes one segment for good. The directory is synced after each, so that a crash leaves no gap between segments.
+fn remove_segment(disk: &dyn Disk, dir: &Path, path: &Path) -> Result<(), JournalError> {
+    disk.remove(path).map_err(io_error("remove", path))?;
+    sync_dir(disk, dir)
+}
+
+/// Makes names in a directory durable: creating or renaming a file is a change of its directory.
+pub(crate) fn sync_dir(disk: &dyn Disk, dir: &Path) -> Result<(), JournalError> {
+    disk.sync_dir(dir).map_err(io_error("sync the directory", dir))
+}
+
+/// Opens the last segment for writing and makes sure that what was read is on disk, and that only zeros follow it.
+///
+/// What was read may be in the system's memory only: a process can die between a write and its sync, or of a sync that failed,
+/// after which the system no longer knows that those pages are not on disk. So the last write is written again, and synced.
+fn reopen(disk: &dyn Disk, segment: &SegmentInfo, end: &End) -> Result<Box<dyn DiskFile>, JournalError> {
     let path = &segment.path;
-    let file = OpenOptions::new().read(true).write(true).open(path).map_err(io_error("open", path))?;
-    let mut tail = Vec::new();
-    let on_disk = file.metadata().map_err(io_error("look at", path))?.len();
-    tail.resize(on_disk.saturating_sub(end) as usize, 0);
-    file.read_exact_at(&mut tail, end).map_err(io_error("read", path))?;
+    let file = disk.open(path, Access::Write).map_err(io_error("open", path))?;
+    let on_disk = file.len().map_err(io_error("look at", path))?;
+    let mut tail = vec![0; on_disk.saturating_sub(end.last_write) as usize];
+    file.read_exact_at(&mut tail, end.last_write).map_err(io_error("read", path))?;
+    let keep = (end.offset - end.last_write) as usize;
     let used = tail.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
-    if used > 0 {
-        tail.fill(0);
-        file.write_all_at(&tail[..used], end).map_err(io_error("cut the torn tail of", path))?;
+    // Padding of the last block may be missing from a file that ends early.
+    tail.resize(tail.len().max(keep), 0);
+    tail[keep..].fill(0);
+    let write = &tail[..used.max(keep)];
+    if !write.is_empty() {
+        file.write_bytes_at(write, end.last_write).map_err(io_error("cut the torn tail of", path))?;
     }
+    let on_disk = on_disk.max(end.last_write + write.len() as u64);
     if on_disk < segment.header.file_bytes {
-        fill(&file, on_disk, segment.header.file_bytes).map_err(io_error("fill", path))?;
+        fill(&*file, on_disk, segment.header.file_bytes).map_err(io_error("fill", path))?;
     }
     file.sync_all().map_err(io_error("sync", path))?;
     Ok(file)
 }
 
 /// Zeros, written rather than only allocated: the first write to an allocated extent costs a metadata transaction.
-fn fill(file: &File, mut from: u64, to: u64) -> io::Result<()> {
+fn fill(file: &dyn DiskFile, mut from: u64, to: u64) -> io::Result<()> {
     let zeros = vec![0; FILL_CHUNK.min((to - from) as usize)];
     while from < to {
         let len = (zeros.len() as u64).min(to - from) as usize;
-        file.write_all_at(&zeros[..len], from)?;
+        file.write_bytes_at(&zeros[..len], from)?;
         from += len as u64;
     }
     Ok(())
 }
 
-fn prepare(path: &Path, bytes: u64) -> Result<File, JournalError> {
+fn prepare(disk: &dyn Disk, path: &Path, bytes: u64) -> Result<Box<dyn DiskFile>, JournalError> {
     let made = || {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
-        fill(&file, 0, bytes)?;
+        let file = disk.create(path)?;
+        fill(&*file, 0, bytes)?;
         file.sync_all()?;
         Ok(file)
     };
@@ -499,63 +800,18 @@ fn prepare(path: &Path, bytes: u64) -> Result<File, JournalError> {
 }
 
 /// Gives a prepared file its header and its name. Only then is it part of the journal, and it is so as a whole.
-fn activate(dir: &Path, file: File, header: &SegmentHeader) -> Result<(File, PathBuf), JournalError> {
+fn activate(
+    disk: &dyn Disk,
+    dir: &Path,
+    file: &dyn DiskFile,
+    header: &SegmentHeader,
+) -> Result<PathBuf, JournalError> {
     let (from, path) = (dir.join(PREPARED_NAME), dir.join(segment_name(header.ordinal)));
-    file.write_all_at(&header.layout(), 0).map_err(io_error("write the header of", &path))?;
+    file.write_bytes_at(&header.layout(), 0).map_err(io_error("write the header of", &path))?;
     file.sync_data().map_err(io_error("sync", &path))?;
-    std::fs::rename(&from, &path).map_err(io_error("rename a prepared segment to", &path))?;
-    sync_dir(dir)?;
-    Ok((file, path))
-}
-
-/// The side thread that has the next segment ready before it is needed, so filling it never delays a commit.
-#[derive(Debug)]
-struct Preparer {
-    orders: Option<Sender<()>>,
-    ready: Receiver<Result<File, JournalError>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Preparer {
-    fn start(dir: &Path, bytes: u64) -> Result<Self, JournalError> {
-        let (orders, work) = bounded::<()>(1);
-        let (done, ready) = bounded(1);
-        let path = dir.join(PREPARED_NAME);
-        let body = move || {
-            while work.recv().is_ok() {
-                let prepared = prepare(&path, bytes);
-                if let Err(error) = &prepared {
-                    tracing::error!(%error, "the next journal segment could not be prepared; make room before this one is full");
-                }
-                if done.send(prepared).is_err() {
-                    return;
-                }
-            }
-        };
-        let thread = std::thread::Builder::new()
-            .name("journal-prepare".to_owned())
-            .spawn(body)
-            .map_err(io_error("start a thread for", dir))?;
-        Ok(Self { orders: Some(orders), ready, thread: Some(thread) })
-    }
-
-    fn order(&self) {
-        // A full or closed channel means that one is already being made, or that its absence shows at `take`.
-        let _ = self.orders.as_ref().map(|orders| orders.try_send(()));
-    }
-
-    fn take(&self) -> Result<File, JournalError> {
-        self.ready.recv().unwrap_or(Err(JournalError::Failed))
-    }
-}
-
-impl Drop for Preparer {
-    fn drop(&mut self) {
-        drop(self.orders.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
+    disk.rename(&from, &path).map_err(io_error("rename a prepared segment to", &path))?;
+    sync_dir(disk, dir)?;
+    Ok(path)
 }
 
 const _: () = assert!(HEADER_BYTES == 64, "the journal's format is fixed");

@@ -12,6 +12,7 @@
 mod block;
 mod clock;
 mod consensus;
+mod disk;
 mod door;
 mod doorbell;
 mod driver;
@@ -30,10 +31,12 @@ mod sequencer;
 mod snapshot;
 mod stages;
 mod sync;
+mod trail;
 
-pub use block::{Block, BlockHeader, BlockKind, CommandBytes, CommittedBlock, Position};
+pub use block::{Block, BlockHeader, BlockKind, CommandBytes, CommittedBlock, NotABlock, Position};
 pub use clock::Clock;
 pub use consensus::{Consensus, HardState, Leadership, NodeId, Persist, Ready, Solo};
+pub use disk::{Access, Background, Disk, DiskFile, DiskLock, Inline, Job, RealDisk, SideThread};
 pub use driver::Driver;
 #[doc(hidden)]
 pub use fault::fault_point_reached;
@@ -47,10 +50,10 @@ pub use leadership::LeaderWatch;
 pub use machine::{Machine, Unreadable};
 pub use outbound::{Output, OutputPoller, Polled, Waker};
 pub use recover::{
-    DataDir, Progress, RecoverError, Recovered, RecoveryReport, Replayed, recover, replay_events,
-    replay_from_first_block,
+    DataDir, Progress, RecoverError, Recovered, RecoveryReport, Replayed, Upto, recover, recover_on,
+    replay_events, replay_from_first_block, replay_upto,
 };
 pub use segment::TornTail;
 pub use sequencer::{Assembly, Config, Handle, Sequencer, StartError, Stopped};
-pub use snapshot::{SnapshotError, SnapshotMeta, SnapshotStore};
+pub use snapshot::{SnapshotError, SnapshotMeta, SnapshotReceiver, SnapshotSource, SnapshotStore};
 pub use stages::{BlockLimits, Status};

@@ -2,22 +2,23 @@
 //!
 //! The judgement is the heart of recovery. Segments are filled with zeros ahead of use, and disks write sectors of 512
 //! bytes whole or not at all. So a write that a crash cut short leaves a whole sector of zeros inside the block (or the file ends there).
-//! Such a block is a *torn tail*, and is cut, unless a later block proves that it had been committed. Everything else
+//! Such a block is a *torn tail*, and is cut, unless a later block proves that it had been synced. Everything else
 //! that does not check is *damage* to something that was acknowledged, and is refused.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use grid_engine::{Nanos, Seq};
 
-use crate::block::{BLOCK_ALIGN, BlockHeader, BlockKind, CommandBytes, HEADER_BYTES, NoHeader, Position};
-use crate::journal::JournalError;
+use crate::block::{BLOCK_ALIGN, BlockHeader, HEADER_BYTES, NoHeader, Position};
+use crate::disk::{Access, Disk};
+use crate::journal::{JournalError, io_error};
+use crate::trail::{Moved, Trail};
 
 /// Bytes before the first block of a segment.
 pub(crate) const SEGMENT_HEADER_BYTES: usize = 4096;
 /// Version of the file format, apart from the machine's own command format.
-pub(crate) const SEGMENT_FORMAT: u32 = 1;
+pub(crate) const SEGMENT_FORMAT: u32 = 2;
 /// The unit that a disk writes whole or not at all.
 const SECTOR: usize = 512;
 /// How often a reader looks again at a place that is just being written.
@@ -80,6 +81,12 @@ impl SegmentHeader {
                 u32_at(8)
             ));
         }
+        if u32_at(8) < SEGMENT_FORMAT {
+            return Err(format!(
+                "its format {} is that of a program from before the first release, and is no longer read; begin with an empty data directory",
+                u32_at(8)
+            ));
+        }
         let word = |nth: usize| {
             let at = 16 + nth * 8;
             u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
@@ -116,29 +123,27 @@ pub(crate) fn segment_name(ordinal: u64) -> String {
     format!("journal-{ordinal:010}.seg")
 }
 
+/// Paths of the segments of a journal directory, in order.
+fn segment_paths(disk: &dyn Disk, dir: &Path) -> Result<Vec<PathBuf>, JournalError> {
+    let mut names = disk.list(dir).map_err(io_error("list", dir))?;
+    names.retain(|name| name.starts_with("journal-") && name.ends_with(".seg"));
+    names.sort();
+    Ok(names.into_iter().map(|name| dir.join(name)).collect())
+}
+
 /// All segments of a journal directory in order, checked to be without a gap.
-pub(crate) fn list_segments(dir: &Path, machine_format: u32) -> Result<Vec<SegmentInfo>, JournalError> {
-    let io = |action, path: &Path| {
-        let path = path.to_owned();
-        move |source| JournalError::Io { action, path, source }
-    };
-    let mut paths = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(io("list", dir))? {
-        let path = entry.map_err(io("list", dir))?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if name.starts_with("journal-") && name.ends_with(".seg") {
-            paths.push(path);
-        }
-    }
-    paths.sort();
-    let mut segments: Vec<SegmentInfo> = Vec::with_capacity(paths.len());
-    for path in paths {
-        let mut head = Vec::with_capacity(USED);
-        let file = File::open(&path).map_err(io("open", &path))?;
-        file.take(USED as u64).read_to_end(&mut head).map_err(io("read", &path))?;
-        let header =
-            SegmentHeader::read(&head).map_err(|why| JournalError::BadSegment { path: path.clone(), why })?;
+pub(crate) fn list_segments(
+    disk: &dyn Disk,
+    dir: &Path,
+    machine_format: u32,
+) -> Result<Vec<SegmentInfo>, JournalError> {
+    let mut segments: Vec<SegmentInfo> = Vec::new();
+    for path in segment_paths(disk, dir)? {
         let misplaced = |why: String| Err(JournalError::BadSegment { path: path.clone(), why });
+        let header = match read_header(disk, &path)? {
+            Ok(header) => header,
+            Err(why) => return misplaced(why),
+        };
         if header.machine_format > machine_format {
             return misplaced(format!(
                 "its commands have format {}, newer than {machine_format}, which this program knows",
@@ -161,13 +166,34 @@ pub(crate) fn list_segments(dir: &Path, machine_format: u32) -> Result<Vec<Segme
     Ok(segments)
 }
 
+/// A segment's header, or why there is none.
+pub(crate) fn read_header(
+    disk: &dyn Disk,
+    path: &Path,
+) -> Result<Result<SegmentHeader, String>, JournalError> {
+    let mut head = [0; USED];
+    let file = disk.open(path, Access::Read).map_err(io_error("open", path))?;
+    let read = file.read_most_at(&mut head, 0).map_err(io_error("read", path))?;
+    Ok(SegmentHeader::read(&head[..read]))
+}
+
 /// One block met by a walk.
 #[derive(Debug)]
 pub(crate) struct Visited<'a> {
     pub(crate) path: &'a Path,
     pub(crate) offset: u64,
     pub(crate) header: BlockHeader,
-    pub(crate) payload: &'a [u8],
+    /// What it did to the log.
+    pub(crate) moved: Moved,
+    segment: &'a Bytes,
+}
+
+impl Visited<'_> {
+    /// The payload, which shares the segment's bytes.
+    pub(crate) fn payload(&self) -> Bytes {
+        let start = self.offset as usize + HEADER_BYTES;
+        self.segment.slice(start..start + self.header.payload_len as usize)
+    }
 }
 
 /// A tail that a crash left half written, and that is or will be cut off.
@@ -182,87 +208,106 @@ pub struct TornTail {
 }
 
 /// Where a walk over a segment ended.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct End {
+    /// Where the next block would begin.
     pub(crate) offset: u64,
-    pub(crate) position: Position,
+    /// Where the last write that left whole blocks began: everything ahead of it had been synced before.
+    pub(crate) last_write: u64,
     pub(crate) torn: Option<TornTail>,
+}
+
+/// A block that does not check and is no torn tail either.
+#[derive(Clone, Debug)]
+pub(crate) struct BadPlace {
+    pub(crate) offset: u64,
+    pub(crate) why: String,
 }
 
 /// Walks one segment. `last` says that no segment follows, so that its tail may be torn.
 pub(crate) fn walk<E: From<JournalError>>(
+    disk: &dyn Disk,
     segment: &SegmentInfo,
     last: bool,
-    visit: &mut dyn FnMut(&Visited<'_>) -> Result<(), E>,
+    trail: &mut Trail,
+    visit: &mut dyn FnMut(&Visited<'_>, &Trail) -> Result<(), E>,
 ) -> Result<End, E> {
+    match judge(disk, segment, last, trail, visit)? {
+        Ok(end) => Ok(end),
+        Err(BadPlace { offset, why }) => {
+            let index = trail.last().index + 1;
+            Err(JournalError::Damaged { path: segment.path.clone(), offset, index, why }.into())
+        }
+    }
+}
+
+/// As [`walk`], for callers who can do something about damage.
+pub(crate) fn judge<E: From<JournalError>>(
+    disk: &dyn Disk,
+    segment: &SegmentInfo,
+    last: bool,
+    trail: &mut Trail,
+    visit: &mut dyn FnMut(&Visited<'_>, &Trail) -> Result<(), E>,
+) -> Result<Result<End, BadPlace>, E> {
     let path = segment.path.as_path();
-    let (mut bytes, mut on_disk) = load(segment)?;
+    let (mut bytes, mut on_disk) = load(disk, segment)?;
     let mut looks_left = LIVE_LOOKS;
-    let mut position = segment.header.before;
     let mut offset = SEGMENT_HEADER_BYTES;
+    let mut last_write = offset;
+    let mut nth = None;
     loop {
-        let fault = match read_block(&bytes, offset, &position) {
-            Ok((header, payload)) if offset + HEADER_BYTES + payload.len() <= on_disk => {
-                visit(&Visited { path, offset: offset as u64, header, payload })?;
-                position = Position::after(&header);
+        let fault = match read_block(&bytes, on_disk, offset, nth, trail) {
+            Ok((header, moved)) => {
+                visit(&Visited { path, offset: offset as u64, header, moved, segment: &bytes }, trail)?;
+                if header.nth == 0 {
+                    last_write = offset;
+                }
+                nth = Some(header.nth);
                 offset += header.block_bytes();
                 continue;
             }
-            // All bytes beyond the end of the file happen to be zeros of the payload: whole, but not on disk as such.
-            Ok(_) => BadBlock {
-                why: "the file ends inside it".to_owned(),
-                extent: bytes.len() - offset,
-                hole: false,
-            },
             Err(Next::End) => {
-                return Ok(End { offset: offset as u64, position, torn: None });
+                return Ok(Ok(End { offset: offset as u64, last_write: last_write as u64, torn: None }));
             }
             Err(Next::Bad(bad)) => bad,
         };
         // A venue may be writing just here, and a read of a file is no snapshot of it: look again until nothing has changed.
-        let (again, on_disk_again) = load(segment)?;
+        let (again, on_disk_again) = load(disk, segment)?;
         if looks_left > 0 && again.get(offset..) != bytes.get(offset..) {
             (bytes, on_disk) = (again, on_disk_again);
             looks_left -= 1;
             continue;
         }
-        let damaged = |why: String| JournalError::Damaged {
-            path: path.to_owned(),
-            offset: offset as u64,
-            index: position.index + 1,
-            why,
-        };
+        let damaged = |why: String| Ok(Err(BadPlace { offset: offset as u64, why }));
         if !last {
-            return Err(damaged(format!("{}, and a later segment follows", fault.why)).into());
+            return damaged(format!("{}, and a later segment follows", fault.why));
         }
         let end = (offset + fault.extent).min(bytes.len());
         let may_be_torn = fault.hole || end > on_disk || has_empty_sector(&bytes[..end], offset);
         if !may_be_torn {
-            return Err(
-                damaged(format!("{}, and no part of it is missing as after a crash", fault.why)).into()
-            );
+            return damaged(format!("{}, and no part of it is missing as after a crash", fault.why));
         }
-        if let Some((at, later)) = later_proof(&bytes, offset + BLOCK_ALIGN, position.index + 1) {
-            let why =
-                format!("{}, and block {later} at byte {at} proves that it had been committed", fault.why);
-            return Err(damaged(why).into());
+        let behind = (offset + fault.extent).next_multiple_of(BLOCK_ALIGN);
+        if let Some((at, later)) = later_proof(&bytes, behind) {
+            return damaged(format!(
+                "{}, and block {later} at byte {at} proves that it had been synced",
+                fault.why
+            ));
         }
         let used = bytes.iter().rposition(|byte| *byte != 0).map_or(offset, |at| at + 1).max(offset);
         let torn = TornTail { path: path.to_owned(), offset: offset as u64, bytes: (used - offset) as u64 };
-        return Ok(End { offset: offset as u64, position, torn: Some(torn) });
+        return Ok(Ok(End { offset: offset as u64, last_write: last_write as u64, torn: Some(torn) }));
     }
 }
 
 /// A segment's bytes, with zeros up to its full size, and how many of them are in the file.
-fn load(segment: &SegmentInfo) -> Result<(Vec<u8>, usize), JournalError> {
-    let mut bytes = std::fs::read(&segment.path).map_err(|source| JournalError::Io {
-        action: "read",
-        path: segment.path.clone(),
-        source,
-    })?;
-    let on_disk = bytes.len();
-    bytes.resize(on_disk.max(segment.header.file_bytes as usize), 0);
-    Ok((bytes, on_disk))
+pub(crate) fn load(disk: &dyn Disk, segment: &SegmentInfo) -> Result<(Bytes, usize), JournalError> {
+    let path = &segment.path;
+    let file = disk.open(path, Access::Read).map_err(io_error("open", path))?;
+    let size = file.len().map_err(io_error("look at", path))?.max(segment.header.file_bytes) as usize;
+    let mut bytes = vec![0; size];
+    let on_disk = file.read_most_at(&mut bytes, 0).map_err(io_error("read", path))?;
+    Ok((bytes.into(), on_disk))
 }
 
 struct BadBlock {
@@ -278,11 +323,14 @@ enum Next {
     Bad(BadBlock),
 }
 
-fn read_block<'a>(
-    bytes: &'a [u8],
+/// Reads and checks the block at `offset` and takes it into the trail; `nth` is that of the block before it in the segment.
+fn read_block(
+    bytes: &[u8],
+    on_disk: usize,
     offset: usize,
-    position: &Position,
-) -> Result<(BlockHeader, &'a [u8]), Next> {
+    nth: Option<u32>,
+    trail: &mut Trail,
+) -> Result<(BlockHeader, Moved), Next> {
     let rest = &bytes[offset.min(bytes.len())..];
     if rest.len() < HEADER_BYTES {
         return Err(Next::End);
@@ -297,19 +345,27 @@ fn read_block<'a>(
         }
         Err(NoHeader::Damaged) => return bad("its header does not match its checksum", HEADER_BYTES),
     };
-    let Some(payload) = rest.get(HEADER_BYTES..HEADER_BYTES + header.payload_len as usize) else {
+    let extent = HEADER_BYTES + header.payload_len as usize;
+    let Some(payload) = rest.get(HEADER_BYTES..extent) else {
         return bad("it is longer than the segment", rest.len());
     };
     if !header.matches(payload) {
-        return bad("it does not match its checksum", HEADER_BYTES + payload.len());
+        return bad("it does not match its checksum", extent);
     }
-    if let Some(why) = position.refuses(&header) {
-        return bad(&why, HEADER_BYTES + payload.len());
+    if offset + extent > on_disk {
+        // What is missing happens to be zeros of the payload: whole, but not on disk as such.
+        return bad("the file ends inside it", rest.len());
     }
-    if CommandBytes::new(payload).count() != header.commands as usize && header.kind == BlockKind::Entry {
-        return bad("it holds another number of commands than it says", HEADER_BYTES + payload.len());
+    if header.nth != 0 && nth.is_none_or(|before| before + 1 != header.nth) {
+        return bad("the block ahead of it in the same write is missing", extent);
     }
-    Ok((header, payload))
+    if !header.counts(payload) {
+        return bad("it holds another number of commands than it says", extent);
+    }
+    match trail.accept(&header, payload) {
+        Ok(moved) => Ok((header, moved)),
+        Err(why) => bad(&why, extent),
+    }
 }
 
 /// True when some sector's share of the block that begins at `from` and ends with `bytes` is all zeros.
@@ -325,13 +381,25 @@ fn has_empty_sector(bytes: &[u8], from: usize) -> bool {
     false
 }
 
-/// The first whole block after `from` that was sealed when block `index` was already committed.
-fn later_proof(bytes: &[u8], from: usize, index: u64) -> Option<(usize, u64)> {
-    (from..bytes.len().saturating_sub(HEADER_BYTES)).step_by(BLOCK_ALIGN).find_map(|at| {
-        let header = BlockHeader::read(&bytes[at..]).ok()?;
-        let payload = bytes.get(at + HEADER_BYTES..at + HEADER_BYTES + header.payload_len as usize)?;
-        (header.committed_before() >= index && header.matches(payload)).then_some((at, header.index))
-    })
+/// The first whole block from `from` on that was written when everything before `from` had been synced: it has fewer blocks
+/// ahead of it in its own write than there are between, the bad one included.
+fn later_proof(bytes: &[u8], from: usize) -> Option<(usize, u64)> {
+    let (mut at, mut between) = (from, 0);
+    while at + HEADER_BYTES <= bytes.len() {
+        let whole = BlockHeader::read(&bytes[at..]).ok().filter(|header| {
+            let payload = bytes.get(at + HEADER_BYTES..at + HEADER_BYTES + header.payload_len as usize);
+            payload.is_some_and(|payload| header.matches(payload))
+        });
+        match whole {
+            Some(header) if header.nth <= between => return Some((at, header.index)),
+            Some(header) => {
+                between += 1;
+                at += header.block_bytes();
+            }
+            None => at += BLOCK_ALIGN,
+        }
+    }
+    None
 }
 
 #[cfg(test)]
@@ -340,7 +408,7 @@ mod tests {
 
     /// As for a block's bytes: a change needs a new format number and a reader of the old.
     #[test]
-    fn the_bytes_of_a_segment_header_are_those_of_format_1() {
+    fn the_bytes_of_a_segment_header_are_those_of_format_2() {
         let before =
             Position { index: 6, term: 2, seq: Seq(40), chain: 0x0102_0304_0506_0708, at: Nanos(1_234) };
         let header = SegmentHeader {
@@ -355,9 +423,9 @@ mod tests {
         assert_eq!(bytes.len(), SEGMENT_HEADER_BYTES);
         let hex: String = bytes[..USED].iter().map(|byte| format!("{byte:02x}")).collect();
         let golden = concat!(
-            "475249444a524e4c01000000030000000500000000000000010000000000000002000000000000000040000000000000",
+            "475249444a524e4c02000000030000000500000000000000010000000000000002000000000000000040000000000000",
             "0700000000000000020000000000000029000000000000000807060504030201d2040000000000000000000000000000",
-            "71783cb8",
+            "842a02b1",
         );
         assert_eq!(hex, golden);
         assert!(bytes[USED..].iter().all(|byte| *byte == 0));

@@ -344,6 +344,7 @@ impl<C> JournalStage<C> {
     /// Writes the group and tells the core when it counts as durable.
     fn write(&mut self) -> Result<(), JournalError> {
         let Some(last) = self.group.last().map(|persist| persist.ticket) else { return Ok(()) };
+        self.journal.commit(self.cursors.committed.load(Ordering::Acquire));
         self.journal.write_group(&self.group)?;
         let sync_first = self.journal.durability() == Durability::DiskQuorum;
         if sync_first {
@@ -377,6 +378,10 @@ impl<C: Send + Sync + 'static> Stage for JournalStage<C> {
                 self.group.extend((&mut ready).map(|slot| slot.as_ref().expect("published").clone()))
             }
             Err(Polling::NoEvents | Polling::Shutdown) if done => {
+                self.journal.commit(self.cursors.committed.load(Ordering::Acquire));
+                if let Err(error) = self.journal.close() {
+                    fault::abort(&error.to_string());
+                }
                 self.core.close();
                 return Step::Done;
             }

@@ -291,7 +291,7 @@ impl Pump {
         let (mut commands, mut failed) = (Vec::with_capacity(REPLAY_BATCH), None);
         let (data_dir, from) = (self.data_dir.clone(), self.pushed);
         let mut sink = |seq: Seq, at: Nanos, events: &[Event]| {
-            if seq > until || failed.is_some() {
+            if failed.is_some() {
                 return;
             }
             commands.push(Applied { seq, at, events: events.to_vec() });
@@ -299,7 +299,7 @@ impl Pump {
                 failed = self.push(std::mem::take(&mut commands)).err();
             }
         };
-        let replayed = grid_sequencer::replay_events::<Engine>(&data_dir, from, Engine::new, &mut sink);
+        let replayed = grid_sequencer::replay_events::<Engine>(&data_dir, from, until, Engine::new, &mut sink);
         if let Some(error) = failed {
             return Err(error);
         }

@@ -81,7 +81,7 @@ fn submit(venue: &Handle<Adder>, replica: &Replica<Adder>, commands: std::ops::R
 fn snapshots_of(replica: &Replica<Adder>) -> Receiver<SnapshotMeta> {
     let (tell, told) = channel();
     replica.on_snapshot(move |meta| {
-        _ = tell.send(*meta);
+        _ = tell.send(meta.clone());
     });
     told
 }
@@ -182,8 +182,8 @@ fn a_snapshot_that_is_asked_for_is_durable_when_it_is_answered() {
     replica.snapshot_now(move |result| tell.send(result).unwrap());
     let meta = told.recv_timeout(PATIENCE).expect("it is answered").expect("it is written");
     assert_eq!(meta.position.seq, Seq(5));
-    let saved = store(&dir.path().join("aside")).list().unwrap();
-    let (read, body) = SnapshotStore::read(&saved[0]).expect("it reads");
+    let store = store(&dir.path().join("aside"));
+    let (read, body) = store.read(&store.list().unwrap()[0]).expect("it reads");
     assert_eq!((read.position, body), (meta.position, 15u64.to_le_bytes().to_vec()));
     venue.shutdown();
     thread.join();

@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use grid_sequencer::{BlockKind, JournalError, Machine, RecoverError, inspect, replay_from_first_block};
+use grid_sequencer::{JournalError, Machine, RecoverError, inspect, replay_from_first_block};
 
 use crate::toy::{Dice, Toy};
 use crate::venue::{config, copy_dir, deposit, fill, open, start, submit};
@@ -14,26 +14,34 @@ struct Place {
     path: PathBuf,
     offset: u64,
     len: u64,
+    /// Number of the last command of the log up to here.
     last_seq: u64,
     payload_len: u64,
+    commands: u32,
+    nth: u32,
 }
 
-/// Where the entry blocks lie.
-fn places(dir: &Path) -> Vec<Place> {
+/// Where all blocks lie, notes too.
+fn all_places(dir: &Path) -> Vec<Place> {
     let mut found = Vec::new();
     let summary = inspect::visit_blocks(dir, Toy::FORMAT, |block| {
-        if block.header.kind == BlockKind::Entry {
-            found.push(Place {
-                path: block.path.to_owned(),
-                offset: block.offset,
-                len: block.header.block_bytes() as u64,
-                last_seq: block.header.first_seq.0 + u64::from(block.header.commands) - 1,
-                payload_len: u64::from(block.header.payload_len),
-            });
-        }
+        found.push(Place {
+            path: block.path.to_owned(),
+            offset: block.offset,
+            len: block.header.block_bytes() as u64,
+            last_seq: block.header.first_seq.0 + u64::from(block.header.commands) - 1,
+            payload_len: u64::from(block.header.payload_len),
+            commands: block.header.commands,
+            nth: block.header.nth,
+        });
     });
     assert_eq!(summary.expect("a sound journal").torn, None);
     found
+}
+
+/// Where the blocks with commands lie.
+fn places(dir: &Path) -> Vec<Place> {
+    all_places(dir).into_iter().filter(|place| place.commands > 0).collect()
 }
 
 fn overwrite(path: &Path, at: u64, bytes: &[u8]) {
@@ -85,7 +93,7 @@ fn a_journal_cut_at_any_byte_of_its_last_block_loses_that_block_only() {
         // Only padding is missing from there on.
         let complete = cut >= 64 + last.payload_len;
         let expected = if complete { last.last_seq } else { before.last_seq };
-        assert_eq!(recovered.position.seq.0, expected, "cut at {cut}");
+        assert_eq!(recovered.log_end().seq.0, expected, "cut at {cut}");
         assert_eq!(recovered.report.torn.is_some(), cut > 0 && !complete, "cut at {cut}");
     }
 }
@@ -113,47 +121,46 @@ fn sectors_missing_from_the_last_group_cut_it_where_they_are_missing() {
         let mut dice = Dice::new(seed);
         let dir = tempfile::tempdir().expect("a directory");
         fill(dir.path(), 4);
-        // Not read by anyone before it stops: several blocks with the same commit index known, as in one group.
+        // Not read by anyone before it stops: several blocks in one write.
         let handle = start(dir.path(), config(&[]));
         let mut submitter = handle.submitter();
         for nth in 0..300 {
             submit(&mut submitter, deposit(1, nth));
         }
         handle.shutdown();
-        let mut lag = Vec::new();
-        inspect::visit_blocks(dir.path(), Toy::FORMAT, |block| {
-            if block.header.kind == BlockKind::Entry {
-                lag.push(block.header.committed_before());
-            }
-        })
-        .expect("sound");
-        let places = places(dir.path());
-        let last = places.last().expect("blocks");
-        // What the last block did not yet know to be committed may have been in flight with it.
-        let in_flight = &places[*lag.last().expect("blocks") as usize..];
-        let in_flight: Vec<_> = in_flight.iter().filter(|place| place.path == last.path).collect();
-        let from = in_flight[0].offset.next_multiple_of(512);
+        // As if the crash had come with the last write that has commands.
+        let places = all_places(dir.path());
+        let last_segment = &places.last().expect("blocks").path;
+        let in_last: Vec<_> = places.iter().filter(|place| place.path == *last_segment).collect();
+        let Some(has_commands) = in_last.iter().rposition(|place| place.commands > 0) else { continue };
+        let first = has_commands - in_last[has_commands].nth as usize;
+        let group = in_last[first + 1..].iter().take_while(|place| place.nth > 0).count() + 1;
+        let group = &in_last[first..first + group];
+        let from = group[0].offset.next_multiple_of(512);
+        let last = group.last().expect("one at least");
         let to = last.offset + last.len;
-        let before = std::fs::read(&last.path).expect("read");
+        let mut before = std::fs::read(last_segment).expect("read");
+        before[to as usize..].fill(0);
+        overwrite(last_segment, 0, &before);
         for sector in (from..to).step_by(512) {
             if dice.below(3) == 0 {
-                overwrite(&last.path, sector, &[0; 512]);
+                overwrite(last_segment, sector, &[0; 512]);
             }
         }
-        let after = std::fs::read(&last.path).expect("read");
-        let lost_from = in_flight.iter().find(|place| {
+        let after = std::fs::read(last_segment).expect("read");
+        let lost_from = group.iter().find(|place| {
             let bytes = place.offset as usize..(place.offset + 64 + place.payload_len) as usize;
             before[bytes.clone()] != after[bytes]
         });
-        let expected = lost_from.map_or(last.last_seq, |place| {
-            places.iter().rfind(|before| before.last_seq < place.last_seq).map_or(0, |before| before.last_seq)
-        });
+        let kept = lost_from.map_or(to, |place| place.offset);
+        let kept = places.iter().rfind(|place| place.path != *last_segment || place.offset < kept);
+        let expected = kept.map_or(0, |place| place.last_seq);
         let recovered = open(dir.path()).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
-        assert_eq!(recovered.position.seq.0, expected, "seed {seed}");
+        assert_eq!(recovered.log_end().seq.0, expected, "seed {seed}");
         drop(recovered);
         let again = open(dir.path()).unwrap_or_else(|error| panic!("seed {seed}, again: {error}"));
         assert_eq!(
-            (again.position.seq.0, again.report.torn),
+            (again.log_end().seq.0, again.report.torn),
             (expected, None),
             "seed {seed}: a cut is clean"
         );
@@ -196,7 +203,7 @@ fn a_committed_block_that_vanished_is_refused_though_it_looks_torn() {
     let middle = &places[4];
     overwrite(&middle.path, middle.offset, &vec![0; middle.len as usize]);
     let refused = open(dir.path()).expect_err("a later block proves it");
-    assert!(refused.to_string().contains("proves that it had been committed"), "{refused}");
+    assert!(refused.to_string().contains("proves that it had been synced"), "{refused}");
 }
 
 #[test]

@@ -342,9 +342,9 @@ fn what_was_told_before_a_kill_is_there_after_it_and_the_lives_replay_as_one() {
         let last = told.last().unwrap_or(last);
         let recovered = open(dir.path()).unwrap_or_else(|error| panic!("life {life}: {error}"));
         assert!(
-            recovered.position.seq.0 >= last,
+            recovered.log_end().seq.0 >= last,
             "life {life}: told of {last}, recovered {:?}",
-            recovered.position.seq
+            recovered.log_end().seq
         );
         let replayed = replay_from_first_block(dir.path(), Toy::default, |_| {}).expect("it replays");
         assert_eq!(replayed.machine.state_hash(), recovered.machine.state_hash(), "life {life}");
@@ -424,7 +424,7 @@ fn a_write_that_fails_ends_the_process_and_what_was_told_before_is_there() {
     let told = String::from_utf8_lossy(&child.stdout);
     let told = told.lines().filter_map(|line| line.strip_prefix("told ")?.parse::<u64>().ok()).max();
     let recovered = open(dir.path()).expect("it recovers");
-    assert!(told.is_some_and(|told| recovered.position.seq.0 >= told), "told of {told:?}");
+    assert!(told.is_some_and(|told| recovered.log_end().seq.0 >= told), "told of {told:?}");
 }
 
 #[test]

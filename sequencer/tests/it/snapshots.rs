@@ -4,7 +4,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use grid_engine::Seq;
-use grid_sequencer::{Machine, SnapshotMeta, SnapshotStore, inspect, replay_events, replay_from_first_block};
+use grid_sequencer::{Machine, SnapshotMeta, inspect, replay_events, replay_from_first_block};
 
 use crate::toy::{Dice, Event, Toy};
 use crate::venue::{fill, open};
@@ -17,6 +17,7 @@ fn snapshot_after(dir: &Path, count: u64) -> PathBuf {
         position: recovered.position,
         state_hash: recovered.machine.state_hash(),
         machine_format: Toy::FORMAT,
+        members: Vec::new(),
     };
     recovered.snapshots().write(&meta, &recovered.machine.snapshot()).expect("written")
 }
@@ -89,8 +90,8 @@ fn a_damaged_snapshot_is_passed_over_for_an_older_and_then_for_the_first_block()
 fn a_snapshot_whose_state_hash_differs_is_not_used() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = snapshot_after(dir.path(), 10);
-    let (meta, body) = SnapshotStore::read(&path).expect("reads");
     let recovered = open(dir.path()).expect("it recovers");
+    let (meta, body) = recovered.snapshots().read(&path).expect("reads");
     let lying = SnapshotMeta { state_hash: meta.state_hash ^ 1, ..meta };
     recovered.snapshots().write(&lying, &body).expect("written");
     drop(recovered);
@@ -154,9 +155,10 @@ fn events_after_a_number_come_again_whatever_snapshot_they_start_from() {
     fill_more(dir.path(), 10);
     for after in [0, 5, 10, 15, 20, 25, 30] {
         let mut seen = Vec::new();
-        let replayed = replay_events::<Toy>(dir.path(), Seq(after), Toy::default, |seq, _, events| {
-            seen.extend(events.iter().map(|event| (seq.0, event.clone())));
-        });
+        let replayed =
+            replay_events::<Toy>(dir.path(), Seq(after), Seq(30), Toy::default, |seq, _, events| {
+                seen.extend(events.iter().map(|event| (seq.0, event.clone())));
+            });
         assert_eq!(replayed.expect("it replays").position.seq, Seq(30));
         let expected: Vec<_> =
             (after..30).map(|seq| (seq + 1, Event::Deposited { producer: 0, nth: seq % 10 })).collect();
