@@ -13,6 +13,7 @@ mod progress;
 mod replica;
 mod snapshots;
 mod subscription;
+mod sync;
 
 pub use digests::{Digest, DigestKind, Digests, Divergence, Voters};
 pub use progress::WaitError;

@@ -1,11 +1,11 @@
 //! How far a replica has come, and waiting for it: from async tasks and from plain threads.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use grid_engine::Seq;
-use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
+
+use crate::sync::{AtomicU64, Condvar, Mutex, Ordering, PoisonError};
 
 /// Why a wait ended without the replica having got there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -68,7 +68,7 @@ impl Progress {
 
     fn tell(&self, change: impl Fn(&mut Reached)) {
         self.tasks.send_modify(&change);
-        change(&mut self.threads.lock());
+        change(&mut self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         self.moved.notify_all();
     }
 
@@ -87,14 +87,16 @@ impl Progress {
             return Ok(());
         }
         let give_up = Instant::now() + limit;
-        let mut reached = self.threads.lock();
+        let mut reached = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if let Some(settled) = reached.settles(seq) {
                 return settled;
             }
-            if self.moved.wait_until(&mut reached, give_up).timed_out() {
-                return reached.settles(seq).unwrap_or(Err(WaitError::Timeout));
+            let left = give_up.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(WaitError::Timeout);
             }
+            reached = self.moved.wait_timeout(reached, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }

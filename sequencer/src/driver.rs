@@ -24,10 +24,13 @@ const BACKLOG_BLOCKS: usize = 1024;
 pub(crate) type JournalRing = SingleProducer<Option<Persist>, SingleConsumerBarrier>;
 pub(crate) type CommittedRing<C> = SingleProducer<Option<Committed<C>>, SingleConsumerBarrier>;
 
+/// Makes the next block, with its commands, for the place and the term that it is told; `None` to stop proposing.
+pub(crate) type Next<'a, Cmd> = &'a mut dyn FnMut(&Position, u64) -> Option<(Arc<Block>, Vec<Cmd>)>;
+
 /// Whatever the stages need of the monitor, with the core's own type forgotten.
 pub(crate) trait Drive<Cmd>: Send + Sync {
     /// Proposes blocks for as long as `next` makes one for the place it is told; false once this node does not lead.
-    fn propose(&self, next: &mut dyn FnMut(&Position, u64) -> Option<(Arc<Block>, Vec<Cmd>)>) -> bool;
+    fn propose(&self, next: Next<'_, Cmd>) -> bool;
     fn persisted(&self, ticket: u64);
     fn tick(&self);
     /// Goes on where a full ring ended the pumping.
@@ -181,7 +184,7 @@ impl<C: Consensus, Cmd> Core<C, Cmd> {
 }
 
 impl<C: Consensus, Cmd: Send + Sync + 'static> Drive<Cmd> for Driver<C, Cmd> {
-    fn propose(&self, next: &mut dyn FnMut(&Position, u64) -> Option<(Arc<Block>, Vec<Cmd>)>) -> bool {
+    fn propose(&self, next: Next<'_, Cmd>) -> bool {
         let mut core = self.lock();
         let mut leads = true;
         loop {

@@ -139,6 +139,8 @@ impl<M: Machine> Submitter<M> {
         }
         if !self.door.enter() {
             self.door.leave();
+            // A shutdown may have found this thread in the door.
+            self.bell.ring();
             return Err(SubmitError::Closed(command));
         }
         let (buffer, mut command) = (&mut self.buffer, Some(command));

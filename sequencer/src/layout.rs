@@ -258,7 +258,8 @@ pub(crate) fn run_thread(
     })
 }
 
-fn drive(stages: &mut Vec<Box<dyn Stage>>, wait: Wait, sleeper: &Sleeper) {
+/// Steps the stages until all have ended.
+pub(crate) fn drive(stages: &mut Vec<Box<dyn Stage>>, wait: Wait, sleeper: &Sleeper) {
     while !stages.is_empty() {
         let mut worked = false;
         stages.retain_mut(|stage| match stage.step() {

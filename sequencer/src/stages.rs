@@ -323,11 +323,6 @@ impl<M: Machine> Stage for SequencerStage<M> {
         }
         self.inbound.has_some() || self.door.is_shut()
     }
-
-    fn patience(&self) -> Option<Duration> {
-        // A producer that leaves the door after it closed does not ring.
-        self.door.is_closed().then_some(Duration::from_millis(1))
-    }
 }
 
 pub(crate) struct JournalStage<C> {
