@@ -5,10 +5,11 @@
 //! snapshots, in the background, and compares what it came to with the other nodes ([`Digests`]): one that differs stops.
 //! Its parts know nothing of what a command means.
 //!
-//! The raft core, replica links and membership will live here too; the seat they take is `grid_sequencer::Consensus`, and a
+//! [`links`] carry what nodes say to each other, and what operators ask. The raft core and membership will live here too; the seat they take is `grid_sequencer::Consensus`, and a
 //! venue of one node fills it with `grid_sequencer::Solo`.
 
 mod digests;
+pub mod links;
 mod progress;
 mod replica;
 mod snapshots;

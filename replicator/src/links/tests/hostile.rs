@@ -1,0 +1,144 @@
+//! Strangers, garbage and sockets that do not behave: they cost nobody else anything.
+
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+
+use super::*;
+
+#[test]
+fn garbage_at_the_door_keeps_nobody_out() {
+    let (_, tls) = cluster();
+    for tls in [&(|_| Tls::Plain) as &dyn Fn(NodeId) -> Tls, &tls] {
+        let node = Node::start(1, &tls(1));
+        let mut dice = SmallRng::seed_from_u64(11);
+        for _ in 0..200 {
+            let len = dice.random_range(1..3000);
+            let mut bytes: Vec<u8> = (0..len).map(|_| dice.random()).collect();
+            if dice.random_bool(0.5) {
+                // One that begins as it should.
+                let mut good = Vec::new();
+                frame::put(Kind::Hello, &[b"GRIDLINK"], &mut good);
+                good.extend_from_slice(&bytes);
+                bytes = good;
+            }
+            let mut raw = Raw::connect(node.links.address());
+            // It may be thrown out in the middle of it.
+            let _ = io::Write::write_all(&mut raw.stream, &bytes);
+            let _ = raw.stream.shutdown(std::net::Shutdown::Write);
+        }
+        let good = Node::start(2, &tls(2));
+        good.knows(&[&node]);
+        good.wait_up(1);
+        good.send_all(&node, (0..10).map(|n| numbered(n, 10)));
+        node.ear.wait("the good peer's", |heard| (heard.frames.len() == 10).then_some(()));
+    }
+}
+
+#[test]
+fn a_peers_frames_garbled_on_the_way_end_its_connection_and_reach_nobody() {
+    let node = Node::start(1, &Tls::Plain);
+    let mut dice = SmallRng::seed_from_u64(12);
+    let mut good = Vec::new();
+    frame::put(Kind::Raft, &[&numbered(1, 500)], &mut good);
+    for attempt in 1..100 {
+        let mut raw = Raw::connect(node.links.address());
+        raw.hello(2, 1, 1, attempt);
+        raw.welcomed();
+        let mut bytes = good.clone();
+        // Past the length, whose change may only make the node wait for more.
+        let at = dice.random_range(4..bytes.len());
+        bytes[at] ^= 1 << dice.random_range(0..8);
+        raw.write(&bytes);
+        assert_eq!(raw.read(), None);
+    }
+    assert!(node.ear.look(|heard| heard.frames.is_empty()));
+}
+
+#[test]
+fn whoever_knocks_and_says_nothing_is_shown_out_while_others_pass() {
+    let mut patient = config(1, &Tls::Plain);
+    patient.limits.login_timeout = Duration::from_millis(300);
+    patient.limits.knocking_max = 4;
+    let node = Node::start_with(patient, Behaviour::default());
+    let mut silent: Vec<Raw> = (0..4).map(|_| Raw::connect(node.links.address())).collect();
+    let two = Node::start(2, &Tls::Plain);
+    two.knows(&[&node]);
+    for raw in &mut silent {
+        assert_eq!(raw.read(), None, "shown out");
+    }
+    two.wait_up(1);
+}
+
+#[test]
+fn a_peer_that_never_reads_fills_its_own_queue_and_is_let_go() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut short = config(1, &Tls::Plain);
+    short.limits.idle_limit = Duration::from_millis(500);
+    short.limits.queue_bytes_max = 1 << 20;
+    let (one, two) = (Node::start_with(short, Behaviour::default()), Node::start(2, &Tls::Plain));
+    let peers = [(2, two.links.address()), (3, listener.local_addr().unwrap())].into();
+    one.links.sender().set_peers(peers);
+    let mut deaf = Raw::over(listener.accept().unwrap().0);
+    assert_eq!(deaf.read().map(|(kind, _)| kind), Some(Kind::Hello));
+    deaf.put(Kind::Welcome, &frame::to_bytes(&frame::Welcome { node: 3 }));
+    one.wait_up(2);
+    one.wait_up(3);
+    let sender = one.links.sender();
+    let body = numbered(1, 64 * 1024);
+    let mut full = false;
+    while sender.is_up(3) {
+        full |= sender.send(3, Frame::Raft(body.clone())) == Sent::Full;
+    }
+    assert!(full, "its queue was full before it was let go");
+    one.ear.wait("it is unreachable", |heard| heard.unreachable.get(&3).map(|_| ()));
+    one.send_all(&two, (0..100).map(|n| numbered(n, 100)));
+    two.ear.wait("the other's frames", |heard| (heard.frames.len() == 100).then_some(()));
+}
+
+#[test]
+fn a_peer_that_falls_silent_is_let_go_in_both_directions() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut short = config(1, &Tls::Plain);
+    short.limits.idle_limit = Duration::from_millis(300);
+    let node = Node::start_with(short, Behaviour::default());
+    node.links.sender().set_peers([(3, listener.local_addr().unwrap())].into());
+    // Ours to it: it reads, and answers no ping.
+    let mut mute = Raw::over(listener.accept().unwrap().0);
+    assert_eq!(mute.read().map(|(kind, _)| kind), Some(Kind::Hello));
+    mute.put(Kind::Welcome, &frame::to_bytes(&frame::Welcome { node: 3 }));
+    while let Some((kind, _)) = mute.read() {
+        assert_eq!(kind, Kind::Ping);
+    }
+    node.ear.wait("it is unreachable", |heard| heard.unreachable.get(&3).map(|_| ()));
+    // Its to us: it says Hello and nothing more.
+    let mut silent = Raw::connect(node.links.address());
+    silent.hello(2, 1, 1, 1);
+    silent.welcomed();
+    assert_eq!(silent.read(), None);
+}
+
+#[test]
+fn a_half_closed_socket_is_closed() {
+    let node = Node::start(1, &Tls::Plain);
+    let mut raw = Raw::connect(node.links.address());
+    raw.hello(2, 1, 1, 1);
+    raw.welcomed();
+    raw.put(Kind::Raft, &numbered(5, 8));
+    raw.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(raw.read(), None);
+    node.ear.look(|heard| assert_eq!(heard.frames.len(), 1, "what was said before counts"));
+}
+
+#[test]
+fn whoever_asks_for_pongs_and_never_reads_them_is_thrown_out() {
+    let node = Node::start(1, &Tls::Plain);
+    let mut raw = Raw::connect(node.links.address());
+    raw.hello(2, 1, 1, 1);
+    raw.welcomed();
+    let mut pings = Vec::new();
+    for _ in 0..10_000 {
+        frame::put(Kind::Ping, &[], &mut pings);
+    }
+    // Ends when the node resets it; a node that kept the answers would take this for ever.
+    let thrown_out = (0..10_000).any(|_| io::Write::write_all(&mut raw.stream, &pings).is_err());
+    assert!(thrown_out);
+}
