@@ -228,7 +228,7 @@ pub(crate) fn read<E: std::convert::From<JournalError>>(
     };
     let mut read = Read { trail: beginning, torn: None, jumped: false, segments, first, end: None };
     let total: u64 = read.segments[first..].iter().map(|segment| segment.header.file_bytes).sum();
-    let mut anchor = Anchor { dir, from, holds: false };
+    let mut anchor = Anchor { dir, from, met: None, holds: false };
     let mut done = 0;
     for nth in first..read.segments.len() {
         let segment = &read.segments[nth];
@@ -260,6 +260,8 @@ pub(crate) fn read<E: std::convert::From<JournalError>>(
 struct Anchor<'a> {
     dir: &'a Path,
     from: From,
+    /// Behind the last block of that index that was met, while there is one: the trail forgets it as soon as a later one is committed.
+    met: Option<Position>,
     /// The block that the position stands behind was met, and is committed.
     holds: bool,
 }
@@ -268,20 +270,22 @@ impl Anchor<'_> {
     /// Once it is known up to where the log is committed: that includes the position, or not.
     fn check(&mut self, trail: &Trail) -> Result<(), JournalError> {
         let From::Position(from) = self.from else { return Ok(()) };
+        match trail.at(from.index) {
+            None if trail.last().index >= from.index => {}
+            met => self.met = met,
+        }
         if self.holds || !trail.is_settled() || trail.committed() < from.index {
             return Ok(());
         }
-        match trail.at(from.index) {
-            Some(position) if position == from => {
-                self.holds = true;
-                Ok(())
-            }
+        if trail.start().index > from.index {
             // A snapshot was installed that is newer than the one to read from.
-            None if trail.start().index > from.index => {
-                Err(JournalError::NeedsSnapshot { dir: self.dir.to_owned(), index: trail.start().index })
-            }
-            _ => Err(foreign(self.dir, &from, "the block of that index is another one")),
+            return Err(JournalError::NeedsSnapshot { dir: self.dir.to_owned(), index: trail.start().index });
         }
+        if self.met != Some(from) {
+            return Err(foreign(self.dir, &from, "the block of that index is another one"));
+        }
+        self.holds = true;
+        Ok(())
     }
 
     fn check_end(&self, trail: &Trail) -> Result<(), JournalError> {

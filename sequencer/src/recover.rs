@@ -167,8 +167,10 @@ impl DataDir {
         };
         for dir in [path.to_owned(), journal_dir(path), snapshot_dir(path)] {
             disk.create_dir(&dir).map_err(io("create", &dir))?;
+            // A process that was killed between a rename and the sync after it left names that a loss of power takes back,
+            // and from here on this process builds on what it finds under them.
+            sync_dir(&*disk, &dir)?;
         }
-        sync_dir(&*disk, path)?;
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             sync_dir(&*disk, parent)?;
         }
