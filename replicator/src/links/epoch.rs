@@ -34,6 +34,11 @@ impl Newest {
         Ok(self.connection.replace(connection))
     }
 
+    /// The boot of the newest connection there was.
+    pub(crate) fn boot(&self) -> Option<u64> {
+        self.epoch.map(|epoch| epoch.boot)
+    }
+
     /// The connection that counts.
     pub(crate) fn connection(&self) -> Option<u64> {
         self.connection

@@ -320,6 +320,22 @@ mod tests {
         assert_eq!(rest.len(), HEADER_LEN);
     }
 
+    /// The wire form is a promise between builds: whoever changes it changes the protocol's number.
+    #[test]
+    fn the_bytes_are_those_that_earlier_builds_wrote() {
+        let mut bytes = Vec::new();
+        put(Kind::Raft, &[b"block"], &mut bytes);
+        hello().put(&mut bytes);
+        put_value(Kind::AdminRequest, &super::super::AdminRequest::Promote { node: 300 }, &mut bytes);
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let expected = concat!(
+            "0500000010000000b56240b1626c6f636b",
+            "18000000010000005356f927475249444c494e4b010007000201050101007f000001a01f",
+            "030000003000000034382d4e02ac02",
+        );
+        assert_eq!(hex, expected);
+    }
+
     #[test]
     fn every_changed_byte_is_noticed() {
         let mut bytes = Vec::new();

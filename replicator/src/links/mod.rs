@@ -9,15 +9,17 @@
 //! | `frame` | how bytes are cut and checked; the Hello and who may say it |
 //! | `epoch` | which of a peer's connections counts |
 //! | `queue`, `backoff` | what waits for a peer; how often it is dialled |
+//! | `attention` | when the thread must be woken |
 //! | `snapshot` | transfers beside messages |
 //! | `session` | TLS or plain bytes, without a socket |
 //! | `identity` | the cluster's authority and certificates |
 //! | `admin`, `repair` | what may be asked, and the blocking callers |
 //! | `turning` | the loop; `connection` is one socket in it |
 //!
-//! Not here: raft, the members, what a digest compares. The cluster simulator puts its own network in this place.
+//! The bytes: `LINKS.md` in this crate. Not here: raft, the members, what a digest compares. The cluster simulator puts its own network in this place.
 
 pub mod admin;
+mod attention;
 mod backoff;
 mod caller;
 mod connection;
@@ -56,6 +58,7 @@ pub use repair::{RepairBlocks, RepairRequest};
 pub use session::Tls;
 pub use snapshot::SnapshotSink;
 
+use attention::Attention;
 use frame::Kind;
 use queue::{Bounds, SendQueue};
 use snapshot::SnapshotJob;
@@ -266,8 +269,7 @@ enum Told {
 struct Shared {
     queues: RwLock<BTreeMap<NodeId, Arc<Mutex<SendQueue>>>>,
     told: SegQueue<Told>,
-    /// Set while the thread is awake and will look at everything before it sleeps again.
-    noticed: AtomicBool,
+    attention: Attention,
     stop: AtomicBool,
     waker: mio::Waker,
     frame_bytes_max: usize,
@@ -276,7 +278,7 @@ struct Shared {
 
 impl Shared {
     fn wake(&self) {
-        if !self.noticed.swap(true, Ordering::AcqRel) {
+        if self.attention.call() {
             // It fails only when the poll is gone, and then nobody sleeps.
             let _ = self.waker.wake();
         }
@@ -434,7 +436,7 @@ impl Links {
         let shared = Arc::new(Shared {
             queues: RwLock::new(BTreeMap::new()),
             told: SegQueue::new(),
-            noticed: AtomicBool::new(false),
+            attention: Attention::default(),
             stop: AtomicBool::new(false),
             waker,
             frame_bytes_max: limits.frame_bytes_max,
@@ -470,7 +472,7 @@ impl Links {
 
     fn halt(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
-        // Past the flag that says somebody is awake: the last word must not be missed.
+        // Whatever the thread's attention: the last word must not be missed.
         let _ = self.shared.waker.wake();
         if let Some(thread) = self.thread.take()
             && thread.thread().id() != std::thread::current().id()

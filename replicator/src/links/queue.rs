@@ -98,6 +98,11 @@ impl SendQueue {
         std::mem::take(&mut self.dropped)
     }
 
+    /// Whether a frame was dropped and this has not been asked yet.
+    pub(crate) fn has_dropped(&self) -> bool {
+        self.dropped
+    }
+
     /// Whether there is a link.
     pub(crate) fn is_up(&self) -> bool {
         self.up

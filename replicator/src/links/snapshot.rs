@@ -22,6 +22,8 @@ pub(crate) const CHUNK: usize = 256 * 1024;
 pub(crate) const WINDOW: u64 = 4 * CHUNK as u64;
 /// Chunks read ahead of the wire.
 const READ_AHEAD: usize = 2;
+/// The writer's thread.
+const WRITER: &str = "grid-link-write";
 /// Bytes before a chunk's own: transfer, offset.
 const CHUNK_HEAD: usize = 16;
 
@@ -273,9 +275,11 @@ impl Incoming {
         report: impl Fn(Report) + Send + 'static,
     ) -> io::Result<Self> {
         let (writes, jobs) = mpsc::channel();
-        let writer = std::thread::Builder::new()
-            .name("grid-link-write".to_owned())
-            .spawn(move || report(Report::Over(write_all(sink, &jobs, &report))))?;
+        let writer = std::thread::Builder::new().name(WRITER.to_owned()).spawn(move || {
+            // Without a last word the transfer would never end.
+            let outcome = grid_sequencer::abort_on_panic(WRITER, || write_all(sink, &jobs, &report));
+            report(Report::Over(outcome));
+        })?;
         Ok(Self {
             id,
             bytes,
@@ -348,7 +352,7 @@ impl Incoming {
     pub(crate) fn join(&mut self) {
         self.writes = None;
         if let Some(writer) = self.writer.take() {
-            // A panic in a sink has been printed; the transfer counts as failed.
+            // A panic in a sink has ended the process already.
             let _ = writer.join();
         }
     }

@@ -69,6 +69,21 @@ fn whoever_knocks_and_says_nothing_is_shown_out_while_others_pass() {
 }
 
 #[test]
+fn a_host_full_of_silent_knockers_keeps_no_peer_out() {
+    let mut few = config(1, &Tls::Plain);
+    few.limits.knocking_max = 4;
+    let node = Node::start_with(few, Behaviour::default());
+    let mut silent: Vec<Raw> = (0..20).map(|_| Raw::connect(node.links.address())).collect();
+    for raw in &mut silent[..16] {
+        assert_eq!(raw.read(), None, "shown out to make room");
+    }
+    // The last four still knock, and would for long.
+    let two = Node::start(2, &Tls::Plain);
+    two.knows(&[&node]);
+    two.wait_up(1);
+}
+
+#[test]
 fn a_peer_that_never_reads_fills_its_own_queue_and_is_let_go() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut short = config(1, &Tls::Plain);

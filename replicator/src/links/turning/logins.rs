@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use mio::net::TcpStream;
@@ -17,20 +17,23 @@ use super::super::epoch::Newest;
 use super::super::frame::{self, Epoch, Hello, Kind, Refusal, RefusalCode, Role, Welcome};
 use super::super::identity::node_name;
 use super::super::queue::SendQueue;
-use super::{Desk, NodeId, Peer};
+use super::{ACCEPT_REST, Desk, NodeId, Peer};
 
 impl Desk {
     /// Takes who knocks.
     pub(super) fn accept(&mut self) {
         self.accept_again = false;
+        self.accept_at = None;
         loop {
             match self.listener.accept() {
                 Ok((stream, address)) => self.take_in(stream, address),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
-                    // Out of descriptors, or a connection that was gone already; the listener tells when there is more.
+                    // Out of descriptors, or a connection that was gone already. The listener does not tell a second time
+                    // about those that still wait.
                     self.complaints.say(self.now, self.listens, &format!("it cannot be accepted: {error}"));
+                    self.accept_at = Some(self.now + ACCEPT_REST);
                     return;
                 }
             }
@@ -38,11 +41,7 @@ impl Desk {
     }
 
     fn take_in(&mut self, stream: TcpStream, address: SocketAddr) {
-        let knocking = self.connections.values().filter(|c| c.purpose == Purpose::Knocking).count();
-        if knocking >= self.limits.knocking_max {
-            self.complaints.say(self.now, address, &format!("{knocking} others have not said Hello yet"));
-            return;
-        }
+        self.make_room_to_knock();
         let session = match self.security.accept() {
             Ok(session) => session,
             Err(error) => return self.complaints.say(self.now, address, &explain(&error)),
@@ -52,6 +51,26 @@ impl Desk {
         connection.writable = true;
         if let Err(error) = self.keep(connection) {
             self.complaints.say(self.now, address, &format!("the system does not let it be polled: {error}"));
+        }
+    }
+
+    /// Shows out who has knocked longest of the host that knocks most, if too many knock: one host that opens sockets and
+    /// says nothing takes the room of its own, not that of others.
+    fn make_room_to_knock(&mut self) {
+        let mut hosts: BTreeMap<IpAddr, Vec<u64>> = BTreeMap::new();
+        for (&id, connection) in &self.connections {
+            if connection.purpose == Purpose::Knocking && connection.end.is_none() {
+                hosts.entry(connection.address.ip()).or_default().push(id);
+            }
+        }
+        let knocking: usize = hosts.values().map(Vec::len).sum();
+        if knocking < self.limits.knocking_max {
+            return;
+        }
+        let busiest = hosts.into_values().max_by_key(Vec::len);
+        let oldest = busiest.and_then(|ids| ids.into_iter().min());
+        if let Some(connection) = oldest.and_then(|id| self.connections.get_mut(&id)) {
+            connection.close("too many others knock, and it has said nothing for longest");
         }
     }
 
@@ -166,12 +185,21 @@ impl Desk {
         let Some(peer) = self.peers.get_mut(&from) else {
             return Err(Refusal::new(RefusalCode::Full, "no more guests"));
         };
+        let rebooted = peer.newest.boot().is_some_and(|boot| boot != epoch.boot);
         let older = peer.newest.admit(epoch, id).map_err(|stale| {
             let words = format!("connection {} of node {from} has come already", stale.newest.attempt);
             Refusal::new(RefusalCode::Stale, words)
         })?;
         // Its unread bytes are never looked at again: from here on only the newer one counts.
         if let Some(older) = older.and_then(|older| self.connections.get_mut(&older)) {
+            if rebooted {
+                warn!(
+                    from,
+                    old = %older.address,
+                    new = %connection.address,
+                    "a second process says it is this node, or it was restarted without a goodbye"
+                );
+            }
             older.close(format!("node {from} has a newer connection"));
         }
         Ok((Purpose::FromPeer(from), format!("node {from}")))

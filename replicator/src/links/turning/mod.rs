@@ -8,7 +8,7 @@ mod sending;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -35,8 +35,10 @@ const FIRST_CONNECTION: u64 = 2;
 /// Reads of one connection in one turn, so that a talkative peer does not starve the others.
 const READS_PER_TURN: usize = 8;
 /// Lines about strangers in one span; the rest is counted.
-const COMPLAINTS_MAX: u32 = 20;
-const COMPLAINTS_SPAN: Duration = Duration::from_secs(10);
+const COMPLAINTS_MAX: usize = 20;
+const COMPLAINTS_SPAN: Duration = Duration::from_secs(60);
+/// How long accepting rests when the system has no descriptor to give.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// The handler and everything else, apart, because what comes in is handed over while everything else changes.
 pub(super) struct Loop<H> {
@@ -68,6 +70,8 @@ struct Desk {
     /// Connections to serve in the next turn without waiting for the poll.
     again: BTreeSet<u64>,
     accept_again: bool,
+    /// When to try to accept again after the system could not.
+    accept_at: Option<Instant>,
     /// More is to be sent than one turn sends.
     send_again: bool,
     /// Transfers that are over: to whom, and whether it has arrived.
@@ -137,6 +141,7 @@ impl<H: Handler> Loop<H> {
             boot: rand::random(),
             again: BTreeSet::new(),
             accept_again: true,
+            accept_at: None,
             send_again: false,
             over: Vec::new(),
             complaints: Complaints::new(now),
@@ -156,8 +161,7 @@ impl<H: Handler> Loop<H> {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => panic!("the links cannot poll: {error}"),
             }
-            // From here to the swap below nobody needs to wake this thread.
-            self.desk.shared.noticed.store(true, Ordering::Release);
+            self.desk.shared.attention.begin_turn();
             self.desk.now = Instant::now();
             if self.desk.shared.stop.load(Ordering::Acquire) {
                 self.desk.halt();
@@ -170,7 +174,7 @@ impl<H: Handler> Loop<H> {
                     Token(id) => self.desk.note_readiness(id as u64, event),
                 }
             }
-            if self.desk.accept_again {
+            if self.desk.accept_again || self.desk.accept_at.is_some_and(|at| at <= self.desk.now) {
                 self.desk.accept();
             }
             while let Some(told) = self.desk.shared.told.pop() {
@@ -185,7 +189,7 @@ impl<H: Handler> Loop<H> {
             self.handler.turn_end();
             self.desk.dial_due();
             // Whoever puts something in line after this wakes the poll; what was put in before is seen below.
-            self.desk.shared.noticed.swap(false, Ordering::AcqRel);
+            self.desk.shared.attention.end_turn();
             self.desk.send_all();
         }
     }
@@ -338,7 +342,7 @@ impl Desk {
         {
             return Some(Duration::ZERO);
         }
-        let mut next: Option<Instant> = None;
+        let mut next: Option<Instant> = self.accept_at;
         let mut earlier = |at: Instant| next = Some(next.map_or(at, |so_far| so_far.min(at)));
         for connection in self.connections.values() {
             if connection.end.is_some() {
@@ -446,30 +450,52 @@ impl Desk {
     }
 }
 
-/// Lines about strangers at the door: enough to see what is wrong, not enough to fill a disk.
+/// Lines about strangers at the door: enough to see what is wrong, not enough to fill a disk. The same words about the same
+/// host come once in a span, and not more than [`COMPLAINTS_MAX`] of them.
 struct Complaints {
     since: Instant,
-    said: u32,
+    said: BTreeSet<(IpAddr, String)>,
     hidden: u64,
 }
 
 impl Complaints {
     fn new(now: Instant) -> Self {
-        Self { since: now, said: 0, hidden: 0 }
+        Self { since: now, said: BTreeSet::new(), hidden: 0 }
     }
 
     fn say(&mut self, now: Instant, address: SocketAddr, words: &str) {
         if now.duration_since(self.since) >= COMPLAINTS_SPAN {
             if self.hidden > 0 {
-                warn!(more = self.hidden, "connections were refused besides those named");
+                warn!(more = self.hidden, "connections were refused, for the reasons that were named");
             }
             *self = Self::new(now);
         }
-        if self.said < COMPLAINTS_MAX {
-            self.said += 1;
+        if self.said.len() < COMPLAINTS_MAX && self.said.insert((address.ip(), words.to_owned())) {
             warn!(%address, "a connection was refused: {words}");
         } else {
             self.hidden += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_complaint_about_the_same_host_is_made_once_in_a_span() {
+        let start = Instant::now();
+        let mut complaints = Complaints::new(start);
+        let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        for port in 1..100 {
+            complaints.say(start, at(port), "garbage");
+        }
+        assert_eq!((complaints.said.len(), complaints.hidden), (1, 98));
+        for word in 0..100 {
+            complaints.say(start, at(1), &format!("garbage {word}"));
+        }
+        assert_eq!((complaints.said.len(), complaints.hidden), (COMPLAINTS_MAX, 98 + 81));
+        complaints.say(start + COMPLAINTS_SPAN, at(1), "garbage");
+        assert_eq!((complaints.said.len(), complaints.hidden), (1, 0));
     }
 }

@@ -28,6 +28,8 @@ impl Desk {
             {
                 let mut sending = Sending { shared, scratch, now: *now, last_transfer, over };
                 self.send_again |= sending.serve(connection, peer, state);
+                // What was dropped since it was last reported is reported in the next turn.
+                self.send_again |= state.queue.lock().has_dropped();
             }
             connection.flush(*now);
         }

@@ -11,6 +11,9 @@ use std::time::Duration;
 use loom::thread;
 
 #[allow(dead_code, unreachable_pub, reason = "models use a part of it")]
+#[path = "../../../../replicator/src/links/attention.rs"]
+mod attention;
+#[allow(dead_code, unreachable_pub, reason = "models use a part of it")]
 #[path = "../../../src/door.rs"]
 mod door;
 #[allow(dead_code, unreachable_pub, reason = "models use a part of it")]
@@ -32,6 +35,7 @@ mod outbound {
     pub(crate) use grid_sequencer::Waker;
 }
 
+use attention::Attention;
 use consensus::Leadership;
 use door::Door;
 use doorbell::{Doorbell, Sleeper, doorbell};
@@ -112,6 +116,49 @@ pub fn a_sleeper_that_does_not_look_again_is_lost() {
         }
         ringer.join().expect("the ringer ends");
     });
+}
+
+/// The links' thread turns until it has seen what two senders put in line; `last_look` is what it does between its turn's end
+/// and its sleep.
+fn the_links_turn(last_look: impl Fn(&AtomicUsize) -> usize + Send + Sync + Copy + 'static) {
+    check(3, move || {
+        const FRAMES: usize = 2;
+        let line = Arc::new(AtomicUsize::new(0));
+        let attention = Arc::new(Attention::default());
+        let poll = sync::Parker::new();
+        let senders = [(); 2].map(|()| {
+            let (line, attention, waker) = (Arc::clone(&line), Arc::clone(&attention), poll.unparker());
+            thread::spawn(move || {
+                line.fetch_add(1, Ordering::Relaxed);
+                if attention.call() {
+                    waker.unpark();
+                }
+            })
+        });
+        let mut seen = line.load(Ordering::Relaxed);
+        while seen < FRAMES {
+            attention.begin_turn();
+            seen = line.load(Ordering::Relaxed);
+            attention.end_turn();
+            seen = seen.max(last_look(&line));
+            if seen < FRAMES {
+                poll.park();
+            }
+        }
+        for sender in senders {
+            sender.join().expect("a sender ends");
+        }
+    });
+}
+
+/// Whatever is sent while the links turn, and whoever sends it, leaves in this turn or the next.
+pub fn the_links_see_what_is_sent() {
+    the_links_turn(|line| line.load(Ordering::Relaxed));
+}
+
+/// Links that sleep without a last look: what [`the_links_see_what_is_sent`] is there to find.
+pub fn links_that_do_not_look_again_leave_something_behind() {
+    the_links_turn(|_| 0);
 }
 
 /// Somebody who fills a ring of one slot, as the matcher fills the outbound ring, the sequencer the window up to the matcher's cursor,

@@ -34,6 +34,16 @@ fn without_a_last_look_a_wake_up_is_lost() {
 }
 
 #[test]
+fn nothing_sent_is_left_behind_by_the_links() {
+    models::the_links_see_what_is_sent();
+}
+
+#[test]
+fn without_a_last_look_the_links_leave_something_behind() {
+    finds(LOST, models::links_that_do_not_look_again_leave_something_behind);
+}
+
+#[test]
 fn whoever_asks_for_room_is_told() {
     models::whoever_asks_for_room_is_told();
 }
