@@ -40,7 +40,7 @@ impl HardState {
     }
 }
 
-/// What is to be made durable together, in this order: the hard state, then the blocks.
+/// What is to be made durable together, in this order: the blocks, then the hard state, which may say that they are committed.
 ///
 /// The first block may stand at or below the last index of the log: it and what follows then replace everything from there on.
 #[derive(Clone, Debug, Default)]

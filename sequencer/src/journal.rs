@@ -399,6 +399,8 @@ impl Journal {
         read: Read,
     ) -> Result<Self, JournalError> {
         remove_if_there(&*disk, &dir.join(PREPARED_NAME))?;
+        // A process that died before it synced the directory leaves names in it that a loss of power would take back.
+        sync_dir(&*disk, dir)?;
         let (file, ordinal, offset, segments) = match (read.segments.last(), &read.end) {
             (Some(segment), Some(end)) => {
                 let file = reopen(&*disk, segment, end)?;
@@ -468,9 +470,9 @@ impl Journal {
         self.config.segment_bytes.saturating_sub(SEGMENT_HEADER_BYTES as u64 + HARD_STATE_BYTES)
     }
 
-    /// Blocks up to `index` are committed: written down with whatever is written next.
+    /// Blocks up to `index`, of those written so far, are committed: written down with whatever is written next.
     pub fn commit(&mut self, index: u64) {
-        self.committed = self.committed.max(index);
+        self.committed = self.committed.max(index.min(self.trail.last().index));
     }
 
     /// Writes groups and makes them durable: one write and one sync, unless they cross into a new segment.
@@ -592,6 +594,11 @@ impl Journal {
         Ok(())
     }
 
+    #[cfg(test)]
+    pub(crate) fn disk(&self) -> Arc<dyn Disk> {
+        Arc::clone(&self.disk)
+    }
+
     fn path(&self) -> &Path {
         &self.segments.back().expect("a journal has a segment").path
     }
@@ -653,8 +660,10 @@ impl Journal {
             slices.push(IoSlice::new(&block.bytes()[HEADER_BYTES..]));
         }
         slices.retain(|slice| !slice.is_empty());
-        self.file.write_all_at(&mut slices, self.offset).map_err(io_error("write", self.path()))?;
+        crate::fault_point!("journal.write");
         self.unsynced = true;
+        self.file.write_all_at(&mut slices, self.offset).map_err(io_error("write", self.path()))?;
+        crate::fault_point!("journal.written");
         self.offset += bytes;
         Ok(())
     }
@@ -813,7 +822,9 @@ fn activate(
     let (from, path) = (dir.join(PREPARED_NAME), dir.join(segment_name(header.ordinal)));
     file.write_bytes_at(&header.layout(), 0).map_err(io_error("write the header of", &path))?;
     file.sync_data().map_err(io_error("sync", &path))?;
+    crate::fault_point!("journal.segment_prepared");
     disk.rename(&from, &path).map_err(io_error("rename a prepared segment to", &path))?;
+    crate::fault_point!("journal.segment_named");
     sync_dir(disk, dir)?;
     Ok(path)
 }

@@ -22,6 +22,7 @@ pub mod inspect;
 mod journal;
 mod layout;
 mod leadership;
+mod log_reader;
 mod machine;
 mod outbound;
 mod recover;
@@ -31,6 +32,8 @@ mod sequencer;
 mod snapshot;
 mod stages;
 mod sync;
+#[cfg(test)]
+mod torture;
 mod trail;
 
 pub use block::{Block, BlockHeader, BlockKind, CommandBytes, CommittedBlock, NotABlock, Position};
@@ -47,6 +50,7 @@ pub use inbound::{SubmitError, Submitter};
 pub use journal::{Durability, Journal, JournalConfig, JournalError};
 pub use layout::{LayoutError, Stage, StageName, Step, ThreadLayout, ThreadPlan, Wait};
 pub use leadership::LeaderWatch;
+pub use log_reader::{LogReadError, LogReader};
 pub use machine::{Machine, Unreadable};
 pub use outbound::{Output, OutputPoller, Polled, Waker};
 pub use recover::{

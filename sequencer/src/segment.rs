@@ -23,6 +23,8 @@ pub(crate) const SEGMENT_FORMAT: u32 = 2;
 const SECTOR: usize = 512;
 /// How often a reader looks again at a place that is just being written.
 const LIVE_LOOKS: u32 = 1000;
+/// Larger payloads are not searched for a flipped bit: that takes time by the square.
+const FLIPS_TRIED_BYTES: usize = 64 << 10;
 const MAGIC: [u8; 8] = *b"GRIDJRNL";
 /// Bytes of the segment header that are used; its CRC covers them up to itself.
 const USED: usize = 100;
@@ -283,7 +285,10 @@ pub(crate) fn judge<E: From<JournalError>>(
             return damaged(format!("{}, and a later segment follows", fault.why));
         }
         let end = (offset + fault.extent).min(bytes.len());
-        let may_be_torn = fault.hole || end > on_disk || has_empty_sector(&bytes[..end], offset);
+        let may_be_torn = fault.hole
+            || end > on_disk
+            || ((has_empty_sector(&bytes[..end], offset) || is_a_beginning(&bytes[offset..], &fault))
+                && !is_one_flip_away(&bytes[..end], offset, &fault));
         if !may_be_torn {
             return damaged(format!("{}, and no part of it is missing as after a crash", fault.why));
         }
@@ -316,6 +321,8 @@ struct BadBlock {
     extent: usize,
     /// Nothing at all is where the block should begin, but something is behind it.
     hole: bool,
+    /// Its header, if that checks and the payload does not.
+    header: Option<BlockHeader>,
 }
 
 enum Next {
@@ -335,13 +342,15 @@ fn read_block(
     if rest.len() < HEADER_BYTES {
         return Err(Next::End);
     }
-    let bad = |why: &str, extent| Err(Next::Bad(BadBlock { why: why.to_owned(), extent, hole: false }));
+    let bad = |why: &str, extent| {
+        Err(Next::Bad(BadBlock { why: why.to_owned(), extent, hole: false, header: None }))
+    };
     let header = match BlockHeader::read(rest) {
         Ok(header) => header,
         Err(NoHeader::Empty) if rest.iter().all(|byte| *byte == 0) => return Err(Next::End),
         Err(NoHeader::Empty) => {
             let why = "there is nothing where it should begin, but something behind it".to_owned();
-            return Err(Next::Bad(BadBlock { why, extent: HEADER_BYTES, hole: true }));
+            return Err(Next::Bad(BadBlock { why, extent: HEADER_BYTES, hole: true, header: None }));
         }
         Err(NoHeader::Damaged) => return bad("its header does not match its checksum", HEADER_BYTES),
     };
@@ -350,7 +359,8 @@ fn read_block(
         return bad("it is longer than the segment", rest.len());
     };
     if !header.matches(payload) {
-        return bad("it does not match its checksum", extent);
+        let why = "it does not match its checksum".to_owned();
+        return Err(Next::Bad(BadBlock { why, extent, hole: false, header: Some(header) }));
     }
     if offset + extent > on_disk {
         // What is missing happens to be zeros of the payload: whole, but not on disk as such.
@@ -379,6 +389,39 @@ fn has_empty_sector(bytes: &[u8], from: usize) -> bool {
         at = end;
     }
     false
+}
+
+/// True when the bytes, up to the end of the segment, are those of a write that stopped inside a block: the beginning of the
+/// block, and then nothing any more. A process that is killed or a disk that fails leaves that, where a loss of power leaves
+/// whole sectors out.
+fn is_a_beginning(bytes: &[u8], bad: &BadBlock) -> bool {
+    let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+    let whole = if bad.header.is_some() { bad.extent } else { HEADER_BYTES };
+    used < whole
+}
+
+/// True when the block, which ends with `bytes`, would check if one bit of what is there were another: then nothing is missing
+/// from it, and that bit flipped. What may be missing is left as it is: it could be that very bit.
+fn is_one_flip_away(bytes: &[u8], from: usize, bad: &BadBlock) -> bool {
+    let mut block = bytes[from..].to_vec();
+    let used = block.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+    let (first, checks): (_, &dyn Fn(&[u8]) -> bool) = match &bad.header {
+        None => (0, &|block| BlockHeader::read(block).is_ok()),
+        Some(header) => (HEADER_BYTES, &|block| header.matches(&block[HEADER_BYTES..])),
+    };
+    let is_there = |at: &usize| {
+        let sector = (from + at) / SECTOR * SECTOR;
+        let share = sector.max(from)..(sector + SECTOR).min(bytes.len());
+        bytes[share].iter().any(|byte| *byte != 0)
+    };
+    let places: Vec<usize> = (first.min(used)..used).filter(is_there).collect();
+    block.len() <= FLIPS_TRIED_BYTES
+        && places.into_iter().flat_map(|at| (0..8).map(move |bit| (at, 1 << bit))).any(|(at, bit)| {
+            block[at] ^= bit;
+            let checks = checks(&block);
+            block[at] ^= bit;
+            checks
+        })
 }
 
 /// The first whole block from `from` on that was written when everything before `from` had been synced: it has fewer blocks

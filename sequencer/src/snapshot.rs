@@ -112,15 +112,27 @@ impl SnapshotStore {
             write(&crc32c::crc32c(chunk).to_le_bytes(), &mut at)?;
         }
         file.sync_all().map_err(io_error("sync", &temporary))?;
-        self.name(&temporary, &path)?;
+        self.name_or_stop(&temporary, &path)?;
         self.tidy()?;
         Ok(path)
     }
 
     /// Gives a whole and synced file its name, durably.
     fn name(&self, from: &Path, to: &Path) -> Result<(), SnapshotError> {
+        crate::fault_point!("snapshot.written");
         self.disk.rename(from, to).map_err(io_error("rename", to))?;
+        crate::fault_point!("snapshot.named");
         self.disk.sync_dir(&self.dir).map_err(io_error("sync the directory of", to))
+    }
+
+    /// As `name`, while a venue runs. If the name cannot be made durable the process ends: everyone who lists the directory
+    /// would count on a file that a loss of power may take back.
+    fn name_or_stop(&self, from: &Path, to: &Path) -> Result<(), SnapshotError> {
+        self.name(from, to).inspect_err(|error| {
+            if self.disk.open(from, Access::Read).is_err() {
+                crate::fault::abort(&error.to_string());
+            }
+        })
     }
 
     /// Removes all but the newest three.
@@ -359,7 +371,7 @@ impl SnapshotReceiver {
         file.sync_all().map_err(io_error("sync", &path))?;
         let open = OpenSnapshot::read(file, &path)?;
         open.each_chunk(|_| ())?;
-        store.name(&path, &store.path(RECEIVED, open.meta.position.index))?;
+        store.name_or_stop(&path, &store.path(RECEIVED, open.meta.position.index))?;
         Ok(open.meta)
     }
 }
