@@ -405,9 +405,10 @@ fn is_a_beginning(bytes: &[u8], bad: &BadBlock) -> bool {
 fn is_one_flip_away(bytes: &[u8], from: usize, bad: &BadBlock) -> bool {
     let mut block = bytes[from..].to_vec();
     let used = block.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
-    let (first, checks): (_, &dyn Fn(&[u8]) -> bool) = match &bad.header {
-        None => (0, &|block| BlockHeader::read(block).is_ok()),
-        Some(header) => (HEADER_BYTES, &|block| header.matches(&block[HEADER_BYTES..])),
+    let first = if bad.header.is_some() { HEADER_BYTES } else { 0 };
+    let checks = |block: &[u8]| match &bad.header {
+        None => BlockHeader::read(block).is_ok(),
+        Some(header) => header.matches(&block[HEADER_BYTES..]),
     };
     let is_there = |at: &usize| {
         let sector = (from + at) / SECTOR * SECTOR;
