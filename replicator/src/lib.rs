@@ -5,9 +5,10 @@
 //! snapshots, in the background, and compares what it came to with the other nodes ([`Digests`]): one that differs stops.
 //! Its parts know nothing of what a command means.
 //!
-//! [`links`] carry what nodes say to each other, and what operators ask. The raft core and membership will live here too; the seat they take is `grid_sequencer::Consensus`, and a
-//! venue of one node fills it with `grid_sequencer::Solo`.
+//! [`core`] is the raft core that takes the seat `grid_sequencer::Consensus`, [`links`] carry what nodes say to each other and what
+//! operators ask, and a [`Node`] is all of it put together; a venue of one node runs it like any other.
 
+pub mod core;
 mod digests;
 pub mod links;
 mod progress;
