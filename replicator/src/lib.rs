@@ -11,13 +11,17 @@
 pub mod core;
 mod digests;
 pub mod links;
+mod node;
+mod peers;
 mod progress;
+mod repair;
 mod replica;
 mod snapshots;
 mod subscription;
 mod sync;
 
 pub use digests::{Digest, DigestKind, Digests, Divergence, Voters};
+pub use node::{ClusterConfig, LinkSettings, Node, NodeConfig, NodeError, NodeEvent};
 pub use progress::WaitError;
 pub use replica::{Followed, Membership, Replica, ReplicaConfig, ReplicaStage, ReplicaThread};
 pub use subscription::{Overflow, Subscription, SubscriptionEnd};

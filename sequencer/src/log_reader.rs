@@ -166,6 +166,14 @@ impl LogReader {
         Err(LogReadError::Compacted { asked: from_index, first })
     }
 
+    /// The first index that can still be read.
+    ///
+    /// # Errors
+    /// When the segments cannot be listed.
+    pub fn first_index(&self) -> Result<u64, JournalError> {
+        Ok(self.list()?.first().map_or(0, |oldest| oldest.header.before.index) + 1)
+    }
+
     fn list(&self) -> Result<Vec<SegmentInfo>, JournalError> {
         list_segments(&*self.disk, &self.dir, self.machine_format)
     }

@@ -364,10 +364,14 @@ impl<M: Machine> Handle<M> {
         LeaderWatch(Arc::clone(&self.cursors.board))
     }
 
-    /// Lets the journal drop segments that hold nothing above `index`, as far as its own retention allows.
-    pub fn release_log(&self, index: u64) {
-        self.cursors.release.fetch_max(index, Ordering::AcqRel);
-        self.cursors.bell_journal.ring();
+    /// A way to let the journal drop segments that hold nothing above an index, as far as its own retention allows.
+    #[must_use]
+    pub fn release_log(&self) -> impl Fn(u64) + Send + Sync + use<M> {
+        let cursors = Arc::clone(&self.cursors);
+        move |index| {
+            cursors.release.fetch_max(index, Ordering::AcqRel);
+            cursors.bell_journal.ring();
+        }
     }
 
     /// The data directory.

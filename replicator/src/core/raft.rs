@@ -19,7 +19,7 @@ use grid_sequencer::{Block, BlockKind, Consensus, HardState, Leadership, NodeId,
 use raft::eraftpb::{ConfChangeType, Entry, EntryType, Message, MessageType};
 use raft::{Changer, Config, INVALID_ID, ProgressState, RawNode, SnapshotStatus, StateRole};
 
-use super::log::{Log, OldBlocks};
+use super::log::{Compacted, Log, OldBlocks};
 use super::members::{ConfChange, MemberChange, Members};
 use super::outbox::Outbox;
 use super::wire::{self, MessageKind, PeerMessage, WireError};
@@ -681,6 +681,21 @@ impl RaftCore {
     pub fn needed_from(&self) -> Option<u64> {
         let active = self.raw.raft.prs().iter().filter(|(_, progress)| progress.recent_active);
         self.leads().then(|| active.map(|(_, progress)| progress.matched + 1).min()).flatten()
+    }
+
+    /// The log from a block on, committed or not, as far as it fits into so many bytes: one block at least where there is one.
+    ///
+    /// # Errors
+    /// [`Compacted`] where the log begins later.
+    pub fn blocks_from(&self, from: u64, max_bytes: u64) -> Result<Vec<Arc<Block>>, Compacted> {
+        let log = self.raw.store();
+        if from > self.last() {
+            return Ok(Vec::new());
+        }
+        let context = raft::GetEntriesContext::empty(false);
+        let entries = raft::Storage::entries(log, from, self.last() + 1, Some(max_bytes), context);
+        let entries = entries.map_err(|_| Compacted)?;
+        Ok(entries.iter().map_while(|entry| log.block_of(entry)).collect())
     }
 
     /// Who belongs to the cluster, as of the last applied block.

@@ -203,6 +203,13 @@ impl PeerMessage {
         (self.kind == MessageKind::Snapshot).then_some(self.index)
     }
 
+    /// This announcement of a snapshot, for another one that serves as well.
+    #[must_use]
+    pub fn announcing(mut self, index: u64, term: u64) -> Self {
+        (self.index, self.log_term) = (index, term);
+        self
+    }
+
     /// Bytes that [`PeerMessage::encode`] appends.
     #[must_use]
     pub fn encoded_len(&self) -> usize {
