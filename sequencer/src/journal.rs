@@ -366,6 +366,20 @@ struct Kept {
     bytes: u64,
 }
 
+/// Makes an empty segment of a given number, behind a given position.
+pub(crate) fn begin_at(
+    disk: &dyn Disk,
+    dir: &Path,
+    config: &JournalConfig,
+    machine_format: u32,
+    ordinal: u64,
+    before: Position,
+) -> Result<PathBuf, JournalError> {
+    let header = segment_header(config, machine_format, ordinal, before);
+    let prepared = prepare(disk, &dir.join(PREPARED_NAME), config.segment_bytes)?;
+    activate(disk, dir, &*prepared, &header)
+}
+
 /// The open journal; one writer.
 #[derive(Debug)]
 pub struct Journal {
@@ -444,6 +458,11 @@ impl Journal {
     #[must_use]
     pub fn position(&self) -> Position {
         self.trail.last()
+    }
+
+    /// Where it stood behind the block of this index, if that is the last one known to be committed or a later one.
+    pub(crate) fn at(&self, index: u64) -> Option<Position> {
+        self.trail.at(index)
     }
 
     /// Term, vote and committed index as last written.

@@ -26,6 +26,7 @@ mod log_reader;
 mod machine;
 mod outbound;
 mod recover;
+mod repair;
 mod room;
 mod segment;
 mod sequencer;
@@ -57,6 +58,7 @@ pub use recover::{
     DataDir, Progress, RecoverError, Recovered, RecoveryReport, Replayed, Upto, recover, recover_on,
     replay_events, replay_from_first_block, replay_upto,
 };
+pub use repair::{Damage, examine, examine_on, repair, repair_on};
 pub use segment::TornTail;
 pub use sequencer::{Assembly, Config, Handle, Sequencer, StartError, Stopped};
 pub use snapshot::{SnapshotError, SnapshotMeta, SnapshotReceiver, SnapshotSource, SnapshotStore};

@@ -299,6 +299,7 @@ pub fn recover_on<M: Machine>(
     mut progress: impl FnMut(Progress),
 ) -> Result<Recovered<M>, RecoverError> {
     let data = DataDir::open_on(Arc::clone(&disk), dir)?;
+    crate::repair::complete(&*disk, dir)?;
     let (store, journal_dir) = (data.snapshots(), journal_dir(dir));
     let mut report = RecoveryReport::default();
     let (mut passed, mut genesis) = (0, Some(genesis));

@@ -125,8 +125,13 @@ pub(crate) fn segment_name(ordinal: u64) -> String {
     format!("journal-{ordinal:010}.seg")
 }
 
+/// The number in a segment's file name.
+pub(crate) fn ordinal_of(path: &Path) -> Option<u64> {
+    path.file_name()?.to_str()?.strip_prefix("journal-")?.strip_suffix(".seg")?.parse().ok()
+}
+
 /// Paths of the segments of a journal directory, in order.
-fn segment_paths(disk: &dyn Disk, dir: &Path) -> Result<Vec<PathBuf>, JournalError> {
+pub(crate) fn segment_paths(disk: &dyn Disk, dir: &Path) -> Result<Vec<PathBuf>, JournalError> {
     let mut names = disk.list(dir).map_err(io_error("list", dir))?;
     names.retain(|name| name.starts_with("journal-") && name.ends_with(".seg"));
     names.sort();
@@ -303,6 +308,15 @@ pub(crate) fn judge<E: From<JournalError>>(
         let torn = TornTail { path: path.to_owned(), offset: offset as u64, bytes: (used - offset) as u64 };
         return Ok(Ok(End { offset: offset as u64, last_write: last_write as u64, torn: Some(torn) }));
     }
+}
+
+/// All bytes of a file.
+pub(crate) fn load_file(disk: &dyn Disk, path: &Path) -> Result<Vec<u8>, JournalError> {
+    let file = disk.open(path, Access::Read).map_err(io_error("open", path))?;
+    let mut bytes = vec![0; file.len().map_err(io_error("look at", path))? as usize];
+    let read = file.read_most_at(&mut bytes, 0).map_err(io_error("read", path))?;
+    bytes.truncate(read);
+    Ok(bytes)
 }
 
 /// A segment's bytes, with zeros up to its full size, and how many of them are in the file.

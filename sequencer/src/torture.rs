@@ -815,6 +815,97 @@ fn a_received_snapshot_is_taken_in_across_a_crash_at_every_step() {
     });
 }
 
+/// Damage in the middle, the same log on another node, and an exchange that is interrupted.
+#[test]
+fn damage_is_repaired_with_a_peers_blocks_across_a_crash_at_every_step() {
+    for_seeds(25, |seed| {
+        for fails_in in 0.. {
+            let mut dice = Dice::new(seed);
+            let disk = MemoryDisk::new(dice.next());
+            let config = JournalConfig { retain_bytes: u64::MAX, node: 7, ..config(&mut dice) };
+            let mut recovered = open(&disk, config).expect("it opens");
+            let mut model = Model::default();
+            for ticket in 1..40 {
+                let persist = model.next_persist(&mut dice, ticket);
+                recovered.journal.append(&[persist]).expect("written");
+            }
+            model.hard_state = recovered.journal.hard_state();
+            drop(recovered);
+            let is_segment = |path: &PathBuf| path.extension().is_some_and(|end| end == "seg");
+            let segments: Vec<_> = disk.paths().into_iter().filter(is_segment).collect();
+            let what = format!("seed {seed}, change {fails_in} fails");
+            let damage = loop {
+                let path = &segments[dice.below(segments.len() as u64) as usize];
+                let sound = disk.content(path);
+                let used = sound.iter().rposition(|byte| *byte != 0).expect("not empty");
+                if dice.one_in(4) && path != &segments[0] && path != segments.last().expect("some") {
+                    Disk::remove(&disk, path).expect("removed");
+                    disk.sync_dir(Path::new(DATA)).expect("synced");
+                } else {
+                    disk.flip(path, dice.below(used as u64 * 8));
+                }
+                if let Some(damage) = crate::repair::examine_on(&disk, Path::new(DATA), 1).expect("it reads")
+                {
+                    break damage;
+                }
+                disk.overwrite(path, sound);
+            };
+            assert!(open(&disk, config).is_err(), "{what}: a single node stops");
+            assert_eq!(damage.committed, model.at(damage.committed.index), "{what}");
+            let damage = if dice.one_in(5) { damage.without_the_log() } else { damage };
+            let good = damage.last_good;
+            let on_the_log = good.index <= model.last().index && model.at(good.index) == good;
+            // What stands there may be what was replaced in the part that does not read.
+            let from = if on_the_log && dice.one_in(2) { good.index } else { damage.committed.index };
+            let blocks = model.log[from as usize..].to_vec();
+            let committed = model.last().index;
+            let term = damage.seen_term;
+            disk.state().fails_in = Some(fails_in);
+            let repair = |blocks: Vec<Arc<Block>>| {
+                let data = Path::new(DATA);
+                let on: Arc<dyn Disk> = Arc::new(disk.clone());
+                crate::repair::repair_on(on, data, config, 1, &damage, blocks, committed, term)
+            };
+            let first = repair(blocks.clone());
+            let undisturbed = disk.state().fails_in.take() != Some(0);
+            assert!(!undisturbed || first.is_ok(), "{what}: {first:?}");
+            if dice.one_in(2) {
+                disk.lose_power();
+            }
+            let recovered = match open(&disk, config) {
+                Ok(recovered) => recovered,
+                Err(_) => {
+                    repair(blocks).unwrap_or_else(|error| panic!("{what}: {error}"));
+                    open(&disk, config).unwrap_or_else(|error| panic!("{what}: {error}"))
+                }
+            };
+            assert_eq!(recovered.log_end(), model.last(), "{what}");
+            assert_eq!(recovered.machine, model.machine(committed), "{what}: all of it is committed");
+            let state = recovered.hard_state;
+            assert!(state.term >= damage.seen_term, "{what}");
+            let known = damage.hard_state;
+            let kept = damage.vote_is_certain && state.term == known.term;
+            assert_eq!(state.vote, if kept { known.vote } else { 7 }, "{what}: no vote is given twice");
+            if damage.vote_is_certain {
+                assert_eq!(
+                    (known.term, known.vote),
+                    (model.hard_state.term, model.hard_state.vote),
+                    "{what}"
+                );
+            }
+            let aside =
+                disk.paths().iter().filter(|path| path.to_string_lossy().contains(".damaged-")).count();
+            assert!(
+                aside > 0 || damage.path.to_string_lossy().ends_with(".seg"),
+                "{what}: nothing is deleted"
+            );
+            if undisturbed {
+                return;
+            }
+        }
+    });
+}
+
 #[test]
 fn a_received_snapshot_that_is_no_news_is_put_away() {
     let disk = MemoryDisk::new(1);

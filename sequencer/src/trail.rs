@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use crate::block::{BlockHeader, BlockKind, Position};
 use crate::consensus::HardState;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Trail {
     /// Where the log can be read from, without a gap.
     start: Position,
