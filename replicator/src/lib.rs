@@ -23,5 +23,6 @@ mod sync;
 pub use digests::{Digest, DigestKind, Digests, Divergence, Voters};
 pub use node::{ClusterConfig, LinkSettings, Node, NodeConfig, NodeError, NodeEvent};
 pub use progress::WaitError;
+pub use repair::RepairError;
 pub use replica::{Followed, Membership, Replica, ReplicaConfig, ReplicaStage, ReplicaThread};
 pub use subscription::{Overflow, Subscription, SubscriptionEnd};

@@ -28,6 +28,7 @@ use crate::core::{
 use crate::digests::Voters;
 use crate::links::{Limits, Links, LinksConfig, LinksError, Tls};
 use crate::peers::{Courier, LinkOutbox, Peers, Shared};
+use crate::repair::{self, RepairError};
 use crate::replica::{Membership, Replica, ReplicaConfig, ReplicaThread};
 
 /// The output that the node itself reads; its owner's outputs have other names.
@@ -65,6 +66,8 @@ pub struct ClusterConfig {
     pub heartbeat_ticks: usize,
     /// The window, in blocks, over whose events nodes compare a hash.
     pub window_blocks: u64,
+    /// How long a node with a damaged journal waits at its start for every other voter to answer.
+    pub repair_patience: Duration,
 }
 
 /// How peers reach this node.
@@ -102,6 +105,7 @@ impl ClusterConfig {
             election_ticks: 20,
             heartbeat_ticks: 2,
             window_blocks: 1024,
+            repair_patience: Duration::from_secs(60),
         }
     }
 }
@@ -115,6 +119,9 @@ pub enum NodeError {
     /// The raft core refuses what was recovered or configured.
     #[error(transparent)]
     Core(#[from] CoreError),
+    /// The journal is damaged and could not be made whole from the other nodes.
+    #[error(transparent)]
+    Repair(#[from] RepairError),
     /// The members that were recovered do not read.
     #[error("the members of the cluster cannot be read from disk: {0}")]
     Members(#[from] MembersError),
@@ -168,13 +175,26 @@ impl<M: Machine> Node<M> {
     /// [`NodeError`].
     pub fn start(
         config: NodeConfig,
-        genesis: impl FnOnce() -> M,
-        progress: impl FnMut(Progress),
+        genesis: impl Fn() -> M,
+        mut progress: impl FnMut(Progress),
     ) -> Result<Self, NodeError> {
         let NodeConfig { data_dir, mut journal, mut sequencer, snapshot_every, cluster } = config;
         (journal.cluster, journal.node) = (cluster.cluster, cluster.node);
         let durability = journal.durability;
-        let recovered = recover(&data_dir, journal, genesis, progress)?;
+        let recovered = match (recover(&data_dir, journal, &genesis, &mut progress), &cluster.links) {
+            (Err(RecoverError::Journal(refused)), Some(links)) if refused.is_damage() => {
+                let asking = repair::Cluster {
+                    cluster: cluster.cluster,
+                    node: cluster.node,
+                    members: &cluster.founding,
+                    tls: &links.tls,
+                    patience: cluster.repair_patience,
+                };
+                repair::from_peers::<M>(&data_dir, journal, &asking, refused)?;
+                recover(&data_dir, journal, &genesis, &mut progress)?
+            }
+            (recovered, _) => recovered?,
+        };
         let members = members_of(&recovered, &cluster.founding)?;
 
         // Peers first: their address must be known before anybody is told of it.

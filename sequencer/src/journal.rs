@@ -158,6 +158,14 @@ impl JournalError {
     }
 }
 
+impl JournalError {
+    /// True where files do not hold what they should: what another node's copy can help with.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged { .. } | Self::BadSegment { .. })
+    }
+}
+
 fn advice(source: &io::Error) -> &'static str {
     match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {

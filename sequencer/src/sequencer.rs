@@ -210,7 +210,6 @@ impl Sequencer {
                     stamper: Stamper::new(config.clock.clone(), position.at),
                     limits: config.block,
                     pending: Pending::new(),
-                    held: false,
                     cursors: Arc::clone(&cursors),
                 }),
             ),

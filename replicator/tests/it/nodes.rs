@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use grid_replicator::core::{Addresses, Members};
 use grid_replicator::links::{self, AdminReply, AdminRequest, Limits, Tls};
-use grid_replicator::{ClusterConfig, LinkSettings, Node, NodeConfig, NodeEvent};
+use grid_replicator::{ClusterConfig, LinkSettings, Node, NodeConfig, NodeError, NodeEvent, RepairError};
 use grid_sequencer::{Config, JournalConfig, Machine, SubmitError, ThreadLayout};
 use tempfile::TempDir;
 
@@ -56,7 +56,7 @@ impl Cluster {
         Members::founding(voters).expect("members")
     }
 
-    fn start(&mut self, nth: usize) {
+    fn config(&self, nth: usize) -> NodeConfig {
         let links = LinkSettings {
             listen: self.addresses[nth],
             advertise: None,
@@ -67,9 +67,10 @@ impl Cluster {
             links: Some(links),
             election_ticks: 10,
             window_blocks: 16,
+            repair_patience: Duration::from_millis(500),
             ..ClusterConfig::new(7, nth as u64 + 1, self.members())
         };
-        let config = NodeConfig {
+        NodeConfig {
             data_dir: self.dirs[nth].path().to_owned(),
             journal: JournalConfig {
                 segment_bytes: 64 << 10,
@@ -84,8 +85,11 @@ impl Cluster {
             },
             snapshot_every: self.snapshot_every,
             cluster,
-        };
-        let node = Node::start(config, Toy::default, |_| {}).expect("it starts");
+        }
+    }
+
+    fn start(&mut self, nth: usize) {
+        let node = Node::start(self.config(nth), Toy::default, |_| {}).expect("it starts");
         let shown = Arc::clone(&self.shown[nth]);
         node.replica().on_output(move |output| {
             for (_, event) in &output.events {
@@ -286,4 +290,54 @@ fn members_come_as_learners_are_promoted_and_go() {
     cluster.agree();
     let AdminReply::Status(status) = cluster.ask(stays, &AdminRequest::Status) else { panic!("a status") };
     assert_eq!(status.members.len(), 3);
+}
+
+/// Flips a byte in the payload of a block somewhere in the first segment, far from its end.
+fn damage(dir: &Path) {
+    let path = dir.join("journal/journal-0000000001.seg");
+    let mut bytes = std::fs::read(&path).expect("the first segment");
+    bytes[4096 + 64 * 20 + 70] ^= 0x10;
+    std::fs::write(&path, bytes).expect("written");
+}
+
+#[test]
+fn a_node_whose_journal_is_damaged_gets_the_blocks_back_from_the_others() {
+    let mut cluster = Cluster::new(3, 0);
+    cluster.start_all();
+    cluster.deposit(0, 100);
+    cluster.agree();
+    let hurt = (cluster.leader() + 1) % 3;
+    cluster.stop(hurt);
+    // A snapshot would only hide the damage until somebody needs those blocks.
+    std::fs::remove_dir_all(cluster.dirs[hurt].path().join("snapshots")).expect("removed");
+    damage(cluster.dirs[hurt].path());
+    cluster.deposit(100, 110);
+    cluster.start(hurt);
+    cluster.deposit(110, 120);
+    cluster.agree();
+    cluster.stop(hurt);
+    let report = grid_sequencer::inspect::visit_blocks(cluster.dirs[hurt].path(), Toy::FORMAT, |_| {});
+    assert!(report.expect("it verifies from the first block on").commands >= 120);
+    let aside = std::fs::read_dir(cluster.dirs[hurt].path().join("journal")).expect("listed");
+    let aside = aside
+        .filter(|entry| entry.as_ref().expect("listed").file_name().to_string_lossy().contains("damaged"));
+    assert!(aside.count() > 0, "what was damaged is kept");
+}
+
+#[test]
+fn a_node_whose_journal_is_damaged_stays_away_unless_every_other_voter_answers() {
+    let mut cluster = Cluster::new(3, 0);
+    cluster.start_all();
+    cluster.deposit(0, 100);
+    cluster.agree();
+    let hurt = (cluster.leader() + 1) % 3;
+    let other = (cluster.leader() + 2) % 3;
+    cluster.stop(hurt);
+    cluster.stop(other);
+    std::fs::remove_dir_all(cluster.dirs[hurt].path().join("snapshots")).expect("removed");
+    damage(cluster.dirs[hurt].path());
+    let refused = Node::start(cluster.config(hurt), Toy::default, |_| {}).expect_err("it must not take part");
+    assert!(matches!(refused, NodeError::Repair(RepairError::NotHere { .. })), "{refused}");
+    let words = refused.to_string();
+    assert!(words.contains("journal-0000000001.seg") && words.contains("every other voter"), "{words}");
 }
