@@ -3,6 +3,7 @@
 
 mod callers;
 mod hostile;
+mod log;
 mod peers;
 mod refusals;
 mod transfers;
