@@ -341,3 +341,45 @@ fn a_node_whose_journal_is_damaged_stays_away_unless_every_other_voter_answers()
     let words = refused.to_string();
     assert!(words.contains("journal-0000000001.seg") && words.contains("every other voter"), "{words}");
 }
+
+#[test]
+fn a_learner_elsewhere_goes_on_at_its_own_sequence_without_a_gap() {
+    let mut cluster = Cluster::new(3, 1);
+    cluster.start_all();
+    let add = AdminRequest::Add {
+        node: 4,
+        peer_address: cluster.addresses[3].to_string(),
+        binary_address: "127.0.0.1:1".to_owned(),
+        learner: true,
+    };
+    cluster.deposit(0, 10);
+    let reply = cluster.ask(0, &add);
+    assert!(matches!(reply, AdminReply::Done { .. }), "{reply:?}");
+    // What whoever keeps a copy has: the number of the last command, and whether every one came exactly once after its own last.
+    let copied = Arc::new(Mutex::new(0_u64));
+    for life in 1..4 {
+        cluster.start(3);
+        let own = Arc::clone(&copied);
+        let before = cluster.node(3).replica().on_output(move |output| {
+            let mut last = own.lock().expect("whole");
+            for (seq, _) in output.block.commands() {
+                // Blocks that were applied and not known to be committed when this node stopped come again.
+                assert!(seq.0 <= *last + 1, "a gap before {seq:?}");
+                *last = (*last).max(seq.0);
+            }
+        });
+        assert!(before.seq.0 <= *copied.lock().expect("whole"), "it resumes at or before its own sequence");
+        cluster.deposit(life * 10, life * 10 + 10);
+        cluster.agree();
+        cluster.until("the copy is as far as the log", |cluster| {
+            let reached = cluster.node(0).replica().applied().0;
+            (*copied.lock().expect("whole") == reached).then_some(())
+        });
+        cluster.stop(3);
+        cluster.deposit(life * 100, life * 100 + 5);
+    }
+    cluster.start(3);
+    cluster.agree();
+    let status = cluster.node(3).status();
+    assert_eq!(status.standing, grid_replicator::core::Standing::Learner, "and it never votes");
+}
