@@ -481,7 +481,9 @@ impl Core {
         match self.liveness.as_mut().map(|l| (l.beat(now.steady), l)) {
             Some((Beat::Send, liveness)) => {
                 liveness.sent(now.steady);
-                Sequence { next_seq: self.next_seq }.encode(out);
+                // What is still to be sent again is no gap.
+                let next_seq = self.resend.front().copied().unwrap_or(self.next_seq);
+                Sequence { next_seq }.encode(out);
                 Verdict::Continue
             }
             Some((Beat::Lapsed, _)) => {

@@ -11,7 +11,7 @@ use grid_wire::{
     BookFlags, BookIncrement, BookSnapshot, CommandReject, CommandReport, Establish, EstablishmentAck,
     EstablishmentCode, EstablishmentReject, ExecutionReport, Hello, Level, MAX_FRAME_LEN, Message,
     NegotiationCode, NegotiationReject, NegotiationResponse, NewOrder, NotApplied, Sequence, Side, Terminate,
-    TerminateCode, Throttled, gateway_reject, scan,
+    TerminateCode, Throttled, gateway_reject, leader_fields, scan,
 };
 use tokio::sync::broadcast::Receiver;
 
@@ -392,6 +392,113 @@ fn a_node_that_does_not_lead_is_left_for_the_next() {
     }));
     // Negotiated is negotiated: the leader has it from the log.
     let _link = leader.again(ack(1, 0));
+    assert!(client.join().unwrap().is_ok());
+}
+
+#[test]
+fn the_leader_that_a_node_names_is_tried_next_though_nobody_configured_it() {
+    let (follower, leader) = (Venue::open(), Venue::open());
+    let (leader_ip, leader_port) = leader_fields(Some(leader.address()));
+    let client = connect(config(&[&follower]));
+    let mut link = follower.accept(1);
+    link.take("Negotiate", |m| matches!(m, Message::Negotiate(_)).then_some(()));
+    let code = NegotiationCode::NotLeader;
+    let reject = NegotiationReject { session: SESSION, code, leader_ip, leader_port, ..Default::default() };
+    link.say(&Message::NegotiationReject(reject));
+    let (first, _) = leader.live(ack(1, 0));
+    let client = client.join().unwrap().expect("a session");
+    // The leader goes; the follower still names it, and is asked no more often than it may be.
+    let pending = client.submit(labelled(1));
+    drop((first, leader));
+    let mut link = follower.accept(2);
+    link.take("Establish", |m| matches!(m, Message::Establish(_)).then_some(()));
+    let code = EstablishmentCode::NotLeader;
+    let reject = EstablishmentReject { session: SESSION, code, leader_ip, leader_port, ..Default::default() };
+    link.say(&Message::EstablishmentReject(reject));
+    link.gone();
+    let (mut link, _) = follower.again(ack(1, 0));
+    let order = link.order();
+    assert_eq!((order.client_seq, order.label), (1, 1));
+    link.accepted(1, &order);
+    assert!(pending.wait().is_ok());
+}
+
+#[test]
+fn a_leader_that_leads_no_longer_costs_its_callers_nothing_but_time() {
+    let (first, second) = (Venue::open(), Venue::open());
+    let (client, mut link) = session(&first, config(&[&first]));
+    let mut events = client.events();
+    let pending: Vec<_> = (1..=3).map(|label| client.submit(labelled(label))).collect();
+    let sent: Vec<NewOrder> = (0..3).map(|_| link.order()).collect();
+    link.accepted(1, &sent[0]);
+    let (leader_ip, leader_port) = leader_fields(Some(second.address()));
+    let mut out = Vec::new();
+    Terminate { code: TerminateCode::NotLeader, leader_ip, leader_port, ..Terminate::default() }
+        .encode(b"", &mut out);
+    link.raw(&out);
+    link.gone();
+    // The second was committed by the old leader after its last word.
+    let (mut link, establish) = second.again(ack(3, 2));
+    assert_eq!(establish.next_seq, 2);
+    link.take("RetransmitRequest", |m| matches!(m, Message::RetransmitRequest(_)).then_some(()));
+    assert_eq!([link.order(), link.order()], [sent[1], sent[2]]);
+    for (session_seq, order) in [(2, &sent[1]), (2, &sent[1]), (3, &sent[2]), (3, &sent[2])] {
+        link.accepted(session_seq, order);
+    }
+    let answers: Vec<u64> = pending.into_iter().map(|p| p.wait().expect("an answer").client_seq()).collect();
+    assert_eq!(answers, [1, 2, 3]);
+    assert_eq!(reports(&mut events, 3), [1, 2, 3], "each report once");
+}
+
+#[test]
+fn a_node_that_takes_connections_and_says_nothing_is_left_for_the_next() {
+    // Stopped, or hung: the system still accepts for it.
+    let (stopped, leader) = (Venue::open(), Venue::open());
+    let client = connect(Config { silence: Duration::from_millis(50), ..config(&[&stopped, &leader]) });
+    let (_link, _) = leader.live(ack(1, 0));
+    assert!(client.join().unwrap().is_ok());
+}
+
+#[test]
+fn a_heartbeat_while_requests_wait_to_be_sent_again_opens_no_gap() {
+    let venue = Venue::open();
+    let short = Config { keep_alive: Duration::from_millis(5), ..config(&[&venue]) };
+    let (client, mut link) = session(&venue, short);
+    let pending: Vec<_> = (1..=3).map(|label| client.submit(labelled(label))).collect();
+    let sent: Vec<NewOrder> = (0..3).map(|_| link.order()).collect();
+    drop(link);
+    // One at once and ten a second: there is time for heartbeats between them.
+    let slow = EstablishmentAck { requests_per_second: 10, requests_burst: 1, ..ack(1, 0) };
+    let (mut link, _) = venue.again(slow);
+    for (session_seq, order) in (1..).zip(&sent) {
+        loop {
+            let seen = link.take("an order or a heartbeat", |m| match m {
+                Message::NewOrder(order) => Some(Ok(*order)),
+                Message::Sequence(beat) => Some(Err(beat.next_seq)),
+                _ => None,
+            });
+            match seen {
+                Ok(again) => break assert_eq!(again, *order),
+                Err(next_seq) => assert_eq!(next_seq, order.client_seq),
+            }
+        }
+        link.accepted(session_seq, order);
+    }
+    assert!(pending.into_iter().all(|p| p.wait().is_ok()));
+}
+
+#[test]
+fn a_node_of_an_older_version_is_spoken_to_in_its_own() {
+    let venue = Venue::open();
+    let client = connect(config(&[&venue]));
+    let (socket, _) = venue.listener.accept().expect("a client");
+    let mut link = Link { socket, input: Vec::new(), nonce: [3; 32] };
+    link.say(&Message::Hello(Hello { server_nonce: link.nonce, schema_version: 1, ..Hello::default() }));
+    link.take("Negotiate of version 1", |m| {
+        matches!(m, Message::Negotiate(n) if n.schema_version == 1).then_some(())
+    });
+    link.say(&Message::NegotiationResponse(NegotiationResponse { session: SESSION, log_seq: 1, account: 5 }));
+    assert_eq!(link.establish(ack(1, 0)).schema_version, 1);
     assert!(client.join().unwrap().is_ok());
 }
 
