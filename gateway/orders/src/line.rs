@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use grid_engine::{Engine, Entry, Event, Nanos, Seq, State};
 use grid_replicator::Replica;
-use grid_sequencer::{LeaderWatch, NodeId, Output, OutputPoller, Polled, SubmitError, Submitter};
+use grid_sequencer::{LeaderWatch, Output, OutputPoller, Polled, SubmitError, Submitter};
 
 use crate::venue::{Line, LineError, View, Wake};
 
@@ -18,7 +18,7 @@ pub struct LogLine {
     submitter: Submitter<Engine>,
     poller: OutputPoller<Engine>,
     leadership: LeaderWatch,
-    addresses: Box<dyn Fn(NodeId) -> Option<SocketAddr> + Send>,
+    leader: Box<dyn Fn() -> Option<SocketAddr> + Send>,
     taken: Vec<Arc<Output<Engine>>>,
 }
 
@@ -29,17 +29,16 @@ impl std::fmt::Debug for LogLine {
 }
 
 impl LogLine {
-    /// Joins both ends of one node's sequencer. Clients of other nodes are told no address, for lack of one.
-    pub fn new(submitter: Submitter<Engine>, poller: OutputPoller<Engine>, leadership: LeaderWatch) -> Self {
-        let addresses = Box::new(|_| None);
-        Self { submitter, poller, leadership, addresses, taken: Vec::with_capacity(BLOCKS) }
-    }
-
-    /// Looks up here where a node serves the binary protocol, to tell clients; it is asked in the gateway's loop and must
-    /// not wait.
-    #[must_use]
-    pub fn with_addresses(self, addresses: impl Fn(NodeId) -> Option<SocketAddr> + Send + 'static) -> Self {
-        Self { addresses: Box::new(addresses), ..self }
+    /// Joins both ends of a node's sequencer. `leader` says where the node that leads serves the binary protocol, as far as
+    /// that is known; it is asked in the gateway's loop, rarely, and must not wait.
+    pub fn new(
+        submitter: Submitter<Engine>,
+        poller: OutputPoller<Engine>,
+        leadership: LeaderWatch,
+        leader: impl Fn() -> Option<SocketAddr> + Send + 'static,
+    ) -> Self {
+        let taken = Vec::with_capacity(BLOCKS);
+        Self { submitter, poller, leadership, leader: Box::new(leader), taken }
     }
 }
 
@@ -77,7 +76,7 @@ impl Line for LogLine {
     }
 
     fn leader_hint(&self) -> Option<SocketAddr> {
-        self.leadership.leader().and_then(&self.addresses)
+        (self.leader)()
     }
 }
 

@@ -57,6 +57,7 @@ impl Node {
             log.submitter(),
             log.take_output("orders").expect("configured"),
             log.leadership(),
+            || None,
         );
         let gateway = Gateway::start(listener, grid_orders::Config::default(), line, replica.clone())
             .expect("a gateway");

@@ -88,7 +88,7 @@ impl Venue {
         }
 
         let listener = bind(config.listen.at(4))?;
-        let line = LogLine::new(log.submitter(), to_gateway, log.leadership());
+        let line = LogLine::new(log.submitter(), to_gateway, log.leadership(), || None);
         let gateway = Gateway::start(listener, gateway_config(config), line, Arc::clone(&replica))?;
         let binary_addr = gateway.address();
         let operator = Client::connect(ClientConfig::new(vec![binary_addr], secrets.operator.0))?;

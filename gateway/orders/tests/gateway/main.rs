@@ -912,6 +912,7 @@ impl Node {
             handle.submitter(),
             handle.take_output("gateway").unwrap(),
             handle.leadership(),
+            || None,
         );
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let gateway = Gateway::start(listener, Config::default(), line, replica.clone()).unwrap();
