@@ -200,7 +200,9 @@ pub(crate) fn journal_dir(data: &Path) -> PathBuf {
     data.join("journal")
 }
 
-pub(crate) fn snapshot_dir(data: &Path) -> PathBuf {
+/// Where the snapshots of a data directory lie.
+#[must_use]
+pub fn snapshot_dir(data: &Path) -> PathBuf {
     data.join("snapshots")
 }
 

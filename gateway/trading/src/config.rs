@@ -22,9 +22,11 @@ pub struct Limits {
     /// Of a body that was refused as too large, this much is read and thrown away so that the client, still
     /// sending, sees the answer and not a reset connection.
     pub discard_bytes_max: usize,
-    /// Longest wait for the venue's answer to a command.
+    /// Longest wait for the venue's answer to a command; below the client's own, and above what it takes to find out that a
+    /// leader is gone, to elect another, and to ask again there.
     pub answer_timeout: Duration,
-    /// Longest wait for the replica and the history to pass a command that was answered.
+    /// Longest wait for the replica and the history to pass a command that was answered; a node that does not lead hears
+    /// what is committed from the leader, so this too must outlast an election.
     pub catch_up_timeout: Duration,
     /// Requests per second and key, sustained. Far above any person and most programs.
     pub requests_per_second: u32,
@@ -43,8 +45,8 @@ impl Default for Limits {
             write_timeout: Duration::from_secs(30),
             connections_max: 4_096,
             discard_bytes_max: 64 * 1024 * 1024,
-            answer_timeout: Duration::from_secs(10),
-            catch_up_timeout: Duration::from_secs(5),
+            answer_timeout: Duration::from_secs(25),
+            catch_up_timeout: Duration::from_secs(20),
             requests_per_second: 1_000,
             burst: 5_000,
         }

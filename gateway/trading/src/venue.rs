@@ -11,11 +11,11 @@ use grid_engine::command::{
 };
 use grid_engine::{AccountId, Engine, Event, Nanos, OrderId, Reject, Seq};
 use grid_replicator::{Overflow, Replica, Subscription, SubscriptionEnd};
-use grid_sequencer::Output;
+use grid_sequencer::{Output, RecoverError};
 use grid_wire as wire;
 
 use crate::door::{Answer, Door, DoorError, Outcome, Pending, View};
-use crate::history::{Applied, Feed, History, HistoryError, Writer};
+use crate::history::{Applied, Feed, History, HistoryError, Resumption, Writer};
 
 /// Committed blocks that may wait for the history; beyond it they are read again from the journal.
 const BLOCKS_QUEUED: usize = 16_384;
@@ -228,7 +228,12 @@ impl Follower {
 }
 
 /// Opens the history at `store` and keeps it in step with a replica. What it missed while it was not running, or when
-/// it fell behind, it reads again from the journal in `data_dir`; it never holds the replica back.
+/// it fell behind, it reads again from the journal in `data_dir`; it never holds the replica back. Where that journal
+/// does not reach back so far, because this node was brought up from another's snapshot, a gap goes on record.
+///
+/// # Errors
+/// [`HistoryError`]; of these [`HistoryError::Ahead`] may pass: a node that was restarted may find out only from the others
+/// that the last blocks in its log, which its history has heard of, are committed.
 pub fn follow(
     store: &Path,
     replica: &Replica<Engine>,
@@ -265,7 +270,7 @@ impl Pump {
         loop {
             let after = subscription.after().seq;
             if self.pushed < after {
-                self.read_again(after)?;
+                self.catch_up(replica, after)?;
             }
             loop {
                 match subscription.recv() {
@@ -280,14 +285,50 @@ impl Pump {
 
     fn push(&mut self, commands: Vec<Applied>) -> Result<(), HistoryError> {
         if let Some(last) = commands.last() {
-            self.pushed = last.seq;
+            self.pushed = self.pushed.max(last.seq);
             self.feed.push(commands)?;
         }
         Ok(())
     }
 
-    /// Hands over what the journal holds after the last command handed over, up to and including `until`.
-    fn read_again(&mut self, until: Seq) -> Result<(), HistoryError> {
+    /// Hands over what followed the last command handed over, up to and including `until`, as far as it can be had.
+    fn catch_up(&mut self, replica: &Replica<Engine>, until: Seq) -> Result<(), HistoryError> {
+        while self.pushed < until {
+            let error = match self.read_again(until)? {
+                None => break,
+                Some(error) => error,
+            };
+            let next = self.next_state(until).unwrap_or_else(|| replica.read(Resumption::at));
+            tracing::warn!(
+                after = self.pushed.0,
+                until = next.seq().0,
+                reason = %error,
+                "the history has a gap: the journal here does not reach back so far"
+            );
+            self.pushed = next.seq();
+            self.feed.resume(next)?;
+        }
+        Ok(())
+    }
+
+    /// The state of the oldest snapshot that is of use: from there on the journal may be whole.
+    fn next_state(&self, until: Seq) -> Option<Resumption> {
+        let snapshots = grid_sequencer::SnapshotStore::new(grid_sequencer::snapshot_dir(&self.data_dir));
+        let paths = snapshots.list().ok()?;
+        let positions = paths.iter().filter_map(|path| Some(snapshots.read_meta(path).ok()?.0.position.seq));
+        let mut useful: Vec<Seq> = positions.filter(|seq| self.pushed < *seq && *seq <= until).collect();
+        useful.sort_unstable();
+        useful.into_iter().find_map(|seq| {
+            let at = |_: Seq, _: Nanos, _: &[Event]| {};
+            let state =
+                grid_sequencer::replay_events::<Engine>(&self.data_dir, seq, seq, Engine::new, at).ok()?;
+            (state.position.seq == seq).then(|| Resumption::at(&state.machine))
+        })
+    }
+
+    /// Hands over what the journal holds after the last command handed over, up to and including `until`, or says why
+    /// it does not reach back so far.
+    fn read_again(&mut self, until: Seq) -> Result<Option<RecoverError>, HistoryError> {
         let (mut commands, mut failed) = (Vec::with_capacity(REPLAY_BATCH), None);
         let (data_dir, from) = (self.data_dir.clone(), self.pushed);
         let mut sink = |seq: Seq, at: Nanos, events: &[Event]| {
@@ -299,12 +340,20 @@ impl Pump {
                 failed = self.push(std::mem::take(&mut commands)).err();
             }
         };
-        let replayed = grid_sequencer::replay_events::<Engine>(&data_dir, from, until, Engine::new, &mut sink);
+        let replayed =
+            grid_sequencer::replay_events::<Engine>(&data_dir, from, until, Engine::new, &mut sink);
         if let Some(error) = failed {
             return Err(error);
         }
-        replayed.map_err(|error| HistoryError::Journal { reason: error.to_string() })?;
-        self.push(commands)
+        self.push(commands)?;
+        use grid_sequencer::JournalError::{Foreign, Missing, NeedsSnapshot};
+        match replayed {
+            Ok(_) => Ok(None),
+            Err(error @ RecoverError::Journal(Foreign { .. } | Missing { .. } | NeedsSnapshot { .. })) => {
+                Ok(Some(error))
+            }
+            Err(error) => Err(HistoryError::Journal { reason: error.to_string() }),
+        }
     }
 }
 

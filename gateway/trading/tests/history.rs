@@ -4,7 +4,7 @@ use grid_engine::command::{Side, TimeInForce};
 use grid_engine::event::{Closure, OrderOpened, Trade};
 use grid_engine::{AccountId, Event, InstrumentId, Label, Nanos, OrderId, Price, Qty, Seq, TradeId, Usd};
 use grid_trading::History;
-use grid_trading::history::{Applied, FillFilter, HistoryError, OrderFilter, Slice, SliceFrom};
+use grid_trading::history::{Applied, FillFilter, HistoryError, OrderFilter, Since, Slice, SliceFrom};
 
 const MAKER: AccountId = AccountId(2);
 const TAKER: AccountId = AccountId(3);
@@ -167,9 +167,10 @@ async fn a_day_s_window_and_a_candle_sum_the_tape_up() {
     assert_eq!(shape, [[50, 70, 40, 40, 6, 3], [60, 60, 60, 60, 2, 1]]);
     let newest = history.candles(InstrumentId(0), all, two_minutes, 0, 1).await.expect("a read");
     assert_eq!(newest, candles[1..]);
-    let window = history.window(InstrumentId(0), Nanos(minute + 5)).await.expect("a read").expect("trades");
+    let window =
+        history.window(InstrumentId(0), Nanos(minute + 5)).await.expect("a read").window().expect("trades");
     assert_eq!((window.open, window.close, window.trades), (Price(40), Price(60), 2));
-    assert_eq!(history.window(InstrumentId(0), Nanos(4 * minute)).await.expect("a read"), None);
+    assert_eq!(history.window(InstrumentId(0), Nanos(4 * minute)).await.expect("a read"), Since::Nothing);
 }
 
 #[tokio::test]

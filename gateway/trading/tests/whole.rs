@@ -228,6 +228,93 @@ async fn every_kind_of_change_goes_through_the_real_door_and_survives_a_restart(
     node.stop().await;
 }
 
+/// A log whose deposits to the operator are its only commands, for histories of it.
+struct Deposits {
+    log: Handle<Engine>,
+    replica: Replica<Engine>,
+    following: ReplicaThread,
+}
+
+impl Deposits {
+    fn start(data: &Path) -> Self {
+        let journal = JournalConfig { segment_bytes: 96 << 10, ..JournalConfig::default() };
+        let recovered = grid_sequencer::recover(data, journal, Engine::new, |_| {}).expect("a log");
+        let (copy, position) = (recovered.copy_machine(), recovered.position);
+        let config =
+            ReplicaConfig { snapshots: Some((recovered.snapshots(), 300)), ..ReplicaConfig::default() };
+        let mut log =
+            Sequencer::start(recovered, grid_sequencer::Config::new(&["replica"])).expect("a sequencer");
+        let outputs = log.take_output("replica").expect("configured");
+        let (replica, following) = Replica::start(copy, position, outputs, config).expect("a replica");
+        let node = Self { log, replica, following };
+        if position.seq == Seq(0) {
+            let public_key = *SigningKey::from_bytes(&OPERATOR_SEED).verifying_key().as_bytes();
+            node.commit(Entry::venue(Command::Genesis { operator_key: public_key }));
+            let key = grid_engine::Fingerprint::of(&public_key);
+            node.commit(Entry::venue(Command::OpenSession { session: grid_engine::SessionId(7), key }));
+        }
+        node
+    }
+
+    fn commit(&self, entry: Entry) {
+        let next = self.replica.applied().next();
+        self.log.submitter().try_submit(entry).expect("room");
+        self.replica.wait_for_blocking(next, Duration::from_secs(60)).expect("applied");
+    }
+
+    fn deposit(&self, count: u64) {
+        let session = grid_engine::SessionId(7);
+        for _ in 0..count {
+            let last = self.replica.read(|engine| engine.state().sessions[&session].last_client_seq);
+            let command = Command::Deposit { amount: Usd::dollars(1) };
+            self.commit(Entry { session, client_seq: last + 1, account: OPERATOR, command });
+        }
+    }
+
+    fn stop(self) {
+        self.log.shutdown();
+        self.following.join();
+    }
+}
+
+#[test]
+fn a_history_goes_on_where_the_journal_no_longer_reaches_back_to_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (data, store) = (directory.path().join("log"), directory.path().join("history.db"));
+    let node = Deposits::start(&data);
+    let (_, follower) = follow(&store, &node.replica, &data).expect("a history");
+    node.deposit(20);
+    node.stop();
+    follower.join().expect("followed to the end");
+    // It is away for a while, and what it missed first is gone when it is back: as where a node was brought up from
+    // another's snapshot.
+    let node = Deposits::start(&data);
+    node.deposit(1_500);
+    node.stop();
+    let mut segments: Vec<_> = std::fs::read_dir(data.join("journal"))
+        .expect("a journal")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    segments.sort();
+    assert!(segments.len() >= 3, "{segments:?}");
+    std::fs::remove_file(&segments[0]).expect("removed");
+    let node = Deposits::start(&data);
+    let (history, follower) = follow(&store, &node.replica, &data).expect("a history, with a gap");
+    node.deposit(10);
+    let last = node.replica.applied();
+    node.stop();
+    follower.join().expect("followed to the end");
+    assert_eq!(history.applied(), last);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let (gaps, funding) = runtime.block_on(async { (history.gaps().await, history.funding(OPERATOR).await) });
+    let (gaps, funding) = (gaps.expect("a read"), funding.expect("a read"));
+    let [gap] = gaps[..] else { panic!("one gap, not {gaps:?}") };
+    // Genesis, the session and 20 deposits; then everything from some snapshot on.
+    assert_eq!(gap.after, Seq(22));
+    assert!(gap.until.0 >= 300 && gap.until < Seq(1_522), "{gap:?}");
+    assert_eq!(funding.len() as u64, 20 + last.0 - gap.until.0, "before and after it nothing is missing");
+}
+
 /// Everything that both users can read and that time does not change.
 async fn reads(addr: SocketAddr, trader: &User, supplier: &User) -> Vec<Value> {
     let mut seen = Vec::new();

@@ -5,14 +5,14 @@ use grid_engine::command::Side;
 use grid_engine::instrument::InstrumentStatus;
 use grid_engine::state::{Instrument, State as Venue};
 use grid_engine::units::{DAY, SECOND, TOKENS_PER_UNIT};
-use grid_engine::{InstrumentId, Nanos, Price, TradeId};
+use grid_engine::{InstrumentId, Nanos, Price, TradeId, Usd};
 use serde_json::{Value, json};
 
 use super::side_text;
 use crate::answer::{ApiError, Reply, data};
 use crate::app::{App, Name, Signed};
 use crate::decimal::{nanos_text, price_text};
-use crate::history::Window;
+use crate::history::{Since, Window};
 use crate::ids::{self, Kind, USD};
 use crate::page::{Cursor, LIMIT_MAX, Page, Position};
 use crate::time::{self, iso, iso_or_null};
@@ -107,10 +107,19 @@ fn day_ago() -> Nanos {
 }
 
 /// Difference of two prices in dollars, and in percent of the first with two decimals.
-fn change(window: &Window, tick: grid_engine::Usd) -> (String, String) {
+fn change(window: &Window, tick: Usd) -> (String, String) {
     let ticks = i128::from(window.close.0) - i128::from(window.open.0);
     let hundredths = if window.open.is_zero() { 0 } else { ticks * 10_000 / i128::from(window.open.0) };
     (nanos_text(ticks * i128::from(tick.0)), nanos_text(hundredths * 10_000_000))
+}
+
+/// Units and dollars traded; `None` where that is not all on record.
+const fn volume(since: Since) -> Option<(u64, Usd)> {
+    match since {
+        Since::Nothing => Some((0, Usd(0))),
+        Since::Traded(window) => Some((window.volume.0, window.value)),
+        Since::Unknown => None,
+    }
 }
 
 /// `GET /markets/{id}/ticker`.
@@ -135,11 +144,11 @@ pub(super) async fn ticker(State(app): State<App>, Name(id): Name, _signed: Sign
         "lowest_ask": text(ask),
         "bid": text(bid),
         "ask": text(ask),
-        "volume_24h": window.map_or(0, |window| window.volume.0),
-        "quote_volume_24h": window.map_or_else(|| "0".into(), |window| window.value.to_string()),
+        "volume_24h": volume(window).map(|(units, _)| units),
+        "quote_volume_24h": volume(window).map(|(_, value)| value.to_string()),
         "timestamp": iso(time::now()),
     });
-    if let Some(window) = window {
+    if let Some(window) = window.window() {
         let (difference, percent) = change(&window, tick);
         row["high_24h"] = price_text(window.high, tick).into();
         row["low_24h"] = price_text(window.low, tick).into();
@@ -230,6 +239,8 @@ pub(super) async fn stats(State(app): State<App>, Name(id): Name, _signed: Signe
         (found.spec.market.tick, found.last_trade.map(|trade| trade.price))
     })?;
     let window = app.history().window(market, day_ago()).await?;
+    let traded = volume(window);
+    let window = window.window();
     let changed = window.map(|window| change(&window, tick));
     let text = |price: Option<Price>| price.map(|price| price_text(price, tick));
     data(json!({
@@ -239,9 +250,9 @@ pub(super) async fn stats(State(app): State<App>, Name(id): Name, _signed: Signe
         "price_change_24h_percent": changed.as_ref().map(|(_, percent)| percent),
         "high_24h": text(window.map(|window| window.high)),
         "low_24h": text(window.map(|window| window.low)),
-        "volume_24h": window.map_or(0, |window| window.volume.0),
-        "volume_24h_tokens": window.map_or(0, |window| window.volume.0.saturating_mul(TOKENS_PER_UNIT)),
-        "volume_24h_value": window.map_or_else(|| "0".into(), |window| window.value.to_string()),
+        "volume_24h": traded.map(|(units, _)| units),
+        "volume_24h_tokens": traded.map(|(units, _)| units.saturating_mul(TOKENS_PER_UNIT)),
+        "volume_24h_value": traded.map(|(_, value)| value.to_string()),
     }))
 }
 
@@ -332,7 +343,8 @@ fn qualifying_models(venue: &Venue, instrument: InstrumentId) -> Vec<String> {
 }
 
 /// The instrument record (contract §2.6).
-fn show_instrument(venue: &Venue, instrument: &Instrument, window: Option<Window>) -> Value {
+fn show_instrument(venue: &Venue, instrument: &Instrument, since: Since) -> Value {
+    let window = since.window();
     let (spec, quality, terms) = (&instrument.spec, &instrument.spec.quality, &instrument.spec.market);
     let service = match spec.symbol.split('-').next() {
         Some("code") => "code_generation",
@@ -375,7 +387,7 @@ fn show_instrument(venue: &Venue, instrument: &Instrument, window: Option<Window
         "last_quote_at": last_quote_at(venue, instrument.id),
         "price_range_24h_high": price(window.map(|window| window.high)),
         "price_range_24h_low": price(window.map(|window| window.low)),
-        "volume_24h": window.map_or(0, |window| window.volume.0).to_string(),
+        "volume_24h": volume(since).map(|(units, _)| units.to_string()),
         "total_volume": instrument.volume.0.to_string(),
         "total_trades": instrument.trades,
         "total_quotes": venue.book(instrument.id).map_or(0, grid_engine::book::Book::len),

@@ -239,7 +239,8 @@ pub(super) async fn place(State(app): State<App>, signed: Signed) -> Reply {
 /// The answer to a client order id that was used before.
 async fn repeated(app: &App, signed: &Signed, order: &NewOrder, earlier: OrderId) -> Reply {
     let row = app.history().order(signed.account, earlier).await?;
-    let Some(row) = row else {
+    // Of an order that is not all on record nobody can say whether it is the same.
+    let Some(row) = row.filter(|row| !row.partly) else {
         return Err(ApiError::rejected(Reject::DuplicateLabel));
     };
     let (asked_price, tif_agrees) = match order.kind {
@@ -504,14 +505,14 @@ const fn tif_text(tif: TimeInForce) -> &'static str {
     }
 }
 
-/// The order object (contract §5.3).
+/// The order object (contract §5.3). What is not on record is null.
 fn show(app: &App, row: &OrderRow) -> Value {
     let named = app.instrument(Some(row.instrument), "", |found: &Instrument| {
         (found.spec.symbol.clone(), found.spec.name.clone(), found.spec.market.tick)
     });
     let (symbol, name, tick) = named.unwrap_or_default();
     let id = ids::order(row.id);
-    let average = (!row.filled.is_zero()).then(|| {
+    let average = (!row.filled.is_zero() && !row.partly).then(|| {
         let filled = i128::from(row.filled.0);
         nanos_text((i128::from(row.value.0) + filled / 2) / filled)
     });
@@ -529,17 +530,17 @@ fn show(app: &App, row: &OrderRow) -> Value {
         "type": if row.price.is_some() { "limit" } else { "market" },
         "status": row.status,
         "quantity": row.qty.0.to_string(),
-        "filled_quantity": row.filled.0,
-        "remaining_quantity": row.qty.0.saturating_sub(row.filled.0),
+        "filled_quantity": (!row.end_missing).then_some(row.filled.0),
+        "remaining_quantity": (!row.end_missing).then(|| row.qty.0.saturating_sub(row.filled.0)),
         "price": row.price.map(|price| price_text(price, tick)),
         "average_price": average,
         "stop_price": Value::Null,
-        "fee": row.fee.to_string(),
+        "fee": (!row.partly).then(|| row.fee.to_string()),
         "time_in_force": tif_text(row.tif),
         "post_only": row.tif == TimeInForce::PostOnly,
-        "closure_reason": row.closure,
+        "closure_reason": if row.end_missing { Some("not_recorded") } else { row.closure },
         "submitted_at": iso(row.submitted_at),
-        "closed_at": row.closed_at.map(iso),
+        "closed_at": row.closed_at.filter(|_| !row.end_missing).map(iso),
         "created_at": iso(row.submitted_at),
         "updated_at": iso(row.updated_at),
     })

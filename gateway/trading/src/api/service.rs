@@ -81,6 +81,7 @@ pub(super) async fn limits(State(app): State<App>, signed: Signed) -> Reply {
 pub(super) async fn diagnostics(State(app): State<App>, signed: Signed) -> Reply {
     let (applied, stored) = (app.view().applied(), app.history().applied());
     let behind = applied.0.saturating_sub(stored.0);
+    let gaps = app.history().gaps().await?;
     let (mode, usd) = app
         .view()
         .look(|engine| {
@@ -112,6 +113,20 @@ pub(super) async fn diagnostics(State(app): State<App>, signed: Signed) -> Reply
             "history_behind",
             format!("history is {behind} commands behind position {}", applied.0),
             "repeat the read shortly",
+        ),
+        check(
+            "record",
+            gaps.is_empty(),
+            "history_incomplete",
+            match gaps.last() {
+                None => "everything since the first command is on record here".into(),
+                Some(gap) => format!(
+                    "what happened between {} and {} is not on record at this node",
+                    iso(gap.after_at),
+                    iso(gap.until_at)
+                ),
+            },
+            "read it at another node",
         ),
     ];
     let warnings = checks.iter().filter(|check| check["status"] != "ok").count();

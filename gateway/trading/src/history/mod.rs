@@ -2,7 +2,10 @@
 //!
 //! The engine forgets an order when it closes; this store doesn't. It is fed by the replica, command by command, and
 //! keeps the last log position in the same transaction as the rows, so that a restart goes on exactly where it stood:
-//! what comes again is skipped, a gap is refused. It can always be rebuilt from the log, so it decides nothing.
+//! what comes again is skipped, a skipped command is refused. It can be rebuilt from the log, so it decides nothing.
+//!
+//! A node that was brought up from another's snapshot does not have the whole log. What lies before is then a gap, on
+//! record: reads leave out what it makes uncertain instead of telling half of it.
 //!
 //! One thread writes, many read, each on a connection of its own (SQLite in WAL mode).
 
@@ -14,14 +17,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use grid_engine::{Event, Nanos, Seq};
+use grid_engine::{Engine, Event, Nanos, Seq};
 use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::watch;
 
 pub use read::{
-    Candle, Fill, FillFilter, FundingRow, IssuanceRow, LotExpiry, OrderFilter, OrderRow, Rows, Slice,
-    SliceFrom, Tape, TransferFilter, TransferRow, UsageRow, Window,
+    Candle, Fill, FillFilter, FundingRow, Gap, IssuanceRow, LotExpiry, OrderFilter, OrderRow, Rows, Since,
+    Slice, SliceFrom, Tape, TransferFilter, TransferRow, UsageRow, Window,
 };
 
 /// What one command of the log did.
@@ -33,6 +36,35 @@ pub struct Applied {
     pub at: Nanos,
     /// What it did, in order.
     pub events: Vec<Event>,
+}
+
+/// Where the store goes on when the log before cannot be read any more, and what was open there.
+#[derive(Clone, Debug)]
+pub struct Resumption {
+    seq: Seq,
+    at: Nanos,
+    open: Vec<write::Resting>,
+}
+
+impl Resumption {
+    /// At the state of this engine.
+    #[must_use]
+    pub fn at(engine: &Engine) -> Self {
+        let state = engine.state();
+        Self { seq: state.seq, at: state.now, open: write::resting(engine) }
+    }
+
+    /// The last command of the gap.
+    #[must_use]
+    pub const fn seq(&self) -> Seq {
+        self.seq
+    }
+}
+
+/// What the writer is handed.
+enum Handed {
+    Commands(Vec<Applied>),
+    Resumption(Box<Resumption>),
 }
 
 /// What the tape is summed up by.
@@ -60,7 +92,7 @@ pub enum HistoryError {
         /// The position that came.
         found: u64,
     },
-    /// The store knows more than the log: it belongs to another one.
+    /// The store knows more than the log: it belongs to another one, or the log is behind.
     #[error(
         "history store: it holds position {stored}, the log ends at {log}; it belongs to another log, delete the file"
     )]
@@ -99,7 +131,7 @@ struct Shared {
 /// The way into the store, for whoever holds the committed log. Dropping the last clone ends the writer.
 #[derive(Clone)]
 pub struct Feed {
-    queue: SyncSender<Vec<Applied>>,
+    queue: SyncSender<Handed>,
     stored: Seq,
 }
 
@@ -111,7 +143,13 @@ pub struct Writer {
 impl Feed {
     /// Hands over commands in log order. Blocks while the queue is full; errors once the writer has stopped.
     pub fn push(&self, batch: Vec<Applied>) -> Result<(), HistoryError> {
-        self.queue.send(batch).map_err(|_| HistoryError::Stopped)
+        self.queue.send(Handed::Commands(batch)).map_err(|_| HistoryError::Stopped)
+    }
+
+    /// Goes on behind commands that cannot be had any more, and puts the gap on record. Blocks and fails as
+    /// [`Feed::push`] does.
+    pub fn resume(&self, resumption: Resumption) -> Result<(), HistoryError> {
+        self.queue.send(Handed::Resumption(Box::new(resumption))).map_err(|_| HistoryError::Stopped)
     }
 
     /// The last position that the store held when it was opened: the feed must start at the next one or before.
@@ -185,18 +223,19 @@ impl History {
 /// The writer: takes what is waiting, stores it in one transaction, says how far it got.
 fn run(
     store: &mut write::Store,
-    batches: &Receiver<Vec<Applied>>,
+    handed: &Receiver<Handed>,
     announce: &watch::Sender<u64>,
 ) -> Result<(), HistoryError> {
-    while let Ok(first) = batches.recv() {
-        let mut commands = first;
-        while commands.len() < TRANSACTION_COMMANDS {
-            match batches.try_recv() {
-                Ok(more) => commands.extend(more),
-                Err(_) => break,
-            }
+    while let Ok(first) = handed.recv() {
+        let (mut commands, mut next) = (Vec::new(), Some(first));
+        while let Some(Handed::Commands(more)) = next {
+            commands.extend(more);
+            next = if commands.len() < TRANSACTION_COMMANDS { handed.try_recv().ok() } else { None };
         }
-        let stored = store.append(&commands)?;
+        let mut stored = store.append(&commands)?;
+        if let Some(Handed::Resumption(resumption)) = next {
+            stored = store.resume(&resumption)?;
+        }
         announce.send_replace(stored.0);
     }
     Ok(())

@@ -5,12 +5,12 @@ use std::path::Path;
 use grid_engine::command::{Side, TimeInForce};
 use grid_engine::event::Draw;
 use grid_engine::{
-    AccountId, InstrumentId, LotId, Nanos, OrderId, Price, Qty, ReservationId, Tokens, TradeId, Usd,
+    AccountId, InstrumentId, LotId, Nanos, OrderId, Price, Qty, ReservationId, Seq, Tokens, TradeId, Usd,
 };
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params, params_from_iter};
 
-use super::write::{side_number, status};
+use super::write::{recorded, side_number, status};
 use super::{History, HistoryError, MINUTE};
 
 pub(super) fn open(path: &Path) -> Result<Connection, rusqlite::Error> {
@@ -60,6 +60,11 @@ pub struct OrderRow {
     pub updated_at: Nanos,
     /// When it ended.
     pub closed_at: Option<Nanos>,
+    /// Some of its fills may not be recorded: what is filled is right, `value` and `fee` are not all of it, and what was
+    /// asked for at first may not be known.
+    pub partly: bool,
+    /// Its end is not recorded: it is no longer open, and the rest is not known.
+    pub end_missing: bool,
 }
 
 impl OrderRow {
@@ -278,6 +283,41 @@ pub enum SliceFrom {
     Before(u64),
 }
 
+/// What is known of a market since some moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// Nothing traded.
+    Nothing,
+    /// This traded.
+    Traded(Window),
+    /// Some of it is not recorded.
+    Unknown,
+}
+
+impl Since {
+    /// The window, where something traded and all of it is known.
+    #[must_use]
+    pub const fn window(self) -> Option<Window> {
+        match self {
+            Self::Traded(window) => Some(window),
+            Self::Nothing | Self::Unknown => None,
+        }
+    }
+}
+
+/// Commands that the store could not hear of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The last command before it.
+    pub after: Seq,
+    /// The last command in it.
+    pub until: Seq,
+    /// Not before this moment.
+    pub after_at: Nanos,
+    /// Not after this moment.
+    pub until_at: Nanos,
+}
+
 /// A page of rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rows<T> {
@@ -429,7 +469,7 @@ fn side(number: i64) -> Side {
 }
 
 const ORDER_COLUMNS: &str = "id, account, instrument, side, price, tif, tag, asked_qty, asked_price, qty, filled, value, fee, \
-                             status, closure, submitted_at, updated_at, closed_at";
+                             status, closure, submitted_at, updated_at, closed_at, recorded";
 
 fn order_row(row: &Row<'_>) -> Result<OrderRow, rusqlite::Error> {
     let price = |at: usize| row.get::<_, Option<i64>>(at).map(|price| price.map(|ticks| Price(ticks as u64)));
@@ -459,6 +499,8 @@ fn order_row(row: &Row<'_>) -> Result<OrderRow, rusqlite::Error> {
         submitted_at: Nanos(unsigned(row, 15)?),
         updated_at: Nanos(unsigned(row, 16)?),
         closed_at: row.get::<_, Option<i64>>(17)?.map(|at| Nanos(at as u64)),
+        partly: row.get::<_, i64>(18)? != recorded::WHOLE,
+        end_missing: row.get::<_, i64>(18)? == recorded::END_MISSING,
     })
 }
 
@@ -592,21 +634,60 @@ impl History {
         .await
     }
 
-    /// Prices and volume of a market since the minute that holds a moment; `None` where nothing traded.
-    pub async fn window(
-        &self,
-        instrument: InstrumentId,
-        since: Nanos,
-    ) -> Result<Option<Window>, HistoryError> {
+    /// The gaps, oldest first.
+    pub async fn gaps(&self) -> Result<Vec<Gap>, HistoryError> {
+        self.query(move |connection| {
+            connection
+                .prepare_cached(
+                    "SELECT after_seq, until_seq, after_at, until_at FROM gaps ORDER BY after_seq",
+                )?
+                .query_map([], |row| {
+                    Ok(Gap {
+                        after: Seq(unsigned(row, 0)?),
+                        until: Seq(unsigned(row, 1)?),
+                        after_at: Nanos(unsigned(row, 2)?),
+                        until_at: Nanos(unsigned(row, 3)?),
+                    })
+                })?
+                .collect()
+        })
+        .await
+    }
+
+    /// Prices and volume of a market since the minute that holds a moment.
+    pub async fn window(&self, instrument: InstrumentId, since: Nanos) -> Result<Since, HistoryError> {
         let everything = |_, _| (Nanos(0), Nanos(u64::MAX));
         let range = (Nanos(since.0 / MINUTE.0 * MINUTE.0), Nanos(i64::MAX as u64));
-        let candles = self.candles(instrument, range, everything, 0, 1).await?;
-        Ok(candles.first().map(|candle| candle.window))
+        let gaps = self.gaps().await?;
+        if gaps.iter().any(|gap| gap.until_at >= range.0) {
+            return Ok(Since::Unknown);
+        }
+        let candles = self.summed(instrument, range, everything, 0, 1).await?;
+        Ok(candles.first().map_or(Since::Nothing, |candle| Since::Traded(candle.window)))
     }
 
     /// Candles of a market over `[from, to)` of whole minutes, oldest first, at most `limit` of them, newest kept.
-    /// `bounds` says in which window of whole minutes a moment lies. Windows in which nothing traded have no candle.
+    /// `bounds` says in which window of whole minutes a moment lies. Windows in which nothing traded have no candle, nor have
+    /// those of which not everything is recorded.
     pub async fn candles(
+        &self,
+        instrument: InstrumentId,
+        range: (Nanos, Nanos),
+        bounds: fn(Nanos, u64) -> (Nanos, Nanos),
+        step: u64,
+        limit: usize,
+    ) -> Result<Vec<Candle>, HistoryError> {
+        let gaps = self.gaps().await?;
+        let mut candles = self.summed(instrument, range, bounds, step, limit).await?;
+        let torn = |candle: &Candle| {
+            gaps.iter().any(|gap| gap.after_at < candle.end && candle.start <= gap.until_at)
+        };
+        candles.retain(|candle| !torn(candle));
+        Ok(candles)
+    }
+
+    /// What is recorded of each window, whether or not that is all.
+    async fn summed(
         &self,
         instrument: InstrumentId,
         (from, to): (Nanos, Nanos),

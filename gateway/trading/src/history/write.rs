@@ -4,24 +4,29 @@ use std::path::Path;
 
 use grid_engine::command::{Side, TimeInForce};
 use grid_engine::event::{Closure, Moved, OrderOpened, Trade, UsageRecord};
-use grid_engine::{Event, Seq};
+use grid_engine::{Engine, Event, Nanos, Seq};
 use rusqlite::{Connection, Transaction, params};
 
-use super::{Applied, HistoryError};
+use super::{Applied, HistoryError, Resumption};
 
 /// Quantities are Units, money nano-dollars, prices ticks, times nanoseconds; ids are the engine's numbers.
 /// `fills` has two rows per trade, one for each party: id = 2 × trade + (1 for the maker). `minutes` sums the tape up,
-/// so that a day's volume and any candle is read from at most a row per minute.
+/// so that a day's volume and any candle is read from at most a row per minute. `gaps` names the commands that the store
+/// could not hear of, and `orders.recorded` which orders lived through one (see [`recorded`]).
 const SCHEMA: &str = "
-CREATE TABLE IF NOT EXISTS position (one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL);
-INSERT OR IGNORE INTO position VALUES (1, 0);
+CREATE TABLE IF NOT EXISTS position (
+  one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL, at INTEGER NOT NULL);
+INSERT OR IGNORE INTO position VALUES (1, 0, 0);
+CREATE TABLE IF NOT EXISTS gaps (
+  after_seq INTEGER PRIMARY KEY, until_seq INTEGER NOT NULL, after_at INTEGER NOT NULL, until_at INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS orders (
   id INTEGER PRIMARY KEY, account INTEGER NOT NULL, instrument INTEGER NOT NULL, side INTEGER NOT NULL,
   price INTEGER, tif INTEGER NOT NULL, tag TEXT NOT NULL,
   asked_qty INTEGER NOT NULL, asked_price INTEGER,
   qty INTEGER NOT NULL, filled INTEGER NOT NULL, value INTEGER NOT NULL, fee INTEGER NOT NULL,
   status INTEGER NOT NULL, closure INTEGER,
-  submitted_at INTEGER NOT NULL, updated_at INTEGER NOT NULL, closed_at INTEGER);
+  submitted_at INTEGER NOT NULL, updated_at INTEGER NOT NULL, closed_at INTEGER,
+  recorded INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX IF NOT EXISTS orders_by_account ON orders (account, submitted_at, id);
 CREATE INDEX IF NOT EXISTS orders_open ON orders (account, submitted_at, id) WHERE closed_at IS NULL;
 CREATE TABLE IF NOT EXISTS fills (
@@ -62,7 +67,17 @@ CREATE INDEX IF NOT EXISTS lots_expired_by_account ON lots_expired (account, id)
 ";
 
 /// Of the tables above. A store of another version is thrown away and rebuilt from the log.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
+
+/// How much of an order's life is in the store.
+pub(super) mod recorded {
+    /// All of it.
+    pub(crate) const WHOLE: i64 = 0;
+    /// Some of its fills may lie in a gap: what is filled is right, for how much is not known.
+    pub(crate) const PARTLY: i64 = 1;
+    /// It ended in a gap: how, when, and how much of it traded is not known.
+    pub(crate) const END_MISSING: i64 = 2;
+}
 
 /// Number of an order's status in the store.
 pub(super) mod status {
@@ -116,10 +131,12 @@ const fn status_of(reason: Closure) -> i64 {
     }
 }
 
-/// The store, to write. Invariant: rows are exactly those of the commands up to `applied`.
+/// The store, to write. Invariant: rows are exactly those of the commands up to `applied`, except for the gaps noted.
 pub(super) struct Store {
     connection: Connection,
     applied: Seq,
+    /// The stamp of that command.
+    at: Nanos,
 }
 
 impl Store {
@@ -146,8 +163,9 @@ impl Store {
         connection.pragma_update(None, "synchronous", "NORMAL")?;
         connection.set_prepared_statement_cache_capacity(64);
         connection.execute_batch(SCHEMA)?;
-        let seq: i64 = connection.query_row("SELECT seq FROM position", [], |row| row.get(0))?;
-        Ok(Self { connection, applied: Seq(seq as u64) })
+        let (seq, at): (i64, i64) =
+            connection.query_row("SELECT seq, at FROM position", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(Self { connection, applied: Seq(seq as u64), at: Nanos(at as u64) })
     }
 
     pub(super) const fn applied(&self) -> Seq {
@@ -157,7 +175,7 @@ impl Store {
     /// Stores commands in log order. Those stored already are skipped.
     pub(super) fn append(&mut self, commands: &[Applied]) -> Result<Seq, HistoryError> {
         let transaction = self.connection.transaction()?;
-        let mut applied = self.applied;
+        let (mut applied, mut at) = (self.applied, self.at);
         for command in commands {
             if command.seq <= applied {
                 continue;
@@ -168,13 +186,109 @@ impl Store {
             for (item, event) in command.events.iter().enumerate() {
                 store_event(&transaction, command, item as i64, event)?;
             }
-            applied = command.seq;
+            (applied, at) = (command.seq, command.at);
         }
-        transaction.prepare_cached("UPDATE position SET seq = ?1")?.execute([applied.0 as i64])?;
+        move_to(&transaction, applied, at)?;
         transaction.commit()?;
-        self.applied = applied;
+        (self.applied, self.at) = (applied, at);
         Ok(applied)
     }
+
+    /// Goes on after commands that nobody can tell of any more. Orders that were open before or are open after are put
+    /// right from the state; of what came and went in between nothing is known.
+    pub(super) fn resume(&mut self, resumption: &Resumption) -> Result<Seq, HistoryError> {
+        let Resumption { seq, at, open } = resumption;
+        if *seq <= self.applied {
+            return Ok(self.applied);
+        }
+        let transaction = self.connection.transaction()?;
+        transaction.execute(
+            "INSERT INTO gaps VALUES (?1, ?2, ?3, ?4)",
+            params![self.applied.0 as i64, seq.0 as i64, self.at.0 as i64, at.0 as i64],
+        )?;
+        transaction.execute_batch("CREATE TEMP TABLE still_open (id INTEGER PRIMARY KEY)")?;
+        for resting in open {
+            transaction
+                .prepare_cached("INSERT INTO still_open VALUES (?1)")?
+                .execute([resting.order.id.0 as i64])?;
+            correct(&transaction, resting)?;
+        }
+        transaction.execute(
+            "UPDATE orders SET status = ?1, closed_at = ?2, updated_at = ?2, recorded = ?3
+             WHERE closed_at IS NULL AND id NOT IN (SELECT id FROM still_open)",
+            params![status::CLOSED, at.0 as i64, recorded::END_MISSING],
+        )?;
+        transaction.flush_prepared_statement_cache();
+        transaction.execute_batch("DROP TABLE still_open")?;
+        move_to(&transaction, *seq, *at)?;
+        transaction.commit()?;
+        (self.applied, self.at) = (*seq, *at);
+        Ok(*seq)
+    }
+}
+
+fn move_to(tx: &Transaction<'_>, seq: Seq, at: Nanos) -> Result<(), rusqlite::Error> {
+    tx.prepare_cached("UPDATE position SET seq = ?1, at = ?2")?
+        .execute(params![seq.0 as i64, at.0 as i64])
+        .map(drop)
+}
+
+/// An order that rests in a book.
+#[derive(Clone, Debug)]
+pub(super) struct Resting {
+    instrument: grid_engine::InstrumentId,
+    order: grid_engine::book::Order,
+}
+
+/// All orders that rest.
+pub(super) fn resting(engine: &Engine) -> Vec<Resting> {
+    let state = engine.state();
+    let mut open = Vec::new();
+    for instrument in &state.instruments {
+        let Some(book) = state.book(instrument.id) else { continue };
+        for side in [Side::Buy, Side::Sell] {
+            let orders = book.queue(side);
+            open.extend(orders.map(|order| Resting { instrument: instrument.id, order: order.clone() }));
+        }
+    }
+    open
+}
+
+/// Takes the word of the state for an order that was open at the end of a gap.
+fn correct(tx: &Transaction<'_>, resting: &Resting) -> Result<(), rusqlite::Error> {
+    let order = &resting.order;
+    let status = if order.filled.is_zero() { status::ACTIVE } else { status::PARTIALLY_FILLED };
+    let (id, price, filled) = (order.id.0 as i64, order.price.0 as i64, order.filled.0 as i64);
+    let qty = filled.saturating_add(order.remaining.0 as i64);
+    let updated = order.updated_at.0 as i64;
+    let known = tx
+        .prepare_cached(
+            "UPDATE orders SET price = ?2, qty = ?3, status = ?5, updated_at = ?6,
+             recorded = CASE WHEN filled = ?4 THEN recorded ELSE ?7 END, filled = ?4 WHERE id = ?1",
+        )?
+        .execute(params![id, price, qty, filled, status, updated, recorded::PARTLY])?;
+    if known > 0 {
+        return Ok(());
+    }
+    // It was placed in the gap: what its client called it, and asked for at first, is not in the state.
+    tx.prepare_cached(
+        "INSERT INTO orders VALUES (?1, ?2, ?3, ?4, ?5, ?6, '', ?7, ?5, ?7, ?8, 0, 0, ?9, NULL, ?10, ?11, NULL, ?12)",
+    )?
+    .execute(params![
+        id,
+        order.account.0,
+        resting.instrument.0,
+        side_number(order.side),
+        price,
+        tif_number(order.tif),
+        qty,
+        filled,
+        status,
+        order.submitted_at.0 as i64,
+        updated,
+        recorded::PARTLY,
+    ])
+    .map(drop)
 }
 
 fn store_event(
@@ -234,7 +348,7 @@ fn store_event(
 fn opened(tx: &Transaction<'_>, at: i64, order: &OrderOpened) -> Result<(), rusqlite::Error> {
     let price = order.price.map(|price| price.0 as i64);
     tx.prepare_cached(
-        "INSERT INTO orders VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?5, ?8, 0, 0, 0, ?9, NULL, ?10, ?10, NULL)",
+        "INSERT INTO orders VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?5, ?8, 0, 0, 0, ?9, NULL, ?10, ?10, NULL, 0)",
     )?
     .execute(params![
         order.order.0 as i64,

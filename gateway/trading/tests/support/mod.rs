@@ -22,7 +22,7 @@ use grid_engine::{
     SessionId, Usd,
 };
 use grid_trading::auth::{fingerprint_text, signed_message};
-use grid_trading::history::Applied;
+use grid_trading::history::{Applied, Resumption};
 use grid_trading::{
     Answer, App, Door, DoorError, Feed, History, Limits, Outcome, Pending, RunningTier, View, serve,
 };
@@ -105,6 +105,18 @@ impl Venue {
             Outcome::Order(order) => order,
             other => panic!("an order, not {other:?}"),
         }
+    }
+
+    /// From now on the history hears of nothing.
+    pub fn stop_telling(&self) -> Feed {
+        self.core.lock().feed.take().expect("the history hears of everything")
+    }
+
+    /// The history goes on from the state as it is, and hears of everything again.
+    pub fn tell_again(&self, feed: Feed) {
+        let mut core = self.core.lock();
+        feed.resume(Resumption::at(&core.engine)).expect("the writer lives");
+        core.feed = Some(feed);
     }
 
     pub fn look<R>(&self, look: impl FnOnce(&Engine) -> R) -> R {
