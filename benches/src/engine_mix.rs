@@ -50,49 +50,21 @@ pub struct Outcome {
 /// When the engine refuses a command, or when the end does not add up: then the numbers mean nothing.
 #[must_use]
 pub fn place_cancel_match(commands: u64) -> Outcome {
-    let mut venue = Venue::open();
-    let mut dice = Dice(42);
-    let mut resting = Vec::with_capacity(RESTING as usize * 2);
-    for _ in 0..RESTING {
-        let (trader, order) = passive(&mut dice);
-        venue.send(trader, Command::Place(order));
-        resting.push((trader, OrderId(venue.seq.0)));
-    }
-
+    let mut market = Market::open();
     let histogram = || Histogram::new_with_bounds(1, 1_000_000_000, 3).expect("these bounds are valid");
     let (mut rest, mut cancel, mut take) = (histogram(), histogram(), histogram());
     let (mut trades, mut closed, mut opened) = (0, 0, RESTING);
     let begin = Instant::now();
     for _ in 0..commands {
-        // What fills take out, new orders put back: the book stays as large as it was.
-        let thin = venue.engine.state().books[usize::from(MARKET.0)].len() as u64 <= RESTING;
-        let (row, trader, command) = match dice.below(5) {
-            0 | 1 => {
-                let (trader, order) = passive(&mut dice);
-                (&mut rest, trader, Command::Place(order))
-            }
-            2 | 3 if !thin => {
-                let (trader, id) = venue.take_open(&mut resting, &mut dice);
-                (&mut cancel, trader, Command::Cancel { order: OrderRef::Id(id) })
-            }
-            2 | 3 => {
-                let (trader, order) = passive(&mut dice);
-                (&mut rest, trader, Command::Place(order))
-            }
-            _ => {
-                let (trader, order) = aggressive(&mut dice);
-                (&mut take, trader, Command::Place(order))
-            }
+        let (kind, took_ns) = market.step();
+        let row = match kind {
+            Kind::Rest => &mut rest,
+            Kind::Cancel => &mut cancel,
+            Kind::Take => &mut take,
         };
-        let places = matches!(&command, Command::Place(order)
-            if matches!(order.kind, OrderKind::Limit { tif: TimeInForce::Gtc, .. }));
-        let took_ns = venue.send(trader, command);
         row.saturating_record(took_ns);
-        opened += u64::from(places);
-        if places {
-            resting.push((trader, OrderId(venue.seq.0)));
-        }
-        for event in &venue.events {
+        opened += u64::from(kind == Kind::Rest);
+        for event in &market.venue.events {
             match event {
                 Event::Traded(_) => trades += 1,
                 Event::OrderClosed { .. } => closed += 1,
@@ -109,9 +81,9 @@ pub fn place_cancel_match(commands: u64) -> Outcome {
     let elapsed_ns = u64::try_from(begin.elapsed().as_nanos()).expect("a run ends within centuries");
 
     // Resting orders and closed ones are all that were opened; immediate ones open and close in one command.
-    let book = &venue.engine.state().books[usize::from(MARKET.0)];
+    let book = &market.engine().state().books[usize::from(MARKET.0)];
     assert_eq!(book.len() as u64 + closed, opened + take.len(), "every order is accounted for");
-    venue.engine.check_invariants().expect("the books balance after the run");
+    market.engine().check_invariants().expect("the books balance after the run");
     Outcome { rest, cancel, take, elapsed_ns, trades }
 }
 
@@ -175,6 +147,83 @@ fn order(side: Side, price: u64, qty: u64, tif: TimeInForce) -> NewOrder {
     }
 }
 
+/// What a command of the mix is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Rest,
+    Cancel,
+    Take,
+}
+
+/// The mix as a source of commands. Each is chosen by what those before it left, so they are the same on every run, and nothing is refused if
+/// they are applied in this order from the first on.
+pub(crate) struct Market {
+    venue: Venue,
+    dice: Dice,
+    resting: Vec<(u64, OrderId)>,
+}
+
+impl Market {
+    /// With accounts that can pay, and the book as large as it is going to stay.
+    pub(crate) fn open() -> Self {
+        let mut market =
+            Self { venue: Venue::open(), dice: Dice(42), resting: Vec::with_capacity(RESTING as usize * 2) };
+        for _ in 0..RESTING {
+            let (trader, order) = passive(&mut market.dice);
+            market.venue.send(trader, Command::Place(order));
+            market.resting.push((trader, OrderId(market.venue.seq.0)));
+        }
+        market
+    }
+
+    /// Applies the next command; what it was, and the nanoseconds that it took.
+    fn step(&mut self) -> (Kind, u64) {
+        self.venue.tape.clear();
+        let (kind, trader, command) = self.choose();
+        let took_ns = self.venue.send(trader, command);
+        if kind == Kind::Rest {
+            self.resting.push((trader, OrderId(self.venue.seq.0)));
+        }
+        (kind, took_ns)
+    }
+
+    fn choose(&mut self) -> (Kind, u64, Command) {
+        let dice = &mut self.dice;
+        // What fills take out, new orders put back: the book stays as large as it was.
+        let thin = self.venue.engine.state().books[usize::from(MARKET.0)].len() as u64 <= RESTING;
+        match dice.below(5) {
+            2 | 3 if !thin => {
+                let (trader, id) = self.venue.take_open(&mut self.resting, dice);
+                (Kind::Cancel, trader, Command::Cancel { order: OrderRef::Id(id) })
+            }
+            0..=3 => {
+                let (trader, order) = passive(dice);
+                (Kind::Rest, trader, Command::Place(order))
+            }
+            _ => {
+                let (trader, order) = aggressive(dice);
+                (Kind::Take, trader, Command::Place(order))
+            }
+        }
+    }
+
+    /// The commands that made the market what it is, and have not been taken yet.
+    pub(crate) fn take_tape(&mut self) -> Vec<Entry> {
+        std::mem::take(&mut self.venue.tape)
+    }
+
+    /// The next command, applied.
+    pub(crate) fn next(&mut self) -> Entry {
+        self.step();
+        self.venue.tape.pop().expect("a step leaves its command on the tape")
+    }
+
+    /// After the last command.
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.venue.engine
+    }
+}
+
 /// The engine with the operator's session, through which everybody's commands enter.
 struct Venue {
     engine: Engine,
@@ -182,6 +231,8 @@ struct Venue {
     client_seq: u64,
     events: Vec<Event>,
     traders: Vec<AccountId>,
+    /// Every command, in order.
+    tape: Vec<Entry>,
 }
 
 impl Venue {
@@ -192,10 +243,11 @@ impl Venue {
             client_seq: 0,
             events: Vec::new(),
             traders: Vec::new(),
+            tape: Vec::new(),
         };
-        venue.apply(&Entry::venue(Command::Genesis { operator_key: OPERATOR_KEY }));
+        venue.apply(Entry::venue(Command::Genesis { operator_key: OPERATOR_KEY }));
         let key = Fingerprint::of(&OPERATOR_KEY);
-        venue.apply(&Entry::venue(Command::OpenSession { session: SessionId(1), key }));
+        venue.apply(Entry::venue(Command::OpenSession { session: SessionId(1), key }));
         let operator = match &venue.events[..] {
             [Event::SessionOpened { result: Ok(account), .. }] => *account,
             other => unreachable!("the operator's key opens a session: {other:?}"),
@@ -219,17 +271,19 @@ impl Venue {
         venue
     }
 
-    fn apply(&mut self, entry: &Entry) -> u64 {
+    fn apply(&mut self, entry: Entry) -> u64 {
         self.seq = self.seq.next();
         self.events.clear();
         let begin = Instant::now();
-        self.engine.apply(self.seq, Nanos(self.seq.0), entry, &mut self.events);
-        u64::try_from(begin.elapsed().as_nanos()).expect("a command ends within centuries")
+        self.engine.apply(self.seq, Nanos(self.seq.0), &entry, &mut self.events);
+        let took_ns = u64::try_from(begin.elapsed().as_nanos()).expect("a command ends within centuries");
+        self.tape.push(entry);
+        took_ns
     }
 
     fn submit(&mut self, account: AccountId, command: Command) -> u64 {
         self.client_seq += 1;
-        self.apply(&Entry { session: SessionId(1), client_seq: self.client_seq, account, command })
+        self.apply(Entry { session: SessionId(1), client_seq: self.client_seq, account, command })
     }
 
     /// A trader's command; the nanoseconds that it took.

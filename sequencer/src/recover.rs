@@ -251,6 +251,12 @@ impl<M: Machine> Recovered<M> {
         self.journal.position()
     }
 
+    /// The journal alone, and the directory that it is in: for tools that write a log without a venue.
+    #[must_use]
+    pub fn into_journal(self) -> (Journal, DataDir) {
+        (self.journal, self.data)
+    }
+
     /// Where the snapshots of this venue go.
     #[must_use]
     pub fn snapshots(&self) -> SnapshotStore {

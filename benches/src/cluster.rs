@@ -1,0 +1,236 @@
+//! Clusters in process, for measuring: whole nodes, each with a directory of its own, linked over loopback as they are over a network.
+
+use std::collections::VecDeque;
+use std::error::Error;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use grid_engine::command::Entry;
+use grid_engine::{Engine, Seq};
+use grid_replicator::core::{Addresses, Members};
+use grid_replicator::links::{Authority, Limits, Tls};
+use grid_replicator::{ClusterConfig, LinkSettings, Node, NodeConfig};
+use grid_sequencer::{
+    Config as SequencerConfig, Durability, JournalConfig, NodeId, Output, OutputPoller, Polled, Stopped,
+    SubmitError, Submitter,
+};
+
+use crate::engine_mix::Market;
+use crate::ground::Ground;
+
+/// Longer than anything here takes.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// The benches' own output.
+const OUTPUT: &str = "bench";
+
+/// The mix from its first command, `commands` of them beyond those that open the market.
+#[must_use]
+pub fn entries(commands: u64) -> VecDeque<Entry> {
+    let mut market = Market::open();
+    let mut entries = VecDeque::from(market.take_tape());
+    entries.extend((0..commands).map(|_| market.next()));
+    entries
+}
+
+/// Nodes that run, and the leader's way in and out.
+pub struct Cluster {
+    nodes: Vec<Node<Engine>>,
+    dirs: Vec<PathBuf>,
+    leader: usize,
+    submitter: Submitter<Engine>,
+    outputs: OutputPoller<Engine>,
+    batch: Vec<Arc<Output<Engine>>>,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster").field("nodes", &self.nodes).finish_non_exhaustive()
+    }
+}
+
+/// Ports that were free a moment ago.
+pub(crate) fn free_ports(count: usize) -> std::io::Result<Vec<SocketAddr>> {
+    let held: Vec<_> =
+        (0..count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<Result<_, _>>()?;
+    held.iter().map(TcpListener::local_addr).collect()
+}
+
+/// How the nodes of a cluster are configured, one like the other.
+pub(crate) struct Plan {
+    /// Where each node's links listen; one node has none.
+    pub(crate) peers: Vec<SocketAddr>,
+    /// Where each node takes orders, if it does.
+    pub(crate) orders: Vec<SocketAddr>,
+    pub(crate) durability: Durability,
+}
+
+/// What elections are measured against.
+pub(crate) struct Timing {
+    pub(crate) election_min: Duration,
+    pub(crate) election_max: Duration,
+    pub(crate) heartbeat: Duration,
+}
+
+impl Plan {
+    fn founding(&self) -> Result<Members, Box<dyn Error>> {
+        let member = |(nth, peer): (usize, &SocketAddr)| {
+            let orders = self.orders.get(nth).map(ToString::to_string).unwrap_or_default();
+            (nth as NodeId + 1, Addresses { peer: peer.to_string(), orders })
+        };
+        Ok(Members::founding(self.peers.iter().enumerate().map(member))?)
+    }
+
+    /// The configuration of one node.
+    pub(crate) fn node(
+        &self,
+        node: NodeId,
+        data_dir: PathBuf,
+        tls: Tls,
+        outputs: &[&str],
+    ) -> Result<NodeConfig, Box<dyn Error>> {
+        let mut cluster = ClusterConfig::new(1, node, self.founding()?);
+        if self.peers.len() > 1 {
+            let listen = self.peers[node as usize - 1];
+            cluster.links = Some(LinkSettings { listen, advertise: None, tls, limits: Limits::default() });
+        }
+        Ok(NodeConfig {
+            data_dir,
+            journal: JournalConfig { durability: self.durability, ..JournalConfig::default() },
+            sequencer: SequencerConfig::new(outputs),
+            snapshot_every: u64::MAX,
+            cluster,
+        })
+    }
+
+    /// The settings of every plan.
+    pub(crate) fn timing() -> Timing {
+        let cluster = ClusterConfig::alone();
+        let tick = SequencerConfig::new(&[]).core_tick;
+        let election_min = tick * cluster.election_ticks as u32;
+        Timing {
+            election_min,
+            election_max: 2 * election_min,
+            heartbeat: tick * cluster.heartbeat_ticks as u32,
+        }
+    }
+}
+
+impl Cluster {
+    /// Starts `nodes` nodes with mutual TLS between them and waits for a leader.
+    ///
+    /// # Errors
+    /// A node did not start, or none came to lead.
+    pub fn start(
+        ground: &Ground,
+        name: &str,
+        nodes: usize,
+        durability: Durability,
+    ) -> Result<Self, Box<dyn Error>> {
+        let plan = Plan { peers: free_ports(nodes)?, orders: Vec::new(), durability };
+        let authority = Authority::make()?;
+        let dirs: Vec<_> = (1..=nodes).map(|node| ground.at(&format!("{name}-{node}"))).collect();
+        let mut running = Vec::new();
+        for (nth, dir) in dirs.iter().enumerate() {
+            let node = nth as NodeId + 1;
+            let tls = Tls::Mutual(authority.issue_node(node)?);
+            running.push(Node::start(plan.node(node, dir.clone(), tls, &[OUTPUT])?, Engine::new, |_| {})?);
+        }
+        let begin = Instant::now();
+        let leader = loop {
+            if let Some(leader) = running.iter().position(|node| node.leadership().epoch().is_some()) {
+                break leader;
+            }
+            if begin.elapsed() > PATIENCE {
+                return Err("no node came to lead".into());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        let outputs = running[leader].take_output(OUTPUT).ok_or("the output is configured")?;
+        // Followers' outputs are nobody's business here: dropped, the ring goes on without a reader.
+        for node in &mut running {
+            drop(node.take_output(OUTPUT));
+        }
+        let submitter = running[leader].submitter();
+        Ok(Self { nodes: running, dirs, leader, submitter, outputs, batch: Vec::new() })
+    }
+
+    /// The data directory of a node, counted from 0.
+    #[must_use]
+    pub fn data_dir(&self, node: usize) -> PathBuf {
+        self.dirs[node].clone()
+    }
+
+    /// Hands a command to the leader; gives it back if its ring is full.
+    ///
+    /// # Errors
+    /// The leader does not take commands any more.
+    pub fn try_submit(&mut self, entry: Entry) -> Result<Option<Entry>, Box<dyn Error>> {
+        match self.submitter.try_submit(entry) {
+            Ok(()) => Ok(None),
+            Err(SubmitError::Full(entry)) => Ok(Some(entry)),
+            Err(refused) => Err(refused.to_string().into()),
+        }
+    }
+
+    /// Takes what the leader has told and gives each block to `see`; waits for something if there is nothing.
+    ///
+    /// # Errors
+    /// The leader ended.
+    pub fn take_told(&mut self, mut see: impl FnMut(&Output<Engine>)) -> Result<(), Box<dyn Error>> {
+        match self.outputs.poll(64, &mut self.batch) {
+            Polled::Some(_) => self.batch.drain(..).for_each(|output| see(&output)),
+            Polled::Empty => self.outputs.wait(Duration::from_millis(1)),
+            Polled::Closed => return Err("the leader ended".into()),
+        }
+        Ok(())
+    }
+
+    /// Waits until every node's replica has what the leader has, so that nobody still works when the next thing is measured.
+    ///
+    /// # Errors
+    /// A node does not get there.
+    pub fn settle(&self) -> Result<(), Box<dyn Error>> {
+        let seq = self.nodes[self.leader].replica().applied();
+        for node in &self.nodes {
+            node.replica().wait_for_blocking(seq, PATIENCE)?;
+        }
+        Ok(())
+    }
+
+    /// Ends all nodes in good order.
+    #[must_use]
+    pub fn stop(self) -> Vec<Stopped<Engine>> {
+        let Self { nodes, outputs, submitter, .. } = self;
+        drop((outputs, submitter));
+        nodes.into_iter().map(Node::shutdown).collect()
+    }
+}
+
+/// Submits everything as fast as the leader takes it, and waits until the last one is told; how long that took.
+///
+/// # Errors
+/// The leader ended.
+pub fn submit_all(cluster: &mut Cluster, mut load: VecDeque<Entry>) -> Result<Duration, Box<dyn Error>> {
+    let (all, mut told) = (load.len() as u64, 0);
+    let begin = Instant::now();
+    while told < all {
+        // A ring full at a time, so that this thread does not keep the order path from its core.
+        for _ in 0..1024 {
+            let Some(entry) = load.pop_front() else { break };
+            if let Some(entry) = cluster.try_submit(entry)? {
+                load.push_front(entry);
+                break;
+            }
+        }
+        cluster.take_told(|output| told += output.block.commands().len() as u64)?;
+    }
+    Ok(begin.elapsed())
+}
+
+/// The number of the last command of an output.
+#[must_use]
+pub fn last_seq(output: &Output<Engine>) -> Seq {
+    output.block.last_seq()
+}

@@ -1,0 +1,168 @@
+//! Coming back: how fast a log is replayed against how fast it was made, and how long a start takes with and without a snapshot.
+//!
+//! A regression here means that a venue which went down stays down longer.
+
+use std::error::Error;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use grid_engine::{Engine, Nanos, Seq};
+use grid_sequencer::{
+    Block, JournalConfig, Machine, Persist, Position, RecoveryReport, SnapshotMeta, SnapshotStore, recover,
+};
+
+use crate::cluster::{Cluster, entries, submit_all};
+use crate::engine_mix::Market;
+use crate::figures::{Rounds, Table, per_second, ratios};
+use crate::ground::Ground;
+
+/// Commands of a full block, and blocks that are written with one sync, as under full load.
+const BLOCK_COMMANDS: u64 = 64;
+const GROUP_BLOCKS: usize = 512;
+
+/// Recovers and says what it did and how long that took, opening of files included.
+fn timed_recovery(dir: &Path) -> Result<(RecoveryReport, Seq, Duration), Box<dyn Error>> {
+    let begin = Instant::now();
+    let recovered = recover(dir, JournalConfig::default(), Engine::new, |_| {})?;
+    Ok((recovered.report.clone(), recovered.position.seq, begin.elapsed()))
+}
+
+/// A whole node of one is driven as fast as it takes commands, stopped, and recovered from its journal.
+///
+/// # Errors
+/// The world failed; nothing was measured then.
+///
+/// # Panics
+/// If the recovery does not come to the state that the node had.
+pub fn replay_rate(ground: &Ground, commands: u64, rounds: usize) -> Result<Table, Box<dyn Error>> {
+    let (mut live, mut replayed) = (Rounds::default(), Rounds::default());
+    let load = entries(commands);
+    for round in 0..rounds {
+        let mut cluster = Cluster::start(ground, &format!("replay-{round}"), 1, Default::default())?;
+        let dir = cluster.data_dir(0);
+        let took = submit_all(&mut cluster, load.clone())?;
+        live.push(per_second(load.len() as u64, took));
+        let hash = cluster.stop()[0].machine.state_hash();
+        for snapshot in snapshots(&dir).list()? {
+            std::fs::remove_file(snapshot)?;
+        }
+        let begin = Instant::now();
+        let recovered = recover(&dir, JournalConfig::default(), Engine::new, |_| {})?;
+        replayed.push(per_second(recovered.report.replayed, begin.elapsed()));
+        assert_eq!(recovered.report.replayed, load.len() as u64, "every command is replayed");
+        assert_eq!(recovered.machine.state_hash(), hash, "a replay comes to the same state");
+        drop(recovered);
+        std::fs::remove_dir_all(&dir)?;
+    }
+    let mut table = Table::new(
+        &format!("replay_rate: {} commands of the mix, one node with all its stages and replica", load.len()),
+        ground.kind(),
+    );
+    table.note(
+        "live: submitted in process as fast as the inbound ring takes them, until the last one is told",
+    );
+    table.note("replay: from the first block, no snapshot, until the state is there; the journal is in the page cache");
+    table.row("live", "commands/s", live.clone());
+    table.row("replay", "commands/s", replayed.clone());
+    table.row("replay against live", "times", ratios(&replayed, &live));
+    Ok(table)
+}
+
+fn snapshots(dir: &Path) -> SnapshotStore {
+    SnapshotStore::new(dir.join("snapshots"))
+}
+
+/// Writes a journal of `commands` commands, block by block and without a venue; the snapshot of its state at 99 in 100.
+fn write_journal(dir: &Path, commands: u64) -> Result<(SnapshotMeta, Vec<u8>), Box<dyn Error>> {
+    let recovered = recover(dir, JournalConfig::default(), Engine::new, |_| {})?;
+    let (mut journal, _lock) = recovered.into_journal();
+    let mut market = Market::open();
+    let mut waiting = market.take_tape().into_iter();
+    let (mut position, mut ticket, mut snapshot) = (Position::default(), 0, None);
+    let (mut payload, mut form) = (Vec::new(), Vec::new());
+    while position.seq.0 < commands {
+        let mut blocks = Vec::with_capacity(GROUP_BLOCKS);
+        while blocks.len() < GROUP_BLOCKS && position.seq.0 < commands {
+            payload.clear();
+            let mut count = 0;
+            while u64::from(count) < BLOCK_COMMANDS {
+                let entry = waiting.next().unwrap_or_else(|| market.next());
+                form.clear();
+                Engine::encode(&entry, &mut form);
+                payload.extend_from_slice(&(form.len() as u32).to_le_bytes());
+                payload.extend_from_slice(&form);
+                count += 1;
+            }
+            let at = Nanos(position.seq.0 + u64::from(count));
+            let block = Block::entry(&position, 1, at, count, &payload);
+            position = Position::after(block.header());
+            blocks.push(Arc::new(block));
+            // The tape of the opening has been applied before it is written.
+            if snapshot.is_none() && position.seq.0 > commands / 100 * 99 && waiting.len() == 0 {
+                let engine = market.engine();
+                let meta = SnapshotMeta {
+                    position,
+                    state_hash: engine.state_hash(),
+                    machine_format: Engine::FORMAT,
+                    members: Vec::new(),
+                };
+                snapshot = Some((meta, engine.snapshot()));
+            }
+        }
+        ticket += 1;
+        journal.append(&[Persist { ticket, hard_state: None, blocks }])?;
+    }
+    journal.commit(position.index);
+    journal.close()?;
+    snapshot.ok_or_else(|| "too few commands for a snapshot on the way".into())
+}
+
+/// A journal of `commands` commands is recovered from its first block, and then from a snapshot at 99 in 100 of it.
+///
+/// # Errors
+/// The world failed; nothing was measured then.
+///
+/// # Panics
+/// If a recovery ends elsewhere than the journal does.
+pub fn recovery(ground: &Ground, commands: u64, rounds: usize) -> Result<Table, Box<dyn Error>> {
+    let dir = ground.at("recovery");
+    let begin = Instant::now();
+    let (meta, body) = write_journal(&dir, commands)?;
+    let written = begin.elapsed();
+    let store = snapshots(&dir);
+    let rows = |with: bool| -> Result<(Rounds, Rounds, RecoveryReport), Box<dyn Error>> {
+        if with {
+            store.write(&meta, &body)?;
+        }
+        let (mut took, mut rate, mut last) = (Rounds::default(), Rounds::default(), None);
+        for _ in 0..rounds {
+            let (report, seq, elapsed) = timed_recovery(&dir)?;
+            assert!(seq.0 >= commands, "the whole journal is there: {seq:?}");
+            assert_eq!(report.snapshot.is_some(), with);
+            took.push(elapsed.as_secs_f64());
+            rate.push(per_second(report.replayed, elapsed));
+            last = Some(report);
+        }
+        Ok((took, rate, last.ok_or("at least one round")?))
+    };
+    let (without, rate, _) = rows(false)?;
+    let (with, _, report) = rows(true)?;
+    let mut table =
+        Table::new(&format!("recovery: a journal of {commands} commands of the mix"), ground.kind());
+    let bytes: u64 = std::fs::read_dir(dir.join("journal"))?
+        .filter_map(|file| Some(file.ok()?.metadata().ok()?.len()))
+        .sum();
+    table.note(format!(
+        "the journal takes {} MiB and was written in {:.0} s; the snapshot {} KiB; both are in the page cache",
+        bytes >> 20,
+        written.as_secs_f64(),
+        body.len() >> 10
+    ));
+    table.row("without a snapshot", "s", without.clone());
+    table.row("without a snapshot", "commands/s", rate);
+    table.row(format!("with one {} commands before the end", report.replayed), "s", with.clone());
+    table.row("with against without", "times", ratios(&with, &without));
+    std::fs::remove_dir_all(&dir)?;
+    Ok(table)
+}
