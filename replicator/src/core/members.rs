@@ -52,9 +52,9 @@ impl Member {
 
     fn roles(&self) -> u8 {
         u8::from(self.voter)
-            | u8::from(self.outgoing) << 1
-            | u8::from(self.learner) << 2
-            | u8::from(self.learner_next) << 3
+            | (u8::from(self.outgoing) << 1)
+            | (u8::from(self.learner) << 2)
+            | (u8::from(self.learner_next) << 3)
     }
 }
 
@@ -468,19 +468,22 @@ impl ConfChange {
         if self.way == Way::Enter {
             made.set_transition(ConfChangeTransition::Implicit);
         }
-        let changes = self.steps.iter().map(|(node, step)| {
-            let mut single = ConfChangeSingle::default();
-            single.node_id = *node;
-            single.set_change_type(match step {
-                Step::Voter => ConfChangeType::AddNode,
-                Step::Learner => ConfChangeType::AddLearnerNode,
-                Step::Remove => ConfChangeType::RemoveNode,
-            });
-            single
-        });
+        let changes = self.steps.iter().map(|(node, step)| single(*node, *step));
         made.set_changes(changes.collect::<Vec<_>>().into());
         made
     }
+}
+
+/// A step as raft takes it.
+pub(super) fn single(node: NodeId, step: Step) -> ConfChangeSingle {
+    let mut single = ConfChangeSingle::default();
+    single.set_node_id(node);
+    single.set_change_type(match step {
+        Step::Voter => ConfChangeType::AddNode,
+        Step::Learner => ConfChangeType::AddLearnerNode,
+        Step::Remove => ConfChangeType::RemoveNode,
+    });
+    single
 }
 
 /// Bytes yet to be read.

@@ -16,11 +16,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use grid_sequencer::{Block, BlockKind, Consensus, HardState, Leadership, NodeId, Persist, Position, Ready};
-use raft::eraftpb::{ConfChangeType, Entry, EntryType, Message, MessageType};
+use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 use raft::{Changer, Config, INVALID_ID, ProgressState, RawNode, SnapshotStatus, StateRole};
 
 use super::log::{Compacted, Log, OldBlocks};
-use super::members::{ConfChange, MemberChange, Members};
+use super::members::{ConfChange, MemberChange, Members, Step, single};
 use super::outbox::Outbox;
 use super::wire::{self, MessageKind, PeerMessage, WireError};
 
@@ -228,7 +228,8 @@ pub enum Standing {
     Learner,
     /// It is not a member, or does not know it yet.
     Outside,
-    /// It was a member while it ran and is none any more: stop it.
+    /// It was a member while it ran and is none any more. It goes on answering, because others may still need its vote to learn of the very
+    /// change that removed it; it may be stopped when the others' members no longer name it.
     Removed,
 }
 
@@ -368,7 +369,7 @@ impl RaftCore {
         if start.term < end.term {
             start = HardState { term: end.term, vote: INVALID_ID, ..start };
         }
-        start.commit = start.commit.clamp(applied.index, end.index);
+        start.commit = start.commit.max(proven_commit(&tail)).clamp(applied.index, end.index);
 
         let initial = (start, members.conf_state());
         let mut log = Log::new(applied, log_start, snapshot, old, config.window_bytes, initial);
@@ -926,26 +927,20 @@ impl RaftCore {
     /// On a node that joined and knew nobody: tells raft all members at once.
     fn restore_members(&mut self) -> raft::eraftpb::ConfState {
         let last = self.last();
-        let single = |node: NodeId, kind: ConfChangeType| {
-            let mut single = raft::eraftpb::ConfChangeSingle::default();
-            single.node_id = node;
-            single.set_change_type(kind);
-            single
-        };
         let prs = self.raw.raft.mut_prs();
         let before =
             self.members.iter().filter(|(_, m)| if self.members.is_joint() { m.outgoing } else { m.voter });
         for (node, _) in before {
-            let step = [single(node, ConfChangeType::AddNode)];
+            let step = [single(node, Step::Voter)];
             let (config, changes) = Changer::new(prs).simple(&step).expect("voters can be added one by one");
             prs.apply_conf(config, changes, last);
         }
         let learners = self.members.iter().filter(|(_, m)| m.learner || m.learner_next);
-        let learners = learners.map(|(node, _)| single(node, ConfChangeType::AddLearnerNode));
+        let learners = learners.map(|(node, _)| single(node, Step::Learner));
         if self.members.is_joint() {
             let outgoing = self.members.iter().filter(|(_, m)| m.outgoing);
-            let steps = outgoing.map(|(node, _)| single(node, ConfChangeType::RemoveNode));
-            let voters = self.members.voters().map(|node| single(node, ConfChangeType::AddNode));
+            let steps = outgoing.map(|(node, _)| single(node, Step::Remove));
+            let voters = self.members.voters().map(|node| single(node, Step::Voter));
             let steps = steps.chain(voters).chain(learners).collect::<Vec<_>>();
             let (config, changes) =
                 Changer::new(prs).enter_joint(true, &steps).expect("a joint configuration can be entered");
@@ -988,6 +983,14 @@ impl RaftCore {
             self.raw.raft.bcast_append();
         }
     }
+}
+
+/// A leader writes a change of members only when it has applied the one before. So of several in a log all but the last are committed,
+/// whatever became of the commit index, which is journalled now and then. To know this is not a matter of speed: a node that holds the second
+/// change and would still stand for election among the members before the first could win against what the new ones decided.
+fn proven_commit(tail: &[Arc<Block>]) -> u64 {
+    let changes = tail.iter().rev().filter(|block| block.header().kind == BlockKind::ConfChange);
+    changes.skip(1).map(|block| block.header().index).next().unwrap_or(0)
 }
 
 /// The block of an entry that raft appended itself: a new leader's first, or the leave of a joint configuration.

@@ -229,7 +229,7 @@ impl PeerMessage {
     #[must_use]
     pub fn encode_head(&self) -> [u8; HEAD_BYTES] {
         let mut head = [0; HEAD_BYTES];
-        let flags = u8::from(self.rejected) * FLAG_REJECTED | u8::from(self.transfer) * FLAG_TRANSFER;
+        let flags = (u8::from(self.rejected) * FLAG_REJECTED) | (u8::from(self.transfer) * FLAG_TRANSFER);
         head[..4].copy_from_slice(&[FORMAT, self.kind as u8, flags, 0]);
         head[4..8].copy_from_slice(&(self.blocks.len() as u32).to_le_bytes());
         let words = [self.term, self.index, self.log_term, self.commit, self.commit_term, self.hint];

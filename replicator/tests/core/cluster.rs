@@ -12,7 +12,7 @@ use bytes::Bytes;
 use grid_engine::Nanos;
 use grid_replicator::core::{
     Addresses, ChangeRefused, Compacted, CoreConfig, MemberChange, Members, MessageKind, OldBlocks, Outbox,
-    PeerMessage, RaftCore, Received, Recovery, Standing,
+    PeerMessage, RaftCore, Received, Recovery,
 };
 use grid_sequencer::{Block, BlockKind, Consensus, HardState, NodeId, Persist, Position};
 
@@ -134,7 +134,6 @@ pub(crate) struct Node {
     boots: u64,
     snapshot_on_its_way: Option<Transfer>,
     pub(crate) down_until: u64,
-    pub(crate) gone: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -268,7 +267,6 @@ impl Cluster {
             boots: 0,
             snapshot_on_its_way: None,
             down_until: 0,
-            gone: false,
         };
         self.nodes.insert(id, node);
         self.boot(id);
@@ -451,7 +449,8 @@ impl Cluster {
         let wrong = if !future && disk.hard_state.term < term {
             Some("in a term that is not on its disk")
         } else if message.kind() == MessageKind::Vote
-            && (disk.hard_state.term, disk.hard_state.vote) != (term, id)
+            && disk.hard_state.term == term
+            && disk.hard_state.vote != id
         {
             Some("although its vote for itself is not on its disk")
         } else {
@@ -472,9 +471,9 @@ impl Cluster {
     pub(crate) fn deliver(&mut self) {
         let due: Vec<(NodeId, NodeId)> = self.links.keys().copied().collect();
         for (from, to) in due {
-            loop {
-                let Some(link) = self.links.get_mut(&(from, to)) else { break };
-                let Some(letter) = link.pop_front_if(|letter| letter.arrives <= self.now) else { break };
+            let now = self.now;
+            let next = |link: &mut VecDeque<Letter>| link.pop_front_if(|letter| letter.arrives <= now);
+            while let Some(letter) = self.links.get_mut(&(from, to)).and_then(next) {
                 if self.cut.contains_key(&(from, to)) {
                     continue;
                 }
@@ -577,12 +576,7 @@ impl Cluster {
         if count > 0 {
             core.applied(node.applied.position.index);
         }
-        let removed = core.standing() == Standing::Removed;
         self.pump(id);
-        if removed {
-            self.nodes.get_mut(&id).expect("a node of this cluster").gone = true;
-            self.crash(id);
-        }
     }
 
     pub(crate) fn propose(&mut self, id: NodeId) {
@@ -637,7 +631,7 @@ impl Cluster {
         let learners: Vec<_> =
             members.iter().filter(|(_, member)| member.learner).map(|(id, _)| id).collect();
         let all: Vec<_> = members.iter().map(|(id, _)| id).collect();
-        let grown = self.nodes.values().filter(|node| !node.gone).count();
+        let grown = members.iter().count();
         let change = match self.chance.below(4) {
             0 | 1 if grown < 7 && self.next_node < 12 => {
                 let node = self.next_node;
@@ -679,9 +673,6 @@ impl Cluster {
         let weather = self.weather.clone();
         for id in self.ids() {
             let node = &self.nodes[&id];
-            if node.gone {
-                continue;
-            }
             if node.core.is_none() {
                 if node.down_until <= self.now {
                     self.boot(id);

@@ -62,3 +62,33 @@ fn a_seed_always_tells_the_same_story() {
         assert_eq!(run(seed, 3, 2_000), run(seed, 3, 2_000), "seed {seed}");
     }
 }
+
+/// Bugs that these seeds found, each with the story it told at the time.
+mod named {
+    use super::run;
+
+    /// A node that had lost its commit index in a crash stood for election among members of long ago and won: entries that
+    /// the new members had committed were replaced. Hence `proven_commit`.
+    #[test]
+    fn a_change_in_the_log_proves_the_one_before_it() {
+        for (seed, voters) in [(902, 3), (30_521, 2)] {
+            run(seed, voters, 3_000);
+        }
+    }
+
+    /// The announcement of a snapshot was lost on the way and nobody reported on it: the follower waited for ever.
+    #[test]
+    fn a_lost_announcement_of_a_snapshot_is_made_again() {
+        for (seed, voters) in [(138, 3), (10_113, 5), (20_043, 1), (30_221, 2)] {
+            run(seed, voters, 3_000);
+        }
+    }
+
+    /// The removed node was shut down before the others knew that its removal was committed, and they needed its vote.
+    #[test]
+    fn a_removed_node_still_helps_the_others_to_learn_of_its_removal() {
+        for (seed, voters) in [(20_352, 1), (10_274, 5), (30_295, 2)] {
+            run(seed, voters, 3_000);
+        }
+    }
+}
