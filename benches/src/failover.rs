@@ -88,9 +88,8 @@ pub fn run_as_node(arguments: &[String]) -> Result<(), Box<dyn Error>> {
         let _ = changed.send(());
     }));
     let outputs = running.take_output("orders").ok_or("the output is configured")?;
-    let elsewhere = orders.clone();
-    let line = LogLine::new(running.submitter(), outputs, running.leadership())
-        .with_addresses(move |node| elsewhere.get(node as usize - 1).copied());
+    let leader = running.leader_address();
+    let line = LogLine::new(running.submitter(), outputs, running.leadership(), leader);
     let unbounded = Rate { per_second: 1_000_000, burst: 1_000_000 };
     let gateway_config = GatewayConfig { requests: unbounded, ..GatewayConfig::default() };
     let listener = TcpListener::bind(orders[node as usize - 1])?;
