@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::block::{Block, BlockHeader, BlockKind, HEADER_BYTES, NoHeader, Position};
 use crate::consensus::HardState;
 use crate::disk::{Access, Disk, DiskFile, RealDisk};
-use crate::journal::{JournalError, io_error};
+use crate::journal::{JournalError, io_error, log_start};
 use crate::recover::journal_dir;
 use crate::segment::{SEGMENT_HEADER_BYTES, SegmentInfo, list_segments, read_header, segment_name};
 
@@ -171,7 +171,8 @@ impl LogReader {
     /// # Errors
     /// When the segments cannot be listed.
     pub fn first_index(&self) -> Result<u64, JournalError> {
-        Ok(self.list()?.first().map_or(0, |oldest| oldest.header.before.index) + 1)
+        let start = log_start(&*self.disk, &self.dir, self.machine_format)?;
+        Ok(start.map_or(0, |start| start.index) + 1)
     }
 
     fn list(&self) -> Result<Vec<SegmentInfo>, JournalError> {

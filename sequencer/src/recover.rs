@@ -174,8 +174,6 @@ impl DataDir {
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             sync_dir(&*disk, parent)?;
         }
-        // Names that a process left behind which died before it synced them.
-        sync_dir(&*disk, &snapshot_dir(path))?;
         let lock_path = path.join("LOCK");
         match disk.lock(&lock_path).map_err(io("lock", &lock_path))? {
             Some(lock) => Ok(Self { disk, path: path.to_owned(), _lock: lock }),

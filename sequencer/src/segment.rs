@@ -23,6 +23,8 @@ pub(crate) const SEGMENT_FORMAT: u32 = 2;
 const SECTOR: usize = 512;
 /// How often a reader looks again at a place that is just being written.
 const LIVE_LOOKS: u32 = 1000;
+/// How often segments are listed again because some vanished meanwhile.
+const LISTINGS: usize = 10;
 /// Larger payloads are not searched for a flipped bit: that takes time by the square.
 const FLIPS_TRIED_BYTES: usize = 64 << 10;
 const MAGIC: [u8; 8] = *b"GRIDJRNL";
@@ -144,6 +146,17 @@ pub(crate) fn list_segments(
     dir: &Path,
     machine_format: u32,
 ) -> Result<Vec<SegmentInfo>, JournalError> {
+    for _ in 0..LISTINGS {
+        match list_once(disk, dir, machine_format) {
+            // A venue that runs removed what it no longer needs, after it was listed and before it was opened.
+            Err(JournalError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+            listed => return listed,
+        }
+    }
+    list_once(disk, dir, machine_format)
+}
+
+fn list_once(disk: &dyn Disk, dir: &Path, machine_format: u32) -> Result<Vec<SegmentInfo>, JournalError> {
     let mut segments: Vec<SegmentInfo> = Vec::new();
     for path in segment_paths(disk, dir)? {
         let misplaced = |why: String| Err(JournalError::BadSegment { path: path.clone(), why });

@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "a test binary has no surface")]
 
 mod damage;
+mod golden;
 mod pipeline;
 mod snapshots;
 mod toy;
