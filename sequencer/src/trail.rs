@@ -158,3 +158,98 @@ impl Trail {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::Block;
+
+    /// A log of so many empty blocks of one term behind `before`.
+    fn grow(trail: &mut Trail, term: u64, count: u64) {
+        for _ in 0..count {
+            let block = Block::empty(&trail.last(), term);
+            assert_eq!(trail.accept(block.header(), &[]), Ok(Moved::On));
+        }
+    }
+
+    fn note(trail: &mut Trail, commit: u64) -> Result<Moved, String> {
+        let payload = HardState { term: 1, vote: 1, commit }.to_bytes();
+        let block = Block::note(&trail.last(), BlockKind::HardState, &payload);
+        trail.accept(block.header(), block.payload())
+    }
+
+    fn replace(trail: &mut Trail, index: u64, term: u64) -> Result<Moved, String> {
+        let before = trail.at(index - 1).expect("not committed long ago");
+        let block = Block::empty(&before, term);
+        trail.accept(block.header(), &[])
+    }
+
+    #[test]
+    fn a_block_at_or_below_the_last_replaces_everything_from_there_on() {
+        let mut trail = Trail::behind(Position::default());
+        grow(&mut trail, 1, 5);
+        let third = trail.at(3).expect("there");
+        assert_eq!(replace(&mut trail, 4, 2), Ok(Moved::On));
+        assert_eq!((trail.last().index, trail.last().term), (4, 2));
+        assert_eq!((trail.at(3), trail.at(5)), (Some(third), None));
+        // What was replaced cannot be continued any more.
+        grow(&mut trail, 2, 1);
+        assert_eq!(trail.last().index, 5);
+    }
+
+    #[test]
+    fn what_is_committed_is_never_replaced() {
+        let mut trail = Trail::behind(Position::default());
+        grow(&mut trail, 1, 5);
+        assert!(note(&mut trail, 3).is_ok());
+        let old = Block::empty(&Position::default(), 2);
+        assert!(trail.accept(old.header(), &[]).is_err_and(|why| why.contains("had been committed")));
+        assert_eq!(replace(&mut trail, 4, 2), Ok(Moved::On), "what is not may be");
+    }
+
+    #[test]
+    fn a_block_that_does_not_continue_the_one_before_its_index_is_refused_and_changes_nothing() {
+        let mut trail = Trail::behind(Position::default());
+        grow(&mut trail, 2, 5);
+        let before = trail.clone();
+        let gap = Block::empty(&Position { index: 6, ..trail.last() }, 2);
+        let wrong_chain = Block::empty(&Position { chain: 1, ..trail.at(2).expect("there") }, 3);
+        let older_term = Block::empty(&trail.last(), 1);
+        for block in [gap, wrong_chain, older_term] {
+            assert!(trail.accept(block.header(), &[]).is_err());
+        }
+        assert!(note(&mut trail, 6).is_err(), "a commit beyond the end");
+        assert_eq!(trail, before);
+    }
+
+    #[test]
+    fn a_log_read_from_the_middle_begins_behind_the_last_replacement_of_its_beginning() {
+        let mut whole = Trail::behind(Position::default());
+        grow(&mut whole, 1, 9);
+        let mut trail = Trail::from_middle(whole.last());
+        grow(&mut trail, 1, 2);
+        let block = Block::empty(&whole.at(4).expect("there"), 2);
+        assert_eq!(trail.accept(block.header(), &[]), Ok(Moved::On));
+        grow(&mut trail, 2, 3);
+        assert!(!trail.is_settled());
+        assert_eq!((trail.start(), trail.last().index), (Position::after(block.header()), 8));
+        assert!(note(&mut trail, 6).is_ok());
+        assert!(trail.is_settled());
+        assert_eq!(trail.start().index, 5);
+    }
+
+    #[test]
+    fn behind_a_snapshot_nothing_before_counts() {
+        let mut trail = Trail::behind(Position::default());
+        grow(&mut trail, 1, 5);
+        let position = Position { index: 50, term: 3, chain: 7, ..Position::default() };
+        let block = Block::note(&trail.last(), BlockKind::Snapshot, &position.to_bytes());
+        assert_eq!(trail.accept(block.header(), block.payload()), Ok(Moved::Behind(position)));
+        assert_eq!((trail.start(), trail.last(), trail.committed()), (position, position, 50));
+        let again = Block::note(&position, BlockKind::Snapshot, &position.to_bytes());
+        assert!(
+            trail.accept(again.header(), again.payload()).is_err(),
+            "a snapshot of what was committed before"
+        );
+    }
+}

@@ -4,6 +4,7 @@
 
 mod damage;
 mod golden;
+mod log;
 mod pipeline;
 mod snapshots;
 mod toy;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use grid_engine::{Engine, Entry, Seq};
 use grid_sequencer::inspect::{InspectedBlock, JournalSummary, snapshots, visit_blocks};
-use grid_sequencer::{Machine, replay_from_first_block};
+use grid_sequencer::{HardState, Machine, replay_from_first_block};
 
 use crate::Outcome;
 use crate::progress;
@@ -16,9 +16,12 @@ pub(crate) struct InspectArgs {
     /// The data directory.
     #[arg(default_value = "grid-data")]
     data_dir: PathBuf,
-    /// Print every command, one line each.
+    /// Print every command, one line each; of a cluster also those that were replaced before they were committed.
     #[arg(long)]
     commands: bool,
+    /// Print every block, one line each: what it is, where it lies, and what it replaces.
+    #[arg(long)]
+    blocks: bool,
     /// First log sequence to print.
     #[arg(long, default_value_t = 1)]
     from: u64,
@@ -38,8 +41,11 @@ pub(crate) fn run(args: &InspectArgs) -> Outcome {
     let mut printed = 0;
     let mut broken = None;
     let summary = visit_blocks(&args.data_dir, Engine::FORMAT, |block| {
+        if args.blocks && broken.is_none() {
+            broken = print_block(&mut out, block).err();
+        }
         if args.commands && broken.is_none() {
-            broken = print_block(&mut out, block, args, &mut printed).err();
+            broken = print_commands(&mut out, block, args, &mut printed).err();
         }
     })?;
     // A closed pipe (`| head`) is a reader who has seen enough.
@@ -63,6 +69,10 @@ pub(crate) fn run(args: &InspectArgs) -> Outcome {
         let json = serde_json::json!({
             "segments": summary.segments, "blocks": summary.entry_blocks, "other_blocks": summary.other_blocks,
             "commands": summary.commands, "bytes": summary.bytes, "last_sequence": summary.position.seq.0,
+            "last_block": summary.position.index, "last_chain": format!("{:016x}", summary.position.chain),
+            "log_start": summary.log_start.index, "term": summary.hard_state.term, "vote": summary.hard_state.vote,
+            "committed_block": summary.hard_state.commit, "replaced_blocks": summary.replaced_blocks,
+            "conf_changes": summary.conf_changes,
             "torn": summary.torn.is_some(), "snapshots": listed,
             "state_hash": replayed.as_ref().map(|engine| format!("{:016x}", engine.state_hash())),
         });
@@ -74,7 +84,17 @@ pub(crate) fn run(args: &InspectArgs) -> Outcome {
         "journal    {} segments, {} blocks with {} commands, {} other blocks, {} bytes; every checksum holds",
         summary.segments, summary.entry_blocks, summary.commands, summary.other_blocks, summary.bytes
     )?;
-    writeln!(out, "position   sequence {}, block {}", summary.position.seq.0, summary.position.index)?;
+    let (start, position, state) = (summary.log_start, summary.position, summary.hard_state);
+    writeln!(
+        out,
+        "position   sequence {}, block {} of term {}; the log begins behind block {}",
+        position.seq.0, position.index, position.term, start.index
+    )?;
+    writeln!(
+        out,
+        "consensus  term {}, vote {}, committed up to block {}; {} changes of members, {} blocks replaced before they were committed",
+        state.term, state.vote, state.commit, summary.conf_changes, summary.replaced_blocks
+    )?;
     if let Some(torn) = &summary.torn {
         writeln!(out, "torn tail  {torn:?}: unacknowledged, or being written right now")?;
     }
@@ -96,7 +116,32 @@ pub(crate) fn run(args: &InspectArgs) -> Outcome {
     Ok(())
 }
 
-fn print_block(
+fn print_block(out: &mut impl Write, block: &InspectedBlock<'_>) -> std::io::Result<()> {
+    let header = &block.header;
+    let file = block.path.file_name().unwrap_or_default().display();
+    write!(out, "{file}:{} block {} term {} ", block.offset, header.index, header.term)?;
+    if let Some(state) = block.hard_state() {
+        let HardState { term, vote, commit } = state;
+        write!(out, "hard state: term {term}, vote {vote}, committed up to block {commit}")?;
+    } else if let Some(position) = block.snapshot() {
+        write!(out, "snapshot: the log goes on behind block {} of term {}", position.index, position.term)?;
+    } else if let Some(change) = block.conf_change() {
+        write!(out, "change of members, {} bytes, chain {:016x}", change.len(), header.chain)?;
+    } else {
+        let first = header.first_seq.0;
+        match header.commands {
+            0 => write!(out, "entry without commands")?,
+            count => write!(out, "entry: commands {first} to {}", first + u64::from(count) - 1)?,
+        }
+        write!(out, ", chain {:016x}, at {}", header.chain, header.at.0)?;
+    }
+    if block.replaces > 0 {
+        write!(out, "; replaces {} blocks that were never committed", block.replaces)?;
+    }
+    writeln!(out)
+}
+
+fn print_commands(
     out: &mut impl Write,
     block: &InspectedBlock<'_>,
     args: &InspectArgs,
