@@ -11,4 +11,5 @@ pub mod engine_mix;
 pub mod failover;
 pub mod figures;
 pub mod ground;
+mod live;
 pub mod replay;

@@ -16,6 +16,7 @@ use crate::cluster::{Cluster, entries, submit_all};
 use crate::engine_mix::Market;
 use crate::figures::{Rounds, Table, per_second, ratios};
 use crate::ground::Ground;
+use crate::live;
 
 /// Commands of a full block, and blocks that are written with one sync, as under full load.
 const BLOCK_COMMANDS: u64 = 64;
@@ -28,45 +29,60 @@ fn timed_recovery(dir: &Path) -> Result<(RecoveryReport, Seq, Duration), Box<dyn
     Ok((recovered.report.clone(), recovered.position.seq, begin.elapsed()))
 }
 
-/// A whole node of one is driven as fast as it takes commands, stopped, and recovered from its journal.
+/// A whole node of one takes the mix from a client's session, is stopped, and is recovered from its journal; and once more with the mix
+/// handed in by this process itself.
 ///
 /// # Errors
 /// The world failed; nothing was measured then.
 ///
 /// # Panics
-/// If the recovery does not come to the state that the node had.
+/// If a recovery does not come to the state that the node had.
 pub fn replay_rate(ground: &Ground, commands: u64, rounds: usize) -> Result<Table, Box<dyn Error>> {
-    let (mut live, mut replayed) = (Rounds::default(), Rounds::default());
     let load = entries(commands);
+    let [mut live, mut of_live, mut inside, mut of_inside] = [(); 4].map(|()| Rounds::default());
     for round in 0..rounds {
-        let mut cluster = Cluster::start(ground, &format!("replay-{round}"), 1, Default::default())?;
+        let run = live::over_a_session(ground, &format!("live-{round}"), &load, commands as usize)?;
+        live.push(per_second(commands, run.took));
+        of_live.push(replay(&run.dir, run.last, run.hash)?);
+
+        let mut cluster = Cluster::start(ground, &format!("inside-{round}"), 1, Default::default())?;
         let dir = cluster.data_dir(0);
-        let took = submit_all(&mut cluster, load.clone())?;
-        live.push(per_second(load.len() as u64, took));
-        let hash = cluster.stop()[0].machine.state_hash();
-        for snapshot in snapshots(&dir).list()? {
-            std::fs::remove_file(snapshot)?;
-        }
-        let begin = Instant::now();
-        let recovered = recover(&dir, JournalConfig::default(), Engine::new, |_| {})?;
-        replayed.push(per_second(recovered.report.replayed, begin.elapsed()));
-        assert_eq!(recovered.report.replayed, load.len() as u64, "every command is replayed");
-        assert_eq!(recovered.machine.state_hash(), hash, "a replay comes to the same state");
-        drop(recovered);
-        std::fs::remove_dir_all(&dir)?;
+        let mut opening = load.clone();
+        let measured = opening.split_off(load.len() - commands as usize);
+        submit_all(&mut cluster, opening)?;
+        inside.push(per_second(commands, submit_all(&mut cluster, measured)?));
+        let stopped = cluster.stop();
+        of_inside.push(replay(&dir, stopped[0].position.seq, stopped[0].machine.state_hash())?);
     }
     let mut table = Table::new(
-        &format!("replay_rate: {} commands of the mix, one node with all its stages and replica", load.len()),
+        &format!("replay_rate: {commands} commands of the mix, one node with all its stages and replica"),
         ground.kind(),
     );
-    table.note(
-        "live: submitted in process as fast as the inbound ring takes them, until the last one is told",
-    );
+    table.note("live: from a client over one binary session on loopback, until the last one is answered");
+    table.note("inside: handed to the inbound ring as fast as it takes them, without gateway or client");
     table.note("replay: from the first block, no snapshot, until the state is there; the journal is in the page cache");
     table.row("live", "commands/s", live.clone());
-    table.row("replay", "commands/s", replayed.clone());
-    table.row("replay against live", "times", ratios(&replayed, &live));
+    table.row("replay of it", "commands/s", of_live.clone());
+    table.row("replay against live", "times", ratios(&of_live, &live));
+    table.row("inside", "commands/s", inside.clone());
+    table.row("replay of it", "commands/s", of_inside.clone());
+    table.row("replay against inside", "times", ratios(&of_inside, &inside));
     Ok(table)
+}
+
+/// Recovers a directory without its snapshots, to the state that it is known to hold, and removes it; commands per second.
+fn replay(dir: &Path, last: Seq, hash: u64) -> Result<f64, Box<dyn Error>> {
+    for snapshot in snapshots(dir).list()? {
+        std::fs::remove_file(snapshot)?;
+    }
+    let begin = Instant::now();
+    let recovered = recover(dir, JournalConfig::default(), Engine::new, |_| {})?;
+    let rate = per_second(recovered.report.replayed, begin.elapsed());
+    assert_eq!(recovered.position.seq, last, "every command is replayed");
+    assert_eq!(recovered.machine.state_hash(), hash, "a replay comes to the same state");
+    drop(recovered);
+    std::fs::remove_dir_all(dir)?;
+    Ok(rate)
 }
 
 fn snapshots(dir: &Path) -> SnapshotStore {
@@ -111,6 +127,8 @@ fn write_journal(dir: &Path, commands: u64) -> Result<(SnapshotMeta, Vec<u8>), B
             }
         }
         ticket += 1;
+        // As a running node notes it: with each group, what was committed before.
+        journal.commit(blocks.first().map_or(0, |block: &Arc<Block>| block.header().index - 1));
         journal.append(&[Persist { ticket, hard_state: None, blocks }])?;
     }
     journal.commit(position.index);
