@@ -48,6 +48,7 @@ pub(super) struct Connection {
     pub(super) readable: bool,
     /// It may take more.
     pub(super) writable: bool,
+    /// When it was accepted, or dialled, or reached.
     pub(super) opened: Instant,
     /// When bytes last came.
     pub(super) heard: Instant,
@@ -214,6 +215,7 @@ impl Connection {
     /// When it is to be looked at again, if nothing happens before.
     pub(super) fn deadline(&self, limits: &super::Limits) -> Instant {
         let own = match self.purpose {
+            Purpose::ToPeer { .. } if self.connecting => self.opened + limits.connect_timeout,
             Purpose::Knocking | Purpose::ToPeer { up: false, .. } => self.opened + limits.login_timeout,
             Purpose::FromPeer(_) => self.heard + limits.idle_limit,
             Purpose::ToPeer { up: true, .. } if self.ping_open => self.pinged + limits.idle_limit,

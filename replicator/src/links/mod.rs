@@ -87,7 +87,7 @@ pub trait Handler: Send + 'static {
     fn received(&mut self, from: NodeId, frame: Frame);
 
     /// A turn's frames have all been given: the moment to drive the core once for all of them. What is sent in here
-    /// leaves at once.
+    /// leaves at once. Turns come with whatever comes, and at least every 100 ms while an operator waits for an answer.
     fn turn_end(&mut self);
 
     /// A link was lost, could not be made, or a queue was full: messages to this peer were dropped.
@@ -192,8 +192,11 @@ pub struct Limits {
     pub services_max: usize,
     /// Peers that nobody named but that have the right certificate: members this node has not heard of yet.
     pub guests_max: usize,
-    /// From dialling or accepting to the end of the login.
+    /// From accepting, or from reaching who was dialled, to the end of the login.
     pub login_timeout: Duration,
+    /// How long a dialled peer may take to be reached. A packet lost to a cut network is sent again later and later; dialling
+    /// anew finds the peer sooner once the cut has healed.
+    pub connect_timeout: Duration,
     /// How often a peer is asked whether it is there.
     pub ping_interval: Duration,
     /// How long a connection may be silent, leave a ping unanswered, or take nothing of what is written.
@@ -219,12 +222,13 @@ impl Default for Limits {
             services_max: 16,
             guests_max: 16,
             login_timeout: Duration::from_secs(3),
+            connect_timeout: Duration::from_secs(1),
             ping_interval: Duration::from_millis(500),
             idle_limit: Duration::from_secs(3),
             service_idle: Duration::from_secs(30),
             snapshot_stall: Duration::from_secs(60),
             dial_wait_min: Duration::from_millis(50),
-            dial_wait_max: Duration::from_secs(1),
+            dial_wait_max: Duration::from_millis(500),
         }
     }
 }

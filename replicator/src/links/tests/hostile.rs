@@ -157,3 +157,55 @@ fn whoever_asks_for_pongs_and_never_reads_them_is_thrown_out() {
     let thrown_out = (0..10_000).any(|_| io::Write::write_all(&mut raw.stream, &pings).is_err());
     assert!(thrown_out);
 }
+
+/// Frames that are whole and mean nothing: any kind, any body.
+fn nonsense(dice: &mut SmallRng) -> Vec<u8> {
+    let kinds = [2, 3, 4, 5, 16, 17, 32, 33, 34, 35, 36, 37, 48, 49, 64, 65, 1, 99];
+    let mut bytes = Vec::new();
+    for _ in 0..dice.random_range(1..6) {
+        let kind = kinds[dice.random_range(0..kinds.len())];
+        let len =
+            if dice.random_bool(0.9) { dice.random_range(0..40) } else { dice.random_range(0..300_000) };
+        // Small numbers are likelier to mean something.
+        let body: Vec<u8> = (0..len)
+            .map(|_| if dice.random_bool(0.5) { dice.random_range(0..4) } else { dice.random() })
+            .collect();
+        let mut framed = Vec::new();
+        frame::put(Kind::Ping, &[&body], &mut framed);
+        framed[4] = kind;
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&framed[..8]), &body);
+        framed[8..12].copy_from_slice(&crc.to_le_bytes());
+        bytes.extend_from_slice(&framed);
+    }
+    bytes
+}
+
+#[test]
+fn a_peer_gone_mad_harms_nobody_but_itself() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (node, two) = (Node::start(1, &Tls::Plain), Node::start(2, &Tls::Plain));
+    two.knows(&[&node]);
+    node.links.sender().set_peers([(2, two.links.address()), (3, listener.local_addr().unwrap())].into());
+    node.wait_up(2);
+    two.wait_up(1);
+    let mut dice = SmallRng::seed_from_u64(13);
+    for attempt in 1..300 {
+        // As the one that dials.
+        let mut mad = Raw::connect(node.links.address());
+        mad.hello(3, 1, 7, attempt);
+        mad.welcomed();
+        let _ = io::Write::write_all(&mut mad.stream, &nonsense(&mut dice));
+        // And as the one that is dialled, while a snapshot is on its way to it.
+        let mut dialled = Raw::over(listener.accept().unwrap().0);
+        assert_eq!(dialled.read().map(|(kind, _)| kind), Some(Kind::Hello));
+        dialled.put(Kind::Welcome, &frame::to_bytes(&frame::Welcome { node: 3 }));
+        node.wait_up(3);
+        let _ = node.links.sender().send_snapshot(3, Bytes::new(), 10, Box::new(io::Cursor::new([0; 10])));
+        let _ = io::Write::write_all(&mut dialled.stream, &nonsense(&mut dice));
+    }
+    two.send_all(&node, (0..10).map(|n| numbered(n, 10)));
+    node.ear.wait("the good peer's", |heard| {
+        (heard.frames.iter().filter(|(f, _)| *f == 2).count() == 10).then_some(())
+    });
+    assert_eq!(node.ear.look(|heard| heard.unreachable.get(&2).copied()), None);
+}

@@ -180,6 +180,7 @@ pub(super) fn limits() -> Limits {
         dial_wait_max: Duration::from_millis(50),
         idle_limit: Duration::from_secs(20),
         login_timeout: Duration::from_secs(20),
+        connect_timeout: Duration::from_secs(20),
         ..Limits::default()
     }
 }

@@ -173,3 +173,28 @@ fn one_peer_that_is_away_costs_the_others_nothing() {
     two.ear.wait("all frames", |heard| (heard.frames.len() == 1000).then_some(()));
     assert!(!one.links.sender().is_up(3));
 }
+
+#[test]
+fn a_peer_that_comes_by_itself_is_dialled_at_once() {
+    let (_, tls) = cluster();
+    let mut lazy = config(1, &tls(1));
+    // Without being dialled back, it would be found after the test's patience is over.
+    lazy.limits.dial_wait_min = 4 * GUARD;
+    lazy.limits.dial_wait_max = 4 * GUARD;
+    let one = Node::start_with(lazy, Behaviour::default());
+    let held = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = held.local_addr().unwrap();
+    let sender = one.links.sender();
+    sender.set_peers([(2, address)].into());
+    let dialled = held.accept().unwrap();
+    assert_eq!(
+        sender.send(2, Frame::Raft(numbered(0, 8))),
+        Sent::Down,
+        "it was dialled and has not answered"
+    );
+    drop((dialled, held));
+    one.ear.wait("it is unreachable", |heard| heard.unreachable.get(&2).map(|_| ()));
+    let two = Node::start_with(LinksConfig { listen: address, ..config(2, &tls(2)) }, Behaviour::default());
+    two.knows(&[&one]);
+    one.wait_up(2);
+}

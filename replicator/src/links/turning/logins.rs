@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use mio::net::TcpStream;
 use mio::{Interest, Token};
@@ -18,6 +19,9 @@ use super::super::frame::{self, Epoch, Hello, Kind, Refusal, RefusalCode, Role, 
 use super::super::identity::node_name;
 use super::super::queue::SendQueue;
 use super::{ACCEPT_REST, Desk, NodeId, Peer};
+
+/// A peer that answers at all is reached sooner.
+const HOPELESS: Duration = Duration::from_millis(200);
 
 impl Desk {
     /// Takes who knocks.
@@ -202,7 +206,24 @@ impl Desk {
             }
             older.close(format!("node {from} has a newer connection"));
         }
+        self.dial_back(from);
         Ok((Purpose::FromPeer(from), format!("node {from}")))
+    }
+
+    /// A peer that dials is there: it is dialled at once, whatever wait or hopeless attempt there is.
+    fn dial_back(&mut self, peer: NodeId) {
+        let now = self.now;
+        let Some(state) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        state.backoff.reset();
+        match state.dialled.and_then(|id| self.connections.get_mut(&id)) {
+            None => state.dial_at = Some(now),
+            Some(attempt) if attempt.connecting && now.duration_since(attempt.opened) > HOPELESS => {
+                attempt.close("it has come by itself and is dialled anew");
+            }
+            Some(_) => {}
+        }
     }
 
     /// Makes room for a peer that nobody has named: a member of which this node has not heard yet. The certificate

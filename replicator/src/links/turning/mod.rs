@@ -32,6 +32,8 @@ const LISTENER: Token = Token(0);
 pub(super) const WAKER: Token = Token(1);
 /// Tokens of connections begin here; none is ever used twice.
 const FIRST_CONNECTION: u64 = 2;
+/// The longest turn while a caller waits for the handler's answer, which may depend on what no frame tells.
+const OWED_TURN: Duration = Duration::from_millis(100);
 /// Reads of one connection in one turn, so that a talkative peer does not starve the others.
 const READS_PER_TURN: usize = 8;
 /// Lines about strangers in one span; the rest is counted.
@@ -342,6 +344,7 @@ impl Desk {
         {
             return Some(Duration::ZERO);
         }
+        let now = Instant::now();
         let mut next: Option<Instant> = self.accept_at;
         let mut earlier = |at: Instant| next = Some(next.map_or(at, |so_far| so_far.min(at)));
         for connection in self.connections.values() {
@@ -349,6 +352,9 @@ impl Desk {
                 return Some(Duration::ZERO);
             }
             earlier(connection.deadline(&self.limits));
+            if let Purpose::Service { busy: true, .. } = connection.purpose {
+                earlier(now + OWED_TURN);
+            }
         }
         for peer in self.peers.values() {
             if let (None, Some(at), Some(_)) = (peer.dialled, peer.dial_at, peer.address) {
@@ -359,7 +365,7 @@ impl Desk {
             }
         }
         // A millisecond more, so that the deadline has passed when the poll returns.
-        next.map(|at| at.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
+        next.map(|at| at.saturating_duration_since(now) + Duration::from_millis(1))
     }
 
     fn note_readiness(&mut self, id: u64, event: &Event) {
@@ -371,6 +377,7 @@ impl Desk {
                 Ok(None) if connection.stream.peer_addr().is_ok() => {
                     connection.connecting = false;
                     connection.writable = true;
+                    connection.opened = self.now;
                 }
                 Ok(None) => return,
                 Ok(Some(error)) | Err(error) => {
@@ -411,6 +418,9 @@ impl Desk {
                 Purpose::FromPeer(_) => connection.close(format!("silent for {:?}", limits.idle_limit)),
                 Purpose::Knocking => {
                     connection.close(format!("no login within {:?}", limits.login_timeout));
+                }
+                Purpose::ToPeer { .. } if connection.connecting => {
+                    connection.close(format!("not reached within {:?}", limits.connect_timeout));
                 }
                 Purpose::ToPeer { up: false, .. } => {
                     connection.close(format!("no answer within {:?}", limits.login_timeout));
