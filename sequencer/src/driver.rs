@@ -29,7 +29,8 @@ pub(crate) type Next<'a, Cmd> = &'a mut dyn FnMut(&Position, u64) -> Option<(Arc
 
 /// Whatever the stages need of the monitor, with the core's own type forgotten.
 pub(crate) trait Drive<Cmd>: Send + Sync {
-    /// Proposes blocks for as long as `next` makes one for the place it is told; false once this node does not lead.
+    /// Proposes blocks for as long as the core takes one and `next` makes one for the place it is told; false once this node
+    /// does not lead.
     fn propose(&self, next: Next<'_, Cmd>) -> bool;
     fn persisted(&self, ticket: u64);
     fn tick(&self);
@@ -189,7 +190,9 @@ impl<C: Consensus, Cmd: Send + Sync + 'static> Drive<Cmd> for Driver<C, Cmd> {
         let mut leads = true;
         loop {
             let Some((before, term)) = core.consensus.lead() else {
-                leads = false;
+                // While it hands its leadership over it takes nothing, and may yet keep it. Then nothing is to be missing in
+                // between, for nobody is told.
+                leads = core.consensus.leadership().leads;
                 break;
             };
             let Some((block, commands)) = next(&before, term) else { break };

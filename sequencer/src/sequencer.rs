@@ -210,6 +210,7 @@ impl Sequencer {
                     stamper: Stamper::new(config.clock.clone(), position.at),
                     limits: config.block,
                     pending: Pending::new(),
+                    held: false,
                     cursors: Arc::clone(&cursors),
                 }),
             ),

@@ -159,6 +159,8 @@ pub(crate) struct SequencerStage<M: Machine> {
     pub(crate) stamper: Stamper,
     pub(crate) limits: BlockLimits,
     pub(crate) pending: Pending<M::Command>,
+    /// The core leads and takes no block just now: it is handing its leadership over, and may yet keep it.
+    pub(crate) held: bool,
     pub(crate) cursors: Arc<Cursors>,
 }
 
@@ -269,7 +271,7 @@ impl<M: Machine> SequencerStage<M> {
         }
     }
 
-    /// Proposes blocks of what is pending, as far as there is room; false if this node does not lead.
+    /// Proposes blocks of what is pending, as far as there is room and the core takes some; false if this node does not lead.
     fn propose(&mut self) -> bool {
         let core = Arc::clone(&self.core);
         let mut blocks = 0;
@@ -294,19 +296,24 @@ impl<M: Machine> Stage for SequencerStage<M> {
     fn step(&mut self) -> Step {
         let shut = self.door.is_shut();
         let mut worked = false;
+        self.held = false;
         if !self.pending.fills(&self.limits) {
             worked = self.drain();
         }
         if !self.pending.commands.is_empty() && self.has_room_or_call() {
             self.fill();
-            if !self.propose() {
+            let before = self.pending.commands.len();
+            if self.propose() {
+                self.held = self.pending.commands.len() == before;
+                worked |= !self.held;
+            } else {
+                worked = true;
                 let dropped = self.pending.clear();
                 tracing::debug!(
                     dropped,
                     "this node does not lead; nobody was told anything about these commands"
                 );
             }
-            worked = true;
         }
         if shut && self.pending.commands.is_empty() && !self.inbound.has_some() {
             self.cursors.sequencer_done.store(true, Ordering::Release);
@@ -319,9 +326,14 @@ impl<M: Machine> Stage for SequencerStage<M> {
 
     fn has_work(&self) -> bool {
         if !self.pending.commands.is_empty() {
-            return self.has_room_or_call();
+            return !self.held && self.has_room_or_call();
         }
         self.inbound.has_some() || self.door.is_shut()
+    }
+
+    fn patience(&self) -> Option<Duration> {
+        // A core that keeps its leadership after all does not ring.
+        self.held.then_some(Duration::from_millis(1))
     }
 }
 
