@@ -8,6 +8,7 @@
 
 mod comparison;
 mod engine;
+mod members;
 mod nodes;
 mod replica;
 #[path = "../../../sequencer/tests/it/toy.rs"]
