@@ -126,6 +126,22 @@ pub enum JournalError {
         /// What does not check.
         why: String,
     },
+    /// The journal was written by another node, or for another cluster.
+    #[error(
+        "{} was written by node {} of cluster {}, and this is node {node} of cluster {cluster}: a node that goes on with \
+         another's journal votes twice. Start with the right data directory or configuration; a new node begins with an empty one",
+        path.display(), found.1, found.0
+    )]
+    NotOurs {
+        /// The segment file.
+        path: PathBuf,
+        /// Cluster and node in its header.
+        found: (u64, u64),
+        /// The configured cluster.
+        cluster: u64,
+        /// The configured node.
+        node: u64,
+    },
     /// The log goes on behind a snapshot that is not there.
     #[error(
         "the journal in {} goes on behind a snapshot of block {index}, and no such snapshot can be read: restore it to the \
@@ -420,6 +436,12 @@ impl Journal {
         machine_format: u32,
         read: Read,
     ) -> Result<Self, JournalError> {
+        let JournalConfig { cluster, node, .. } = config;
+        let ours = |segment: &&SegmentInfo| (segment.header.cluster, segment.header.node) == (cluster, node);
+        if let Some(other) = read.segments.iter().find(|segment| !ours(segment)) {
+            let (path, found) = (other.path.clone(), (other.header.cluster, other.header.node));
+            return Err(JournalError::NotOurs { path, found, cluster, node });
+        }
         remove_if_there(&*disk, &dir.join(PREPARED_NAME))?;
         // A process that died before it synced the directory leaves names in it that a loss of power would take back.
         sync_dir(&*disk, dir)?;

@@ -4,10 +4,12 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use grid_sequencer::{JournalError, Machine, RecoverError, inspect, replay_from_first_block};
+use grid_sequencer::{
+    JournalConfig, JournalError, Machine, RecoverError, inspect, recover, replay_from_first_block,
+};
 
 use crate::toy::{Dice, Toy};
-use crate::venue::{config, copy_dir, deposit, fill, open, start, submit};
+use crate::venue::{config, copy_dir, deposit, fill, open, small, start, submit};
 
 #[derive(Clone, Debug)]
 struct Place {
@@ -246,6 +248,22 @@ fn an_empty_directory_and_a_fresh_journal_recover_to_the_beginning() {
         assert_eq!(recovered.machine, Toy::default());
         assert_eq!(recovered.position.seq.0, 0);
     }
+}
+
+#[test]
+fn a_journal_of_another_node_is_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    fill(dir.path(), 3);
+    for (cluster, node) in [(1, 2), (2, 1)] {
+        let other = JournalConfig { cluster, node, ..small() };
+        let refused = recover(dir.path(), other, Toy::default, |_| {}).expect_err("it is not ours");
+        let said = refused.to_string();
+        assert!(
+            said.contains("was written by node 1 of cluster 1") && said.contains("votes twice"),
+            "{said}"
+        );
+    }
+    assert!(open(dir.path()).is_ok(), "and nothing was changed");
 }
 
 #[test]
