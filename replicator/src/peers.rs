@@ -162,6 +162,10 @@ fn send_snapshot(
     to: NodeId,
     message: &PeerMessage,
 ) -> Result<(), String> {
+    // The core announces it again when nothing is told of it for long; then it is still on its way, and nothing new.
+    if sender.is_sending_snapshot(to) {
+        return Ok(());
+    }
     let newest = snapshots.open_for_sending().map_err(|error| error.to_string())?;
     let newest = newest.ok_or("there is no snapshot that reads")?;
     let position = newest.meta().position;

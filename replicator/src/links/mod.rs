@@ -340,6 +340,12 @@ impl Sender {
         Ok(())
     }
 
+    /// Whether a snapshot is on its way to a peer at this time.
+    #[must_use]
+    pub fn is_sending_snapshot(&self, peer: NodeId) -> bool {
+        self.0.queues.read().get(&peer).is_some_and(|queue| queue.lock().is_sending_snapshot())
+    }
+
     /// Says where the others listen from now on. Links to peers that are not among them are closed.
     pub fn set_peers(&self, peers: BTreeMap<NodeId, SocketAddr>) {
         self.0.tell(Told::Peers(peers));

@@ -135,6 +135,10 @@ impl SendQueue {
         Ok(())
     }
 
+    pub(crate) fn is_sending_snapshot(&self) -> bool {
+        !matches!(self.snapshot, Slot::Free)
+    }
+
     /// The snapshot to begin with, once; the slot stays taken until [`Self::snapshot_over`].
     pub(crate) fn take_snapshot(&mut self) -> Option<SnapshotJob> {
         match std::mem::replace(&mut self.snapshot, Slot::Busy) {
