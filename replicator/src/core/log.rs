@@ -3,7 +3,7 @@
 //! Every block that is not yet applied is in memory; behind that as many as fit into the window, for followers that are a little
 //! late. Whoever is later than that is served through [`OldBlocks`], and whoever is later than the journal, by a snapshot.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -46,10 +46,14 @@ pub(super) struct Log {
     /// What was last read through `old`: an entry that raft sends is turned back into its block from here.
     reread: RefCell<BTreeMap<u64, Arc<Block>>>,
     window_bytes: u64,
+    /// Bytes that may yet be read for followers that lag before raft has been told something else.
+    budget: Cell<u64>,
     initial: (HardState, ConfState),
 }
 
-/// Bytes of re-read blocks at which those are let go.
+/// Bytes read at once for followers that lag: while they are read and sent, nobody else is served. The followers' answers ask for more.
+const READ_BYTES: u64 = 2 << 20;
+/// Re-read blocks at which those are let go.
 const REREAD_BLOCKS: usize = 4096;
 
 impl Log {
@@ -70,6 +74,7 @@ impl Log {
             old,
             reread: RefCell::default(),
             window_bytes,
+            budget: Cell::new(READ_BYTES),
             initial,
         }
     }
@@ -106,6 +111,10 @@ impl Log {
             return Some(Arc::clone(block));
         }
         Block::from_bytes(entry.data.clone()).ok().map(Arc::new)
+    }
+
+    pub(super) fn renew_budget(&self) {
+        self.budget.set(READ_BYTES);
     }
 
     pub(super) fn forget_reread(&self) {
@@ -173,35 +182,8 @@ impl Log {
         self.start.0
     }
 
-    fn read_old(&self, from: u64, max_bytes: usize) -> raft::Result<Vec<Arc<Block>>> {
-        let compacted = || raft::Error::Store(StorageError::Compacted);
-        let old = self.old.as_ref().ok_or_else(compacted)?;
-        let blocks = old.read(from, max_bytes).map_err(|Compacted| compacted())?;
-        assert!(!blocks.is_empty(), "the journal has block {from}: it is durable and was not compacted");
-        self.reread.borrow_mut().extend(blocks.iter().map(|block| (block.header().index, Arc::clone(block))));
-        Ok(blocks)
-    }
-}
-
-impl Storage for Log {
-    fn initial_state(&self) -> raft::Result<RaftState> {
-        let (hard_state, conf_state) = &self.initial;
-        let mut made = raft::eraftpb::HardState::default();
-        (made.term, made.vote, made.commit) = (hard_state.term, hard_state.vote, hard_state.commit);
-        Ok(RaftState::new(made, conf_state.clone()))
-    }
-
-    fn entries(
-        &self,
-        low: u64,
-        high: u64,
-        max_size: impl Into<Option<u64>>,
-        _context: GetEntriesContext,
-    ) -> raft::Result<Vec<Entry>> {
-        let max_bytes = max_size.into().unwrap_or(u64::MAX);
-        if low <= self.start.0 {
-            return Err(raft::Error::Store(StorageError::Compacted));
-        }
+    /// Blocks of `low..high` as raft keeps them: at least one, else as many as fit.
+    fn read(&self, low: u64, high: u64, max_bytes: u64) -> raft::Result<Vec<Entry>> {
         let mut entries: Vec<Entry> = Vec::new();
         let (mut next, mut bytes) = (low, 0_u64);
         while next < high && next <= self.before.index {
@@ -226,6 +208,48 @@ impl Storage for Log {
             }
             entries.push(wire::entry(block));
             next += 1;
+        }
+        Ok(entries)
+    }
+
+    fn read_old(&self, from: u64, max_bytes: usize) -> raft::Result<Vec<Arc<Block>>> {
+        let compacted = || raft::Error::Store(StorageError::Compacted);
+        let old = self.old.as_ref().ok_or_else(compacted)?;
+        let blocks = old.read(from, max_bytes).map_err(|Compacted| compacted())?;
+        assert!(!blocks.is_empty(), "the journal has block {from}: it is durable and was not compacted");
+        self.reread.borrow_mut().extend(blocks.iter().map(|block| (block.header().index, Arc::clone(block))));
+        Ok(blocks)
+    }
+}
+
+impl Storage for Log {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        let (hard_state, conf_state) = &self.initial;
+        let mut made = raft::eraftpb::HardState::default();
+        (made.term, made.vote, made.commit) = (hard_state.term, hard_state.vote, hard_state.commit);
+        Ok(RaftState::new(made, conf_state.clone()))
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        context: GetEntriesContext,
+    ) -> raft::Result<Vec<Entry>> {
+        let max_bytes = max_size.into().unwrap_or(u64::MAX);
+        if low <= self.start.0 {
+            return Err(raft::Error::Store(StorageError::Compacted));
+        }
+        let for_follower = context.can_async();
+        if for_follower && self.budget.get() == 0 {
+            // Raft leaves it at that and comes back with the follower's next answer, to a heartbeat if to nothing else.
+            return Err(raft::Error::Store(StorageError::LogTemporarilyUnavailable));
+        }
+        let entries = self.read(low, high, max_bytes)?;
+        if for_follower {
+            let bytes: usize = entries.iter().map(|entry| entry.data.len()).sum();
+            self.budget.set(self.budget.get().saturating_sub(bytes as u64));
         }
         Ok(entries)
     }

@@ -33,7 +33,7 @@ const COMMITTED_BYTES: u64 = 1 << 20;
 /// A commit index alone is journalled once it is this far ahead of the one on disk, and then only with something else.
 const COMMIT_LAG: u64 = 64;
 /// Election timeouts after which a snapshot that nobody reported on is announced again: the announcement may have been lost.
-const SNAPSHOT_PATIENCE: usize = 4;
+const SNAPSHOT_PATIENCE: usize = 8;
 /// A learner within so many blocks of the log's end has caught up.
 const CAUGHT_UP_BLOCKS: u64 = 256;
 
@@ -792,6 +792,7 @@ impl RaftCore {
     /// After everything raft was told: takes the blocks it accepted into the log, seals those it appended itself, and sets its timer.
     fn settle(&mut self, offered: &[Arc<Block>]) {
         self.absorb(offered);
+        self.raw.store().renew_budget();
         let raft = &mut self.raw.raft;
         let seen = (raft.state, raft.term, raft.leader_id);
         if seen != self.timing.seen {

@@ -433,6 +433,7 @@ impl Cluster {
             let mut bytes = Vec::new();
             message.encode(&mut bytes);
             assert_eq!(bytes.len(), message.encoded_len());
+            assert_eq!(PeerMessage::decode(&Bytes::from(bytes.clone())).as_ref(), Ok(&message));
             let link = self.links.entry((id, to)).or_default();
             let earliest = link.back().map_or(0, |letter| letter.arrives);
             let late = if self.weather.delay > 0 { self.chance.below(self.weather.delay) } else { 0 };
@@ -453,6 +454,8 @@ impl Cluster {
             && disk.hard_state.vote != id
         {
             Some("although its vote for itself is not on its disk")
+        } else if message.kind() == MessageKind::AppendReply && durable(&disk) < acknowledged(message) {
+            Some("for blocks that are not on its disk")
         } else {
             None
         };
@@ -594,8 +597,34 @@ impl Cluster {
         self.pump(id);
     }
 
+    /// Adds a node with an empty disk and starts it.
+    pub(crate) fn add_member(&mut self, leader: NodeId, learner: bool) -> NodeId {
+        let node = self.next_node;
+        let change = if learner {
+            MemberChange::AddLearner { node, addresses: addresses(node) }
+        } else {
+            MemberChange::AddVoter { node, addresses: addresses(node) }
+        };
+        let done = self.core(leader, |core| core.change_members(&change));
+        assert!(matches!(done, Some(Ok(_))), "{done:?}");
+        self.next_node += 1;
+        self.add_node(node, Members::default());
+        self.pump(leader);
+        node
+    }
+
+    /// Saves the machine and lets all of the log go that the snapshot stands for.
+    pub(crate) fn save_and_compact(&mut self, id: NodeId) {
+        self.save_keeping(id, Some(0));
+    }
+
     /// Saves the machine and lets some of the log go, as a background replica would.
-    pub(crate) fn save(&mut self, id: NodeId) {
+    fn save(&mut self, id: NodeId) {
+        let keep = if self.chance.hits(500) { Some(self.chance.below(20)) } else { None };
+        self.save_keeping(id, keep);
+    }
+
+    fn save_keeping(&mut self, id: NodeId, keep: Option<u64>) {
         let node = self.nodes.get_mut(&id).expect("a node of this cluster");
         let Some(core) = &mut node.core else { return };
         let position = node.applied.position;
@@ -607,8 +636,8 @@ impl Cluster {
             disk.saved = node.applied.clone();
         }
         core.snapshot_taken(position.index, position.term);
-        if self.chance.hits(500) {
-            let up_to = core.compact(position.index - self.chance.below(20).min(position.index));
+        if let Some(keep) = keep {
+            let up_to = core.compact(position.index.saturating_sub(keep));
             let mut disk = node.disk.lock().expect("no test thread panicked");
             if up_to > disk.start.0 {
                 let term = disk.log[&up_to].header().term;
@@ -812,6 +841,18 @@ impl Cluster {
         }
         found(self)
     }
+}
+
+/// The last index on a disk.
+fn durable(disk: &Disk) -> u64 {
+    disk.log.last_key_value().map_or(disk.start.0, |(index, _)| *index)
+}
+
+/// What an answer to an append claims to have, as its bytes say; 0 for a rejection.
+fn acknowledged(message: &PeerMessage) -> u64 {
+    let head = message.encode_head();
+    let rejected = head[2] & 1 != 0;
+    if rejected { 0 } else { u64::from_le_bytes(head[16..24].try_into().expect("eight bytes")) }
 }
 
 fn apply(saved: &mut Saved, block: &Block) {
