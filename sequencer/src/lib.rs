@@ -56,7 +56,7 @@ pub use machine::{Machine, Unreadable};
 pub use outbound::{Output, OutputPoller, Polled, Waker};
 pub use recover::{
     DataDir, Progress, RecoverError, Recovered, RecoveryReport, Replayed, Upto, recover, recover_on,
-    replay_events, replay_from_first_block, replay_upto, snapshot_dir,
+    replay_all_kept, replay_events, replay_from_first_block, replay_upto, snapshot_dir,
 };
 pub use repair::{Damage, examine, examine_on, repair, repair_on};
 pub use segment::TornTail;

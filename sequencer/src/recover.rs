@@ -265,6 +265,8 @@ impl<M: Machine> Recovered<M> {
 /// A replay that only read: the state and where it stands.
 #[derive(Debug)]
 pub struct Replayed<M> {
+    /// Where the snapshot stood that it started from; all zero for the first block.
+    pub from: Position,
     /// The machine after the last block.
     pub machine: M,
     /// Where the log stands.
@@ -432,6 +434,34 @@ pub fn replay_upto<M: Machine>(
     replay.run_to_end(&RealDisk, &journal_dir(dir), &mut |_, _, _| {}, &mut progress)
 }
 
+/// As [`replay_upto`], but where the first block is no longer there, from the oldest snapshot that the journal continues: all that
+/// a node which was sent its state can replay.
+///
+/// # Errors
+/// [`RecoverError`].
+pub fn replay_all_kept<M: Machine>(
+    dir: &Path,
+    upto: Upto,
+    genesis: impl FnOnce() -> M,
+    mut progress: impl FnMut(Progress),
+) -> Result<Replayed<M>, RecoverError> {
+    let journal_dir = journal_dir(dir);
+    let start = journal::log_start(&RealDisk, &journal_dir, M::FORMAT)?.unwrap_or_default();
+    if start.index == 0 {
+        return replay_upto(dir, upto, genesis, progress);
+    }
+    let store = SnapshotStore::new(snapshot_dir(dir));
+    for path in store.list()?.into_iter().rev() {
+        if let Ok(Some((machine, meta))) = restored::<M>(&store, &path, None)
+            && meta.position.index >= start.index
+        {
+            let replay = Replay::new(machine, meta.position, upto);
+            return replay.run_to_end(&RealDisk, &journal_dir, &mut |_, _, _| {}, &mut progress);
+        }
+    }
+    Err(JournalError::NeedsSnapshot { dir: journal_dir, index: start.index }.into())
+}
+
 /// Gives `sink` again what the commands after `after` did, in order, up to and including `upto`, which the caller knows to be
 /// committed: for a history that is behind the log.
 ///
@@ -578,8 +608,8 @@ impl<M: Machine> Replay<M> {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Replayed<M>, RecoverError> {
         let read = self.run(disk, dir, sink, progress)?;
-        let Self { machine, position, commands, .. } = self;
-        Ok(Replayed { machine, position, commands, torn: read.torn })
+        let Self { from, machine, position, commands, .. } = self;
+        Ok(Replayed { from, machine, position, commands, torn: read.torn })
     }
 
     fn run(

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use grid_sequencer::{
     JournalConfig, LogReadError, LogReader, Machine, Position, Sequencer, SnapshotMeta, SnapshotStore, Upto,
-    inspect, recover, replay_from_first_block, replay_upto,
+    inspect, recover, replay_all_kept, replay_from_first_block, replay_upto,
 };
 
 use crate::toy::{Dice, Toy};
@@ -135,6 +135,8 @@ fn old_blocks_are_read_beside_the_writer_and_retention() {
     let recovered = reopen().expect("it recovers");
     assert_eq!(recovered.machine, stopped.machine);
     assert_eq!(recovered.log_start.index + 1, first);
+    let kept = replay_all_kept(dir.path(), Upto::KnownCommit, Toy::default, |_| {}).expect("it replays");
+    assert_eq!((kept.from, kept.machine), (stopped.position, stopped.machine));
 }
 
 /// A file system in memory does no real syncs; so that nobody takes one for the other, the test says which it ran on.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use grid_engine::{Engine, Entry, Seq};
 use grid_sequencer::inspect::{InspectedBlock, JournalSummary, snapshots, visit_blocks};
-use grid_sequencer::{HardState, Machine, replay_from_first_block};
+use grid_sequencer::{HardState, Machine, Upto, replay_all_kept};
 
 use crate::Outcome;
 use crate::progress;
@@ -28,7 +28,7 @@ pub(crate) struct InspectArgs {
     /// How many commands to print at most.
     #[arg(long, default_value_t = u64::MAX)]
     count: u64,
-    /// Replay everything from the first block, prove every invariant and print the state hash.
+    /// Replay everything from the first block (or the oldest snapshot, where that is gone), prove every invariant and print the state hash.
     #[arg(long)]
     replay: bool,
     /// One JSON object instead of words.
@@ -166,7 +166,7 @@ fn print_commands(
 
 fn replay(args: &InspectArgs, summary: &JournalSummary) -> Result<Engine, Box<dyn std::error::Error>> {
     let bar = progress::replay(summary.bytes);
-    let replayed = replay_from_first_block(&args.data_dir, Engine::new, |progress| {
+    let replayed = replay_all_kept(&args.data_dir, Upto::KnownCommit, Engine::new, |progress| {
         bar.set_length(progress.bytes_total);
         bar.set_position(progress.bytes_done);
     })?;
