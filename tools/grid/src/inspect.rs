@@ -169,6 +169,7 @@ fn replay(args: &InspectArgs, summary: &JournalSummary) -> Result<Engine, Box<dy
     let replayed = replay_all_kept(&args.data_dir, Upto::KnownCommit, Engine::new, |progress| {
         bar.set_length(progress.bytes_total);
         bar.set_position(progress.bytes_done);
+        bar.set_message(format!("{} commands, {} a second", progress.commands, progress.per_second()));
     })?;
     bar.finish_and_clear();
     replayed.machine.check_invariants()?;
