@@ -1,7 +1,10 @@
 //! Several nodes that apply one log, each with an engine and a gateway of its own. Who leads, what is committed and what is
 //! lost with a leadership is the test's to say; elections and disks are other crates' matter.
 
+#![allow(dead_code, reason = "the HTTP tiers' tests use it too, each its own part")]
+
 use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 use grid_engine::{Engine, Entry, Event, Nanos, Seq, State};
@@ -36,8 +39,19 @@ impl Log {
 pub(crate) struct Node {
     number: usize,
     log: Arc<Mutex<Log>>,
-    engine: RwLock<Engine>,
+    pub(crate) engine: RwLock<Engine>,
     applied: Mutex<usize>,
+    listener: Mutex<Option<Listener>>,
+}
+
+/// Hears what each command did, once it is applied.
+pub(crate) type Listener = Box<dyn FnMut(Seq, Nanos, Vec<Event>) + Send>;
+
+impl Node {
+    /// Has everything told that is applied from now on.
+    pub(crate) fn listen(&self, listener: Listener) {
+        *self.listener.lock().unwrap() = Some(listener);
+    }
 }
 
 struct NodeLine(Arc<Node>);
@@ -46,6 +60,8 @@ pub(crate) struct Cluster {
     log: Arc<Mutex<Log>>,
     pub(crate) nodes: Vec<Arc<Node>>,
     pub(crate) gateways: Vec<Gateway>,
+    /// How often [`Cluster::shuffle`] has changed the leader.
+    pub(crate) changes: AtomicUsize,
 }
 
 impl Cluster {
@@ -55,7 +71,7 @@ impl Cluster {
         let nodes: Vec<_> = (0..nodes)
             .map(|number| {
                 let (engine, log) = (RwLock::new(founded()), Arc::clone(&log));
-                Arc::new(Node { number, log, engine, applied: Mutex::new(0) })
+                Arc::new(Node { number, log, engine, applied: Mutex::new(0), listener: Mutex::default() })
             })
             .collect();
         let gateways: Vec<_> = nodes
@@ -67,7 +83,7 @@ impl Cluster {
             })
             .collect();
         log.lock().unwrap().addresses = gateways.iter().map(Gateway::address).collect();
-        Self { log, nodes, gateways }
+        Self { log, nodes, gateways, changes: AtomicUsize::new(0) }
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
@@ -106,6 +122,30 @@ impl Cluster {
         let mut log = self.log();
         log.held = held;
         log.wake();
+    }
+
+    /// Changes the leader, again and again until `done`, whenever some more commands went through: in the middle of
+    /// others, of which some, all or none survive.
+    pub(crate) fn shuffle(&self, mut seed: u64, done: &AtomicBool) {
+        let mut draw = |below: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (seed >> 33) % below
+        };
+        let mut length = 0;
+        while !done.load(Ordering::SeqCst) {
+            wait(|| done.load(Ordering::SeqCst) || self.committed_count() > length + 30);
+            self.hold(true);
+            wait(|| done.load(Ordering::SeqCst) || self.held() > 0);
+            let part = draw(3);
+            self.depose(|count| count * part as usize / 2);
+            self.hold(false);
+            if draw(2) == 0 {
+                std::thread::yield_now();
+            }
+            self.elect(draw(self.nodes.len() as u64) as usize);
+            length = self.committed_count();
+            self.changes.fetch_add(1, Ordering::SeqCst);
+        }
     }
 
     /// How many commands wait to be committed.
@@ -184,6 +224,9 @@ impl Line for NodeLine {
             drop(engine);
             for event in &events {
                 each(seq, *at, event);
+            }
+            if let Some(listener) = &mut *self.0.listener.lock().unwrap() {
+                listener(seq, *at, events);
             }
         }
         *applied += batch.len();
