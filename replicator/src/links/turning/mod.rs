@@ -403,7 +403,10 @@ impl Desk {
                 continue;
             }
             if connection.stalled_since().is_some_and(|since| since + limits.idle_limit <= now) {
-                connection.close_loud(format!("it has not read for {:?}", limits.idle_limit));
+                // A socket that has just said that it takes more is written to at the end of this turn.
+                if !connection.writable {
+                    connection.close_loud(format!("it has not read for {:?}", limits.idle_limit));
+                }
                 continue;
             }
             match connection.purpose {
