@@ -191,6 +191,7 @@ impl<C: Consensus> Venue<C> {
             // A block for each command: as many hand-offs as there can be.
             limits: BlockLimits { commands: 1, ..BlockLimits::default() },
             pending: Pending::new(),
+            held: false,
             cursors: Arc::clone(&cursors),
         };
         let journal = JournalStage {
