@@ -215,7 +215,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             queue_frames_max: 8_192,
-            queue_bytes_max: 64 << 20,
+            // All that the core sends unanswered to a node that lags, 256 messages of 256 KiB, and half of that again.
+            queue_bytes_max: 96 << 20,
             frame_bytes_max: 32 << 20,
             snapshot_bytes_max: 1 << 40,
             knocking_max: 32,
