@@ -378,9 +378,7 @@ pub fn recover_on<M: Machine>(
         journal.leave_behind()?;
         log_start = position;
     }
-    for left in store.received()? {
-        store.discard(&left)?;
-    }
+    store.sweep()?;
     let last = journal.position();
     let written = journal.hard_state();
     let hard_state = HardState {

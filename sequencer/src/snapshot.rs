@@ -182,9 +182,16 @@ impl SnapshotStore {
         self.tidy()
     }
 
-    /// Puts a received snapshot away that this node does not need.
-    pub(crate) fn discard(&self, received: &Path) -> Result<(), SnapshotError> {
-        self.disk.remove(received).map_err(io_error("remove", received))
+    /// Puts away what a start leaves behind: received snapshots that were no news, and files that were never finished.
+    pub(crate) fn sweep(&self) -> Result<(), SnapshotError> {
+        let unfinished = [TEMPORARY, RECEIVING];
+        for name in self.disk.list(&self.dir).map_err(io_error("list", &self.dir))? {
+            if unfinished.contains(&name.as_str()) || (name.starts_with(RECEIVED) && name.ends_with(ENDING)) {
+                let path = self.dir.join(name);
+                self.disk.remove(&path).map_err(io_error("remove", &path))?;
+            }
+        }
+        Ok(())
     }
 
     /// Reads and checks one snapshot's header and body; the state hash is for the caller, who can restore it.
