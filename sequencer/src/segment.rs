@@ -311,7 +311,7 @@ pub(crate) fn judge<E: From<JournalError>>(
             return damaged(format!("{}, and no part of it is missing as after a crash", fault.why));
         }
         let behind = (offset + fault.extent).next_multiple_of(BLOCK_ALIGN);
-        if let Some((at, later)) = later_proof(&bytes, behind) {
+        if let Some((at, later)) = later_proof(&bytes, offset, behind, trail) {
             return damaged(format!(
                 "{}, and block {later} at byte {at} proves that it had been synced",
                 fault.why
@@ -452,14 +452,19 @@ fn is_one_flip_away(bytes: &[u8], from: usize, bad: &BadBlock) -> bool {
         })
 }
 
-/// The first whole block from `from` on that was written when everything before `from` had been synced: it has fewer blocks
-/// ahead of it in its own write than there are between, the bad one included.
-fn later_proof(bytes: &[u8], from: usize) -> Option<(usize, u64)> {
+/// The first whole block from `from` on that was written when the bad one at `bad` had been synced: it has fewer blocks ahead of
+/// it in its own write than there are between, the bad one included.
+///
+/// A command may carry the image of a block in its text, and the header in front of it be missing. So the index has to be one that
+/// the log could have come to there: more than one block never fits into 64 bytes.
+fn later_proof(bytes: &[u8], bad: usize, from: usize, trail: &Trail) -> Option<(usize, u64)> {
     let (mut at, mut between) = (from, 0);
     while at + HEADER_BYTES <= bytes.len() {
+        let highest = trail.last().index + 1 + ((at - bad) / BLOCK_ALIGN) as u64;
         let whole = BlockHeader::read(&bytes[at..]).ok().filter(|header| {
             let payload = bytes.get(at + HEADER_BYTES..at + HEADER_BYTES + header.payload_len as usize);
-            payload.is_some_and(|payload| header.matches(payload))
+            (trail.committed()..=highest).contains(&header.index)
+                && payload.is_some_and(|payload| header.matches(payload))
         });
         match whole {
             Some(header) if header.nth <= between => return Some((at, header.index)),

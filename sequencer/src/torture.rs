@@ -707,6 +707,38 @@ fn a_flipped_bit_never_changes_the_log_in_silence() {
     });
 }
 
+/// Whoever can put bytes into a command could otherwise make a node take a crash for damage.
+#[test]
+fn the_image_of_a_block_in_a_command_proves_nothing() {
+    let disk = MemoryDisk::new(1);
+    let config = JournalConfig { segment_bytes: 16 << 10, ..JournalConfig::default() };
+    let mut recovered = open(&disk, config).expect("it opens");
+    let mut model = Model::default();
+    let first = Arc::new(Block::empty(&Position::default(), 1));
+    model.take(&first);
+    let blocks = |blocks: Vec<Arc<Block>>| [Persist { blocks, ..Persist::default() }];
+    recovered.journal.append(&blocks(vec![first])).expect("written");
+    let elsewhere = Position { index: 1_000_000, term: 9, ..Position::default() };
+    let image = Block::empty(&elsewhere, 9);
+    let mut payload = Vec::new();
+    push_command(&mut payload, |out| {
+        out.resize(64, 1);
+        (0..40).for_each(|_| out.extend_from_slice(image.bytes()));
+    });
+    let crafted = Arc::new(Block::entry(&model.last(), 1, Nanos(1), 1, &payload));
+    recovered.journal.append(&blocks(vec![crafted])).expect("written");
+    drop(recovered);
+    // The crash loses the beginning of the last block and leaves the rest.
+    let path = Path::new(DATA).join("journal/journal-0000000001.seg");
+    let mut bytes = disk.content(&path);
+    bytes[4096 + 64..4608].fill(0);
+    let images = bytes.chunks(64).filter(|chunk| *chunk == &image.bytes()[..]).count();
+    assert!(images > 30, "the images lie where blocks may lie");
+    disk.overwrite(&path, bytes);
+    let recovered = open(&disk, config).expect("a torn tail is cut");
+    assert_eq!(recovered.log_end(), model.last());
+}
+
 #[test]
 fn a_full_disk_stops_the_journal_and_room_lets_it_go_on() {
     for_seeds(60, |seed| {
