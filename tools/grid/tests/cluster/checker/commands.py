@@ -1,0 +1,175 @@
+"""The log form of the engine's entries: postcard, read by hand from the declarations in `engine/src/command.rs`.
+
+Variants and fields are append-only there, so numbers here never change their meaning. A decoded entry is a plain dict.
+"""
+
+
+class Reader:
+    """Postcard's primitives: variable-length integers, seven bits a byte, the low ones first."""
+
+    def __init__(self, data):
+        self.data, self.at = data, 0
+
+    def byte(self):
+        value = self.data[self.at]
+        self.at += 1
+        return value
+
+    def uint(self):
+        value, shift = 0, 0
+        while True:
+            byte = self.byte()
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+            shift += 7
+
+    def int(self):
+        value = self.uint()
+        return (value >> 1) ^ -(value & 1)
+
+    def raw(self, count):
+        value = self.data[self.at : self.at + count]
+        if len(value) != count:
+            raise IndexError("the bytes end early")
+        self.at += count
+        return bytes(value)
+
+    def flag(self):
+        return {0: False, 1: True}[self.byte()]
+
+    def blob(self):
+        return self.raw(self.uint())
+
+    def text(self):
+        return self.blob().decode()
+
+    def hash(self):
+        return self.raw(32).hex()
+
+    def option(self, read):
+        return read() if self.flag() else None
+
+    def one_of(self, *names):
+        return names[self.uint()]
+
+
+SIDES = ("buy", "sell")
+TIFS = ("gtc", "ioc", "fok", "day", "post_only")
+STPS = ("allow", "cancel_incoming", "cancel_resting", "cancel_both", "decrement")
+
+
+def _place(r):
+    order = {"do": "place", "instrument": r.uint(), "side": r.one_of(*SIDES)}
+    if r.uint() == 0:
+        order |= {"kind": "limit", "price": r.uint(), "tif": r.one_of(*TIFS)}
+    else:
+        order |= {"kind": "market", "slippage": r.option(r.uint), "fok": r.flag()}
+    return order | {"qty": r.uint(), "stp": r.one_of(*STPS), "label": r.uint(), "tag": r.text(),
+                    "to_consumption": r.flag()}
+
+
+def _order(r):
+    return {"id" if r.uint() == 0 else "label": r.uint()}
+
+
+def _cancel(r):
+    return {"do": "cancel", "order": _order(r)}
+
+
+def _replace(r):
+    return {"do": "replace", "order": _order(r), "qty": r.uint(), "price": r.uint(), "stp": r.one_of(*STPS),
+            "post_only": r.flag()}
+
+
+def _mass_cancel(r):
+    return {"do": "mass_cancel", "instrument": r.option(r.uint),
+            "side": r.option(lambda: r.one_of(*SIDES)), "session": r.option(r.uint)}
+
+
+def _transfer(r):
+    return {"do": "transfer", "instrument": r.uint(), "qty": r.uint(), "to": r.one_of("consumption", "trading")}
+
+
+def _reserve(r):
+    return {"do": "reserve", "instrument": r.uint(), "tokens": r.uint(), "request": r.uint(), "valid_for": r.uint()}
+
+
+def _settle(r):
+    return {"do": "settle", "reservation": r.uint(), "supplier": r.uint(), "prompt": r.uint(), "completion": r.uint(),
+            "ttft_us": r.uint(), "duration_us": r.uint(), "estimated": r.flag(), "partial": r.flag()}
+
+
+def _release(r):
+    return {"do": "release", "reservation": r.uint(), "supplier": r.uint()}
+
+
+def _units(name):
+    return lambda r: {"do": name, "instrument": r.uint(), "qty": r.uint()}
+
+
+def _mode(r):
+    return r.one_of("easy", "advanced")
+
+
+def _define(r):
+    spec = {"do": "define", "symbol": r.text(), "name": r.text(), "description": r.text()}
+    spec["quality"] = [r.text()] + [r.uint() for _ in range(5)]
+    spec |= {"tick": r.int(), "lot": r.uint(), "min_qty": r.uint(), "max_qty": r.uint(), "max_price": r.uint(),
+             "maker_fee": r.uint(), "taker_fee": r.uint(), "window": r.option(r.uint),
+             "movement": r.one_of("at_fill", "swept"), "status": r.one_of("preview", "live", "halted")}
+    return spec
+
+
+def _supplier(r):
+    profile = {"do": "register_supplier", "name": r.text(), "base_url": r.text(), "credential": r.blob().hex()}
+    profile["offers"] = [[r.uint(), r.text()] for _ in range(r.uint())]
+    return profile | {"suspended": r.flag()}
+
+
+COMMANDS = (
+    _place,
+    _cancel,
+    _replace,
+    _mass_cancel,
+    _transfer,
+    _reserve,
+    _settle,
+    _release,
+    _units("issue"),
+    _units("transfer_issuance"),
+    lambda r: {"do": "set_mode", "mode": _mode(r)},
+    lambda r: {"do": "add_signing_key", "key": r.hash(), "label": r.text()},
+    lambda r: {"do": "revoke_signing_key", "fingerprint": r.hash()},
+    lambda r: {"do": "add_consumption_key", "hash": r.hash(), "prefix": r.text(), "name": r.text(),
+               "expires_at": r.option(r.uint)},
+    lambda r: {"do": "revoke_consumption_key", "hash": r.hash()},
+    lambda r: {"do": "open_account", "name": r.text(), "mode": _mode(r), "tier": r.flag(), "operator": r.flag()},
+    lambda r: {"do": "deposit", "amount": r.int()},
+    lambda r: {"do": "withdraw", "amount": r.int()},
+    lambda r: {"do": "set_auto_buy", "enabled": r.flag(), "quantity": r.uint(), "threshold": r.uint(),
+               "slippage": r.uint(), "ceiling": r.int()},
+    _define,
+    lambda r: {"do": "set_status", "instrument": r.uint(), "status": r.one_of("preview", "live", "halted")},
+    _supplier,
+    _units("set_capacity"),
+    lambda r: {"do": "genesis", "key": r.hash()},
+    lambda r: {"do": "open_session", "session": r.uint(), "key": r.hash()},
+    lambda r: {"do": "establish", "session": r.uint(), "key": r.hash(), "grace": r.option(r.uint),
+               "connection": r.uint()},
+    lambda r: {"do": "session_lost", "session": r.uint(), "connection": r.uint()},
+    lambda r: {"do": "tick"},
+)
+
+
+def decode(data):
+    """One entry: session, client_seq, account and the command."""
+    r = Reader(data)
+    try:
+        entry = {"session": r.uint(), "client_seq": r.uint(), "account": r.uint()}
+        entry["command"] = COMMANDS[r.uint()](r)
+    except (IndexError, KeyError, UnicodeDecodeError) as error:
+        raise ValueError(f"no entry: {data.hex()}: {error!r}") from None
+    if r.at != len(data):
+        raise ValueError(f"{len(data) - r.at} bytes behind the entry {data.hex()}")
+    return entry
