@@ -28,6 +28,6 @@ mod venue;
 pub use app::App;
 pub use config::Limits;
 pub use door::{Answer, Door, DoorError, Outcome, Pending, View};
-pub use history::{Feed, History};
+pub use history::{Feed, History, HistoryError};
 pub use server::{RunningTier, serve};
 pub use venue::{ClientDoor, Follower, ReplicaView, follow};

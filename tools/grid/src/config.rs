@@ -30,6 +30,8 @@ pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     pub(crate) listen: Listen,
     pub(crate) log: Log,
+    /// Who the other nodes are; a cluster of one where it is left out.
+    pub(crate) cluster: Option<crate::cluster::Terms>,
     pub(crate) sessions: Sessions,
     pub(crate) trading: Trading,
     pub(crate) inference: Inference,
@@ -66,6 +68,20 @@ pub(crate) struct Log {
     pub(crate) segment_bytes: u64,
     /// A snapshot after this many commands.
     pub(crate) snapshot_every_commands: u64,
+    /// When a command counts as acknowledged.
+    pub(crate) durability: Durability,
+    /// How much of the log is kept at least.
+    pub(crate) retain_bytes: u64,
+}
+
+/// When a command counts as acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Durability {
+    /// On disk on a majority.
+    DiskQuorum,
+    /// Written on a majority, synced right after.
+    MemoryQuorum,
 }
 
 /// The order gateway's limits.
@@ -168,15 +184,28 @@ impl Config {
     pub(crate) fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
         let mut merged: toml::Table = parse("embedded defaults", DEFAULTS)?;
         let mut origin = "embedded defaults".to_owned();
+        let mut names_data = false;
         if let Some(path) = file {
             let text = std::fs::read_to_string(path)
                 .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
             origin = path.display().to_string();
-            merge(&mut merged, parse(&origin, &text)?);
+            let over = parse(&origin, &text)?;
+            names_data = over.contains_key("data_dir");
+            merge(&mut merged, over);
         }
-        let config: Self = merged
+        let mut config: Self = merged
             .try_into()
             .map_err(|error| ConfigError::Invalid { origin: origin.clone(), reason: error.to_string() })?;
+        let home = file.and_then(Path::parent).unwrap_or(Path::new(""));
+        if names_data {
+            config.data_dir = home.join(&config.data_dir);
+        }
+        if let Some(cluster) = &mut config.cluster {
+            cluster.settle(home, &config.listen).map_err(|reason| ConfigError::Invalid {
+                origin: origin.clone(),
+                reason: format!("cluster: {reason}"),
+            })?;
+        }
         for terms in &config.instruments {
             terms.spec().map_err(|reason| ConfigError::Invalid {
                 origin: origin.clone(),
@@ -206,7 +235,8 @@ pub(crate) fn load_instruments(path: &Path) -> Result<Vec<InstrumentSpec>, Confi
         .collect()
 }
 
-fn parse(origin: &str, text: &str) -> Result<toml::Table, ConfigError> {
+/// The text as a table, with the embedded defaults left out.
+pub(crate) fn parse(origin: &str, text: &str) -> Result<toml::Table, ConfigError> {
     text.parse().map_err(|error: toml::de::Error| ConfigError::Invalid {
         origin: origin.to_owned(),
         reason: error.to_string(),

@@ -25,7 +25,7 @@ use crate::progress::step;
 use crate::ready::{self, Ready, ReadyAccount, ReadySupplier};
 use crate::secrets::{Participant, Seed};
 use crate::setup::Operator;
-use crate::venue::{Venue, wait_for_signal};
+use crate::venue::{End, Signals, Started, Venue};
 
 /// What the command line asked for.
 pub(crate) struct Options {
@@ -62,8 +62,16 @@ pub(crate) fn run(options: &Options) -> Outcome {
     if let Some(path) = &options.ready_file {
         ready::retire(path, &config.data_dir)?;
     }
-    let venue = Venue::start(&config)?;
-    let participants = match start_participants(&venue, &config, options) {
+    if config.cluster.is_some() {
+        return Err("a demo is a venue of one node; `grid serve` runs a node of a cluster".into());
+    }
+    let signals = Signals::listen()?;
+    let mut venue = match Venue::start(&config, &signals)? {
+        Started::Serving(venue) => venue,
+        Started::Ended(_) => return Ok(()),
+    };
+    let operator = venue.operator(&config)?;
+    let participants = match start_participants(&venue, &operator, &config, options) {
         Ok(participants) => participants,
         Err(error) => {
             venue.shutdown();
@@ -73,18 +81,21 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let ready = Ready {
         urls: venue.urls.clone(),
         accounts: participants.accounts.clone(),
-        instruments: venue.replica.read(ready::instruments),
+        instruments: venue.replica().read(ready::instruments),
         suppliers: participants.simulators.iter().map(ready_supplier).collect(),
     };
     if let Some(path) = &options.ready_file {
         ready::write(path, &ready)?;
     }
     print_invitation(&ready);
-    wait_for_signal();
+    let end = venue.wait_for_end(&signals);
     step("stopping");
     participants.stop();
     venue.shutdown();
-    Ok(())
+    match end {
+        End::Stop(why) => Err(why.into()),
+        End::Signal | End::Reload | End::Removed => Ok(()),
+    }
 }
 
 impl Participants {
@@ -99,29 +110,31 @@ impl Participants {
 
 fn start_participants(
     venue: &Venue,
+    operator: &Client,
     config: &Config,
     options: &Options,
 ) -> Result<Participants, Box<dyn std::error::Error>> {
     step("participants");
-    let mut secrets = venue.secrets.clone();
+    let (secrets, secrets_path) = venue.secrets();
+    let mut secrets = secrets.clone();
     let operator_keys = secrets.participant("operator").consumption_key.clone();
     let names = TRADERS.iter().map(|trader| trader.name).chain(SUPPLIERS.iter().map(|traits| traits.name));
     let keys: BTreeMap<&str, Participant> =
         names.map(|name| (name, secrets.participant(name).clone())).collect();
-    secrets.save(&venue.secrets_path)?;
+    secrets.save(secrets_path)?;
 
-    let operator = Operator { client: &venue.operator, replica: &venue.replica };
+    let operator = Operator { client: operator, replica: venue.replica() };
     let mut accounts = BTreeMap::new();
     for trader in &TRADERS {
         let id = operator.participant(trader.name, &keys[trader.name], trader.mode, trader.money)?;
         accounts.insert(trader.name.to_owned(), ReadyAccount::new(id, &keys[trader.name], trader.mode));
     }
-    let own = AccountId(venue.operator.account());
+    let own = AccountId(operator.client.account());
     operator.consumption_key(own, "operator", &operator_keys)?;
     let operator_keys = Participant { private_key: secrets.operator, consumption_key: operator_keys };
     accounts.insert("operator".into(), ReadyAccount::new(own, &operator_keys, AccountMode::Advanced));
 
-    let traded = traded(&venue.replica, config);
+    let traded = traded(venue.replica(), config);
     let mut simulators = Vec::new();
     let mut desks = Vec::new();
     for (number, traits) in (0..).zip(&SUPPLIERS) {
@@ -137,11 +150,11 @@ fn start_participants(
         }
         let running = if options.suppliers { Some(start_simulator(config, traits, number)?) } else { None };
         let url = running.as_ref().map(|running| running.url.clone());
-        register_supplier(&operator, id, traits, url, &traded, venue.secrets.venue_key)?;
+        register_supplier(&operator, id, traits, url, &traded, secrets.venue_key)?;
         if let Some(running) = running {
             let client = connect(venue, keys[traits.name].private_key)?;
             let offers = traded.iter().map(|t| offer(t, traits)).collect();
-            desks.push(Desk { account: id, client, replica: Arc::clone(&venue.replica), offers });
+            desks.push(Desk { account: id, client, replica: Arc::clone(venue.replica()), offers });
             simulators.push(running);
         }
     }
@@ -234,7 +247,7 @@ fn register_supplier(
 }
 
 fn connect(venue: &Venue, key: Seed) -> Result<Client, grid_client::ClientError> {
-    Client::connect(ClientConfig::new(vec![venue.binary_addr], key.0))
+    Client::connect(ClientConfig::new(vec![venue.binary_addr()], key.0))
 }
 
 /// Buys the maker's first stock from the suppliers' asks and lets it quote.
@@ -242,7 +255,7 @@ fn start_maker(venue: &Venue, key: Seed, traded: &[Traded]) -> Result<Maker, Box
     let client = connect(venue, key)?;
     let account = AccountId(client.account());
     for t in traded {
-        let stock = venue.replica.read(|engine| {
+        let stock = venue.replica().read(|engine| {
             engine
                 .state()
                 .holding(account, t.id)
@@ -264,7 +277,7 @@ fn start_maker(venue: &Venue, key: Seed, traded: &[Traded]) -> Result<Maker, Box
         }
     }
     let units = |id: InstrumentId| {
-        venue.replica.read(|engine| {
+        venue.replica().read(|engine| {
             engine.state().holding(account, id).map_or(0, |holding| holding.available.0 + holding.held.0)
         })
     };

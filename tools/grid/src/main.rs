@@ -1,5 +1,6 @@
 //! `grid`: the one command. Starts the venue, tries it, looks inside its log.
 
+mod cluster;
 mod config;
 mod demo;
 mod desk;
@@ -15,6 +16,7 @@ mod serve;
 mod setup;
 mod venue;
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -54,11 +56,14 @@ enum Command {
         /// The script.
         file: String,
     },
+    /// Make a venue of several nodes, and look after it.
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
     /// Do what only the operator may, through the binary door.
     Operator {
-        /// The venue's binary address.
-        #[arg(long, default_value = "127.0.0.1:7404")]
-        binary_addr: SocketAddr,
+        /// The venue's binary address; of a cluster, those of all nodes, separated by commas.
+        #[arg(long, default_value = "127.0.0.1:7404", value_delimiter = ',')]
+        binary_addr: Vec<SocketAddr>,
         /// Where the operator's key is; the venue's own data directory has it.
         #[arg(long, default_value = "grid-data")]
         data_dir: PathBuf,
@@ -97,6 +102,7 @@ enum Without {
 fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_default_env()
                 .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
@@ -117,6 +123,7 @@ fn main() -> ExitCode {
         Command::Keygen => keygen::run(),
         Command::Inspect(args) => inspect::run(&args),
         Command::Script { file } => return script::run(&file),
+        Command::Cluster(command) => cluster::run(command),
         Command::Operator { binary_addr, data_dir, command } => {
             operator::run(binary_addr, &data_dir, command)
         }
@@ -130,5 +137,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What every subcommand may end with: a sentence for the person at the terminal.
-type Outcome = Result<(), Box<dyn std::error::Error>>;
+/// A sentence for the person at the terminal.
+type Fault = Box<dyn std::error::Error>;
+/// What every subcommand may end with.
+type Outcome = Result<(), Fault>;

@@ -61,14 +61,14 @@ pub(crate) enum StatusArg {
     Preview,
 }
 
-pub(crate) fn run(binary_addr: SocketAddr, data_dir: &Path, command: OperatorCommand) -> Outcome {
+pub(crate) fn run(binary_addrs: Vec<SocketAddr>, data_dir: &Path, command: OperatorCommand) -> Outcome {
     let path = data_dir.join("keys.json");
     if !path.exists() {
         let dir = data_dir.display();
         return Err(format!("{dir} holds no keys.json; --data-dir names the venue's data directory").into());
     }
     let secrets = Secrets::open(&path)?;
-    let client = Client::connect(ClientConfig::new(vec![binary_addr], secrets.operator.0))?;
+    let client = Client::connect(ClientConfig::new(binary_addrs, secrets.operator.0))?;
     let done = carry_out(&client, command);
     client.close();
     done

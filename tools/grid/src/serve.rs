@@ -8,7 +8,7 @@ use crate::Outcome;
 use crate::config::Config;
 use crate::progress::step;
 use crate::ready::{self, ReadyInstrument};
-use crate::venue::{Urls, Venue, wait_for_signal};
+use crate::venue::{End, Signals, Started, Urls, Venue};
 
 #[derive(Serialize)]
 struct Serving {
@@ -25,14 +25,38 @@ pub(crate) fn run(file: Option<&Path>, data_dir: Option<PathBuf>, ready_file: Op
     if let Some(path) = ready_file {
         ready::retire(path, &config.data_dir)?;
     }
-    let venue = Venue::start(&config)?;
-    let serving = Serving { urls: venue.urls.clone(), instruments: venue.replica.read(ready::instruments) };
-    if let Some(path) = ready_file {
-        ready::write(path, &serving)?;
+    let signals = Signals::listen()?;
+    loop {
+        let end = match Venue::start(&config, &signals)? {
+            Started::Serving(venue) => {
+                let instruments = venue.replica().read(ready::instruments);
+                let serving = Serving { urls: venue.urls.clone(), instruments };
+                if let Some(path) = ready_file {
+                    ready::write(path, &serving)?;
+                }
+                println!("{}", serde_json::to_string_pretty(&serving)?);
+                let end = venue.wait_for_end(&signals);
+                step(match end {
+                    End::Reload => {
+                        "the state has to be built up again from disk: down, and up again in place"
+                    }
+                    _ => "stopping",
+                });
+                venue.shutdown();
+                end
+            }
+            Started::Ended(end) => end,
+        };
+        match end {
+            End::Reload => {}
+            End::Signal => return Ok(()),
+            End::Removed => {
+                step(
+                    "this node is no longer a member of its cluster, and will not be again under this number",
+                );
+                return Ok(());
+            }
+            End::Stop(why) => return Err(why.into()),
+        }
     }
-    println!("{}", serde_json::to_string_pretty(&serving)?);
-    wait_for_signal();
-    step("stopping");
-    venue.shutdown();
-    Ok(())
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use grid_client::{Client, ClientError, Report, Request};
 use grid_engine::command::{AccountMode, Capabilities, Command};
-use grid_engine::{AccountId, Engine, Fingerprint, KeyHash, Seq, Usd};
+use grid_engine::{AccountId, Engine, Fingerprint, KeyHash, Reject, Seq, Usd};
 use grid_replicator::Replica;
 
-use crate::config::Config;
+use crate::config::{Config, InstrumentTerms};
 use crate::secrets::{Participant, Secrets, Seed};
 
 /// Why the directory could not be brought up.
@@ -65,12 +65,41 @@ impl Operator<'_> {
         if let Some(account) = self.account_of(key.fingerprint()) {
             return Ok(account);
         }
-        let open = Command::OpenAccount { name: name.to_owned(), mode, capabilities };
-        let opened = self.command("open account", AccountId(self.client.account()), &open)?;
-        let account = AccountId(u32::try_from(opened.id()).expect("account ids are 32 bits"));
+        let account = match self.keyless(name, capabilities) {
+            Some(account) => account,
+            None => {
+                let open = Command::OpenAccount { name: name.to_owned(), mode, capabilities };
+                let opened = self.command("open account", AccountId(self.client.account()), &open)?;
+                AccountId(u32::try_from(opened.id()).expect("account ids are 32 bits"))
+            }
+        };
         let add = Command::AddSigningKey { public_key: key.public_key(), label: name.to_owned() };
-        self.command("register signing key", account, &add)?;
-        Ok(account)
+        match self.command("register signing key", account, &add) {
+            // Somebody else was there first: another node that led a moment ago.
+            Err(SetupError::Door { error: ClientError::Rejected(reject), .. })
+                if reject.code == Reject::DuplicateKey.code() =>
+            {
+                let seq = Seq(reject.log_seq);
+                let shown = self.replica.wait_for_blocking(seq, Duration::from_secs(30));
+                shown.map_err(|_| SetupError::Replica(seq))?;
+                self.account_of(key.fingerprint()).ok_or(SetupError::Replica(seq))
+            }
+            Err(error) => Err(error),
+            Ok(_) => Ok(account),
+        }
+    }
+
+    /// An account of this name and power that has no key: whoever opened it was interrupted.
+    fn keyless(&self, name: &str, capabilities: Capabilities) -> Option<AccountId> {
+        self.replica.read(|engine| {
+            let state = engine.state();
+            let keyless = |id| !state.signing_keys.values().any(|key| key.account == id);
+            let mut accounts = state.accounts.iter();
+            let found = accounts.find(|account| {
+                account.name == name && account.capabilities == capabilities && keyless(account.id)
+            });
+            found.map(|account| account.id)
+        })
     }
 
     /// Registers a consumption key, unless it is there.
@@ -107,20 +136,34 @@ impl Operator<'_> {
     }
 }
 
-/// The tiers' account and the configured instruments.
+/// The configured instruments, and then the tiers' account with its key: where that key is, this has been done whole.
+/// May be begun again anywhere, by any node, after whatever interrupted it.
 pub(crate) fn directory(
     operator: &Operator<'_>,
     config: &Config,
     secrets: &Secrets,
 ) -> Result<(), SetupError> {
+    define(operator, &missing_instruments(operator.replica, config))?;
     let tier = Capabilities { tier: true, operator: false };
     operator.account("http tiers", secrets.tier, AccountMode::Advanced, tier)?;
-    for terms in &config.instruments {
-        if operator.replica.read(|engine| engine.state().symbols.contains_key(&terms.symbol)) {
-            continue;
-        }
+    Ok(())
+}
+
+/// The configured instruments that the log does not have yet.
+pub(crate) fn missing_instruments<'a>(
+    replica: &Replica<Engine>,
+    config: &'a Config,
+) -> Vec<&'a InstrumentTerms> {
+    let known =
+        |terms: &&InstrumentTerms| replica.read(|engine| engine.state().symbols.contains_key(&terms.symbol));
+    config.instruments.iter().filter(|terms| !known(terms)).collect()
+}
+
+/// Lists these instruments.
+pub(crate) fn define(operator: &Operator<'_>, missing: &[&InstrumentTerms]) -> Result<(), SetupError> {
+    let own = AccountId(operator.client.account());
+    for terms in missing {
         let spec = terms.spec().map_err(SetupError::Config)?;
-        let own = AccountId(operator.client.account());
         operator.command("define instrument", own, &Command::DefineInstrument(spec))?;
     }
     Ok(())

@@ -174,7 +174,10 @@ fn a_damaged_snapshot_is_passed_over_and_a_damaged_journal_is_refused_with_words
         std::fs::remove_file(entry.expect("an entry").path()).expect("it goes");
     }
     let journal = only(&place.data().join("journal"), ".seg");
-    flip_a_byte(&journal, 20_000);
+    // Not one of the zeros between two blocks, which mean nothing.
+    let bytes = std::fs::read(&journal).expect("the file reads");
+    let damaged = 20_000 + bytes[20_000..].iter().position(|byte| *byte != 0).expect("blocks");
+    flip_a_byte(&journal, damaged);
     let refused = Venue::start_at(&place, &Options::bare()).expect_err("a damaged journal is no journal");
     let last = refused.lines().last().unwrap_or_default().to_owned();
     assert!(
@@ -184,7 +187,7 @@ fn a_damaged_snapshot_is_passed_over_and_a_damaged_journal_is_refused_with_words
     let output = grid().arg("inspect").arg(place.data()).output().expect("grid starts");
     assert!(!output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     // Nothing was cut or repaired behind the operator's back: with the byte put right, all is there again.
-    flip_a_byte(&journal, 20_000);
+    flip_a_byte(&journal, damaged);
     let venue = start(&place, &Options::bare());
     assert_eq!(venue.signer(&trader).get("/orders/count")["count"], 500);
     assert!(venue.interrupt().success());
