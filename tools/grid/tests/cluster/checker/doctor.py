@@ -92,6 +92,19 @@ def with_commands(block, commands):
     return changed
 
 
+def first_of(block):
+    return struct.unpack_from("<Q", block, 24)[0]
+
+
+def end_of(block):
+    first, count = struct.unpack_from("<QI", block, 24)
+    return first + count
+
+
+def last_answer(run):
+    return max(a["log_seq"] for s in run.sessions for a in s.answered)
+
+
 def last_with_commands(blocks):
     return max(at for at, block in enumerate(blocks) if commands_of(block))
 
@@ -110,8 +123,10 @@ def a_bit_flips_in_the_middle(run, dice):
 
 
 def one_node_has_another_command(run, dice):
+    last = last_answer(run)
+
     def change(blocks):
-        at = last_with_commands(blocks)
+        at = next(at for at, block in enumerate(blocks) if commands_of(block) and first_of(block) <= last < end_of(block))
         commands = commands_of(blocks[at])
         commands[-1] = commands[0] if len(commands) > 1 else example.tick()
         blocks[at] = with_commands(blocks[at], commands)
@@ -121,7 +136,7 @@ def one_node_has_another_command(run, dice):
 
 
 def the_last_answer_is_lost_everywhere(run, dice):
-    last = max(a["log_seq"] for s in run.sessions for a in s.answered)
+    last = last_answer(run)
 
     def change(blocks):
         kept = []
@@ -212,7 +227,7 @@ def a_vote_is_changed(run, dice):
 
 
 def one_node_stays_behind(run, dice):
-    last = max(a["log_seq"] for s in run.sessions for a in s.answered)
+    last = last_answer(run)
 
     def change(blocks):
         kept = []

@@ -1,0 +1,85 @@
+//! Leaders die under load, twenty in a row, and all nodes are restarted one by one.
+
+use std::time::{Duration, Instant};
+
+use crate::checker::{doubt, judge};
+use crate::harness::{Cluster, until};
+use crate::load::Load;
+
+/// Leaders killed by this test alone.
+const KILLS: usize = 20;
+
+#[test]
+fn twenty_leaders_are_killed_and_nothing_acknowledged_is_lost() {
+    let mut cluster = Cluster::start(3);
+    let load = Load::start(&cluster, 4);
+    load.go_on(200, &cluster);
+    let mut times = Vec::new();
+    for kill in 0..KILLS {
+        let leader = cluster.leader();
+        let address = cluster.binary_addr(leader);
+        let term = cluster.status().expect("it answers")["term"].as_u64();
+        let at = Instant::now();
+        cluster.kill(leader);
+        let (session, answer) = load.first_answer(at, address, &cluster);
+        let times_of = (session - at, answer - at);
+        println!(
+            "kill {kill}: node {leader}, leader of term {term:?}; session after {:?}, answer after {:?}",
+            times_of.0, times_of.1
+        );
+        times.push(times_of);
+        // The dead one comes back while the others trade; the next kill does not wait until it has caught up, only
+        // until the cluster could lose another.
+        cluster.restart(leader);
+        until("three nodes that hold the log", || in_reach(&cluster));
+        load.go_on(20, &cluster);
+    }
+    let clients = load.stop();
+    let summary = judge(&mut cluster, &clients);
+    assert_eq!(summary["unanswered"], 0);
+    report("leader kill to first session", times.iter().map(|(session, _)| *session).collect());
+    report("leader kill to first answer", times.iter().map(|(_, answer)| *answer).collect());
+}
+
+/// The leader hears from every other node.
+pub(crate) fn in_reach(cluster: &Cluster) -> Result<(), String> {
+    let status = cluster.status()?;
+    let leader = status["leader"].as_u64().ok_or("nobody leads")?;
+    let nodes = status["nodes"].as_array().ok_or("no nodes")?;
+    let seen = nodes.iter().find(|node| node["node"] == leader).ok_or("the leader is silent")?;
+    let members = seen["status"]["members"].as_array().ok_or("no members")?;
+    let away: Vec<_> = members.iter().filter(|m| m["node"] != leader && m["active"] != true).collect();
+    if away.is_empty() { Ok(()) } else { Err(format!("away: {away:?}\n{}", cluster.all_printed())) }
+}
+
+fn report(what: &str, mut times: Vec<Duration>) {
+    times.sort();
+    let (median, worst) = (times[times.len() / 2], times[times.len() - 1]);
+    println!("{what}: best {:?}, median {median:?}, worst {worst:?} of {}", times[0], times.len());
+}
+
+#[test]
+fn all_nodes_are_restarted_one_by_one_and_clients_only_wait() {
+    let mut cluster = Cluster::start(3);
+    let load = Load::start(&cluster, 4);
+    load.go_on(100, &cluster);
+    for node in [1, 2, 3] {
+        let leads = cluster.leader() == node;
+        let at = Instant::now();
+        let status = cluster.terminate(node);
+        assert!(status.success(), "node {node}: {status}\n{}", cluster.all_printed());
+        if leads {
+            let (_, answer) = load.first_answer(at, cluster.binary_addr(node), &cluster);
+            println!(
+                "node {node} led and left in good order: first answer elsewhere after {:?}",
+                answer - at
+            );
+        }
+        load.go_on(50, &cluster);
+        cluster.restart(node);
+        until("three nodes that hold the log", || in_reach(&cluster));
+    }
+    let clients = load.stop();
+    judge(&mut cluster, &clients); // A short run, so that many lies about it are soon told.
+    doubt(&cluster, &clients);
+}

@@ -1,0 +1,438 @@
+//! The clients: sessions that trade with each other through `grid-client`, whatever happens to the nodes, and write down
+//! each request and each word they were told, with the moment, as JSON lines for the checker.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use ed25519_dalek::SigningKey;
+use grid_client::{Client, ClientError, Config, Event, Report, Request};
+use grid_engine::command::{AccountMode, Capabilities, Command, SupplierProfile};
+use grid_engine::{InstrumentId, Qty, Usd};
+use grid_wire::{
+    CancelOrder, Closure, ExecType, ExecutionReport, MassCancel, NewOrder, OrdStatus, OrderFlags,
+    ReplaceOrder, ReportFlags, SelfTrade, Side, TimeInForce,
+};
+use serde_json::{Value, json};
+
+use crate::harness::{Cluster, PATIENCE, until};
+
+/// Requests that one session has in flight.
+const IN_FLIGHT: u64 = 8;
+/// A breath between batches, so that a long test does not make a log that takes long to judge.
+const BREATH: Duration = Duration::from_millis(25);
+/// Prices of the orders, in ticks, and how many there are.
+const PRICES: (u64, u64) = (78, 5);
+
+/// Numbers that repeat under a seed.
+pub(crate) struct Dice(pub(crate) u64);
+
+impl Dice {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+/// An account with a key.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Account {
+    pub(crate) number: u32,
+    pub(crate) seed: [u8; 32],
+}
+
+/// What the operator does for the load.
+pub(crate) struct Operator {
+    pub(crate) client: Client,
+}
+
+impl Operator {
+    pub(crate) fn of(cluster: &Cluster) -> Self {
+        let config = Config::new(cluster.binary_addrs(), cluster.operator_seed());
+        Self { client: Client::connect(config).expect("the operator's session") }
+    }
+
+    pub(crate) fn command(&self, account: u32, command: &Command) -> Report {
+        let mut payload = Vec::new();
+        command.encode(&mut payload);
+        let done = self.client.call_blocking(Request::Directory { account, payload });
+        done.unwrap_or_else(|error| panic!("{command:?}: {error}"))
+    }
+
+    /// A new account with a key and money.
+    pub(crate) fn open(&self, name: &str, money: Usd) -> Account {
+        let seed: [u8; 32] = rand::random();
+        let capabilities = Capabilities::default();
+        let open = Command::OpenAccount { name: name.into(), mode: AccountMode::Advanced, capabilities };
+        let number = self.command(self.client.account(), &open).id() as u32;
+        let public_key = SigningKey::from_bytes(&seed).verifying_key().to_bytes();
+        self.command(number, &Command::AddSigningKey { public_key, label: name.into() });
+        self.command(number, &Command::Deposit { amount: money });
+        Account { number, seed }
+    }
+
+    /// Makes the account a supplier with Units to sell.
+    pub(crate) fn stock(
+        &self,
+        account: Account,
+        instrument: InstrumentId,
+        profile: SupplierProfile,
+        units: u64,
+    ) {
+        self.command(account.number, &Command::RegisterSupplier(profile));
+        self.command(account.number, &Command::SetCapacity { instrument, capacity: Qty(units * 2) });
+        self.command(account.number, &Command::Issue { instrument, qty: Qty(units) });
+        self.command(account.number, &Command::TransferIssuance { instrument, qty: Qty(units) });
+    }
+}
+
+/// What the sessions share with the test.
+#[derive(Default)]
+struct Shared {
+    stop: AtomicBool,
+    answered: AtomicU64,
+    heard: Mutex<Heard>,
+    news: Condvar,
+}
+
+/// The last connection of each session, and the first answer after it.
+#[derive(Default)]
+struct Heard {
+    connected: Vec<(Instant, SocketAddr)>,
+    first_answers: Vec<Option<Instant>>,
+}
+
+/// Sessions that trade until they are told to stop.
+pub(crate) struct Load {
+    shared: Arc<Shared>,
+    sessions: Vec<JoinHandle<PathBuf>>,
+}
+
+impl Load {
+    /// Opens accounts and starts `sessions` sessions on them, two to each.
+    pub(crate) fn start(cluster: &Cluster, sessions: usize) -> Self {
+        let operator = Operator::of(cluster);
+        let accounts: Vec<_> = (0..sessions.div_ceil(2))
+            .map(|nth| {
+                let account = operator.open(&format!("trader {nth}"), Usd::dollars(2_000));
+                let name = format!("trader {nth}");
+                let profile = SupplierProfile { name, suspended: true, ..SupplierProfile::default() };
+                operator.stock(account, InstrumentId(0), profile, 500_000);
+                account
+            })
+            .collect();
+        operator.client.close();
+        let shared = Arc::new(Shared::default());
+        let began = Instant::now();
+        let sessions = (0..sessions)
+            .map(|nth| {
+                let mut config = Config::new(cluster.binary_addrs(), accounts[nth / 2].seed);
+                // A request waits for the next leader as long as it takes.
+                config.call_timeout = PATIENCE;
+                config.connect_timeout = PATIENCE;
+                let mut heard = shared.heard.lock().expect("no panic holds it");
+                heard.connected.push((began, SocketAddr::from(([0, 0, 0, 0], 0))));
+                heard.first_answers.push(None);
+                drop(heard);
+                let trader = Trader {
+                    nth,
+                    shared: Arc::clone(&shared),
+                    book: Book::open(&cluster.scratch().join(format!("session-{nth}.jsonl")), began),
+                };
+                std::thread::spawn(move || trader.live(config))
+            })
+            .collect();
+        Self { shared, sessions }
+    }
+
+    /// Answers to anybody so far.
+    pub(crate) fn answered(&self) -> u64 {
+        self.shared.answered.load(Ordering::Acquire)
+    }
+
+    /// Waits until so many more requests were answered.
+    pub(crate) fn go_on(&self, answers: u64, cluster: &Cluster) {
+        let goal = self.answered() + answers;
+        until("answers to the load", || {
+            if self.answered() >= goal { Ok(()) } else { Err(cluster.all_printed()) }
+        });
+    }
+
+    /// Waits until some session has logged in at another node than this after `since`, and was answered there; gives
+    /// both moments.
+    pub(crate) fn first_answer(
+        &self,
+        since: Instant,
+        not_at: SocketAddr,
+        cluster: &Cluster,
+    ) -> (Instant, Instant) {
+        let first = |heard: &Heard| {
+            let both = heard.connected.iter().zip(&heard.first_answers);
+            let moved = both.filter(|((at, address), _)| *at > since && *address != not_at);
+            moved
+                .filter_map(|((at, _), answer)| answer.map(|answer| (*at, answer)))
+                .min_by_key(|(_, answer)| *answer)
+        };
+        let heard = self.shared.heard.lock().expect("no panic holds it");
+        let waited = self.shared.news.wait_timeout_while(heard, PATIENCE, |heard| first(heard).is_none());
+        let (heard, _) = waited.expect("no panic holds it");
+        first(&heard)
+            .unwrap_or_else(|| panic!("nobody was answered by a new leader\n{}", cluster.all_printed()))
+    }
+
+    /// Ends the sessions after their last answers; gives their logs.
+    pub(crate) fn stop(self) -> Vec<PathBuf> {
+        self.shared.stop.store(true, Ordering::Release);
+        self.sessions
+            .into_iter()
+            .map(|session| session.join().expect("a session that lived through it all"))
+            .collect()
+    }
+}
+
+/// One session's log.
+struct Book {
+    path: PathBuf,
+    file: Mutex<BufWriter<File>>,
+    began: Instant,
+}
+
+impl Book {
+    fn open(path: &Path, began: Instant) -> Self {
+        let file = File::create(path).expect("a log in the test's directory");
+        Self { path: path.to_owned(), file: Mutex::new(BufWriter::new(file)), began }
+    }
+
+    fn now(&self) -> u64 {
+        self.began.elapsed().as_nanos() as u64
+    }
+
+    fn write(&self, line: &Value) {
+        let mut file = self.file.lock().expect("no panic holds it");
+        writeln!(file, "{line}").expect("a log in the test's directory");
+    }
+}
+
+struct Trader {
+    nth: usize,
+    shared: Arc<Shared>,
+    book: Book,
+}
+
+impl Trader {
+    fn live(self, config: Config) -> PathBuf {
+        let client = Client::connect(config).unwrap_or_else(|error| panic!("session {}: {error}", self.nth));
+        self.book.write(&json!({
+            "what": "session", "session": format!("{:x}", client.session()), "account": client.account(),
+        }));
+        let events = client.events();
+        std::thread::scope(|scope| {
+            scope.spawn(|| self.listen(events));
+            self.trade(&client);
+            client.close();
+        });
+        self.book.path
+    }
+
+    /// Writes down every report and every connection.
+    fn listen(&self, mut events: tokio::sync::broadcast::Receiver<Event>) {
+        loop {
+            match events.blocking_recv() {
+                Ok(Event::Report(report)) => {
+                    let told = told(&report);
+                    self.book.write(&json!({ "what": "report", "at": self.book.now(), "report": told }));
+                }
+                Ok(Event::Connected { address, .. }) => {
+                    self.book.write(&json!({
+                        "what": "connected", "at": self.book.now(), "address": address.to_string(),
+                    }));
+                    let mut heard = self.shared.heard.lock().expect("no panic holds it");
+                    heard.connected[self.nth] = (Instant::now(), address);
+                    heard.first_answers[self.nth] = None;
+                }
+                Ok(Event::ReportsLost { from, until }) => panic!("reports {from} to {until} are lost"),
+                Ok(_) => {}
+                Err(tokio::sync::broadcast::error::RecvError::Closed) => break,
+                Err(error) => panic!("session {}: {error}", self.nth),
+            }
+        }
+    }
+
+    fn trade(&self, client: &Client) {
+        let mut dice = Dice(0x9E37_79B9_7F4A_7C15 ^ (self.nth as u64 + 1));
+        let mut label = (self.nth as u64 + 1) << 40;
+        let (mut open, mut n) = (Vec::new(), 0_u64);
+        while !self.shared.stop.load(Ordering::Acquire) {
+            let batch: Vec<_> = (0..1 + dice.below(IN_FLIGHT))
+                .map(|_| {
+                    n += 1;
+                    let (request, said) = ask(&mut dice, &mut open, &mut label);
+                    self.book
+                        .write(&json!({ "what": "sent", "n": n, "at": self.book.now(), "command": said }));
+                    (n, client.submit(request))
+                })
+                .collect();
+            for (n, pending) in batch {
+                let answer = pending.wait();
+                let at = self.book.now();
+                let report = match answer {
+                    Ok(report) => report,
+                    Err(ClientError::Rejected(reject)) => Report::Reject(reject),
+                    Err(error) => panic!("session {}: request {n}: {error}", self.nth),
+                };
+                self.book.write(&json!({
+                    "what": "answered", "n": n, "at": at, "client_seq": report.client_seq(),
+                    "log_seq": report.log_seq(), "answer": told(&report),
+                }));
+                self.count();
+            }
+            std::thread::park_timeout(BREATH);
+        }
+    }
+
+    fn count(&self) {
+        self.shared.answered.fetch_add(1, Ordering::AcqRel);
+        let mut heard = self.shared.heard.lock().expect("no panic holds it");
+        if heard.first_answers[self.nth].is_none() {
+            heard.first_answers[self.nth] = Some(Instant::now());
+            self.shared.news.notify_all();
+        }
+    }
+}
+
+/// One request, and the same as the checker reads it in the log.
+fn ask(dice: &mut Dice, open: &mut Vec<u64>, label: &mut u64) -> (Request, Value) {
+    let kind = dice.below(100);
+    if kind < 25 && open.len() > 10 {
+        let at = dice.below(open.len() as u64) as usize;
+        let label = open.swap_remove(at);
+        let request = CancelOrder { label: label.into(), ..CancelOrder::default() };
+        return (request.into(), json!({ "do": "cancel", "order": { "label": label } }));
+    }
+    if kind < 35 && open.len() > 10 {
+        let label = open[dice.below(open.len() as u64) as usize];
+        let (qty, price) = (dice.below(6), PRICES.0 + dice.below(PRICES.1));
+        let request = ReplaceOrder { label: label.into(), qty, price, ..ReplaceOrder::default() };
+        let said = json!({
+            "do": "replace", "order": { "label": label }, "qty": qty, "price": price, "stp": "allow", "post_only": false,
+        });
+        return (request.into(), said);
+    }
+    if kind == 99 {
+        open.clear();
+        let said = json!({ "do": "mass_cancel", "instrument": null, "side": null, "session": null });
+        return (MassCancel::default().into(), said);
+    }
+    *label += 1;
+    open.push(*label);
+    if open.len() > 60 {
+        open.remove(0);
+    }
+    place(dice, *label)
+}
+
+fn place(dice: &mut Dice, label: u64) -> (Request, Value) {
+    let (side, side_name) = if dice.below(2) == 0 { (Side::Buy, "buy") } else { (Side::Sell, "sell") };
+    // One in thirty asks for what it can't have.
+    let price = if dice.below(30) == 0 { 2_000_000 } else { PRICES.0 + dice.below(PRICES.1) };
+    let qty = 1 + dice.below(9);
+    let (time_in_force, post_only, tif) = match dice.below(8) {
+        0 => (TimeInForce::Ioc, false, "ioc"),
+        1 => (TimeInForce::Fok, false, "fok"),
+        2 => (TimeInForce::Gtc, true, "post_only"),
+        _ => (TimeInForce::Gtc, false, "gtc"),
+    };
+    let (self_trade, stp) = match dice.below(6) {
+        0 => (SelfTrade::CancelNewest, "cancel_incoming"),
+        1 => (SelfTrade::CancelOldest, "cancel_resting"),
+        2 => (SelfTrade::CancelBoth, "cancel_both"),
+        3 => (SelfTrade::Decrement, "decrement"),
+        _ => (SelfTrade::None, "allow"),
+    };
+    let request = NewOrder {
+        instrument: 0,
+        side,
+        price,
+        qty,
+        label: label.into(),
+        time_in_force,
+        self_trade,
+        flags: OrderFlags::none().with(OrderFlags::POST_ONLY, post_only),
+        ..NewOrder::default()
+    };
+    let said = json!({
+        "do": "place", "instrument": 0, "side": side_name, "kind": "limit", "price": price, "tif": tif, "qty": qty,
+        "stp": stp, "label": label, "tag": "", "to_consumption": false,
+    });
+    (request.into(), said)
+}
+
+/// A report as the checker's model writes it.
+fn told(report: &Report) -> Value {
+    let mut told = json!({
+        "session_seq": report.session_seq(), "log_seq": report.log_seq(), "client_seq": report.client_seq(),
+        "account": report.account(),
+    });
+    let body = match report {
+        Report::Execution(r) => execution(r),
+        Report::Reject(r) => json!({
+            "kind": "reject", "match_time": r.match_time, "code": r.code, "label": r.label as u64,
+            "existing": r.existing_id,
+        }),
+        Report::MassCancel(r) => {
+            json!({ "kind": "mass_cancel", "match_time": r.match_time, "cancelled": r.cancelled })
+        }
+        Report::Command(r) => json!({ "kind": "done", "match_time": r.match_time, "id": r.id }),
+        Report::Reserve(r, _) => json!({ "kind": "delivery", "match_time": r.match_time }),
+        Report::Settle(r) => json!({ "kind": "delivery", "match_time": r.match_time }),
+    };
+    let (told_map, body) = (told.as_object_mut().expect("an object"), body);
+    told_map.extend(body.as_object().expect("an object").clone());
+    told
+}
+
+fn execution(r: &ExecutionReport) -> Value {
+    let exec = match r.exec_type {
+        ExecType::New => "new",
+        ExecType::Cancelled => "cancelled",
+        ExecType::Replaced => "replaced",
+        ExecType::Rejected => "rejected",
+        ExecType::Expired => "expired",
+        ExecType::Restated => "restated",
+        ExecType::Trade => "trade",
+        ExecType::Status => "status",
+    };
+    let status = match r.ord_status {
+        OrdStatus::New => "new",
+        OrdStatus::PartiallyFilled => "partly_filled",
+        OrdStatus::Filled => "filled",
+        OrdStatus::Cancelled => "cancelled",
+        OrdStatus::Rejected => "rejected",
+        OrdStatus::Expired => "expired",
+    };
+    let closure = match r.closure {
+        Closure::None => "none",
+        Closure::Cancelled => "cancelled",
+        Closure::PartiallyFilledNoLiquidity => "partly_filled_no_liquidity",
+        Closure::PartiallyFilledMaxSlippage => "partly_filled_max_slippage",
+        Closure::NoFillNoLiquidity => "no_fill_no_liquidity",
+        Closure::NoFillMaxSlippage => "no_fill_max_slippage",
+        Closure::SelfTrade => "self_trade",
+        Closure::DayOver => "day_over",
+        Closure::Filled => "filled",
+    };
+    json!({
+        "kind": "execution", "match_time": r.match_time, "exec": exec, "status": status, "closure": closure,
+        "order": r.order_id, "label": r.label as u64, "instrument": r.instrument,
+        "side": if r.side == Side::Buy { "buy" } else { "sell" }, "price": r.price, "leaves": r.leaves_qty,
+        "cum": r.cum_qty, "trade": r.trade_id, "last_price": r.last_price, "last_qty": r.last_qty,
+        "aggressor": r.flags.has(ReportFlags::AGGRESSOR),
+    })
+}
