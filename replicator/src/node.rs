@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, RecvTimeoutError, unbounded};
+use crossbeam::channel::{Receiver, unbounded};
 use grid_sequencer::{
     Config as SequencerConfig, Driver, Handle, JournalConfig, LeaderWatch, LogReadError, LogReader, Machine,
     NodeId, OutputPoller, Progress, RecoverError, Recovered, RecoveryReport, Sequencer,
@@ -27,7 +27,7 @@ use crate::core::{
 };
 use crate::digests::Voters;
 use crate::links::{Limits, Links, LinksConfig, LinksError, Tls};
-use crate::peers::{Courier, LinkOutbox, Peers, Shared};
+use crate::peers::{Courier, LinkOutbox, Peers, Report, Shared};
 use crate::repair::{self, RepairError};
 use crate::replica::{Membership, Replica, ReplicaConfig, ReplicaThread};
 
@@ -295,7 +295,6 @@ impl<M: Machine> Node<M> {
     }
 
     /// Where the leader takes orders, as far as this node knows both; for telling clients.
-    #[must_use]
     pub fn leader_address(&self) -> impl Fn() -> Option<SocketAddr> + Send + Sync + 'static {
         let (watch, shared) = (self.leadership(), Arc::clone(&self.shared));
         move || shared.orders_address(watch.leader()?)
@@ -316,10 +315,7 @@ impl<M: Machine> Node<M> {
     /// Waits for something that the owner has to act on; `None` if nothing comes within `limit`.
     #[must_use]
     pub fn next_event(&self, limit: Duration) -> Option<NodeEvent> {
-        match self.events.recv_timeout(limit) {
-            Ok(event) => Some(event),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        self.events.recv_timeout(limit).ok()
     }
 
     /// Before a planned stop: if this node leads, hands leadership to the voter that is furthest and waits until it is taken
@@ -457,9 +453,7 @@ fn tell_digests<M: Machine>(replica: &Replica<M>, sender: crate::links::Sender, 
 }
 
 /// How the courier tells the core what became of a snapshot or a link.
-fn report_outcomes<Cmd: Send + Sync + 'static>(
-    driver: &Driver<RaftCore, Cmd>,
-) -> Box<dyn Fn(NodeId) + Send + Sync> {
+fn report_outcomes<Cmd: Send + Sync + 'static>(driver: &Driver<RaftCore, Cmd>) -> Report {
     let driver = driver.clone();
     Box::new(move |peer| driver.drive(|core| core.report_snapshot(peer, false)))
 }

@@ -78,10 +78,13 @@ enum Errand {
     Members(Members),
 }
 
+/// Tells the core that a snapshot could not be sent to a peer.
+pub(crate) type Report = Box<dyn Fn(NodeId) + Send + Sync>;
+
 /// Does what must not be done under the core's lock.
 pub(crate) struct Courier {
     desk: Option<Sender<Errand>>,
-    failed: Arc<OnceLock<Box<dyn Fn(NodeId) + Send + Sync>>>,
+    failed: Arc<OnceLock<Report>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -110,7 +113,7 @@ impl Courier {
     }
 
     /// Says how a snapshot that could not be sent is reported.
-    pub(crate) fn drive_with(&self, report: Box<dyn Fn(NodeId) + Send + Sync>) {
+    pub(crate) fn drive_with(&self, report: Report) {
         let _ = self.failed.set(report);
     }
 
@@ -130,7 +133,7 @@ fn courier(
     snapshots: &SnapshotStore,
     shared: &Shared,
     events: &Sender<NodeEvent>,
-    failed: &OnceLock<Box<dyn Fn(NodeId) + Send + Sync>>,
+    failed: &OnceLock<Report>,
 ) {
     for errand in errands {
         match errand {
@@ -417,7 +420,8 @@ impl<M: Machine> Handler for Peers<M> {
     }
 
     fn turn_end(&mut self) {
-        if !self.is_over() && !(self.messages.is_empty() && self.lost.is_empty()) {
+        let news = !self.messages.is_empty() || !self.lost.is_empty();
+        if news && !self.is_over() {
             let (messages, lost) = (&mut self.messages, &mut self.lost);
             let stop = self.driver.drive(|core| {
                 for peer in lost.drain(..) {

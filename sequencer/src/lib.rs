@@ -60,6 +60,6 @@ pub use recover::{
 };
 pub use repair::{Damage, examine, examine_on, repair, repair_on};
 pub use segment::TornTail;
-pub use sequencer::{Assembly, Config, Handle, Sequencer, StartError, Stopped};
+pub use sequencer::{Assembly, Config, Handle, Running, Sequencer, StartError, Stopped};
 pub use snapshot::{SnapshotError, SnapshotMeta, SnapshotReceiver, SnapshotSource, SnapshotStore};
 pub use stages::{BlockLimits, Status};

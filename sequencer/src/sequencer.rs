@@ -97,6 +97,9 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Sequencer;
 
+/// What its owner has of a running sequencer, and the way to its core.
+pub type Running<M, C> = (Handle<M>, Driver<C, <M as Machine>::Command>);
+
 /// The stages of one node, put together and not yet on any thread: whoever holds them steps them.
 pub struct Assembly<M: Machine, C> {
     /// Every stage of the layout's names, once each.
@@ -129,7 +132,7 @@ impl Sequencer {
         recovered: Recovered<M>,
         config: Config,
         consensus: C,
-    ) -> Result<(Handle<M>, Driver<C, M::Command>), StartError> {
+    ) -> Result<Running<M, C>, StartError> {
         let Assembly { mut stages, mut handle, driver, threads } =
             Self::assemble(recovered, config, consensus)?;
         for (plan, sleeper) in threads {
@@ -366,7 +369,6 @@ impl<M: Machine> Handle<M> {
     }
 
     /// A way to let the journal drop segments that hold nothing above an index, as far as its own retention allows.
-    #[must_use]
     pub fn release_log(&self) -> impl Fn(u64) + Send + Sync + use<M> {
         let cursors = Arc::clone(&self.cursors);
         move |index| {
