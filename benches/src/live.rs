@@ -62,8 +62,6 @@ pub(crate) fn over_a_session(
     node.replica().wait_for_blocking(Seq(1), PATIENCE)?;
     let client = Client::connect(ClientConfig::new(vec![gateway.address()], OPERATOR_SEED))?;
 
-    // Orders are known by the numbers of their commands, which here stand behind those that opened the session.
-    let behind = node.replica().applied().0 - FOUNDING as u64;
     let opening = mix.len() - measured;
     let mut open = VecDeque::with_capacity(OPEN);
     let mut begin = Instant::now();
@@ -75,7 +73,7 @@ pub(crate) fn over_a_session(
         if open.len() == OPEN {
             open.drain(..OPEN / 2).try_for_each(answered)?;
         }
-        open.push_back(client.submit(request(entry, behind)));
+        open.push_back(client.submit(request(entry, nth as u64 + 1)));
     }
     open.drain(..).try_for_each(answered)?;
     let took = begin.elapsed();
@@ -90,13 +88,15 @@ fn answered(pending: Pending) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn request(entry: &Entry, behind: u64) -> Request {
+/// As a client sends the command that is the `nth` of the mix. The mix knows orders by those numbers, which need not be theirs in this
+/// log, so they go along as labels.
+fn request(entry: &Entry, nth: u64) -> Request {
     let account = entry.account.0;
     match &entry.command {
-        Command::Place(order) => Request::from(wire_order(order, account)),
+        Command::Place(order) => Request::from(wire_order(order, account, nth)),
         Command::Cancel { order: OrderRef::Id(order) } => {
-            let order_id = order.0 + behind;
-            Request::from(grid_wire::CancelOrder { order_id, account, ..Default::default() })
+            let label = u128::from(order.0);
+            Request::from(grid_wire::CancelOrder { label, account, ..Default::default() })
         }
         other => {
             let mut payload = Vec::new();
@@ -106,7 +106,7 @@ fn request(entry: &Entry, behind: u64) -> Request {
     }
 }
 
-fn wire_order(order: &NewOrder, account: u32) -> grid_wire::NewOrder {
+fn wire_order(order: &NewOrder, account: u32, nth: u64) -> grid_wire::NewOrder {
     let (price, tif) = match order.kind {
         OrderKind::Limit { price, tif: TimeInForce::Ioc } => (price, grid_wire::TimeInForce::Ioc),
         OrderKind::Limit { price, .. } => (price, grid_wire::TimeInForce::Gtc),
@@ -114,6 +114,7 @@ fn wire_order(order: &NewOrder, account: u32) -> grid_wire::NewOrder {
     };
     grid_wire::NewOrder {
         account,
+        label: u128::from(nth),
         instrument: order.instrument.0,
         side: if order.side == Side::Buy { grid_wire::Side::Buy } else { grid_wire::Side::Sell },
         order_type: grid_wire::OrderType::Limit,
