@@ -15,6 +15,7 @@ use grid_engine::{AccountId, Engine, Entry, InstrumentId, Qty, Seq, Usd};
 use grid_orders::{Gateway, LogLine};
 use grid_replicator::{Replica, ReplicaConfig, ReplicaThread};
 use grid_sequencer::{Handle, JournalConfig, Sequencer};
+use grid_trading::history::Gap;
 use grid_trading::ids;
 use grid_trading::{
     App, ClientDoor, Door, Follower, History, Limits, Outcome, ReplicaView, RunningTier, follow, serve,
@@ -277,29 +278,19 @@ impl Deposits {
     }
 }
 
-#[test]
-fn a_history_goes_on_where_the_journal_no_longer_reaches_back_to_it() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let (data, store) = (directory.path().join("log"), directory.path().join("history.db"));
-    let node = Deposits::start(&data);
-    let (_, follower) = follow(&store, &node.replica, &data).expect("a history");
+/// A log of 22 commands, all of them in a history.
+fn told(data: &Path, store: &Path) {
+    let node = Deposits::start(data);
+    let (_, follower) = follow(store, &node.replica, data).expect("a history");
     node.deposit(20);
     node.stop();
     follower.join().expect("followed to the end");
-    // It is away for a while, and what it missed first is gone when it is back: as where a node was brought up from
-    // another's snapshot.
-    let node = Deposits::start(&data);
-    node.deposit(1_500);
-    node.stop();
-    let mut segments: Vec<_> = std::fs::read_dir(data.join("journal"))
-        .expect("a journal")
-        .map(|entry| entry.expect("an entry").path())
-        .collect();
-    segments.sort();
-    assert!(segments.len() >= 3, "{segments:?}");
-    std::fs::remove_file(&segments[0]).expect("removed");
-    let node = Deposits::start(&data);
-    let (history, follower) = follow(&store, &node.replica, &data).expect("a history, with a gap");
+}
+
+/// Follows the log again while some more commands come; there must be one gap, and nothing missing before or after it.
+fn goes_on_with_a_gap(data: &Path, store: &Path) -> Gap {
+    let node = Deposits::start(data);
+    let (history, follower) = follow(store, &node.replica, data).expect("a history, with a gap");
     node.deposit(10);
     let last = node.replica.applied();
     node.stop();
@@ -311,8 +302,55 @@ fn a_history_goes_on_where_the_journal_no_longer_reaches_back_to_it() {
     let [gap] = gaps[..] else { panic!("one gap, not {gaps:?}") };
     // Genesis, the session and 20 deposits; then everything from some snapshot on.
     assert_eq!(gap.after, Seq(22));
-    assert!(gap.until.0 >= 300 && gap.until < Seq(1_522), "{gap:?}");
     assert_eq!(funding.len() as u64, 20 + last.0 - gap.until.0, "before and after it nothing is missing");
+    gap
+}
+
+#[test]
+fn a_history_goes_on_where_the_journal_no_longer_reaches_back_to_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (data, store) = (directory.path().join("log"), directory.path().join("history.db"));
+    told(&data, &store);
+    let node = Deposits::start(&data);
+    node.deposit(1_500);
+    node.stop();
+    let mut segments = files(&data.join("journal"));
+    segments.sort();
+    assert!(segments.len() >= 3, "{segments:?}");
+    std::fs::remove_file(&segments[0]).expect("removed");
+    let gap = goes_on_with_a_gap(&data, &store);
+    assert!(gap.until.0 >= 300 && gap.until < Seq(1_522), "from the oldest snapshot that is of use: {gap:?}");
+}
+
+#[test]
+fn a_history_goes_on_where_its_node_was_brought_up_from_another_s_snapshot() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let [leader, lagging] = ["leader", "lagging"].map(|name| directory.path().join(name));
+    let store = directory.path().join("history.db");
+    told(&lagging, &store);
+    for part in ["journal", "snapshots"] {
+        std::fs::create_dir_all(leader.join(part)).expect("a directory");
+        for file in files(&lagging.join(part)) {
+            std::fs::copy(&file, leader.join(part).join(file.file_name().expect("named"))).expect("copied");
+        }
+    }
+    let node = Deposits::start(&leader);
+    node.deposit(400);
+    node.stop();
+    let open = |data: &Path| {
+        let journal = JournalConfig { segment_bytes: 96 << 10, ..JournalConfig::default() };
+        grid_sequencer::recover(data, journal, Engine::new, |_| {}).expect("a log")
+    };
+    let sent = open(&leader).snapshots().list().expect("listed").remove(0);
+    let mut receiver = open(&lagging).snapshots().receive().expect("it begins");
+    receiver.write(&std::fs::read(sent).expect("a snapshot")).expect("written");
+    let until = receiver.finish().expect("whole").position.seq;
+    assert_eq!(goes_on_with_a_gap(&lagging, &store).until, until);
+}
+
+fn files(directory: &Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(directory).expect("a directory");
+    entries.map(|entry| entry.expect("an entry").path()).collect()
 }
 
 /// Everything that both users can read and that time does not change.
