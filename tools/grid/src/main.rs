@@ -14,6 +14,7 @@ mod script;
 mod secrets;
 mod serve;
 mod setup;
+mod sim;
 mod venue;
 
 use std::io::IsTerminal;
@@ -51,6 +52,8 @@ enum Command {
     Keygen,
     /// Read a data directory: verify the journal, list snapshots, print commands.
     Inspect(inspect::InspectArgs),
+    /// Run clusters in simulation, with every fault we can think of; needs the source tree.
+    Sim(sim::SimArgs),
     /// Run an order script against a fresh engine (JSON lines; `-` reads standard input).
     Script {
         /// The script.
@@ -122,6 +125,7 @@ fn main() -> ExitCode {
         }
         Command::Keygen => keygen::run(),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Sim(args) => sim::run(&args),
         Command::Script { file } => return script::run(&file),
         Command::Cluster(command) => cluster::run(command),
         Command::Operator { binary_addr, data_dir, command } => {
