@@ -49,4 +49,5 @@ pub use venue::{
     a_consumer_that_goes_holds_nobody_up, a_consumer_that_hangs, a_reader_sees_what_it_waited_for,
     a_reader_whose_replica_ends_unsaid, a_venue_runs_and_ends, a_venue_that_is_told_too_early,
     a_venue_whose_core_hears_of_no_room, leaders_change, leaders_change_over_a_gap,
+    leaders_change_under_a_careless_producer,
 };

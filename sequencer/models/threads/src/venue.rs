@@ -234,16 +234,20 @@ impl<C: Consensus> Venue<C> {
         }
     }
 
-    /// A producer of `count` commands from `first` on, which says which of them were taken in.
-    fn producer(&self, first: u64, count: u64) -> thread::JoinHandle<Vec<u64>> {
+    /// A producer of `count` commands from `first` on, which says which of them were taken in, and in which epoch.
+    fn producer(&self, first: u64, count: u64) -> thread::JoinHandle<Vec<Placed>> {
+        self.producer_that(first, count, Submitter::try_submit_within)
+    }
+
+    fn producer_that(&self, first: u64, count: u64, submit: Submit) -> thread::JoinHandle<Vec<Placed>> {
         let mut submitter = self.submitter.clone();
         let watch = self.watch.clone();
         thread::spawn(move || {
             let mut taken = Vec::new();
             for command in first..first + count {
-                let _ = watch.wait_to_lead(EVER);
-                match submitter.try_submit(command) {
-                    Ok(()) => taken.push(command),
+                let epoch = watch.wait_to_lead(EVER).expect("nobody waits in vain for ever");
+                match submit(&mut submitter, command, epoch) {
+                    Ok(()) => taken.push(Placed { command, term: epoch }),
                     Err(SubmitError::NotLeader(_) | SubmitError::Closed(_)) => {}
                     Err(refused) => panic!("there is room: {refused}"),
                 }
@@ -253,8 +257,18 @@ impl<C: Consensus> Venue<C> {
     }
 }
 
+/// How a producer hands in a command for an epoch.
+type Submit = fn(&mut Submitter<Echo>, u64, u64) -> Result<(), SubmitError<u64>>;
+
+/// A command, and the term of its block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Placed {
+    command: u64,
+    term: u64,
+}
+
 /// Reads to the end; the commands in the order they came, each of which was durable before it was told.
-fn consume(mut outputs: OutputPoller<Echo>, disk: Arc<Disk>) -> thread::JoinHandle<Vec<u64>> {
+fn consume(mut outputs: OutputPoller<Echo>, disk: Arc<Disk>) -> thread::JoinHandle<Vec<Placed>> {
     thread::spawn(move || {
         let (mut told, mut batch, mut last) = (Vec::new(), Vec::new(), Position::default());
         loop {
@@ -268,7 +282,10 @@ fn consume(mut outputs: OutputPoller<Echo>, disk: Arc<Disk>) -> thread::JoinHand
                             "a block is durable before anyone is told what it did"
                         );
                         last = output.block.position();
-                        told.extend(output.events.iter().map(|(_, command)| *command));
+                        let term = header.term;
+                        told.extend(
+                            output.events.iter().map(|(_, command)| Placed { command: *command, term }),
+                        );
                     }
                 }
                 Polled::Empty => outputs.wait(EVER),
@@ -304,8 +321,8 @@ fn run_and_end(durability: Durability, matchers_way: impl FnOnce(&Driver<Solo, u
     let taken = producers.map(|producer| producer.join().expect("a producer ends"));
     let told = consumer.join().expect("the consumer ends");
     for (nth, taken) in taken.into_iter().enumerate() {
-        let own = |command: &u64| *command / 100 == nth as u64 + 1;
-        let told: Vec<u64> = told.iter().copied().filter(own).collect();
+        let own = |placed: &Placed| placed.command / 100 == nth as u64 + 1;
+        let told: Vec<Placed> = told.iter().copied().filter(own).collect();
         assert_eq!(told, taken, "what was taken in is told once and in order");
     }
 }
@@ -431,38 +448,54 @@ impl Consensus for Fickle {
     }
 }
 
-/// The leadership comes and goes under a producer: what is told was taken in, once and in order, though some of it may never be told;
-/// what is taken in within the last epoch is told; and everybody ends.
+/// The leadership comes and goes under a producer. What is told was taken in, once and in order, in a block of the very epoch it was
+/// handed in for; of one epoch's commands none is told without those before it; those of the last epoch all are; and everybody ends.
 pub fn leaders_change() {
-    check(|| change_leaders(true));
+    check(|| change_leaders(true, Submitter::try_submit_within));
 }
 
 /// As [`leaders_change`], over a core that goes on behind blocks which it has lost.
 pub fn leaders_change_over_a_gap() {
-    check(|| change_leaders(false));
+    check(|| change_leaders(false, Submitter::try_submit_within));
 }
 
-fn change_leaders(takes_back: bool) {
+/// As [`leaders_change`], with a producer that looks at the epoch and a while later hands in for whichever there is.
+pub fn leaders_change_under_a_careless_producer() {
+    let careless: Submit = |submitter, command, _epoch| {
+        (0..30).for_each(|_| thread::yield_now());
+        submitter.try_submit(command)
+    };
+    check(move || change_leaders(true, careless));
+}
+
+fn change_leaders(takes_back: bool, submit: Submit) {
     let mut venue = Venue::start(Fickle::new(takes_back), Durability::DiskQuorum, &["consumer"]);
     let consumer = consume(venue.outputs.remove(0), Arc::clone(&venue.disk));
     let driver = venue.driver.clone();
     driver.drive(Fickle::elect);
     let politics = thread::spawn(move || {
-        driver.drive(Fickle::depose);
-        driver.drive(Fickle::elect);
+        for _ in 0..2 {
+            driver.drive(Fickle::depose);
+            driver.drive(Fickle::elect);
+        }
     });
-    let taken = venue.producer(100, 4).join().expect("the producer ends");
+    let taken = venue.producer_that(100, 4, submit).join().expect("the producer ends");
     politics.join().expect("it ends");
     let _ = venue.watch.wait_to_lead(EVER);
     let last = venue.producer(200, 2).join().expect("the producer ends");
     assert_eq!(last.len(), 2, "within an epoch commands are taken in");
     venue.stop();
     let mut told = consumer.join().expect("the consumer ends");
-    let kept = told.split_off(told.len() - 2);
+    let kept = told.split_off(told.len().saturating_sub(2));
     assert_eq!(kept, last, "what is taken in within the last epoch is told");
-    let mut of_taken = taken.iter();
-    let in_order = told.iter().all(|command| of_taken.any(|taken| taken == command));
-    assert!(in_order, "{told:?} is not part of {taken:?}");
+    let mut left = &taken[..];
+    for placed in &told {
+        let at = left.iter().position(|taken| taken == placed);
+        let at = at.unwrap_or_else(|| panic!("{told:?} is not what was taken in, in order: {taken:?}"));
+        let skipped = left[..at].iter().any(|before| before.term == placed.term);
+        assert!(!skipped, "{told:?} leaves out what was before it in the same epoch: {taken:?}");
+        left = &left[at + 1..];
+    }
 }
 
 /// A thread that waits for the replica wakes when it got there, or when it ended before.

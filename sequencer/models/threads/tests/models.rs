@@ -58,6 +58,11 @@ fn a_core_that_goes_on_behind_a_gap_is_noticed() {
 }
 
 #[test]
+fn a_command_for_another_epoch_is_noticed() {
+    finds(&["not what was taken in"], models::leaders_change_under_a_careless_producer);
+}
+
+#[test]
 fn a_reader_sees_what_it_waited_for() {
     models::a_reader_sees_what_it_waited_for();
 }
