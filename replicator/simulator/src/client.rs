@@ -72,6 +72,7 @@ pub(crate) enum Link {
 }
 
 /// What a client wants the world to do.
+#[expect(clippy::large_enum_variant, reason = "a handful live at a time, and most of them are sent")]
 pub(crate) enum Wish {
     /// Open a connection to this node, or any.
     Connect(Option<NodeId>),

@@ -329,7 +329,7 @@ impl Model {
             }
             Command::SessionLost { session: id, connection } => {
                 let at = self.at;
-                let Some(session) = self.sessions.get_mut(&id.0) else { return None };
+                let session = self.sessions.get_mut(&id.0)?;
                 if session.connection != Some(*connection) {
                     return None;
                 }
@@ -629,7 +629,8 @@ impl Model {
         parties.insert(incoming.order.id, (incoming.order.account.0, incoming.order.side));
         let first = self.outcome.fills.len();
         self.markets[instrument].book.enter(incoming, &mut self.outcome);
-        for fill in self.outcome.fills[first..].to_vec() {
+        for nth in first..self.outcome.fills.len() {
+            let fill = self.outcome.fills[nth];
             self.settle_fill(instrument, fill, parties[&fill.taker], parties[&fill.maker].0);
         }
     }

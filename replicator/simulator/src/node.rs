@@ -455,10 +455,10 @@ fn voters_of(members: &[u8]) -> grid_replicator::Voters {
 }
 
 /// The stage of a name.
-pub(crate) fn stage<'a>(
-    stages: &'a mut [(StageName, Box<dyn Stage>)],
+pub(crate) fn stage(
+    stages: &mut [(StageName, Box<dyn Stage>)],
     wanted: StageName,
-) -> Option<&'a mut Box<dyn Stage>> {
+) -> Option<&mut Box<dyn Stage>> {
     stages.iter_mut().find(|(name, _)| *name == wanted).map(|(_, stage)| stage)
 }
 
