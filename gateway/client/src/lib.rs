@@ -84,7 +84,7 @@ impl Config {
             session: 0,
             key_seed,
             keep_alive: Duration::from_secs(1),
-            silence: Duration::from_secs(3),
+            silence: Duration::from_secs(2),
             cancel_on_disconnect: None,
             window: 1_024,
             queue: 65_536,
