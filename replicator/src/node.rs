@@ -141,7 +141,8 @@ pub enum NodeError {
 pub enum NodeEvent {
     /// A snapshot has been installed, or could not be: shut the node down and start it again from disk.
     Reload,
-    /// The node was taken out of the cluster: shut it down.
+    /// The node was taken out of the cluster: shut it down, but not at once. Until the others know that its removal is committed they may need
+    /// its vote to find that out; give them some election timeouts.
     Removed,
     /// The node must not go on, and a person has to look.
     Stop(String),

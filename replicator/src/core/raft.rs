@@ -445,11 +445,13 @@ impl RaftCore {
             }
             MessageKind::HeartbeatReply => self.receive_heartbeat_reply(from, message),
             MessageKind::Snapshot => self.receive_snapshot(from, message),
-            // It would lead at once, on top of blocks that are not durable here.
-            MessageKind::TimeoutNow | MessageKind::PreVoteReply | MessageKind::VoteReply
-                if !self.may_campaign() =>
-            {
+            // It would lead at once, on top of blocks that are not durable here; also one that leads and hears of a later term.
+            MessageKind::TimeoutNow if self.members.is_sole_voter(self.node) && !self.is_durable() => {
                 Received::Ignored("its log is not durable yet")
+            }
+            // Votes are asked for when all that is in the log is durable, and then nothing comes into it until they are counted.
+            MessageKind::PreVoteReply | MessageKind::VoteReply if !self.leads() && !self.is_durable() => {
+                Received::Ignored("a vote that was not asked for")
             }
             _ => self.step(from, message),
         }
@@ -563,8 +565,12 @@ impl RaftCore {
 
     /// A sole voter leads as soon as it campaigns, which is only sound on a log that is durable to its end.
     fn may_campaign(&self) -> bool {
+        self.leads() || !self.members.is_sole_voter(self.node) || self.is_durable()
+    }
+
+    fn is_durable(&self) -> bool {
         let log = &self.raw.raft.raft_log;
-        self.leads() || !self.members.is_sole_voter(self.node) || log.persisted == log.last_index()
+        log.persisted == log.last_index()
     }
 
     /// Hands leadership to another voter. It is done when that one leads; after an election timeout without success it is dropped.
@@ -820,8 +826,9 @@ impl RaftCore {
                 entry.data = block.bytes().clone();
                 block
             } else {
-                let nth = offered.iter().find(|block| block.header().index == entry.index);
-                Arc::clone(nth.expect("raft appends what it was offered"))
+                let nth = offered.first().and_then(|first| entry.index.checked_sub(first.header().index));
+                let offered = nth.and_then(|nth| offered.get(nth as usize));
+                Arc::clone(offered.expect("raft appends what it was offered"))
             };
             log.push(block);
         }

@@ -336,8 +336,13 @@ impl Cluster {
         node.to_apply.clear();
         node.snapshot_on_its_way = None;
         let survive = self.chance.below(node.unwritten.len() as u64 + 1) as usize;
+        // A journal may write each hard state ahead of its blocks, or the newest one behind all blocks of a group.
+        let state_last = self.chance.hits(500);
         let mut disk = node.disk.lock().expect("no test thread panicked");
-        for (nth, persist) in node.unwritten.drain(..).enumerate() {
+        for (nth, mut persist) in node.unwritten.drain(..).enumerate() {
+            if state_last {
+                persist.hard_state = None;
+            }
             if nth < survive {
                 disk.write(&persist);
                 continue;
@@ -454,7 +459,11 @@ impl Cluster {
             && disk.hard_state.vote != id
         {
             Some("although its vote for itself is not on its disk")
-        } else if message.kind() == MessageKind::AppendReply && durable(&disk) < acknowledged(message) {
+        } else if message.kind() == MessageKind::AppendReply
+            && disk.hard_state.term == term
+            && durable(&disk) < acknowledged(message)
+        {
+            // In an earlier term it was true when it became durable; a later leader has replaced it since.
             Some("for blocks that are not on its disk")
         } else {
             None
