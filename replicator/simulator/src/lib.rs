@@ -9,13 +9,13 @@
 //!
 //! | check | where |
 //! |---|---|
-//! | one committed log; an index has one block; a term has one leader; stamps never go back | [`ledger`] |
-//! | committed means durable on a majority at that moment; reported durable means synced, and is there after every crash | [`probe`], [`node`] |
-//! | nothing acked is lost, nothing executed twice, nothing left out, nothing invented | [`ledger`], [`client`] |
-//! | every client sees the same reports as every node has, byte for byte | [`client`], [`ledger`] |
-//! | nodes have the same state at the same block, byte for byte at the end | [`world`] |
-//! | answers, trades and balances are those of an independent model; dollars and tokens are conserved | [`model`] |
-//! | after the repair everybody gets an answer and all nodes come to the same place | [`world`] |
+//! | one committed log; an index has one block; a term has one leader; stamps never go back | `ledger` |
+//! | committed means durable on a majority at that moment; reported durable means synced, and is there after every crash | `probe`, `node` |
+//! | nothing acked is lost, nothing executed twice, nothing left out, nothing invented | `ledger`, `client` |
+//! | every client sees the same reports as every node has, byte for byte | `client`, `ledger` |
+//! | nodes have the same state at the same block, byte for byte at the end | `world` |
+//! | answers, trades and balances are those of an independent model; dollars and tokens are conserved | `model` |
+//! | after the repair everybody gets an answer and all nodes come to the same place | `world` |
 //!
 //! The same seed gives the same run, so a failure's seed is all it takes to see it again.
 
