@@ -191,6 +191,14 @@ impl Cluster {
         self.node_dir(node).join("data")
     }
 
+    /// Changes what one node is told.
+    pub(crate) fn edit_config(&self, node: u64, from: &str, to: &str) {
+        let path = self.node_dir(node).join("config.toml");
+        let text = std::fs::read_to_string(&path).expect("init wrote it");
+        assert!(text.contains(from), "{from}: {text}");
+        std::fs::write(path, text.replace(from, to)).expect("a small file");
+    }
+
     /// What the node printed, over all its starts.
     pub(crate) fn printed(&self, node: u64) -> String {
         let text = std::fs::read(self.node_dir(node).join("printed")).unwrap_or_default();

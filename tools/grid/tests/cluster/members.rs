@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use crate::checker::judge;
-use crate::harness::{Cluster, until};
+use crate::harness::{COMMON, Cluster, until};
 use crate::load::Load;
+use crate::net::Net;
 
 /// How the leader sees a member: whether it votes.
 fn votes(cluster: &Cluster, node: u64) -> Result<Option<bool>, String> {
@@ -79,6 +80,56 @@ fn a_node_joins_gets_its_vote_and_another_leaves() {
     load.go_on(50, &cluster);
     cluster.restart(leader);
     println!("{}", cluster.operator(&["status"]).expect("a leader"));
+    let clients = load.stop();
+    judge(&mut cluster, &clients);
+}
+
+/// A node that joins when the leader no longer has the log's beginning gets a snapshot, and comes up in place from it.
+#[test]
+fn a_node_that_the_log_cannot_reach_takes_a_snapshot_and_serves() {
+    let short = COMMON
+        .replace("segment_bytes = 1048576", "segment_bytes = 65536\nretain_bytes = 65536")
+        .replace("snapshot_every_commands = 3000", "snapshot_every_commands = 300");
+    let mut cluster = Cluster::make(Net::Loopback, 3, &short);
+    // One node keeps everything, for the checker; the others are short of disk.
+    let archive = 1;
+    cluster.edit_config(archive, "retain_bytes = 65536", "retain_bytes = 8589934592");
+    for node in 1..=3 {
+        cluster.spawn(node);
+    }
+    for node in 1..=3 {
+        cluster.wait_ready(node);
+    }
+    let load = Load::start(&cluster, 4);
+    if cluster.leader() == archive {
+        cluster.operator(&["transfer", "--to", "2"]).expect("leadership is handed over");
+    }
+    until("the leader has let go of the log's beginning", || {
+        let status = cluster.status()?;
+        let leader = status["leader"].as_u64().ok_or("nobody leads")?;
+        let nodes = status["nodes"].as_array().ok_or("no nodes")?;
+        let seen = nodes.iter().find(|said| said["node"] == leader).ok_or("the leader is silent")?;
+        let first = seen["status"]["first_index"].as_u64();
+        if leader != archive && first > Some(1) { Ok(()) } else { Err(format!("{leader}: {first:?}")) }
+    });
+    add_voter(&mut cluster, 4);
+    let snapshots = cluster.data(4).join("snapshots");
+    let taken = std::fs::read_dir(snapshots).expect("a directory").count();
+    assert!(taken > 0, "it has a snapshot:\n{}", cluster.printed(4));
+    // Reads on the new node know what is in the snapshot.
+    let answer = crate::http::send(
+        crate::http::split(&cluster.ready(4).trading_url).0,
+        "GET",
+        "/v1/markets",
+        &[],
+        b"",
+    );
+    assert_eq!(answer.expect("an answer").status, 200);
+    load.go_on(100, &cluster);
+    let leader = cluster.leader();
+    cluster.kill(leader);
+    load.go_on(50, &cluster);
+    cluster.restart(leader);
     let clients = load.stop();
     judge(&mut cluster, &clients);
 }
