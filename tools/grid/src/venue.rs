@@ -129,7 +129,7 @@ impl Venue {
     /// Builds up the state from the data directory and serves it. In a cluster this lasts until a majority of the nodes
     /// is there.
     pub(crate) fn start(config: &Config, signals: &Signals) -> Result<Started, StartError> {
-        let base = Base::start(config)?;
+        let base = Base::start(config, signals)?;
         let operator = match base.bring_up(config, signals) {
             Ok(operator) => operator,
             Err(unfinished) => return base.give_up(unfinished),
@@ -228,7 +228,7 @@ impl Venue {
 
 impl Base {
     /// The log from disk, its place in the cluster, and the door for clients.
-    fn start(config: &Config) -> Result<Self, StartError> {
+    fn start(config: &Config, signals: &Signals) -> Result<Self, StartError> {
         step(&format!("data directory {}", config.data_dir.display()));
         step(&durability(config));
         let (mut bar, mut last) = (None, None);
@@ -238,6 +238,11 @@ impl Base {
             bar.set_position(progress.bytes_done);
             bar.set_message(format!("{} commands", progress.commands));
             last = Some(Instant::now());
+            if signals.came() {
+                // Nothing is open that would have to be closed: reading changes nothing.
+                step("stopping before the state was built up");
+                std::process::exit(0);
+            }
         })?;
         if let Some(bar) = bar {
             bar.finish_and_clear();

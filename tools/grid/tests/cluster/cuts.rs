@@ -67,7 +67,14 @@ fn a_leader_that_is_cut_off_loses_nothing_and_follows_when_it_is_back() {
 
 #[test]
 fn slow_lines_make_it_slower_and_nothing_else() {
-    let mut cluster = Cluster::start_on(Net::that_can_be_slow(), 3, COMMON);
+    // The other level of durability too, while we are at it.
+    let common = COMMON.replace("[log]", "[log]\ndurability = \"memory-quorum\"");
+    let mut cluster = Cluster::start_on(Net::that_can_be_slow(), 3, &common);
+    let table = cluster.operator(&["status"]).expect("a leader");
+    assert!(
+        table.contains("memory-quorum") && cluster.printed(1).contains("durability memory-quorum"),
+        "{table}"
+    );
     let load = Load::start(&cluster, 4);
     load.go_on(50, &cluster);
     let term = cluster.status().expect("it answers")["term"].as_u64();
