@@ -81,7 +81,7 @@ pub(crate) struct Cluster {
     pub(crate) net: Net,
     dir: tempfile::TempDir,
     nodes: BTreeMap<u64, Process>,
-    /// Processes that were stopped and never came back to this place count in nothing.
+    /// Nodes that were taken out of the cluster, whose journals are no longer asked.
     gone: BTreeSet<u64>,
     port_base: u16,
 }

@@ -393,8 +393,9 @@ fn told(report: &Report) -> Value {
         Report::Reserve(r, _) => json!({ "kind": "delivery", "match_time": r.match_time }),
         Report::Settle(r) => json!({ "kind": "delivery", "match_time": r.match_time }),
     };
-    let (told_map, body) = (told.as_object_mut().expect("an object"), body);
-    told_map.extend(body.as_object().expect("an object").clone());
+    if let (Value::Object(told), Value::Object(body)) = (&mut told, body) {
+        told.extend(body);
+    }
     told
 }
 
