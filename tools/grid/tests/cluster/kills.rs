@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::checker::{doubt, judge};
-use crate::harness::{Cluster, until};
+use crate::harness::{COMMON, Cluster, until};
 use crate::load::Load;
+use crate::net::Net;
 
 /// Leaders killed by this test alone.
 const KILLS: usize = 20;
@@ -94,4 +95,36 @@ fn all_nodes_are_restarted_one_by_one_and_clients_only_wait() {
     let clients = load.stop();
     judge(&mut cluster, &clients); // A short run, so that many lies about it are soon told.
     doubt(&cluster, &clients);
+}
+
+/// Three nodes start at once on empty logs, and the one that leads dies in the middle of writing the venue's directory.
+#[test]
+fn a_leader_dies_while_it_makes_a_venue_of_an_empty_log() {
+    for moment in [Duration::ZERO, Duration::from_millis(15)] {
+        let mut cluster = Cluster::make(Net::Loopback, 3, COMMON);
+        for node in 1..=3 {
+            cluster.spawn(node);
+        }
+        let first = until("a node that begins", || {
+            let begins = |node: &u64| cluster.printed(*node).contains("genesis");
+            (1..=3).find(begins).ok_or_else(|| cluster.all_printed())
+        });
+        std::thread::park_timeout(moment);
+        cluster.kill(first);
+        for node in cluster.running() {
+            cluster.wait_ready(node);
+        }
+        cluster.restart(first);
+        let symbols = |node: u64| -> Vec<_> {
+            cluster.ready(node).instruments.into_iter().map(|instrument| instrument.symbol).collect()
+        };
+        for node in 1..=3 {
+            assert_eq!(symbols(node), symbols(1), "node {node}");
+        }
+        assert_eq!(symbols(1).iter().filter(|symbol| *symbol == "text-prime").count(), 1);
+        let load = Load::start(&cluster, 2);
+        load.go_on(20, &cluster);
+        let clients = load.stop();
+        judge(&mut cluster, &clients);
+    }
 }
