@@ -36,19 +36,16 @@ pub(crate) fn run(file: Option<&Path>, data_dir: Option<PathBuf>, ready_file: Op
                 }
                 println!("{}", serde_json::to_string_pretty(&serving)?);
                 let end = venue.wait_for_end(&signals);
-                step(match end {
-                    End::Reload => {
-                        "the state has to be built up again from disk: down, and up again in place"
-                    }
-                    _ => "stopping",
-                });
+                if end != End::Reload {
+                    step("stopping");
+                }
                 venue.shutdown();
                 end
             }
             Started::Ended(end) => end,
         };
         match end {
-            End::Reload => {}
+            End::Reload => step("the state came from another node: down, and up again in place"),
             End::Signal => return Ok(()),
             End::Removed => {
                 step(
