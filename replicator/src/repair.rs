@@ -6,7 +6,8 @@
 //! them, and the election rule that kept it in every later leader's log keeps it in that one.
 //!
 //! Its vote may be lost with the journal as well. Whoever it voted for was a candidate, hence one of those asked, and knows the
-//! term; so it enters the highest term that any of them knows with its vote given to nobody.
+//! term; so it enters the highest term that any of them knows with its vote given to itself: nobody else gets it in that term,
+//! and it stands for election in later ones only.
 
 use std::path::Path;
 use std::sync::Arc;

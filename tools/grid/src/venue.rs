@@ -236,7 +236,7 @@ impl Base {
         let mut node = Node::start(node_config(config)?, Engine::new, |progress| {
             let bar = bar.get_or_insert_with(|| progress::replay(progress.bytes_total));
             bar.set_position(progress.bytes_done);
-            bar.set_message(format!("{} commands", progress.commands));
+            bar.set_message(format!("{} commands, {} a second", progress.commands, progress.per_second()));
             last = Some(Instant::now());
             if signals.came() {
                 // Nothing is open that would have to be closed: reading changes nothing.
