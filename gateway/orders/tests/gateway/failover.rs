@@ -121,7 +121,9 @@ fn the_end_of_an_epoch_ends_every_connection_and_answers_nothing_that_is_not_com
     // One of the three gets through; the node knows nothing of the next leader yet.
     cluster.depose(|_| 1);
     let (said, end) = client.ended();
-    assert!(said.is_empty(), "{said:?}");
+    // The one that is committed may be told before the gateway hears that its epoch is over; the other two never.
+    let told: Vec<_> = said.into_iter().map(|message| execution(message).client_seq).collect();
+    assert!(told.is_empty() || told == [2], "{told:?}");
     assert_eq!((end.code, end.leader_port), (TerminateCode::NotLeader, 0));
     assert_eq!(greeted.ended().1.code, TerminateCode::NotLeader);
     cluster.hold(false);
