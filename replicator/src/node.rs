@@ -409,6 +409,13 @@ impl OldBlocks for Journalled {
             Err(error) => grid_sequencer::abort(&error.to_string()),
         }
     }
+
+    fn start(&self) -> Option<(u64, u64)> {
+        match self.0.start() {
+            Ok(start) => Some((start.index, start.term)),
+            Err(error) => grid_sequencer::abort(&error.to_string()),
+        }
+    }
 }
 
 /// With every snapshot that is durable, what the journal holds below the oldest kept one is only needed by nodes that lag.

@@ -171,8 +171,15 @@ impl LogReader {
     /// # Errors
     /// When the segments cannot be listed.
     pub fn first_index(&self) -> Result<u64, JournalError> {
-        let start = log_start(&*self.disk, &self.dir, self.machine_format)?;
-        Ok(start.map_or(0, |start| start.index) + 1)
+        Ok(self.start()?.index + 1)
+    }
+
+    /// Where the log stands before the first block that can still be read.
+    ///
+    /// # Errors
+    /// When the segments cannot be listed.
+    pub fn start(&self) -> Result<Position, JournalError> {
+        Ok(log_start(&*self.disk, &self.dir, self.machine_format)?.unwrap_or_default())
     }
 
     fn list(&self) -> Result<Vec<SegmentInfo>, JournalError> {

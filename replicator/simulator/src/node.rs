@@ -148,6 +148,13 @@ impl OldBlocks for Old {
             Err(error) => grid_sequencer::abort(&error.to_string()),
         }
     }
+
+    fn start(&self) -> Option<(u64, u64)> {
+        match self.0.start() {
+            Ok(start) => Some((start.index, start.term)),
+            Err(error) => grid_sequencer::abort(&error.to_string()),
+        }
+    }
 }
 
 /// A running process.

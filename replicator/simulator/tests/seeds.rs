@@ -90,3 +90,10 @@ fn seed_1_a_journal_continues_a_snapshot_of_any_of_its_blocks() {
 fn seed_2_a_node_starts_again_from_whatever_snapshot_it_has() {
     passes(2);
 }
+
+/// The journal had let everything up to the newest snapshot go, and the leader could no longer tell the term at that very place: it
+/// announced the same snapshot for ever to a learner that had it, instead of sending the blocks behind it.
+#[test]
+fn seed_43135_whoever_stands_where_the_journal_begins_gets_the_blocks_from_there() {
+    passes(43_135);
+}

@@ -26,6 +26,11 @@ pub trait OldBlocks: Send {
     /// # Errors
     /// [`Compacted`] when the journal begins later.
     fn read(&self, from: u64, max_bytes: usize) -> Result<Vec<Arc<Block>>, Compacted>;
+
+    /// Index and term of the last block that can *not* be read any more, as of now; `None` if nothing was let go since the start.
+    fn start(&self) -> Option<(u64, u64)> {
+        None
+    }
 }
 
 struct Slot {
@@ -40,7 +45,8 @@ pub(super) struct Log {
     bytes_before: u64,
     blocks: VecDeque<Slot>,
     /// Index and term of the last block that cannot be read any more.
-    start: (u64, u64),
+    /// The journal lets blocks go on its own; this is brought up to date when one is missed.
+    start: Cell<(u64, u64)>,
     snapshot: Option<(u64, u64)>,
     old: Option<Box<dyn OldBlocks>>,
     /// What was last read through `old`: an entry that raft sends is turned back into its block from here.
@@ -69,7 +75,7 @@ impl Log {
             before: applied,
             bytes_before: 0,
             blocks: VecDeque::new(),
-            start,
+            start: Cell::new(start),
             snapshot,
             old,
             reread: RefCell::default(),
@@ -152,13 +158,13 @@ impl Log {
             self.bytes_before = slot.bytes_to;
             self.blocks.pop_front();
         }
-        if self.old.is_none() && self.start.0 < self.before.index {
-            self.start = (self.before.index, self.before.term);
+        if self.old.is_none() && self.start.get().0 < self.before.index {
+            self.start.set((self.before.index, self.before.term));
         }
     }
 
     pub(super) fn start(&self) -> u64 {
-        self.start.0
+        self.start.get().0
     }
 
     pub(super) fn snapshot_index(&self) -> Option<u64> {
@@ -174,12 +180,12 @@ impl Log {
     /// The log up to `index` may go from the journal; returns up to where that is really so.
     pub(super) fn compact(&mut self, index: u64, applied: u64) -> u64 {
         let index = index.min(applied).min(self.snapshot.map_or(0, |(index, _)| index));
-        if index > self.start.0
+        if index > self.start.get().0
             && let Ok(term) = self.term(index)
         {
-            self.start = (index, term);
+            self.start.set((index, term));
         }
-        self.start.0
+        self.start.get().0
     }
 
     /// Blocks of `low..high` as raft keeps them: at least one, else as many as fit.
@@ -215,7 +221,13 @@ impl Log {
     fn read_old(&self, from: u64, max_bytes: usize) -> raft::Result<Vec<Arc<Block>>> {
         let compacted = || raft::Error::Store(StorageError::Compacted);
         let old = self.old.as_ref().ok_or_else(compacted)?;
-        let blocks = old.read(from, max_bytes).map_err(|Compacted| compacted())?;
+        let blocks = old.read(from, max_bytes).map_err(|Compacted| {
+            // Whoever stands exactly where the journal begins now needs no snapshot, if only the term there is known.
+            if let Some(start) = old.start().filter(|start| start.0 > self.start.get().0) {
+                self.start.set(start);
+            }
+            compacted()
+        })?;
         assert!(!blocks.is_empty(), "the journal has block {from}: it is durable and was not compacted");
         self.reread.borrow_mut().extend(blocks.iter().map(|block| (block.header().index, Arc::clone(block))));
         Ok(blocks)
@@ -238,7 +250,7 @@ impl Storage for Log {
         context: GetEntriesContext,
     ) -> raft::Result<Vec<Entry>> {
         let max_bytes = max_size.into().unwrap_or(u64::MAX);
-        if low <= self.start.0 {
+        if low <= self.start.get().0 {
             return Err(raft::Error::Store(StorageError::Compacted));
         }
         let for_follower = context.can_async();
@@ -255,10 +267,10 @@ impl Storage for Log {
     }
 
     fn term(&self, index: u64) -> raft::Result<u64> {
-        if index == self.start.0 {
-            return Ok(self.start.1);
+        if index == self.start.get().0 {
+            return Ok(self.start.get().1);
         }
-        if index < self.start.0 {
+        if index < self.start.get().0 {
             return Err(raft::Error::Store(StorageError::Compacted));
         }
         if let Some(position) = self.position(index) {
@@ -270,11 +282,15 @@ impl Storage for Log {
         if let Some(block) = self.reread.borrow().get(&index) {
             return Ok(block.header().term);
         }
-        Ok(self.read_old(index, 1)?[0].header().term)
+        match self.read_old(index, 1) {
+            Ok(blocks) => Ok(blocks[0].header().term),
+            Err(_) if index == self.start.get().0 => Ok(self.start.get().1),
+            Err(error) => Err(error),
+        }
     }
 
     fn first_index(&self) -> raft::Result<u64> {
-        Ok(self.start.0 + 1)
+        Ok(self.start.get().0 + 1)
     }
 
     fn last_index(&self) -> raft::Result<u64> {
@@ -283,7 +299,7 @@ impl Storage for Log {
 
     fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
         match self.snapshot {
-            Some((index, term)) if index >= self.start.0 => Ok(wire::snapshot(index, term)),
+            Some((index, term)) if index >= self.start.get().0 => Ok(wire::snapshot(index, term)),
             _ => Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable)),
         }
     }
