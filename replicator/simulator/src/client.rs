@@ -92,7 +92,11 @@ pub(crate) struct Client {
     pub(crate) active: bool,
     /// Most that it leaves unanswered.
     window: usize,
+    /// How long it waits for a sign of life while all goes well.
     patience: u64,
+    /// Connections in a row on which it heard nothing that it waited for. Each doubles the wait: a venue that is slower than
+    /// everybody's patience would otherwise be kept busy by nothing but people coming back.
+    in_vain: u32,
     pace: u64,
     /// When it may think of something new.
     ready_at: u64,
@@ -142,6 +146,7 @@ impl Client {
             active: true,
             window: settings.client_window,
             patience: settings.patience,
+            in_vain: 0,
             pace: settings.pace,
             ready_at: 0,
             next_seq: 1,
@@ -190,13 +195,15 @@ impl Client {
                 Some(Wish::Connect(hint))
             }
             Link::Down { .. } => None,
-            Link::Opening { connection, since } if now > since + self.patience => {
+            Link::Opening { connection, since } if now > since + self.patience() => {
+                self.in_vain += 1;
                 Some(self.give_up(connection, now))
             }
             Link::Opening { .. } => None,
             Link::Up { connection, heard } => {
-                if !self.unanswered.is_empty() && now > heard + self.patience {
+                if !self.unanswered.is_empty() && now > heard + self.patience() {
                     self.retries += 1;
+                    self.in_vain += 1;
                     return Some(self.give_up(connection, now));
                 }
                 if self.dice.chance(1, 4_000) {
@@ -206,6 +213,10 @@ impl Client {
                 self.next_to_send(connection, now)
             }
         }
+    }
+
+    fn patience(&self) -> u64 {
+        self.patience << self.in_vain.min(5)
     }
 
     fn give_up(&mut self, connection: u64, now: u64) -> Wish {
@@ -313,6 +324,9 @@ impl Client {
         }
         self.link = Link::Up { connection, heard: now };
         self.resumed += 1;
+        if self.unanswered.is_empty() {
+            self.in_vain = 0;
+        }
         // What was applied is answered by the missing reports. A client that forgot may still ask again.
         self.sent = if self.dice.chance(1, 5) { 0 } else { last };
         if next_report > self.next_report {
@@ -333,6 +347,7 @@ impl Client {
             }
             return Ok(());
         }
+        self.in_vain = 0;
         self.reports.insert(report.number, report.clone());
         while self.reports.contains_key(&self.next_report) {
             self.next_report += 1;

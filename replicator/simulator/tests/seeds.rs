@@ -97,3 +97,10 @@ fn seed_2_a_node_starts_again_from_whatever_snapshot_it_has() {
 fn seed_43135_whoever_stands_where_the_journal_begins_gets_the_blocks_from_there() {
     passes(43_135);
 }
+
+/// Not the venue's fault: a commit took longer than the clients waited, so all of them came back for ever, and what each attempt left
+/// in the log made the next commit later still. Clients now double their patience while nothing comes back.
+#[test]
+fn seed_41196_clients_learn_to_wait_for_a_venue_slower_than_they() {
+    passes(41_196);
+}
