@@ -18,7 +18,7 @@ use grid_sequencer::{
 };
 
 use crate::engine_mix::Market;
-use crate::ground::Ground;
+use grid_harness::Ground;
 
 /// Longer than anything here takes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

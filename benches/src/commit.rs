@@ -12,10 +12,12 @@ use std::time::{Duration, Instant};
 use grid_engine::command::Entry;
 use grid_sequencer::Durability;
 
-use crate::awake::Awake;
+use grid_harness::{
+    Against, Awake, Ground, Latencies, Rounds, Row, Scenario, Settings, histogram, nanos, per_second,
+};
+use hdrhistogram::Histogram;
+
 use crate::cluster::{Cluster, entries, submit_all};
-use crate::figures::{Rounds, Table, median_of, micros, per_second, ratios};
-use crate::ground::Ground;
 
 /// The file that the bare writes go to, filled with zeros before as a segment is.
 const BARE_BYTES: usize = 32 << 20;
@@ -80,97 +82,120 @@ impl Committer {
         Ok(begin.elapsed())
     }
 
-    /// The median of `commits` commits in a row.
-    fn round(&mut self, commits: u64) -> Result<f64, Box<dyn Error>> {
+    /// What `commits` commits in a row took each.
+    fn round(&mut self, commits: u64) -> Result<Histogram<u64>, Box<dyn Error>> {
         if let Self::Nodes { cluster, .. } = self {
             cluster.settle()?;
         }
-        let took: Result<Vec<_>, _> = (0..commits).map(|_| self.commit()).collect();
-        Ok(micros(median_of(&mut took?)))
+        let mut took = histogram();
+        for _ in 0..commits {
+            took.saturating_record(nanos(self.commit()?));
+        }
+        Ok(took)
     }
 }
 
-/// Bare writes, and clusters of one and of three nodes with both durabilities, taking turns in each round.
-///
-/// # Errors
-/// The world failed; nothing was measured then.
-pub fn commit_latency(ground: &Ground, commits: u64, rounds: usize) -> Result<Table, Box<dyn Error>> {
-    let per_round = (commits / rounds as u64).max(1);
-    let all = per_round * (rounds as u64 + 1);
-    // What the mix takes in the log: most of its blocks of one command are this large.
-    let block_bytes = 192;
-    let nodes = |nodes, durability| Committer::nodes(ground, nodes, durability, all);
-    let mut contenders = [
-        ("one bare write and fdatasync", Committer::bare(ground, block_bytes)?),
-        ("disk-quorum, 1 node", nodes(1, Durability::DiskQuorum)?),
-        ("disk-quorum, 3 nodes", nodes(3, Durability::DiskQuorum)?),
-        ("memory-quorum, 1 node", nodes(1, Durability::MemoryQuorum)?),
-        ("memory-quorum, 3 nodes", nodes(3, Durability::MemoryQuorum)?),
-    ];
-    let mut took = vec![Rounds::default(); contenders.len()];
-    let awake = Awake::keep();
-    for round in 0..=rounds {
-        for ((_, contender), took) in contenders.iter_mut().zip(&mut took) {
-            let median = contender.round(per_round)?;
-            // The first round warms everybody up.
-            if round > 0 {
-                took.push(median);
+/// One command at a time through 1 and 3 nodes, with both durabilities, against bare writes, taking turns in each round.
+#[derive(Debug)]
+pub struct CommitLatency;
+
+impl Scenario for CommitLatency {
+    fn name(&self) -> &'static str {
+        "commit_latency"
+    }
+
+    fn shows(&self) -> &'static str {
+        "One command at a time through 1 and 3 nodes, against one bare write and fdatasync. Worse means that the order path, not the \
+         disk, became slower: the disk is in both figures."
+    }
+
+    fn run(&self, settings: &Settings) -> Result<Vec<Row>, Box<dyn Error>> {
+        let ground = Ground::under(&settings.dir)?;
+        let rounds = settings.rounds;
+        let per_round = settings.commands_or(400);
+        let all = per_round * (rounds as u64 + 1);
+        // What the mix takes in the log: most of its blocks of one command are this large.
+        let block_bytes = 192;
+        let nodes = |nodes, durability| Committer::nodes(&ground, nodes, durability, all);
+        let bare = "one bare write and fdatasync";
+        let mut contenders = [
+            (bare, Committer::bare(&ground, block_bytes)?),
+            ("disk-quorum, 1 node", nodes(1, Durability::DiskQuorum)?),
+            ("disk-quorum, 3 nodes", nodes(3, Durability::DiskQuorum)?),
+            ("memory-quorum, 1 node", nodes(1, Durability::MemoryQuorum)?),
+            ("memory-quorum, 3 nodes", nodes(3, Durability::MemoryQuorum)?),
+        ];
+        let mut took = vec![Latencies::default(); contenders.len()];
+        let awake = Awake::keep();
+        for round in 0..=rounds {
+            for ((_, contender), took) in contenders.iter_mut().zip(&mut took) {
+                let record = contender.round(per_round)?;
+                // The first round warms everybody up.
+                if round > 0 {
+                    took.push(&record);
+                }
             }
         }
-    }
-    drop(awake);
-    let mut table = Table::new(
-        &format!("commit_latency: one command at a time, {per_round} a round, {rounds} rounds"),
-        ground.kind(),
-    );
-    table.note(format!(
-        "each figure is the median of a round; bare: {block_bytes} bytes, as a block of one command has"
-    ));
-    table.note("all nodes, their disks and this bench share one machine; links are mutual TLS over loopback");
-    table.note(
-        "a thread on each core, asleep but for some microseconds, keeps it awake for all contenders alike",
-    );
-    for ((name, _), took) in contenders.iter().zip(&took) {
-        table.row(*name, "µs", took.clone());
-    }
-    for ((name, _), of) in contenders.iter().zip(&took).skip(1) {
-        table.row(format!("{name}, against bare"), "times", ratios(of, &took[0]));
-    }
-    for (_, contender) in contenders {
-        if let Committer::Nodes { cluster, .. } = contender {
-            drop(cluster.stop());
+        drop(awake);
+        let floor = took[0].p50().clone();
+        let mut rows = Vec::new();
+        for ((name, contender), took) in contenders.into_iter().zip(took) {
+            let row = Row::new(name).latency(took);
+            rows.push(match contender {
+                Committer::Bare { .. } => row
+                    .note(format!("{block_bytes} bytes, as a block of one command has; {per_round} a round"))
+                    .note("all nodes, their disks and this bench share one machine; links are mutual TLS over loopback")
+                    .note("a thread on each core, asleep but for some microseconds, keeps it awake for all contenders alike"),
+                Committer::Nodes { cluster, .. } => {
+                    drop(cluster.stop());
+                    row.floor(bare, Against::Latency, floor.clone())
+                }
+            });
         }
+        Ok(rows)
     }
-    Ok(table)
 }
 
 /// As many commands as the leader takes, until the last is told: three nodes against one.
-///
-/// # Errors
-/// The world failed; nothing was measured then.
-pub fn replicated_throughput(ground: &Ground, commands: u64, rounds: usize) -> Result<Table, Box<dyn Error>> {
-    let load = entries(commands);
-    let (mut one, mut three) = (Rounds::default(), Rounds::default());
-    for round in 0..rounds {
-        for (nodes, rates) in [(1, &mut one), (3, &mut three)] {
-            let name = format!("throughput-{nodes}-{round}");
-            let mut cluster = Cluster::start(ground, &name, nodes, Durability::DiskQuorum)?;
-            rates.push(per_second(load.len() as u64, submit_all(&mut cluster, load.clone())?));
-            let dirs: Vec<_> = (0..nodes).map(|node| cluster.data_dir(node)).collect();
-            let stopped = cluster.stop();
-            drop(stopped);
-            for dir in dirs {
-                std::fs::remove_dir_all(dir)?;
+#[derive(Debug)]
+pub struct ReplicatedThroughput;
+
+impl Scenario for ReplicatedThroughput {
+    fn name(&self) -> &'static str {
+        "replicated_throughput"
+    }
+
+    fn shows(&self) -> &'static str {
+        "As many commands as 3 nodes take, against 1, on one machine. Worse means that replication costs the leader more than it did."
+    }
+
+    fn run(&self, settings: &Settings) -> Result<Vec<Row>, Box<dyn Error>> {
+        let ground = Ground::under(&settings.dir)?;
+        let load = entries(settings.commands_or(300_000));
+        let (mut one, mut three) = (Rounds::default(), Rounds::default());
+        for round in 0..settings.rounds {
+            for (nodes, rates) in [(1, &mut one), (3, &mut three)] {
+                let name = format!("throughput-{nodes}-{round}");
+                let mut cluster = Cluster::start(&ground, &name, nodes, Durability::DiskQuorum)?;
+                rates.push(per_second(load.len() as u64, submit_all(&mut cluster, load.clone())?));
+                let dirs: Vec<_> = (0..nodes).map(|node| cluster.data_dir(node)).collect();
+                let stopped = cluster.stop();
+                let hashes: Vec<_> = stopped.iter().map(|node| node.machine.state_hash()).collect();
+                if hashes.iter().any(|hash| *hash != hashes[0]) {
+                    return Err(format!("the nodes came to different states: {hashes:x?}").into());
+                }
+                drop(stopped);
+                for dir in dirs {
+                    std::fs::remove_dir_all(dir)?;
+                }
             }
         }
+        Ok(vec![
+            Row::new("1 node, disk-quorum").throughput(one.clone()).note(format!("{} commands of the mix", load.len())),
+            Row::new("3 nodes, disk-quorum")
+                .throughput(three)
+                .floor("1 node", Against::Throughput, one)
+                .note("all nodes, their disks and this bench share one machine, so three nodes do three times the work on it"),
+        ])
     }
-    let mut table = Table::new(
-        &format!("replicated_throughput: {} commands of the mix, disk-quorum", load.len()),
-        ground.kind(),
-    );
-    table.note("all nodes, their disks and this bench share one machine, so three nodes do three times the work on it");
-    table.row("1 node", "commands/s", one.clone());
-    table.row("3 nodes", "commands/s", three.clone());
-    table.row("3 nodes against 1", "times", ratios(&three, &one));
-    Ok(table)
 }

@@ -4,8 +4,8 @@
 //! these numbers: network, sequencing, journal, publishing of events. The clock is read around each command, so a
 //! row includes one reading of it (tens of nanoseconds).
 
-use std::fmt;
-use std::time::Instant;
+use std::error::Error;
+use std::time::{Duration, Instant};
 
 use grid_engine::command::{
     AccountMode, Capabilities, Command, Entry, NewOrder, OrderKind, OrderRef, SelfTrade, Side,
@@ -18,6 +18,7 @@ use grid_engine::instrument::{
 use grid_engine::{
     AccountId, Engine, Fingerprint, InstrumentId, Label, Nanos, OrderId, Price, Qty, Seq, SessionId, Usd,
 };
+use grid_harness::{Latencies, Rounds, Row, Scenario, Settings, per_second};
 use hdrhistogram::Histogram;
 
 const MARKET: InstrumentId = InstrumentId(0);
@@ -87,34 +88,36 @@ pub fn place_cancel_match(commands: u64) -> Outcome {
     Outcome { rest, cancel, take, elapsed_ns, trades }
 }
 
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let commands = self.rest.len() + self.cancel.len() + self.take.len();
-        writeln!(
-            f,
-            "engine_mix place_cancel_match: {commands} commands, {} trades, {RESTING} resting, one thread, in process",
-            self.trades
-        )?;
-        writeln!(
-            f,
-            "wall time {} ms, bookkeeping of the bench included: {} commands/s",
-            self.elapsed_ns / 1_000_000,
-            u128::from(commands) * 1_000_000_000 / u128::from(self.elapsed_ns.max(1))
-        )?;
-        writeln!(f, "ns per command    count      p50      p90      p99    p99.9      max")?;
-        for (name, row) in [("rest", &self.rest), ("cancel", &self.cancel), ("take", &self.take)] {
-            writeln!(
-                f,
-                "{name:<12}{:>11}{:>9}{:>9}{:>9}{:>9}{:>9}",
-                row.len(),
-                row.value_at_quantile(0.5),
-                row.value_at_quantile(0.9),
-                row.value_at_quantile(0.99),
-                row.value_at_quantile(0.999),
-                row.max()
-            )?;
+/// See the head of this file.
+#[derive(Debug)]
+pub struct PlaceCancelMatch;
+
+impl Scenario for PlaceCancelMatch {
+    fn name(&self) -> &'static str {
+        "place_cancel_match"
+    }
+
+    fn shows(&self) -> &'static str {
+        "The engine alone, one thread: what one command costs once it is committed. Worse means that the matcher, the single writer of all \
+         state, takes fewer commands per second."
+    }
+
+    fn run(&self, settings: &Settings) -> Result<Vec<Row>, Box<dyn Error>> {
+        let mut rows = ["rest", "cancel", "take"].map(|kind| (kind, Latencies::default()));
+        let mut rates = Rounds::default();
+        let commands = settings.commands_or(1_000_000);
+        for _ in 0..settings.rounds {
+            let outcome = place_cancel_match(commands);
+            for ((_, latency), round) in rows.iter_mut().zip([&outcome.rest, &outcome.cancel, &outcome.take])
+            {
+                latency.push(round);
+            }
+            rates.push(per_second(commands, Duration::from_nanos(outcome.elapsed_ns)));
         }
-        Ok(())
+        let whole = Row::new("all commands, bookkeeping of the bench included").throughput(rates);
+        Ok(std::iter::once(whole)
+            .chain(rows.into_iter().map(|(kind, latency)| Row::new(kind).latency(latency)))
+            .collect())
     }
 }
 
@@ -358,6 +361,6 @@ mod tests {
     fn the_scenario_trades_and_accounts_for_every_order() {
         let outcome = place_cancel_match(5_000);
         assert_eq!(outcome.rest.len() + outcome.cancel.len() + outcome.take.len(), 5_000);
-        assert!(outcome.trades > 500, "{outcome}");
+        assert!(outcome.trades > 500, "{outcome:?}");
     }
 }

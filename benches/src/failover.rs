@@ -16,14 +16,13 @@ use std::time::{Duration, Instant, SystemTime};
 use grid_client::{Client, Config as ClientConfig, Request};
 use grid_engine::command::{Command, Entry};
 use grid_engine::{Engine, Usd};
+use grid_harness::{Ground, Rounds, Row, Scenario, Settings};
 use grid_orders::{Config as GatewayConfig, Gateway, LogLine, Rate};
 use grid_replicator::Node;
 use grid_replicator::links::{Authority, Identity, Tls};
 use grid_sequencer::NodeId;
 
 use crate::cluster::{PATIENCE, Plan, free_ports};
-use crate::figures::{Rounds, Table};
-use crate::ground::Ground;
 
 const NODES: usize = 3;
 /// Seed of the operator's key, with which the client logs in.
@@ -164,11 +163,26 @@ fn cent() -> Request {
     Request::Directory { account: 0, payload }
 }
 
-/// Kills the leader `rounds` times; each time the killed node comes back before the next.
-///
-/// # Errors
-/// The world failed, or the cluster did: nothing was measured then.
-pub fn failover(ground: &Ground, rounds: usize) -> Result<Table, Box<dyn Error>> {
+/// The leader of three processes is killed in each round; the killed node comes back before the next.
+#[derive(Debug)]
+pub struct Failover;
+
+impl Scenario for Failover {
+    fn name(&self) -> &'static str {
+        "failover"
+    }
+
+    fn shows(&self) -> &'static str {
+        "The leader of three processes is killed: how long until a client's next command is acknowledged. Worse in detection or election \
+         means other settings or a lost message; in the rest, that clients find the new leader later or that it serves later."
+    }
+
+    fn run(&self, settings: &Settings) -> Result<Vec<Row>, Box<dyn Error>> {
+        failover(&Ground::under(&settings.dir)?, settings.rounds)
+    }
+}
+
+fn failover(ground: &Ground, rounds: usize) -> Result<Vec<Row>, Box<dyn Error>> {
     let mut ports = free_ports(2 * NODES)?;
     let places = Places { dir: ground.at("failover"), orders: ports.split_off(NODES), peers: ports };
     let authority = Authority::make()?;
@@ -212,21 +226,19 @@ pub fn failover(ground: &Ground, rounds: usize) -> Result<Table, Box<dyn Error>>
         hear(&words, |word| word.node == killed.0 && word.leader == leads.node)?;
     }
     client.close();
-    let mut table = Table::new(
-        &format!("failover: SIGKILL of the leader of three processes, {rounds} times"),
-        ground.kind(),
-    );
     let cluster = Plan::timing();
-    table.note(format!(
-        "settings: a node stands for election after {} to {} ms without a word from its leader; heartbeats every {} ms",
-        cluster.election_min.as_millis(),
-        cluster.election_max.as_millis(),
-        cluster.heartbeat.as_millis()
-    ));
-    table.note("detection is bounded by that setting; the rest is what the code takes");
-    table.row("detection: kill until a follower misses its leader", "ms", detection);
-    table.row("election: until a new leader may answer clients", "ms", election);
-    table.row("until the client's first command is acknowledged", "ms", rest);
-    table.row("kill until first ack", "ms", total);
-    Ok(table)
+    Ok(vec![
+        Row::new("SIGKILL of the leader of three processes")
+            .figure("detection: kill until a follower misses its leader", "ms", detection)
+            .figure("election: until a new leader may answer clients", "ms", election)
+            .figure("until the client's first command is acknowledged", "ms", rest)
+            .figure("kill until first ack", "ms", total)
+            .note(format!(
+                "settings: a node stands for election after {} to {} ms without a word from its leader; heartbeats every {} ms",
+                cluster.election_min.as_millis(),
+                cluster.election_max.as_millis(),
+                cluster.heartbeat.as_millis()
+            ))
+            .note("detection is bounded by that setting; the rest is what the code takes"),
+    ])
 }

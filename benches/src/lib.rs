@@ -1,15 +1,27 @@
-//! Latency and throughput, told honestly: every number comes with what was done, and what was done is checked.
+//! The path and the network, measured: from a command handed in to its answer, through one node and through three.
 //!
-//! `cargo run --release -p grid-benches -- place_cancel_match`, or `-- --help`. One module per group of scenarios.
-//! Scenarios that compare take turns round by round in one run, and print the median of the rounds and how far they went
-//! apart. Figures of the disk are for the ratio beside them: nothing here passes or fails by an absolute one.
+//! `cargo run --release -p grid-benches -- list` names every scenario; `README.md` beside this crate says how to read a row. One module
+//! per group of scenarios, each opening with what a regression in it would mean. Scenarios that compare take turns round by round in one
+//! run. Figures of the disk are for the ratio beside them: nothing here passes or fails by an absolute one.
 
-pub mod awake;
 pub mod cluster;
 pub mod commit;
 pub mod engine_mix;
 pub mod failover;
-pub mod figures;
-pub mod ground;
 mod live;
 pub mod replay;
+
+use grid_harness::Scenario;
+
+/// Every scenario of this crate, in the order in which `all` runs them.
+#[must_use]
+pub fn scenarios() -> Vec<Box<dyn Scenario>> {
+    vec![
+        Box::new(engine_mix::PlaceCancelMatch),
+        Box::new(commit::CommitLatency),
+        Box::new(commit::ReplicatedThroughput),
+        Box::new(replay::ReplayRate),
+        Box::new(replay::Recovery),
+        Box::new(failover::Failover),
+    ]
+}

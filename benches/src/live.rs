@@ -17,7 +17,7 @@ use grid_replicator::Node;
 use grid_replicator::links::{Authority, Tls};
 
 use crate::cluster::{PATIENCE, Plan, free_ports};
-use crate::ground::Ground;
+use grid_harness::Ground;
 
 /// Requests whose answers are not looked at yet.
 const OPEN: usize = 16_384;

@@ -1,45 +1,34 @@
-//! `cargo run --release -p grid-benches -- SCENARIO... [--dir DIR] [--commands N] [--rounds N]`
+//! `cargo run --release -p grid-benches -- SCENARIO... [--seconds N] [--rounds N] [--dir DIR] [--json FILE] [--html FILE]`, or `list`, or `all`.
 
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, ValueEnum};
-use grid_benches::ground::Ground;
-use grid_benches::{commit, engine_mix, failover, replay};
+use clap::Parser;
+use grid_benches::failover;
+use grid_harness::{Scenario, Settings};
 
 /// Measures one scenario after the other and prints a table for each.
 #[derive(Debug, Parser)]
 struct Args {
-    /// What to measure.
+    /// What to measure, by name; `all` for everything, `list` to see the names.
     #[arg(required = true)]
-    scenarios: Vec<Scenario>,
-    /// Where the files go; choose a directory on the disk, or in memory (/dev/shm), that you want to know about.
-    #[arg(long, default_value_os_t = std::env::temp_dir())]
-    dir: PathBuf,
-    /// Commands to measure, where not the scenario's own number.
-    #[arg(long)]
-    commands: Option<u64>,
+    scenarios: Vec<String>,
+    /// About how long each contender is measured in each round, where a scenario measures by time.
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
     /// How often to measure.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-#[value(rename_all = "snake_case")]
-enum Scenario {
-    /// The engine alone: what one command costs once it is committed.
-    PlaceCancelMatch,
-    /// One command at a time through 1 and 3 nodes, against one bare write and fdatasync.
-    CommitLatency,
-    /// As many commands as they take: 3 nodes against 1.
-    ReplicatedThroughput,
-    /// The leader of three processes is killed: until the first ack of the next.
-    Failover,
-    /// A log replayed, against the rate at which it was made.
-    ReplayRate,
-    /// A start from a journal of 10 million commands, with and without a snapshot.
-    Recovery,
+    /// Where the files go; choose a directory on the disk, or in memory (/dev/shm), that you want to know about.
+    #[arg(long, default_value_os_t = std::env::temp_dir())]
+    dir: PathBuf,
+    /// Commands of each round, where not the scenario's own number.
+    #[arg(long)]
+    commands: Option<u64>,
+    /// Planned commands per second of the open loops, where not the scenario's own rate.
+    #[arg(long)]
+    rate: Option<f64>,
 }
 
 fn main() -> ExitCode {
@@ -47,40 +36,61 @@ fn main() -> ExitCode {
     if let Some((failover::AS_NODE, arguments)) =
         words.split_first().map(|(word, rest)| (word.as_str(), rest))
     {
-        let ended = failover::run_as_node(arguments);
-        return if let Err(error) = ended {
-            eprintln!("node: {error}");
-            ExitCode::FAILURE
-        } else {
-            ExitCode::SUCCESS
-        };
+        return told(failover::run_as_node(arguments));
     }
-    let args = Args::parse();
+    told(measure(&Args::parse()))
+}
+
+fn told(ended: Result<(), Box<dyn Error>>) -> ExitCode {
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Every scenario there is: the engine's first, then the path's and the network's.
+fn scenarios() -> Vec<Box<dyn Scenario>> {
+    grid_benches::scenarios()
+}
+
+/// Those that were asked for, in the order in which `all` runs them.
+fn chosen(names: &[String]) -> Result<Vec<Box<dyn Scenario>>, Box<dyn Error>> {
+    let all = scenarios();
+    let known = |name: &String| name == "all" || all.iter().any(|scenario| scenario.name() == name);
+    if let Some(unknown) = names.iter().find(|name| !known(name)) {
+        return Err(format!("there is no scenario `{unknown}`; `list` names them").into());
+    }
+    let wanted =
+        |scenario: &Box<dyn Scenario>| names.iter().any(|name| name == "all" || name == scenario.name());
+    Ok(all.into_iter().filter(wanted).collect())
+}
+
+fn measure(args: &Args) -> Result<(), Box<dyn Error>> {
+    if args.scenarios.iter().any(|name| name == "list") {
+        for scenario in scenarios() {
+            println!("{:<24}{}", scenario.name(), scenario.shows());
+        }
+        return Ok(());
+    }
+    let settings = Settings {
+        seconds: args.seconds,
+        rounds: args.rounds.max(1),
+        dir: args.dir.clone(),
+        commands: args.commands,
+        rate: args.rate,
+    };
     if cfg!(debug_assertions) {
         println!("note: a debug build; its times say nothing");
     }
-    for scenario in &args.scenarios {
-        if let Err(error) = run(*scenario, &args) {
-            eprintln!("{scenario:?}: {error}");
-            return ExitCode::FAILURE;
+    for scenario in chosen(&args.scenarios)? {
+        println!("{}: {}", scenario.name(), scenario.shows());
+        let rows = scenario.run(&settings).map_err(|error| format!("{}: {error}", scenario.name()))?;
+        for row in rows {
+            print!("{row}");
         }
-    }
-    ExitCode::SUCCESS
-}
-
-fn run(scenario: Scenario, args: &Args) -> Result<(), Box<dyn Error>> {
-    let commands = |usual| args.commands.unwrap_or(usual);
-    let rounds = args.rounds.max(1);
-    let ground = Ground::under(&args.dir)?;
-    match scenario {
-        Scenario::PlaceCancelMatch => print!("{}", engine_mix::place_cancel_match(commands(1_000_000))),
-        Scenario::CommitLatency => print!("{}", commit::commit_latency(&ground, commands(2_000), rounds)?),
-        Scenario::ReplicatedThroughput => {
-            print!("{}", commit::replicated_throughput(&ground, commands(300_000), rounds)?);
-        }
-        Scenario::Failover => print!("{}", failover::failover(&ground, rounds)?),
-        Scenario::ReplayRate => print!("{}", replay::replay_rate(&ground, commands(500_000), rounds)?),
-        Scenario::Recovery => print!("{}", replay::recovery(&ground, commands(10_000_000), rounds)?),
     }
     Ok(())
 }

@@ -8,14 +8,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use grid_engine::{Engine, Nanos, Seq};
+use grid_harness::{Against, Ground, Rounds, Row, Scenario, Settings, per_second, ratios};
 use grid_sequencer::{
     Block, JournalConfig, Machine, Persist, Position, RecoveryReport, SnapshotMeta, SnapshotStore, recover,
 };
 
 use crate::cluster::{Cluster, entries, submit_all};
 use crate::engine_mix::Market;
-use crate::figures::{Rounds, Table, per_second, ratios};
-use crate::ground::Ground;
 use crate::live;
 
 /// Commands of a full block, and blocks that are written with one sync, as under full load.
@@ -29,45 +28,59 @@ fn timed_recovery(dir: &Path) -> Result<(RecoveryReport, Seq, Duration), Box<dyn
     Ok((recovered.report.clone(), recovered.position.seq, begin.elapsed()))
 }
 
-/// A whole node of one takes the mix from a client's session, is stopped, and is recovered from its journal; and once more with the mix
-/// handed in by this process itself.
-///
-/// # Errors
-/// The world failed; nothing was measured then.
-///
-/// # Panics
-/// If a recovery does not come to the state that the node had.
-pub fn replay_rate(ground: &Ground, commands: u64, rounds: usize) -> Result<Table, Box<dyn Error>> {
-    let load = entries(commands);
-    let [mut live, mut of_live, mut inside, mut of_inside] = [(); 4].map(|()| Rounds::default());
-    for round in 0..rounds {
-        let run = live::over_a_session(ground, &format!("live-{round}"), &load, commands as usize)?;
-        live.push(per_second(commands, run.took));
-        of_live.push(replay(&run.dir, run.last, run.hash)?);
+/// A log replayed, against the rate at which it was made.
+#[derive(Debug)]
+pub struct ReplayRate;
 
-        let mut cluster = Cluster::start(ground, &format!("inside-{round}"), 1, Default::default())?;
-        let dir = cluster.data_dir(0);
-        let mut opening = load.clone();
-        let measured = opening.split_off(load.len() - commands as usize);
-        submit_all(&mut cluster, opening)?;
-        inside.push(per_second(commands, submit_all(&mut cluster, measured)?));
-        let stopped = cluster.stop();
-        of_inside.push(replay(&dir, stopped[0].position.seq, stopped[0].machine.state_hash())?);
+impl Scenario for ReplayRate {
+    fn name(&self) -> &'static str {
+        "replay_rate"
     }
-    let mut table = Table::new(
-        &format!("replay_rate: {commands} commands of the mix, one node with all its stages and replica"),
-        ground.kind(),
-    );
-    table.note("live: from a client over one binary session on loopback, until the last one is answered");
-    table.note("inside: handed to the inbound ring as fast as it takes them, without gateway or client");
-    table.note("replay: from the first block, no snapshot, until the state is there; the journal is in the page cache");
-    table.row("live", "commands/s", live.clone());
-    table.row("replay of it", "commands/s", of_live.clone());
-    table.row("replay against live", "times", ratios(&of_live, &live));
-    table.row("inside", "commands/s", inside.clone());
-    table.row("replay of it", "commands/s", of_inside.clone());
-    table.row("replay against inside", "times", ratios(&of_inside, &inside));
-    Ok(table)
+
+    fn shows(&self) -> &'static str {
+        "A log replayed, against the rate at which it was made: by clients over one session, and by this process itself. Worse means that \
+         a venue which went down stays down longer."
+    }
+
+    fn run(&self, settings: &Settings) -> Result<Vec<Row>, Box<dyn Error>> {
+        let ground = Ground::under(&settings.dir)?;
+        let commands = settings.commands_or(500_000);
+        let load = entries(commands);
+        let [mut live, mut of_live, mut inside, mut of_inside] = [(); 4].map(|()| Rounds::default());
+        for round in 0..settings.rounds {
+            let run = live::over_a_session(&ground, &format!("live-{round}"), &load, commands as usize)?;
+            live.push(per_second(commands, run.took));
+            of_live.push(replay(&run.dir, run.last, run.hash)?);
+
+            let mut cluster = Cluster::start(&ground, &format!("inside-{round}"), 1, Default::default())?;
+            let dir = cluster.data_dir(0);
+            let mut opening = load.clone();
+            let measured = opening.split_off(load.len() - commands as usize);
+            submit_all(&mut cluster, opening)?;
+            inside.push(per_second(commands, submit_all(&mut cluster, measured)?));
+            let stopped = cluster.stop();
+            of_inside.push(replay(&dir, stopped[0].position.seq, stopped[0].machine.state_hash())?);
+        }
+        let replayed = |name: &str, replay: Rounds, made: Rounds| {
+            Row::new(name).throughput(replay).floor(
+                "the rate at which it was made",
+                Against::Throughput,
+                made,
+            )
+        };
+        Ok(vec![
+            Row::new("live")
+                .throughput(live.clone())
+                .note("from a client over one binary session on loopback, until the last one is answered")
+                .note("one node with all its stages and replica"),
+            replayed("replay of it", of_live, live)
+                .note("from the first block, no snapshot, until the state is there; the journal is in the page cache"),
+            Row::new("inside")
+                .throughput(inside.clone())
+                .note("handed to the inbound ring as fast as it takes them, without gateway or client"),
+            replayed("replay of what was handed in inside", of_inside, inside),
+        ])
+    }
 }
 
 /// Recovers a directory without its snapshots, to the state that it is known to hold, and removes it; commands per second.
@@ -136,51 +149,60 @@ fn write_journal(dir: &Path, commands: u64) -> Result<(SnapshotMeta, Vec<u8>), B
     snapshot.ok_or_else(|| "too few commands for a snapshot on the way".into())
 }
 
-/// A journal of `commands` commands is recovered from its first block, and then from a snapshot at 99 in 100 of it.
-///
-/// # Errors
-/// The world failed; nothing was measured then.
-///
-/// # Panics
-/// If a recovery ends elsewhere than the journal does.
-pub fn recovery(ground: &Ground, commands: u64, rounds: usize) -> Result<Table, Box<dyn Error>> {
-    let dir = ground.at("recovery");
-    let begin = Instant::now();
-    let (meta, body) = write_journal(&dir, commands)?;
-    let written = begin.elapsed();
-    let store = snapshots(&dir);
-    let rows = |with: bool| -> Result<(Rounds, Rounds, RecoveryReport), Box<dyn Error>> {
-        if with {
-            store.write(&meta, &body)?;
-        }
-        let (mut took, mut rate, mut last) = (Rounds::default(), Rounds::default(), None);
-        for _ in 0..rounds {
-            let (report, seq, elapsed) = timed_recovery(&dir)?;
-            assert!(seq.0 >= commands, "the whole journal is there: {seq:?}");
-            assert_eq!(report.snapshot.is_some(), with);
-            took.push(elapsed.as_secs_f64());
-            rate.push(per_second(report.replayed, elapsed));
-            last = Some(report);
-        }
-        Ok((took, rate, last.ok_or("at least one round")?))
-    };
-    let (without, rate, _) = rows(false)?;
-    let (with, _, report) = rows(true)?;
-    let mut table =
-        Table::new(&format!("recovery: a journal of {commands} commands of the mix"), ground.kind());
-    let bytes: u64 = std::fs::read_dir(dir.join("journal"))?
-        .filter_map(|file| Some(file.ok()?.metadata().ok()?.len()))
-        .sum();
-    table.note(format!(
-        "the journal takes {} MiB and was written in {:.0} s; the snapshot {} KiB; both are in the page cache",
-        bytes >> 20,
-        written.as_secs_f64(),
-        body.len() >> 10
-    ));
-    table.row("without a snapshot", "s", without.clone());
-    table.row("without a snapshot", "commands/s", rate);
-    table.row(format!("with one {} commands before the end", report.replayed), "s", with.clone());
-    table.row("with against without", "times", ratios(&with, &without));
-    std::fs::remove_dir_all(&dir)?;
-    Ok(table)
+/// A start from a journal, from its first block and from a snapshot at 99 in 100 of it.
+#[derive(Debug)]
+pub struct Recovery;
+
+impl Scenario for Recovery {
+    fn name(&self) -> &'static str {
+        "recovery"
+    }
+
+    fn shows(&self) -> &'static str {
+        "A start from a journal of 10 million commands, with and without a snapshot. Worse means that a restart takes longer; with a \
+         snapshot, that the age of a venue begins to show in it."
+    }
+
+    fn run(&self, settings: &Settings) -> Result<Vec<Row>, Box<dyn Error>> {
+        let ground = Ground::under(&settings.dir)?;
+        let commands = settings.commands_or(10_000_000);
+        let dir = ground.at("recovery");
+        let begin = Instant::now();
+        let (meta, body) = write_journal(&dir, commands)?;
+        let written = begin.elapsed();
+        let store = snapshots(&dir);
+        let starts = |with: bool| -> Result<(Rounds, Rounds, RecoveryReport), Box<dyn Error>> {
+            if with {
+                store.write(&meta, &body)?;
+            }
+            let (mut took, mut rate, mut last) = (Rounds::default(), Rounds::default(), None);
+            for _ in 0..settings.rounds {
+                let (report, seq, elapsed) = timed_recovery(&dir)?;
+                assert!(seq.0 >= commands, "the whole journal is there: {seq:?}");
+                assert_eq!(report.snapshot.is_some(), with);
+                took.push(elapsed.as_secs_f64());
+                rate.push(per_second(report.replayed, elapsed));
+                last = Some(report);
+            }
+            Ok((took, rate, last.ok_or("at least one round")?))
+        };
+        let (without, rate, _) = starts(false)?;
+        let (with, _, report) = starts(true)?;
+        let bytes: u64 = std::fs::read_dir(dir.join("journal"))?
+            .filter_map(|file| Some(file.ok()?.metadata().ok()?.len()))
+            .sum();
+        std::fs::remove_dir_all(&dir)?;
+        let against = ratios(&with, &without);
+        Ok(vec![
+            Row::new("without a snapshot").throughput(rate).figure("start", "s", without).note(format!(
+                "the journal of {commands} commands takes {} MiB and was written in {:.0} s; it is in the page cache",
+                bytes >> 20,
+                written.as_secs_f64(),
+            )),
+            Row::new("with a snapshot")
+                .figure("start", "s", with)
+                .figure("start, with against without", "times", against)
+                .note(format!("of {} KiB, {} commands before the end", body.len() >> 10, report.replayed)),
+        ])
+    }
 }

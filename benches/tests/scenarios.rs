@@ -1,34 +1,43 @@
-//! Every scenario that runs in process goes through here once, small: what it checks holds, and its table names its ground.
+//! Every scenario that runs in process goes through here once, small: what it checks holds, and its rows say what they should.
 
-use grid_benches::ground::Ground;
 use grid_benches::{commit, replay};
+use grid_harness::{Row, Scenario, Settings};
 
-fn ground() -> Ground {
-    Ground::under(&std::env::temp_dir()).expect("a directory")
+fn run(scenario: &dyn Scenario, commands: u64) -> Vec<Row> {
+    scenario.run(&Settings::small(commands)).expect("it measures, and its checks hold")
 }
 
 #[test]
 fn commits_are_compared_with_bare_writes_on_the_same_ground() {
-    let ground = ground();
-    let table = commit::commit_latency(&ground, 20, 1).expect("it measures").to_string();
-    assert!(table.contains(ground.kind()), "{table}");
-    assert!(table.contains("disk-quorum, 3 nodes, against bare"), "{table}");
+    let rows = run(&commit::CommitLatency, 20);
+    assert_eq!(rows.iter().filter(|row| row.ratio().is_some()).count(), 4, "{rows:?}");
+    assert!(rows.iter().all(|row| row.latency.as_ref().is_some_and(|latency| latency.count() == 20)));
 }
 
 #[test]
 fn three_nodes_take_what_one_takes() {
-    let table = commit::replicated_throughput(&ground(), 2_000, 1).expect("it measures").to_string();
-    assert!(table.contains("3 nodes against 1"), "{table}");
+    let rows = run(&commit::ReplicatedThroughput, 2_000);
+    assert!(rows[1].ratio().is_some(), "{rows:?}");
 }
 
 #[test]
 fn a_replay_comes_to_the_state_that_clients_made() {
-    let table = replay::replay_rate(&ground(), 2_000, 1).expect("it measures").to_string();
-    assert!(table.contains("replay against live"), "{table}");
+    let rows = run(&replay::ReplayRate, 2_000);
+    assert_eq!(rows.len(), 4);
 }
 
 #[test]
 fn a_start_is_measured_with_and_without_a_snapshot() {
-    let table = replay::recovery(&ground(), 20_000, 1).expect("it measures").to_string();
-    assert!(table.contains("with against without"), "{table}");
+    let rows = run(&replay::Recovery, 20_000);
+    assert_eq!(rows.len(), 2);
+}
+
+#[test]
+fn no_two_scenarios_share_a_name_and_each_says_what_it_shows() {
+    let all = grid_benches::scenarios();
+    let mut names: Vec<_> = all.iter().map(|scenario| scenario.name()).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), all.len());
+    assert!(all.iter().all(|scenario| scenario.shows().len() > 40));
 }

@@ -1,11 +1,10 @@
 //! What was measured, over repeated rounds: the median, and from where to where the rounds went. A single number would hide that
 //! the machine had other things to do, and a mean would let one of them decide.
 
-use std::fmt;
 use std::time::Duration;
 
-/// One figure per round.
-#[derive(Clone, Debug, Default)]
+/// One figure per round, in the order of the rounds.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rounds(Vec<f64>);
 
 impl Rounds {
@@ -22,10 +21,24 @@ impl Rounds {
         sorted.get(sorted.len().saturating_sub(1) / 2).copied().unwrap_or(0.0)
     }
 
-    fn span(&self) -> (f64, f64) {
+    /// The smallest and the largest; zeros if there are none.
+    #[must_use]
+    pub fn span(&self) -> (f64, f64) {
         let from = self.0.iter().copied().fold(f64::INFINITY, f64::min);
         let to = self.0.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         if self.0.is_empty() { (0.0, 0.0) } else { (from, to) }
+    }
+
+    /// Every round's figure.
+    #[must_use]
+    pub fn figures(&self) -> &[f64] {
+        &self.0
+    }
+
+    /// True before the first round.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 
@@ -41,62 +54,16 @@ pub fn ratios(of: &Rounds, to: &Rounds) -> Rounds {
     of.0.iter().zip(&to.0).map(|(of, to)| of / to).collect()
 }
 
-/// A table of rows, each a name, its unit and its rounds.
-#[derive(Debug)]
-pub struct Table {
-    title: String,
-    notes: Vec<String>,
-    rows: Vec<(String, &'static str, Rounds)>,
-}
-
-impl Table {
-    /// `title` says what is measured, `ground` on what kind of file system.
-    #[must_use]
-    pub fn new(title: &str, ground: &str) -> Self {
-        Self { title: format!("{title} [{ground}]"), notes: Vec::new(), rows: Vec::new() }
-    }
-
-    /// Adds a line of what one has to know to read the figures.
-    pub fn note(&mut self, note: impl Into<String>) {
-        self.notes.push(note.into());
-    }
-
-    /// Adds a row.
-    pub fn row(&mut self, name: impl Into<String>, unit: &'static str, rounds: Rounds) {
-        self.rows.push((name.into(), unit, rounds));
-    }
-}
-
-impl fmt::Display for Table {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { title, notes, rows } = self;
-        writeln!(f, "{title}")?;
-        for note in notes {
-            writeln!(f, "  {note}")?;
-        }
-        writeln!(f, "  {:<52}{:>12}{:>12}{:>12}  unit", "", "median", "from", "to")?;
-        for (name, unit, rounds) in rows {
-            let (from, to) = rounds.span();
-            let (median, from, to) = (number(rounds.median()), number(from), number(to));
-            writeln!(f, "  {name:<52}{median:>12}{from:>12}{to:>12}  {unit}")?;
-        }
-        Ok(())
-    }
-}
-
-/// Three digits that say something, and no more.
-fn number(figure: f64) -> String {
-    match figure {
-        figure if figure >= 1_000.0 => format!("{figure:.0}"),
-        figure if figure >= 100.0 => format!("{figure:.1}"),
-        figure => format!("{figure:.2}"),
-    }
-}
-
 /// Microseconds.
 #[must_use]
 pub fn micros(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e6
+}
+
+/// Whole nanoseconds, as histograms take them.
+#[must_use]
+pub fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// How many per second.
