@@ -63,9 +63,8 @@ fn chosen(names: &[String]) -> Result<Vec<Box<dyn Scenario>>, Box<dyn Error>> {
     if let Some(unknown) = names.iter().find(|name| !known(name)) {
         return Err(format!("there is no scenario `{unknown}`; `list` names them").into());
     }
-    let wanted =
-        |scenario: &Box<dyn Scenario>| names.iter().any(|name| name == "all" || name == scenario.name());
-    Ok(all.into_iter().filter(wanted).collect())
+    let wanted = |scenario: &dyn Scenario| names.iter().any(|name| name == "all" || name == scenario.name());
+    Ok(all.into_iter().filter(|scenario| wanted(scenario.as_ref())).collect())
 }
 
 fn measure(args: &Args) -> Result<(), Box<dyn Error>> {
