@@ -3,6 +3,9 @@
 //! Only `Engine::apply` changes it; everybody else reads. Each struct states the invariant that
 //! `Engine::check_invariants` proves of it.
 
+mod derived;
+mod sessions;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::book::Book;
@@ -13,6 +16,8 @@ use crate::ids::{
 };
 use crate::instrument::InstrumentSpec;
 use crate::units::{Nanos, Price, Qty, Seq, Tokens, Usd, UsdTotal};
+
+pub use sessions::{SessionIndex, Sessions};
 
 /// Everything.
 ///
@@ -37,7 +42,7 @@ pub struct State {
     /// Consumption keys, revoked ones too.
     pub consumption_keys: BTreeMap<KeyHash, ConsumptionKey>,
     /// Binary sessions.
-    pub sessions: BTreeMap<SessionId, Session>,
+    pub sessions: Sessions,
     /// Accounts that supply.
     pub suppliers: BTreeMap<AccountId, Supplier>,
     /// Open reservations.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::command::Side;
-use crate::ids::{AccountId, InstrumentId, LotId};
+use crate::ids::{AccountId, InstrumentId, LotId, SessionId};
 use crate::state::{Account, Holding, State, Timer};
 use crate::units::{TOKENS_PER_UNIT, Usd};
 
@@ -171,7 +171,12 @@ fn check_tokens(state: &State, tokens: &BTreeMap<InstrumentId, u128>) -> Result<
 }
 
 fn check_sessions(state: &State) -> Result<(), String> {
-    for (id, session) in &state.sessions {
+    let mut orders: BTreeMap<SessionId, u32> = BTreeMap::new();
+    for order in state.books.iter().flat_map(|book| book.queue(Side::Buy).chain(book.queue(Side::Sell))) {
+        *orders.entry(order.session).or_default() += 1;
+    }
+    state.sessions.check(&orders)?;
+    for (id, session) in state.sessions.iter() {
         hold!(
             session.connection.is_some() != session.ends_at.is_some(),
             "{id:?} is connected, or else it ends some time"

@@ -118,7 +118,7 @@ impl Step<'_> {
     }
 
     fn caller_is_operator(&self) -> bool {
-        let session = self.state.sessions.get(&self.session);
+        let session = self.state.sessions.at(self.session_index);
         session
             .and_then(|session| self.state.account(session.account))
             .is_some_and(|a| a.capabilities.operator)

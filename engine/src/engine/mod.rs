@@ -23,7 +23,7 @@ use crate::command::{Command, Entry, Side};
 use crate::event::Event;
 use crate::ids::{AccountId, InstrumentId, Label, OrderId, SessionId};
 use crate::reject::Reject;
-use crate::state::{Account, Holding, Instrument, State, Timer};
+use crate::state::{Account, Holding, Instrument, SessionIndex, State, Timer};
 use crate::units::{Nanos, Price, Seq};
 
 /// The state of the venue and the only way to change it.
@@ -72,6 +72,7 @@ impl Engine {
         assert!(at >= self.state.now, "stamps never go back");
         self.state.seq = seq;
         self.state.now = at;
+        let session_index = self.state.sessions.locate(entry.session);
         let mut step = Step {
             state: &mut self.state,
             touched: &mut self.touched,
@@ -79,6 +80,7 @@ impl Engine {
             seq,
             at,
             session: entry.session,
+            session_index,
             client_seq: entry.client_seq,
             account: entry.account,
         };
@@ -166,6 +168,8 @@ pub(crate) struct Step<'a> {
     seq: Seq,
     at: Nanos,
     session: SessionId,
+    /// Where it lies; the venue's when there is no such session.
+    session_index: SessionIndex,
     client_seq: u64,
     account: AccountId,
 }
@@ -258,7 +262,7 @@ impl Step<'_> {
     /// Who may do what: an owner for itself; a tier for anybody, as the owner would, and delivery; the operator
     /// everything. Delivery is the tiers' alone: an owner could settle its own call below what was delivered.
     fn permit(&self, command: &Command) -> Result<(), Reject> {
-        let session = self.state.sessions.get(&self.session).ok_or(Reject::UnknownSession)?;
+        let session = self.state.sessions.at(self.session_index).ok_or(Reject::UnknownSession)?;
         let caller = self.state.account(session.account).ok_or(Reject::UnknownAccount)?;
         let capabilities = caller.capabilities;
         let permitted = match command {

@@ -5,7 +5,7 @@ use crate::event::{Event, Report, ReportBody, SessionPosition};
 use crate::ids::{AccountId, Fingerprint, SessionId};
 use crate::limits;
 use crate::reject::Reject;
-use crate::state::{Session, Timer};
+use crate::state::{Session, SessionIndex, Timer};
 use crate::units::Nanos;
 
 impl Step<'_> {
@@ -13,7 +13,7 @@ impl Step<'_> {
     /// false: it is never executed a second time (design §2.7).
     pub(super) fn admit_client_seq(&mut self) -> bool {
         let (id, client_seq) = (self.session, self.client_seq);
-        let Some(session) = self.state.sessions.get_mut(&id) else {
+        let Some(session) = self.state.sessions.at_mut(self.session_index) else {
             self.events.push(Event::SessionOpened { session: id, result: Err(Reject::UnknownSession) });
             return false;
         };
@@ -33,7 +33,7 @@ impl Step<'_> {
 
     /// The answer to the command in progress.
     pub(super) fn answer(&mut self, body: ReportBody) {
-        self.report(self.session, self.client_seq, self.account, body);
+        self.report(self.session_index, self.client_seq, self.account, body);
     }
 
     /// The answer to a refused command.
@@ -44,12 +44,20 @@ impl Step<'_> {
 
     /// Something that nobody asked for just now.
     pub(super) fn notify(&mut self, session: SessionId, account: AccountId, body: ReportBody) {
-        self.report(session, 0, account, body);
+        if let Some(index) = self.index_of(session) {
+            self.report(index, 0, account, body);
+        }
     }
 
-    fn report(&mut self, id: SessionId, client_seq: u64, account: AccountId, body: ReportBody) {
+    /// Where a session lies that an order names.
+    pub(super) fn index_of(&self, session: SessionId) -> Option<SessionIndex> {
+        if session == self.session { Some(self.session_index) } else { self.state.sessions.find(session) }
+    }
+
+    fn report(&mut self, index: SessionIndex, client_seq: u64, account: AccountId, body: ReportBody) {
         // The venue's own orders (auto-buy) have no session that would listen.
-        let Some(session) = self.state.sessions.get_mut(&id) else {
+        let id = self.state.sessions.id(index);
+        let Some(session) = self.state.sessions.at_mut(index) else {
             return;
         };
         let report =
@@ -89,7 +97,7 @@ impl Step<'_> {
             cancels_at: None,
             ends_at: None,
         };
-        self.state.sessions.insert(id, session);
+        self.state.sessions.open(id, session).ok_or(Reject::LimitReached)?;
         self.schedule_end(id);
         Ok(account)
     }
@@ -113,32 +121,34 @@ impl Step<'_> {
         connection: u64,
     ) -> Result<SessionPosition, Reject> {
         let account = self.active_key_account(key)?;
-        let session = self.state.sessions.get_mut(&id).ok_or(Reject::UnknownSession)?;
+        let session = self.session_mut(id).ok_or(Reject::UnknownSession)?;
         if session.account != account {
             return Err(Reject::NotPermitted);
         }
         if grace.is_some_and(|grace| grace > limits::DISCONNECT_GRACE) {
             return Err(Reject::OutOfRange);
         }
-        if let Some(at) = session.cancels_at.take() {
-            self.state.timers.remove(&(at, Timer::Session(id)));
-        }
-        if let Some(at) = session.ends_at.take() {
-            self.state.timers.remove(&(at, Timer::SessionEnd(id)));
-        }
+        let (cancels_at, ends_at) = (session.cancels_at.take(), session.ends_at.take());
         session.connection = Some(connection);
         session.cancel_on_disconnect = grace;
-        Ok(SessionPosition {
+        let position = SessionPosition {
             account,
             last_client_seq: session.last_client_seq,
             next_report: session.next_report,
-        })
+        };
+        if let Some(at) = cancels_at {
+            self.state.timers.remove(&(at, Timer::Session(id)));
+        }
+        if let Some(at) = ends_at {
+            self.state.timers.remove(&(at, Timer::SessionEnd(id)));
+        }
+        Ok(position)
     }
 
     /// A lost connection starts the grace; an older connection's end, arriving late, changes nothing.
     pub(super) fn session_lost(&mut self, id: SessionId, connection: u64) {
         let at = self.at;
-        let Some(session) = self.state.sessions.get_mut(&id) else {
+        let Some(session) = self.session_mut(id) else {
             return;
         };
         if session.connection != Some(connection) {
@@ -160,7 +170,7 @@ impl Step<'_> {
     /// From now on the session lasts only so long without a connection.
     fn schedule_end(&mut self, id: SessionId) {
         let due = self.at.after(limits::SESSION_KEPT);
-        if let Some(session) = self.state.sessions.get_mut(&id) {
+        if let Some(session) = self.session_mut(id) {
             session.ends_at = Some(due);
             self.state.timers.insert((due, Timer::SessionEnd(id)));
         }
@@ -168,7 +178,7 @@ impl Step<'_> {
 
     /// Nobody has come back for so long that the numbers are forgotten; its orders stay what they are.
     pub(super) fn forget_session(&mut self, id: SessionId) {
-        if let Some(session) = self.state.sessions.remove(&id)
+        if let Some(session) = self.state.sessions.forget(id)
             && let Some(at) = session.cancels_at
         {
             self.state.timers.remove(&(at, Timer::Session(id)));
@@ -177,12 +187,17 @@ impl Step<'_> {
 
     /// The grace is over and nobody came back.
     pub(super) fn cancel_disconnected(&mut self, id: SessionId) {
-        let Some(session) = self.state.sessions.get_mut(&id) else {
+        let Some(session) = self.session_mut(id) else {
             return;
         };
         session.cancels_at = None;
         let account = session.account;
         self.cancel_orders_of_session(account, id);
+    }
+
+    fn session_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+        let index = self.state.sessions.find(id)?;
+        self.state.sessions.at_mut(index)
     }
 
     fn active_key_account(&self, key: Fingerprint) -> Result<AccountId, Reject> {

@@ -289,6 +289,9 @@ impl Step<'_> {
         if order.label != Label::default() {
             account.labels.insert(order.label, order.id);
         }
+        if let Some(index) = self.index_of(order.session) {
+            self.state.sessions.order_rests(index);
+        }
         self.touched.push((instrument, order.side, order.price));
         self.book_mut(instrument).insert(order);
     }
@@ -341,9 +344,12 @@ impl Step<'_> {
             self.state.timers.remove(&(due, Timer::DayOrder(instrument, order.id)));
         }
         let account = self.account_mut(order.account);
-        account.orders.remove(&order.id);
+        let rested = account.orders.remove(&order.id).is_some();
         if account.labels.get(&order.label) == Some(&order.id) {
             account.labels.remove(&order.label);
+        }
+        if rested && let Some(index) = self.index_of(order.session) {
+            self.state.sessions.order_leaves(index);
         }
     }
 
