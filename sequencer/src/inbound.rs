@@ -123,6 +123,21 @@ impl<M: Machine> Submitter<M> {
         command: M::Command,
         epoch: u64,
     ) -> Result<(), SubmitError<M::Command>> {
+        let queued = self.try_queue_within(command, epoch);
+        self.bell.ring();
+        queued
+    }
+
+    /// The same without waking the sequencer, for a producer that hands in several at a time: a sequencer that sleeps looks at
+    /// none of them before [`Submitter::wake`], which must follow.
+    ///
+    /// # Errors
+    /// [`SubmitError`] with the command.
+    pub fn try_queue_within(
+        &mut self,
+        command: M::Command,
+        epoch: u64,
+    ) -> Result<(), SubmitError<M::Command>> {
         self.buffer.clear();
         let bytes = push_command(&mut self.buffer, |out| M::encode(&command, out)) - 4;
         let limit = self.command_bytes_max;
@@ -151,11 +166,15 @@ impl<M: Machine> Submitter<M> {
             slot.epoch = epoch;
         });
         self.door.leave();
-        self.bell.ring();
         match (filled, command) {
             (Err(_), Some(command)) => Err(SubmitError::Full(command)),
             _ => Ok(()),
         }
+    }
+
+    /// Wakes the sequencer for what was queued.
+    pub fn wake(&self) {
+        self.bell.ring();
     }
 }
 

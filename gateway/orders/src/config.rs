@@ -8,6 +8,8 @@ use std::time::Duration;
 pub struct Config {
     /// The core that the loop's thread is pinned to, by its number; `None` leaves it to the system.
     pub core: Option<usize>,
+    /// What the loop does when there is nothing to do.
+    pub wait: Wait,
     /// Connections at one time; one more is told `Full` and closed.
     pub connections_max: usize,
     /// The longest frame from a client, in bytes.
@@ -48,6 +50,16 @@ pub struct Config {
     pub orphans_at_once: usize,
 }
 
+/// What the loop's thread does when there is nothing to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wait {
+    /// Sleep until a socket, the log or a deadline wakes it.
+    #[default]
+    Park,
+    /// Look again at once; burns the core that the thread layout gave it.
+    Spin,
+}
+
 /// A token bucket's measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
@@ -61,6 +73,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             core: None,
+            wait: Wait::Park,
             connections_max: 1_024,
             frame_max: grid_wire::MAX_FRAME_LEN,
             login_timeout: Duration::from_secs(5),

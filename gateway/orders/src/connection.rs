@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
+use std::ops::Range;
 
 use grid_engine::{AccountId, Fingerprint, SessionId};
 use grid_wire::{self as wire, IdempotentFlow, Liveness, Phase, TerminateCode};
@@ -91,6 +92,12 @@ pub(crate) struct Connection {
     pub(crate) live: Option<Live>,
     /// The socket may have more to read.
     pub(crate) readable: bool,
+    /// The client has said that it sends no more: only a read of nothing ends the reading.
+    pub(crate) hung_up: bool,
+    /// It is among those served in the next turn.
+    pub(crate) queued: bool,
+    /// It is among those written to at the end of the turn.
+    pub(crate) listed: bool,
     /// Since when the frame in front waits for room in the line; loop nanoseconds.
     pub(crate) stalled: Option<u64>,
     pub(crate) dirty: bool,
@@ -101,6 +108,7 @@ pub(crate) struct Connection {
     /// The client has sent its last byte.
     pub(crate) eof: bool,
     shut: bool,
+    /// What was read and is no whole frame yet, or waits.
     input: Vec<u8>,
     out: Vec<u8>,
     sent: usize,
@@ -127,6 +135,9 @@ impl Connection {
             liveness: Liveness::new(now, u32::MAX, u32::MAX),
             live: None,
             readable: true,
+            hung_up: false,
+            queued: false,
+            listed: false,
             stalled: None,
             dirty: false,
             urgent: false,
@@ -139,19 +150,45 @@ impl Connection {
         }
     }
 
-    /// Reads once into the bounded input buffer.
-    pub(crate) fn fill(&mut self, scratch: &mut Vec<u8>) -> Fill {
-        scratch.resize(READ_CHUNK, 0);
-        match self.stream.read(scratch) {
+    /// Puts what is left of earlier reads in front of a buffer with room for one more; where it lies.
+    pub(crate) fn take_input(&mut self, buffer: &mut Vec<u8>) -> Range<usize> {
+        let held = self.input.len();
+        if buffer.len() < held + READ_CHUNK {
+            buffer.resize(held + READ_CHUNK, 0);
+        }
+        buffer[..held].copy_from_slice(&self.input);
+        // One burst must not hold its memory for ever.
+        if self.input.capacity() > 4 * READ_CHUNK {
+            self.input = Vec::new();
+        }
+        self.input.clear();
+        0..held
+    }
+
+    /// Reads once, behind what lies in the buffer already.
+    pub(crate) fn fill(&mut self, buffer: &mut Vec<u8>, unread: &mut Range<usize>) -> Fill {
+        if unread.start > 0 {
+            buffer.copy_within(unread.clone(), 0);
+            *unread = 0..unread.len();
+        }
+        if buffer.len() < unread.end + READ_CHUNK {
+            buffer.resize(unread.end + READ_CHUNK, 0);
+        }
+        let room = &mut buffer[unread.end..];
+        let most = room.len();
+        match self.stream.read(room) {
             Ok(0) => {
                 self.eof = true;
                 self.readable = false;
                 Fill::Dry
             }
-            // After Terminate nothing that comes is looked at any more.
-            Ok(_) if self.phase == Phase::Ended => Fill::More,
             Ok(count) => {
-                self.input.extend_from_slice(&scratch[..count]);
+                // Less than was asked for is all there was: what comes later is told by the poll.
+                self.readable = count == most || self.hung_up;
+                // After Terminate nothing that comes is looked at any more.
+                if self.phase != Phase::Ended {
+                    unread.end += count;
+                }
                 Fill::More
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -167,28 +204,11 @@ impl Connection {
         }
     }
 
-    /// Gives the bytes that are not yet frames out of hand; [`Self::put_back`] returns what is left of them.
-    pub(crate) fn take_input(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.input)
-    }
-
-    /// Keeps what follows the first `taken` bytes.
-    pub(crate) fn put_back(&mut self, mut input: Vec<u8>, taken: usize) {
-        if self.phase == Phase::Ended {
-            return;
+    /// Keeps what was not taken as frames.
+    pub(crate) fn keep_input(&mut self, unread: &[u8]) {
+        if self.phase != Phase::Ended {
+            self.input.extend_from_slice(unread);
         }
-        // One burst must not hold its memory for ever.
-        if taken == input.len() && input.capacity() > 4 * READ_CHUNK {
-            input = Vec::new();
-        } else {
-            input.drain(..taken);
-        }
-        self.input = input;
-    }
-
-    /// Bytes read and not yet taken as frames.
-    pub(crate) fn unread(&self) -> usize {
-        self.input.len()
     }
 
     /// Where to append bytes for the client.
@@ -205,6 +225,7 @@ impl Connection {
     /// Writes what the socket takes.
     pub(crate) fn flush(&mut self, now: u64) {
         self.dirty = false;
+        self.listed = false;
         self.urgent = false;
         while self.sent < self.out.len() && !self.broken {
             match self.stream.write(&self.out[self.sent..]) {

@@ -3,13 +3,14 @@
 //!
 //! Not here: the books themselves and their bytes (see `market`), or when a connection ends.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use grid_engine::State;
 use grid_wire::{self as wire, MarketDataCode};
 
 use crate::config::Config;
 use crate::connection::{Connection, Live, Subscription};
+use crate::gateway::Table;
 use crate::market::Market;
 use crate::venue::View;
 
@@ -101,14 +102,14 @@ impl Feed {
     /// The command's events are all heard: tells the subscribers, and notes who was written to.
     pub(crate) fn finish_event(
         &mut self,
-        clients: &mut HashMap<u64, Connection>,
+        clients: &mut Table,
         conflate_above: usize,
         written: &mut Vec<u64>,
     ) {
         let Self { market, classes, behind } = self;
         market.finish(|instrument, depth, bytes| {
             for id in classes.get(&(instrument, depth)).into_iter().flatten() {
-                let Some(client) = clients.get_mut(id) else {
+                let Some(client) = clients.get_mut(*id) else {
                     continue;
                 };
                 let fits = client.backlog() + bytes.len() <= conflate_above;
@@ -121,7 +122,9 @@ impl Feed {
                 }
                 if fits {
                     client.out().extend_from_slice(bytes);
-                    written.push(*id);
+                    if !std::mem::replace(&mut client.listed, true) {
+                        written.push(*id);
+                    }
                 } else {
                     subscription.behind = true;
                     behind.insert(*id);
@@ -131,14 +134,9 @@ impl Feed {
     }
 
     /// Readers that have caught up get the book as it is now, marked as a gap.
-    pub(crate) fn refresh_the_late(
-        &mut self,
-        clients: &mut HashMap<u64, Connection>,
-        conflate_above: usize,
-        now: u64,
-    ) {
+    pub(crate) fn refresh_the_late(&mut self, clients: &mut Table, conflate_above: usize, now: u64) {
         for id in self.behind.clone() {
-            let Some(client) = clients.get_mut(&id) else {
+            let Some(client) = clients.get_mut(id) else {
                 self.behind.remove(&id);
                 continue;
             };

@@ -12,6 +12,7 @@ mod logins;
 mod requests;
 mod retransmission;
 mod routing;
+mod table;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io::ErrorKind;
@@ -27,11 +28,13 @@ use mio::{Events, Interest, Poll, Token};
 use tracing::{debug, warn};
 
 use crate::back_office::{BackOffice, Job, Outcome};
-use crate::config::Config;
+use crate::bell::Bell;
+use crate::config::{Config, Wait};
 use crate::connection::{Connection, Fill};
 use crate::feed::Feed;
 use crate::venue::{Line, LineError, View};
 use leadership::Orphans;
+pub(crate) use table::Table;
 
 const LISTENER: Token = Token(0);
 pub(crate) const WAKER: Token = Token(1);
@@ -45,6 +48,19 @@ pub(crate) struct Loop<L, V> {
     /// Since when the line has taken nothing from anybody; loop nanoseconds.
     full_since: Option<u64>,
     turns: usize,
+    /// Where bytes are read and decoded; warm, because everybody's are.
+    scratch: Vec<u8>,
+    /// Those that are served in this turn.
+    serving: Vec<u64>,
+}
+
+/// Where the loop meets the system and its other threads.
+pub(crate) struct Ends {
+    pub(crate) poll: Poll,
+    pub(crate) listener: TcpListener,
+    pub(crate) back_office: BackOffice,
+    pub(crate) bell: Arc<Bell>,
+    pub(crate) stop: Arc<AtomicBool>,
 }
 
 /// What the parts of a turn share; only this file and those below it see inside.
@@ -54,6 +70,7 @@ struct Desk<V> {
     poll: Poll,
     listener: TcpListener,
     back_office: BackOffice,
+    bell: Arc<Bell>,
     stop: Arc<AtomicBool>,
     clock: quanta::Clock,
     start: quanta::Instant,
@@ -65,10 +82,9 @@ struct Desk<V> {
     leader: Option<SocketAddr>,
     /// What an epoch leaves to be done once it has begun.
     orphans: Orphans,
-    connections: HashMap<u64, Connection>,
-    last_connection: u64,
-    /// The connection that a session lives on.
-    sessions: HashMap<SessionId, u64>,
+    connections: Table,
+    /// The connection that a session lives on. Clients choose session ids, so the hash has a seed of its own.
+    sessions: HashMap<SessionId, u64, foldhash::quality::RandomState>,
     /// Who waits for a session to be opened, in the order of their commands.
     opening: HashMap<SessionId, VecDeque<u64>>,
     feed: Feed,
@@ -82,25 +98,21 @@ struct Desk<V> {
     audit: Option<Seq>,
     /// The venue's own commands that found no room yet; never dropped.
     owed: VecDeque<Entry>,
-    /// Connections to serve in the next turn without waiting for the poll.
-    again: BTreeSet<u64>,
-    /// Connections with bytes to be written at the end of the turn.
+    /// Connections to serve in the next turn without waiting for the poll, each noted once.
+    again: Vec<u64>,
+    /// Some of those could go on at once.
+    eager: bool,
+    /// Another turn is wanted at once, whoever is connected.
+    turn_again: bool,
+    /// Connections with bytes to be written at the end of the turn, each noted once.
     dirty: Vec<u64>,
     accept_again: bool,
     next_sweep: u64,
-    scratch: Vec<u8>,
 }
 
 impl<L: Line, V: View> Loop<L, V> {
-    pub(crate) fn new(
-        config: Config,
-        line: L,
-        view: Arc<V>,
-        poll: Poll,
-        mut listener: TcpListener,
-        back_office: BackOffice,
-        stop: Arc<AtomicBool>,
-    ) -> std::io::Result<Self> {
+    pub(crate) fn new(config: Config, line: L, view: Arc<V>, ends: Ends) -> std::io::Result<Self> {
+        let Ends { poll, mut listener, back_office, bell, stop } = ends;
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         let clock = quanta::Clock::new();
         let start = clock.now();
@@ -111,6 +123,7 @@ impl<L: Line, V: View> Loop<L, V> {
             poll,
             listener,
             back_office,
+            bell,
             stop,
             start,
             clock,
@@ -118,11 +131,8 @@ impl<L: Line, V: View> Loop<L, V> {
             epoch: None,
             leader: None,
             orphans: Orphans::None,
-            connections: HashMap::new(),
-            // Connection numbers are compared with those of earlier runs and of other nodes, which the state may still
-            // hold; so each gateway counts from somewhere else, far from where anybody's count could reach.
-            last_connection: 2 + (rand::random::<u64>() >> 1),
-            sessions: HashMap::new(),
+            connections: Table::counting_from(rand::random()),
+            sessions: HashMap::default(),
             opening: HashMap::new(),
             feed,
             retransmitting: BTreeSet::new(),
@@ -130,13 +140,14 @@ impl<L: Line, V: View> Loop<L, V> {
             verifying: VecDeque::new(),
             audit: None,
             owed: VecDeque::new(),
-            again: BTreeSet::new(),
+            again: Vec::new(),
+            eager: false,
+            turn_again: false,
             dirty: Vec::new(),
             accept_again: true,
             next_sweep: 0,
-            scratch: Vec::new(),
         };
-        Ok(Self { line, desk, full_since: None, turns: 0 })
+        Ok(Self { line, desk, full_since: None, turns: 0, scratch: Vec::new(), serving: Vec::new() })
     }
 
     /// Runs until told to stop; then tells every client and ends.
@@ -144,7 +155,9 @@ impl<L: Line, V: View> Loop<L, V> {
         let mut events = Events::with_capacity(1024);
         loop {
             let timeout = self.desk.patience();
-            match self.desk.poll.poll(&mut events, timeout) {
+            let polled = self.desk.poll.poll(&mut events, timeout);
+            self.desk.bell.awake();
+            match polled {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => {
@@ -174,6 +187,7 @@ impl<L: Line, V: View> Loop<L, V> {
             while let Some(outcome) = self.desk.back_office.outcome() {
                 self.settle(outcome);
             }
+            self.line.submitted();
             if self.publish() {
                 self.desk.take_up(epoch);
             }
@@ -188,15 +202,20 @@ impl<L: Line, V: View> Loop<L, V> {
     /// Serves whoever has something to be read, each turn beginning with another one: when room in the line is
     /// scarce, everybody gets some.
     fn serve_all(&mut self) {
-        let mut waiting: Vec<u64> = std::mem::take(&mut self.desk.again).into_iter().collect();
-        if !waiting.is_empty() {
+        let mut serving = std::mem::take(&mut self.serving);
+        std::mem::swap(&mut serving, &mut self.desk.again);
+        self.desk.eager = false;
+        self.desk.turn_again = false;
+        if serving.len() > 1 {
             self.turns = self.turns.wrapping_add(1);
-            let first = self.turns % waiting.len();
-            waiting.rotate_left(first);
+            let first = self.turns % serving.len();
+            serving.rotate_left(first);
         }
-        for id in waiting {
+        for id in serving.drain(..) {
             self.serve(id);
         }
+        self.serving = serving;
+        self.line.submitted();
     }
 
     /// Puts a command in line and notes whether the line moves at all.
@@ -211,7 +230,7 @@ impl<L: Line, V: View> Loop<L, V> {
             }
             Err(LineError::NotLeader) => {
                 // Another turn at once, which sees to it that nobody believes to be served.
-                self.desk.again.insert(0);
+                self.desk.turn_again = true;
             }
             _ => self.full_since = None,
         }
@@ -237,7 +256,7 @@ impl<L: Line, V: View> Loop<L, V> {
                 return true;
             }
         }
-        desk.again.insert(0);
+        desk.turn_again = true;
         false
     }
 
@@ -256,27 +275,33 @@ impl<L: Line, V: View> Loop<L, V> {
         }
     }
 
-    /// Reads from one client and handles what is whole.
+    /// Reads from one client, once if that brings all there is, and handles what is whole.
     fn serve(&mut self, id: u64) {
-        let Some(mut client) = self.desk.connections.remove(&id) else {
+        let Some(mut client) = self.desk.connections.take(id) else {
             return;
         };
+        client.queued = false;
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let mut unread = client.take_input(&mut scratch);
         let mut reads = 0;
         loop {
-            self.handle_frames(id, &mut client);
+            if !unread.is_empty() {
+                unread.start += self.handle_frames(id, &mut client, &scratch[unread.clone()]);
+            }
             let waiting = client.stalled.is_some()
-                || (client.phase == Phase::LoggingIn && client.unread() > self.desk.config.frame_max);
+                || (client.phase == Phase::LoggingIn && unread.len() > self.desk.config.frame_max);
             if waiting || !client.readable || reads == READS_PER_TURN {
                 break;
             }
             reads += 1;
-            let fill = client.fill(&mut self.desk.scratch);
-            if fill == Fill::Dry && client.unread() == 0 {
+            if client.fill(&mut scratch, &mut unread) == Fill::Dry {
                 break;
             }
         }
+        client.keep_input(&scratch[unread]);
+        self.scratch = scratch;
         if client.readable && client.stalled.is_none() && client.phase != Phase::LoggingIn {
-            self.desk.again.insert(id);
+            self.desk.serve_again(id, &mut client);
         }
         self.desk.keep_or_drop(id, client);
     }
@@ -285,7 +310,7 @@ impl<L: Line, V: View> Loop<L, V> {
     fn settle(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Verified { connection, genuine } => {
-                let Some(mut client) = self.desk.connections.remove(&connection) else {
+                let Some(mut client) = self.desk.connections.take(connection) else {
                     return;
                 };
                 self.go_on_with_login(connection, &mut client, genuine);
@@ -294,7 +319,7 @@ impl<L: Line, V: View> Loop<L, V> {
             Outcome::Fetched { connection, reports } => self.desk.retransmit(connection, &reports),
             Outcome::Revoked { connections } => {
                 for id in connections {
-                    let Some(mut client) = self.desk.connections.remove(&id) else {
+                    let Some(mut client) = self.desk.connections.take(id) else {
                         continue;
                     };
                     self.desk.end(id, &mut client, TerminateCode::Revoked, "the key was revoked");
@@ -315,10 +340,17 @@ impl<V: View> Desk<V> {
         self.now = self.clock.now().duration_since(self.start).as_nanos() as u64;
     }
 
+    /// Has a client served in the next turn.
+    fn serve_again(&mut self, id: u64, client: &mut Connection) {
+        self.eager |= client.stalled.is_none();
+        if !std::mem::replace(&mut client.queued, true) {
+            self.again.push(id);
+        }
+    }
+
     /// How long the poll may sleep.
     fn patience(&self) -> Option<Duration> {
-        if self.again.iter().any(|id| self.connections.get(id).is_none_or(|client| client.stalled.is_none()))
-        {
+        if self.eager || self.turn_again || self.config.wait == Wait::Spin || !self.bell.may_sleep() {
             return Some(Duration::ZERO);
         }
         if !self.again.is_empty()

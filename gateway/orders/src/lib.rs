@@ -10,12 +10,14 @@
 //! | `config` | every bound |
 //! | `venue`, `line` | what the gateway needs of log and replica; the log's side of it |
 //! | `gateway` | the loop: its turns, and what they hold |
+//! | `gateway::table` | who is connected, by number |
 //! | `gateway::leadership` | whether clients are served here; the sessions that an earlier leader left |
 //! | `gateway::clients` | how a connection comes, is kept, and ends |
 //! | `gateway::logins` | how a connection becomes a live session, and why not |
 //! | `gateway::requests` | frames to commands in line: phase, number, throttle, age, room |
 //! | `gateway::routing` | which session a committed event concerns |
 //! | `gateway::retransmission` | reports sent again |
+//! | `bell` | how the loop is woken, and not where it is awake |
 //! | `back_office` | signatures and replica reads, beside the loop |
 //! | `connection`, `throttle` | one client's bytes, numbers and buckets |
 //! | `commands`, `reports` | wire to engine and back, one message at a time |
@@ -24,6 +26,7 @@
 //! Not here: HTTP, TLS (plain TCP on loopback for now), and any rule of the market.
 
 mod back_office;
+mod bell;
 mod commands;
 mod config;
 mod connection;
@@ -40,7 +43,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-pub use config::{Config, Rate};
+pub use config::{Config, Rate, Wait};
 pub use line::LogLine;
 pub use venue::{Line, LineError, View, Wake};
 
@@ -49,7 +52,7 @@ pub use venue::{Line, LineError, View, Wake};
 pub struct Gateway {
     address: SocketAddr,
     stop: Arc<AtomicBool>,
-    waker: Arc<mio::Waker>,
+    bell: Arc<bell::Bell>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -69,21 +72,20 @@ impl Gateway {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let poll = mio::Poll::new()?;
-        let waker = Arc::new(mio::Waker::new(poll.registry(), gateway::WAKER)?);
-        let wake = |waker: &Arc<mio::Waker>| -> Wake {
-            let waker = Arc::clone(waker);
-            Box::new(move || {
-                // It fails only when the poll is gone, and then nobody sleeps.
-                let _ = waker.wake();
-            })
+        let bell = Arc::new(bell::Bell::new(mio::Waker::new(poll.registry(), gateway::WAKER)?));
+        let wake = || -> Wake {
+            let bell = Arc::clone(&bell);
+            Box::new(move || bell.ring())
         };
-        line.wake_with(wake(&waker));
+        line.wake_with(wake());
         let back_office =
-            back_office::BackOffice::start(Arc::clone(&view), config.logins_pending_max, wake(&waker))?;
+            back_office::BackOffice::start(Arc::clone(&view), config.logins_pending_max, wake())?;
         let stop = Arc::new(AtomicBool::new(false));
         let listener = mio::net::TcpListener::from_std(listener);
         let core = config.core;
-        let turning = gateway::Loop::new(config, line, view, poll, listener, back_office, Arc::clone(&stop))?;
+        let ends =
+            gateway::Ends { poll, listener, back_office, bell: Arc::clone(&bell), stop: Arc::clone(&stop) };
+        let turning = gateway::Loop::new(config, line, view, ends)?;
         let thread = std::thread::Builder::new().name("grid-orders".to_owned()).spawn(move || {
             if let Some(id) = core
                 && !core_affinity::set_for_current(core_affinity::CoreId { id })
@@ -92,7 +94,7 @@ impl Gateway {
             }
             turning.run();
         })?;
-        Ok(Self { address, stop, waker, thread: Some(thread) })
+        Ok(Self { address, stop, bell, thread: Some(thread) })
     }
 
     /// Where it listens.
@@ -112,7 +114,7 @@ impl Gateway {
 
     fn halt(&mut self) {
         self.stop.store(true, Ordering::Release);
-        let _ = self.waker.wake();
+        self.bell.ring();
         if let Some(thread) = self.thread.take() {
             // A panic in the loop has been printed by its thread.
             let _ = thread.join();

@@ -20,6 +20,8 @@ pub struct LogLine {
     leadership: LeaderWatch,
     leader: Box<dyn Fn() -> Option<SocketAddr> + Send>,
     taken: Vec<Arc<Output<Engine>>>,
+    /// Commands are queued that the sequencer was not woken for yet.
+    queued: bool,
 }
 
 impl std::fmt::Debug for LogLine {
@@ -38,18 +40,25 @@ impl LogLine {
         leader: impl Fn() -> Option<SocketAddr> + Send + 'static,
     ) -> Self {
         let taken = Vec::with_capacity(BLOCKS);
-        Self { submitter, poller, leadership, leader: Box::new(leader), taken }
+        Self { submitter, poller, leadership, leader: Box::new(leader), taken, queued: false }
     }
 }
 
 impl Line for LogLine {
     fn submit(&mut self, entry: Entry, epoch: u64) -> Result<(), LineError> {
-        self.submitter.try_submit_within(entry, epoch).map_err(|error| match error {
+        self.queued = true;
+        self.submitter.try_queue_within(entry, epoch).map_err(|error| match error {
             SubmitError::Full(_) => LineError::Full,
             SubmitError::TooLarge { .. } => LineError::TooLarge,
             SubmitError::Closed(_) => LineError::Closed,
             SubmitError::NotLeader(_) => LineError::NotLeader,
         })
+    }
+
+    fn submitted(&mut self) {
+        if std::mem::take(&mut self.queued) {
+            self.submitter.wake();
+        }
     }
 
     fn poll(&mut self, each: &mut dyn FnMut(Seq, Nanos, &Event)) -> bool {

@@ -30,11 +30,14 @@ struct Image {
     last_price: u64,
     /// What each limited class saw last, best first, bids then asks.
     classes: BTreeMap<u16, Vec<Level>>,
+    /// Somebody is told of the whole book.
+    whole: bool,
 }
 
 /// Changes of one matching event, collected until it is over.
 #[derive(Debug, Default)]
 struct Pending {
+    instrument: u16,
     log_seq: u64,
     match_time: u64,
     levels: Vec<Level>,
@@ -44,16 +47,21 @@ struct Pending {
 /// All images, and the event under way.
 #[derive(Debug, Default)]
 pub(crate) struct Market {
-    images: BTreeMap<u16, Image>,
+    /// By instrument.
+    images: Vec<Option<Image>>,
     /// Events up to here are in the images already.
     since: Seq,
-    pending: BTreeMap<u16, Pending>,
+    /// One for each instrument that the event touched, and behind them spare ones, so that nothing is allocated for an
+    /// event.
+    pending: Vec<Pending>,
+    touched: usize,
+    bytes: Vec<u8>,
 }
 
 impl Market {
     /// The books as a replica holds them.
     pub(crate) fn of(state: &State) -> Self {
-        let mut images = BTreeMap::new();
+        let mut market = Self { since: state.seq, ..Self::default() };
         for instrument in &state.instruments {
             let mut image = Image { log_seq: state.seq.0, match_time: state.now.0, ..Image::default() };
             image.last_price = instrument.last_trade.map_or(0, |trade| trade.price.0);
@@ -61,21 +69,33 @@ impl Market {
                 image.bids = book.levels(Side::Buy).map(|l| (l.price.0, (l.qty.0, l.orders))).collect();
                 image.asks = book.levels(Side::Sell).map(|l| (l.price.0, (l.qty.0, l.orders))).collect();
             }
-            images.insert(instrument.id.0, image);
+            *market.place(instrument.id.0) = Some(image);
         }
-        Self { images, since: state.seq, pending: BTreeMap::new() }
+        market
+    }
+
+    fn place(&mut self, instrument: u16) -> &mut Option<Image> {
+        let index = usize::from(instrument);
+        if self.images.len() <= index {
+            self.images.resize_with(index + 1, || None);
+        }
+        &mut self.images[index]
+    }
+
+    fn image(&mut self, instrument: u16) -> Option<&mut Image> {
+        self.images.get_mut(usize::from(instrument))?.as_mut()
     }
 
     /// Makes room for instruments that the state knows and we do not yet.
     pub(crate) fn learn(&mut self, state: &State) {
         for instrument in &state.instruments {
-            self.images.entry(instrument.id.0).or_default();
+            self.place(instrument.id.0).get_or_insert_default();
         }
     }
 
     /// Whether the instrument is known.
     pub(crate) fn knows(&self, instrument: u16) -> bool {
-        self.images.contains_key(&instrument)
+        self.images.get(usize::from(instrument)).is_some_and(Option::is_some)
     }
 
     /// A level changed.
@@ -93,21 +113,33 @@ impl Market {
     }
 
     fn pending_of(&mut self, seq: Seq, at: Nanos, instrument: u16) -> &mut Pending {
-        let pending = self.pending.entry(instrument).or_default();
-        (pending.log_seq, pending.match_time) = (seq.0, at.0);
+        let known = self.pending[..self.touched].iter().position(|pending| pending.instrument == instrument);
+        let index = known.unwrap_or_else(|| {
+            if self.touched == self.pending.len() {
+                self.pending.push(Pending::default());
+            }
+            self.touched += 1;
+            self.touched - 1
+        });
+        let pending = &mut self.pending[index];
+        (pending.instrument, pending.log_seq, pending.match_time) = (instrument, seq.0, at.0);
         pending
     }
 
     /// The matching event is over: brings the images up to date and calls `tell` once for each class of each
-    /// instrument it touched, with the bytes for that class.
+    /// instrument it touched, with the bytes for that class. A book that nobody watches costs its levels only.
     pub(crate) fn finish(&mut self, mut tell: impl FnMut(u16, u16, &[u8])) {
-        let mut bytes = Vec::new();
-        for (instrument, event) in std::mem::take(&mut self.pending) {
-            let image = self.images.entry(instrument).or_default();
+        for index in 0..std::mem::take(&mut self.touched) {
+            let mut event = std::mem::take(&mut self.pending[index]);
+            let mut bytes = std::mem::take(&mut self.bytes);
+            let instrument = event.instrument;
+            let image = self.place(instrument).get_or_insert_default();
             image.apply(&event);
-            bytes.clear();
-            encode_event(image, instrument, &event, &event.levels, &mut bytes);
-            tell(instrument, 0, &bytes);
+            if image.whole {
+                bytes.clear();
+                encode_event(image, instrument, &event, &event.levels, &mut bytes);
+                tell(instrument, 0, &bytes);
+            }
             let mut classes = std::mem::take(&mut image.classes);
             for (&depth, seen) in &mut classes {
                 let top = image.top(depth);
@@ -120,6 +152,10 @@ impl Market {
                 }
             }
             image.classes = classes;
+            event.levels.clear();
+            event.trades.clear();
+            self.pending[index] = event;
+            self.bytes = bytes;
         }
     }
 
@@ -132,12 +168,13 @@ impl Market {
         gap: bool,
         out: &mut Vec<u8>,
     ) {
-        let Some(image) = self.images.get_mut(&instrument) else {
+        let Some(image) = self.image(instrument) else {
             return;
         };
         let levels = image.top(depth);
-        if depth > 0 {
-            image.classes.insert(depth, levels.clone());
+        match depth {
+            0 => image.whole = true,
+            depth => drop(image.classes.insert(depth, levels.clone())),
         }
         let parts = levels.len().div_ceil(LEVELS_PER_FRAME).max(1);
         for part in 0..parts {
@@ -162,8 +199,11 @@ impl Market {
 
     /// Nobody of that class is left.
     pub(crate) fn forget_class(&mut self, instrument: u16, depth: u16) {
-        if let Some(image) = self.images.get_mut(&instrument) {
-            image.classes.remove(&depth);
+        if let Some(image) = self.image(instrument) {
+            match depth {
+                0 => image.whole = false,
+                depth => drop(image.classes.remove(&depth)),
+            }
         }
     }
 }
@@ -276,7 +316,7 @@ mod tests {
                 (state >> 33) % below
             };
             let mut market = Market::default();
-            market.images.insert(3, Image::default());
+            *market.place(3) = Some(Image::default());
             let mut held: BTreeMap<u16, BTreeMap<_, u64>> = BTreeMap::new();
             let mut truth: BTreeMap<(wire::Side, u64), u64> = BTreeMap::new();
             for depth in [0, 1, 2, 5] {
@@ -322,6 +362,7 @@ mod tests {
     #[test]
     fn events_that_the_first_image_holds_already_change_nothing() {
         let mut market = Market { since: Seq(10), ..Market::default() };
+        market.place(0).get_or_insert_default().whole = true;
         market.level(Seq(10), Nanos(1), 0, level(wire::Side::Buy, 5, 5));
         market.finish(|_, _, _| panic!("nothing to tell"));
         market.level(Seq(11), Nanos(1), 0, level(wire::Side::Buy, 5, 5));

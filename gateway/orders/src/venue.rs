@@ -27,6 +27,9 @@ pub trait Line: Send + 'static {
     /// so that a client's later command cannot come before an earlier one that was lost with a leadership.
     fn submit(&mut self, entry: Entry, epoch: u64) -> Result<(), LineError>;
 
+    /// The commands of this turn are all in line. A line that is woken only now is woken once for all of them.
+    fn submitted(&mut self) {}
+
     /// Hands committed events on in log order, with the stamp of their command, block by block up to some
     /// bound of its own; whether there may be more. A block's events are never parted between two calls.
     fn poll(&mut self, each: &mut dyn FnMut(Seq, Nanos, &Event)) -> bool;

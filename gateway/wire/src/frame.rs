@@ -100,13 +100,21 @@ pub fn scan(bytes: &[u8], max_len: usize) -> Result<Option<(Frame<'_>, usize)>, 
     Ok(Some((frame, length)))
 }
 
+/// Length, magic and SBE header of a frame, in one piece.
+pub(crate) fn header(length: usize, template: u16, block_length: usize) -> [u8; HEADER_LEN] {
+    let mut header = [0; HEADER_LEN];
+    header[..4].copy_from_slice(&(length as u32).to_le_bytes());
+    let words = [MAGIC, block_length as u16, template, SCHEMA_ID, crate::SCHEMA_VERSION];
+    for (at, word) in (4..).step_by(2).zip(words) {
+        header[at..at + 2].copy_from_slice(&word.to_le_bytes());
+    }
+    header
+}
+
 /// Starts a frame at the end of `out`; [`close`] completes it.
 pub(crate) fn open(out: &mut Vec<u8>, template: u16, block_length: usize) -> usize {
     let start = out.len();
-    out.extend_from_slice(&[0; 4]);
-    for word in [MAGIC, block_length as u16, template, SCHEMA_ID, crate::SCHEMA_VERSION] {
-        out.extend_from_slice(&word.to_le_bytes());
-    }
+    out.extend_from_slice(&header(0, template, block_length));
     start
 }
 

@@ -392,9 +392,9 @@ macro_rules! messages {
 
             /// Appends the message as one frame.
             pub fn encode(&self, out: &mut Vec<u8>) {
-                let start = frame::open(out, $p_id, $p_size);
+                out.reserve(frame::HEADER_LEN + $p_size);
+                out.extend_from_slice(&frame::header(frame::HEADER_LEN + $p_size, $p_id, $p_size));
                 self.write(out);
-                frame::close(out, start);
             }
         })*
 

@@ -35,27 +35,24 @@ impl<V: View> Desk<V> {
     }
 
     fn welcome(&mut self, mut stream: TcpStream) {
-        self.last_connection += 1;
-        let id = self.last_connection;
-        let token = Token(id as usize);
-        if stream.set_nodelay(true).is_err()
-            || self
-                .poll
-                .registry()
-                .register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)
-                .is_err()
-        {
+        let login_ns = self.config.login_timeout.as_nanos() as u64;
+        if stream.set_nodelay(true).is_err() {
             return;
         }
-        let login_ns = self.config.login_timeout.as_nanos() as u64;
-        let mut client = Connection::new(stream, rand::random(), self.now, login_ns);
         if self.connections.len() >= self.config.connections_max {
+            let mut client = Connection::new(stream, [0; 32], self.now, login_ns);
             let deadline = self.now + self.config.linger.as_nanos() as u64;
             client.terminate(TerminateCode::Full, "no room for another connection", None, deadline);
-            client.flush(self.now);
             // One write into an empty socket; those that overflow the house are not kept to linger.
+            client.flush(self.now);
             return;
         }
+        let id = self.connections.reserve();
+        let both = Interest::READABLE | Interest::WRITABLE;
+        if self.poll.registry().register(&mut stream, Token(id as usize), both).is_err() {
+            return self.connections.release(id);
+        }
+        let mut client = Box::new(Connection::new(stream, rand::random(), self.now, login_ns));
         wire::Hello {
             server_nonce: client.server_nonce,
             server_time: utc_now(),
@@ -64,41 +61,45 @@ impl<V: View> Desk<V> {
             schema_version: wire::SCHEMA_VERSION,
         }
         .encode(client.out());
-        self.again.insert(id);
+        self.serve_again(id, &mut client);
         self.keep_or_drop(id, client);
     }
 
     /// Remembers what a socket is ready for.
     pub(super) fn note_readiness(&mut self, id: u64, event: &mio::event::Event) {
-        let Some(client) = self.connections.get_mut(&id) else {
+        let Some(client) = self.connections.get_mut(id) else {
             return;
         };
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             client.readable = true;
-            self.again.insert(id);
+            client.hung_up |= event.is_read_closed() || event.is_error();
+            if !std::mem::replace(&mut client.queued, true) {
+                self.again.push(id);
+            }
         }
-        if event.is_writable() && client.backlog() > 0 {
+        if event.is_writable() && client.backlog() > 0 && !std::mem::replace(&mut client.listed, true) {
             self.dirty.push(id);
         }
     }
 
     /// Puts a client back among the others, or lets it go if there is nothing left to do for it.
-    pub(super) fn keep_or_drop(&mut self, id: u64, mut client: Connection) {
+    pub(super) fn keep_or_drop(&mut self, id: u64, mut client: Box<Connection>) {
         let gone =
             client.broken || (client.eof && client.stalled.is_none() && client.phase != Phase::LoggingIn);
         if gone {
             self.lose(id, &mut client);
             // Best effort: the peer may still read what was answered before it closed.
             client.flush(self.now);
+            self.connections.release(id);
             return;
         }
-        if client.dirty {
+        if client.dirty && !std::mem::replace(&mut client.listed, true) {
             self.dirty.push(id);
         }
         if client.stalled.is_some() {
-            self.again.insert(id);
+            self.serve_again(id, &mut client);
         }
-        self.connections.insert(id, client);
+        self.connections.put(id, client);
     }
 
     /// Ends a connection with a reason.
@@ -121,10 +122,8 @@ impl<V: View> Desk<V> {
     }
 
     /// Ends a connection whose reader leaves too many bytes waiting.
-    pub(super) fn drop_if_slow(&mut self, id: u64) {
-        if self.connections.get(&id).is_some_and(|client| client.backlog() > self.config.out_max)
-            && let Some(mut client) = self.connections.remove(&id)
-        {
+    pub(super) fn drop_slow(&mut self, id: u64) {
+        if let Some(mut client) = self.connections.take(id) {
             self.end(id, &mut client, TerminateCode::SlowReader, "too many bytes wait for this reader");
             self.keep_or_drop(id, client);
         }
@@ -143,14 +142,15 @@ impl<V: View> Desk<V> {
                 client.deadline.is_some_and(|deadline| self.now >= deadline)
                     || (client.live.is_some() && !matches!(client.liveness.beat(self.now), Beat::Wait(_)))
             })
-            .map(|(&id, _)| id)
+            .map(|(id, _)| id)
             .collect();
         for id in late {
-            let Some(mut client) = self.connections.remove(&id) else {
+            let Some(mut client) = self.connections.take(id) else {
                 continue;
             };
             if client.phase == Phase::Ended {
                 // It had its time to read the last words.
+                self.connections.release(id);
                 continue;
             }
             match (&client.live, client.liveness.beat(self.now)) {
@@ -168,22 +168,19 @@ impl<V: View> Desk<V> {
         }
     }
 
-    /// Private reports leave before public data, so that nobody reads of his own trade on the tape first.
+    /// Private reports leave before public data, so that nobody reads of his own trade on the tape first. Whatever a
+    /// client was told in this turn leaves in one write.
     pub(super) fn flush(&mut self) {
         let mut dirty = std::mem::take(&mut self.dirty);
-        dirty.sort_unstable();
-        dirty.dedup();
-        let mut public = Vec::new();
-        for id in dirty.drain(..) {
-            match self.connections.get(&id) {
-                Some(client) if client.urgent => self.flush_one(id),
-                Some(_) => public.push(id),
-                None => {}
+        for urgent in [true, false] {
+            for &id in &dirty {
+                if self.connections.get(id).is_some_and(|client| client.listed && client.urgent == urgent) {
+                    self.flush_one(id);
+                }
             }
         }
-        for id in public {
-            self.flush_one(id);
-        }
+        // Those that ended of it are noted anew.
+        dirty.clear();
         dirty.append(&mut self.dirty);
         self.dirty = dirty;
         self.feed.refresh_the_late(&mut self.connections, self.config.conflate_above, self.now);
@@ -191,10 +188,10 @@ impl<V: View> Desk<V> {
 
     fn flush_one(&mut self, id: u64) {
         let now = self.now;
-        if let Some(client) = self.connections.get_mut(&id) {
+        if let Some(client) = self.connections.get_mut(id) {
             client.flush(now);
             if client.broken
-                && let Some(client) = self.connections.remove(&id)
+                && let Some(client) = self.connections.take(id)
             {
                 self.keep_or_drop(id, client);
             }
@@ -204,7 +201,7 @@ impl<V: View> Desk<V> {
     /// Tells every client that the venue shuts down.
     pub(super) fn say_goodbye(&mut self) {
         info!(connections = self.connections.len(), "the order gateway ends");
-        for client in self.connections.values_mut() {
+        for (_, client) in self.connections.iter_mut() {
             client.terminate(TerminateCode::Shutdown, "the venue is shutting down", None, 0);
             client.flush(self.now);
         }

@@ -96,9 +96,9 @@ impl<V: View> Desk<V> {
     fn end_epoch(&mut self) {
         info!(epoch = self.epoch, leader = ?self.leader, "clients are no longer served here");
         self.epoch = None;
-        let ids: Vec<u64> = self.connections.keys().copied().collect();
+        let ids: Vec<u64> = self.connections.iter().map(|(id, _)| id).collect();
         for id in ids {
-            if let Some(mut client) = self.connections.remove(&id) {
+            if let Some(mut client) = self.connections.take(id) {
                 if client.phase != Phase::Ended {
                     self.end(id, &mut client, TerminateCode::NotLeader, "this node does not lead any more");
                 }
@@ -127,7 +127,7 @@ impl<V: View> Desk<V> {
         let found: VecDeque<_> = self.view.read(|state| {
             let held = state.sessions.iter();
             let connected = held.filter_map(|(&session, held)| Some((session, held.connection?)));
-            connected.filter(|(_, connection)| !self.connections.contains_key(connection)).collect()
+            connected.filter(|(_, connection)| self.connections.get(*connection).is_none()).collect()
         });
         if !found.is_empty() {
             info!(sessions = found.len(), "sessions of an earlier leader wait for their clients");

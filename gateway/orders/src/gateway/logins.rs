@@ -179,7 +179,7 @@ impl<V: View> Desk<V> {
             self.opening.remove(&session);
         }
         let Some(id) = id else { return };
-        let Some(mut client) = self.connections.remove(&id) else {
+        let Some(mut client) = self.connections.take(id) else {
             return;
         };
         if matches!(client.login, Some(Login::Negotiate(_))) {
@@ -187,7 +187,7 @@ impl<V: View> Desk<V> {
                 Ok(account) => {
                     client.login = None;
                     client.phase = Phase::Negotiated;
-                    self.again.insert(id);
+                    self.serve_again(id, &mut client);
                     wire::NegotiationResponse { session: session.0, log_seq: seq.0, account: account.0 }
                         .encode(client.out());
                 }
@@ -215,7 +215,7 @@ impl<V: View> Desk<V> {
     ) {
         if result.is_ok()
             && let Some(older) = self.sessions.remove(&session)
-            && let Some(mut client) = self.connections.remove(&older)
+            && let Some(mut client) = self.connections.take(older)
         {
             self.end(
                 older,
@@ -226,7 +226,7 @@ impl<V: View> Desk<V> {
             self.keep_or_drop(older, client);
         }
         let asks = |login: &mut Login| matches!(login, Login::Establish(m) if m.session == session.0);
-        let waiting = self.connections.get_mut(&id).and_then(|client| client.login.take_if(asks));
+        let waiting = self.connections.get_mut(id).and_then(|client| client.login.take_if(asks));
         let Some(Login::Establish(login)) = waiting else {
             // It went away, or was sent away, while the log decided; or it is another gateway's.
             if result.is_ok() {
@@ -234,7 +234,7 @@ impl<V: View> Desk<V> {
             }
             return;
         };
-        let Some(mut client) = self.connections.remove(&id) else {
+        let Some(mut client) = self.connections.take(id) else {
             return;
         };
         match result {
@@ -299,7 +299,7 @@ impl<V: View> Desk<V> {
         }
         .encode(client.out());
         self.sessions.insert(session, id);
-        self.again.insert(id);
+        self.serve_again(id, client);
     }
 
     fn refuse_login(&mut self, id: u64, client: &mut Connection, refusal: Refusal, engine_code: u16) {
@@ -343,7 +343,7 @@ impl<V: View> Desk<V> {
             }
         }
         client.phase = Phase::Greeted;
-        self.again.insert(id);
+        self.serve_again(id, client);
         if refusal == Refusal::NotLeader {
             // No fault of the client's.
             return;
@@ -358,7 +358,7 @@ impl<V: View> Desk<V> {
     pub(super) fn advance_audit(&mut self) {
         if self.audit.is_some_and(|seq| self.view.applied() >= seq) {
             let live =
-                self.connections.iter().filter_map(|(&id, client)| Some((id, client.live.as_ref()?.key)));
+                self.connections.iter().filter_map(|(id, client)| Some((id, client.live.as_ref()?.key)));
             if self.back_office.ask(Job::Audit { keys: live.collect() }).is_ok() {
                 self.audit = None;
             }

@@ -54,7 +54,7 @@ impl<V: View> Desk<V> {
         }
         let applied = self.view.applied().0;
         for id in &self.retransmitting {
-            let Some(client) = self.connections.get_mut(id) else {
+            let Some(client) = self.connections.get_mut(*id) else {
                 continue;
             };
             let room = client.backlog() < self.config.conflate_above;
@@ -74,7 +74,7 @@ impl<V: View> Desk<V> {
 
     /// Sends what the back office found; a range that is no longer whole ends here.
     pub(super) fn retransmit(&mut self, id: u64, found: &[Report]) {
-        let Some(client) = self.connections.get_mut(&id) else {
+        let Some(client) = self.connections.get_mut(id) else {
             return;
         };
         let Some(live) = &mut client.live else { return };
@@ -104,6 +104,8 @@ impl<V: View> Desk<V> {
         for report in found.iter().filter(|_| complete) {
             reports::encode(report, true, client.out());
         }
-        self.dirty.push(id);
+        if !std::mem::replace(&mut client.listed, true) {
+            self.dirty.push(id);
+        }
     }
 }

@@ -37,7 +37,7 @@ impl<V: View> Desk<V> {
         let Some(&id) = self.sessions.get(&session) else {
             return;
         };
-        let Some(client) = self.connections.get_mut(&id) else {
+        let Some(client) = self.connections.get_mut(id) else {
             return;
         };
         let Some(live) = &mut client.live else { return };
@@ -45,22 +45,30 @@ impl<V: View> Desk<V> {
         live.report_log_seq = report.seq.0;
         client.urgent = true;
         reports::encode(report, false, client.out());
-        self.dirty.push(id);
-        self.drop_if_slow(id);
+        if !std::mem::replace(&mut client.listed, true) {
+            self.dirty.push(id);
+        }
+        if client.backlog() > self.config.out_max {
+            self.drop_slow(id);
+        }
     }
 
     fn repeat(&mut self, session: SessionId, client_seq: u64, report: Option<&Report>) {
         let Some(&id) = self.sessions.get(&session) else {
             return;
         };
-        let Some(client) = self.connections.get_mut(&id) else {
+        let Some(client) = self.connections.get_mut(id) else {
             return;
         };
         match report {
             Some(report) => reports::encode(report, true, client.out()),
             None => reject(client, client_seq, 0, AccountId(0), gateway_reject::FORGOTTEN),
         }
-        self.dirty.push(id);
-        self.drop_if_slow(id);
+        if !std::mem::replace(&mut client.listed, true) {
+            self.dirty.push(id);
+        }
+        if client.backlog() > self.config.out_max {
+            self.drop_slow(id);
+        }
     }
 }
