@@ -5,13 +5,12 @@
 
 use std::collections::VecDeque;
 use std::error::Error;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use grid_engine::command::Entry;
 use grid_sequencer::Durability;
 
+use grid_harness::floors::BareWrites;
 use grid_harness::{
     Against, Awake, Ground, Latencies, Rounds, Row, Scenario, Settings, histogram, nanos, per_second,
 };
@@ -19,17 +18,10 @@ use hdrhistogram::Histogram;
 
 use crate::cluster::{Cluster, entries, submit_all};
 
-/// The file that the bare writes go to, filled with zeros before as a segment is.
-const BARE_BYTES: usize = 32 << 20;
-
 /// Whoever commits one command after the other.
 enum Committer {
     /// Only the write and the sync, of as many bytes as a block of one command has.
-    Bare {
-        file: File,
-        at: usize,
-        block: Vec<u8>,
-    },
+    Bare(BareWrites),
     Nodes {
         cluster: Box<Cluster>,
         load: VecDeque<Entry>,
@@ -37,14 +29,6 @@ enum Committer {
 }
 
 impl Committer {
-    fn bare(ground: &Ground, block_bytes: usize) -> Result<Self, Box<dyn Error>> {
-        let path = ground.at("bare");
-        std::fs::write(&path, vec![0; BARE_BYTES])?;
-        let file = File::options().write(true).open(&path)?;
-        file.sync_all()?;
-        Ok(Self::Bare { file, at: 0, block: vec![0xa5; block_bytes] })
-    }
-
     fn nodes(
         ground: &Ground,
         nodes: usize,
@@ -63,11 +47,7 @@ impl Committer {
     fn commit(&mut self) -> Result<Duration, Box<dyn Error>> {
         let begin = Instant::now();
         match self {
-            Self::Bare { file, at, block } => {
-                file.write_all_at(block, *at as u64)?;
-                file.sync_data()?;
-                *at = (*at + block.len()) % (BARE_BYTES - block.len());
-            }
+            Self::Bare(bare) => return Ok(bare.commit()?),
             Self::Nodes { cluster, load } => {
                 let entry = load.pop_front().ok_or("enough was generated")?;
                 if cluster.try_submit(entry)?.is_some() {
@@ -119,7 +99,7 @@ impl Scenario for CommitLatency {
         let nodes = |nodes, durability| Committer::nodes(&ground, nodes, durability, all);
         let bare = "one bare write and fdatasync";
         let mut contenders = [
-            (bare, Committer::bare(&ground, block_bytes)?),
+            (bare, Committer::Bare(BareWrites::new(&ground.at("bare"), block_bytes)?)),
             ("disk-quorum, 1 node", nodes(1, Durability::DiskQuorum)?),
             ("disk-quorum, 3 nodes", nodes(3, Durability::DiskQuorum)?),
             ("memory-quorum, 1 node", nodes(1, Durability::MemoryQuorum)?),
@@ -142,7 +122,7 @@ impl Scenario for CommitLatency {
         for ((name, contender), took) in contenders.into_iter().zip(took) {
             let row = Row::new(name).latency(took);
             rows.push(match contender {
-                Committer::Bare { .. } => row
+                Committer::Bare(_) => row
                     .note(format!("{block_bytes} bytes, as a block of one command has; {per_round} a round"))
                     .note("all nodes, their disks and this bench share one machine; links are mutual TLS over loopback")
                     .note("a thread on each core, asleep but for some microseconds, keeps it awake for all contenders alike"),

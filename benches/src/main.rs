@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use grid_benches::failover;
-use grid_harness::{Scenario, Settings};
+use grid_harness::{Report, Scenario, Settings};
+use grid_sequencer::ThreadLayout;
 
 /// Measures one scenario after the other and prints a table for each.
 #[derive(Debug, Parser)]
@@ -26,6 +27,12 @@ struct Args {
     /// Commands of each round, where not the scenario's own number.
     #[arg(long)]
     commands: Option<u64>,
+    /// Writes the whole report there as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Writes the whole report there as one HTML page.
+    #[arg(long)]
+    html: Option<PathBuf>,
     /// Planned commands per second of the open loops, where not the scenario's own rate.
     #[arg(long)]
     rate: Option<f64>,
@@ -81,14 +88,30 @@ fn measure(args: &Args) -> Result<(), Box<dyn Error>> {
         commands: args.commands,
         rate: args.rate,
     };
+    let mut report = Report::begin(&settings);
+    let layout = ThreadLayout::for_cores(report.machine.cores);
+    report.facts.push(("layout where none is named".into(), format!("{} ({})", layout.0, layout.1)));
+    let command: Vec<String> = std::env::args().skip(1).collect();
+    report.facts.push(("command".into(), format!("grid-benches {}", command.join(" "))));
+    for (name, fact) in report.machine.facts() {
+        println!("{name}: {fact}");
+    }
     if cfg!(debug_assertions) {
         println!("note: a debug build; its times say nothing");
     }
     for scenario in chosen(&args.scenarios)? {
-        println!("{}: {}", scenario.name(), scenario.shows());
+        println!("\n{}: {}", scenario.name(), scenario.shows());
         let rows = scenario.run(&settings).map_err(|error| format!("{}: {error}", scenario.name()))?;
-        for row in rows {
+        for row in &rows {
             print!("{row}");
+        }
+        report.push(scenario.as_ref(), rows);
+        // After each scenario, so that a long run that fails leaves what it found.
+        if let Some(file) = &args.json {
+            std::fs::write(file, format!("{:#}\n", report.json()))?;
+        }
+        if let Some(file) = &args.html {
+            std::fs::write(file, report.html())?;
         }
     }
     Ok(())

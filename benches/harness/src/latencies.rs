@@ -60,6 +60,25 @@ impl Latencies {
         self.merged.len()
     }
 
+    /// Points of the percentile curve, (quantile, nanoseconds): closer together towards the tail, as far as the commands reach.
+    #[must_use]
+    pub fn curve(&self) -> Vec<(f64, u64)> {
+        let count = self.count();
+        let mut curve = vec![(0.0, self.merged.min())];
+        // Halving what is left, three points a halving, until less than one command is left.
+        for step in 1.. {
+            let left = 2_f64.powf(-f64::from(step) / 3.0);
+            if left * (count as f64) < 1.0 || left < 1e-6 {
+                break;
+            }
+            curve.push((1.0 - left, self.at(1.0 - left)));
+        }
+        if count > 0 {
+            curve.push((1.0, self.max()));
+        }
+        curve
+    }
+
     /// Each round's median, in nanoseconds.
     #[must_use]
     pub fn p50(&self) -> &Rounds {

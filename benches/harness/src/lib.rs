@@ -6,9 +6,13 @@
 //! another day. And no time decides whether a run passes: the result of the work does.
 
 mod awake;
+pub mod floors;
 mod ground;
+mod html;
 mod latencies;
+mod machine;
 mod open_loop;
+mod report;
 mod rounds;
 mod row;
 mod scenario;
@@ -17,7 +21,9 @@ mod table;
 pub use awake::Awake;
 pub use ground::Ground;
 pub use latencies::{Latencies, PERCENTILES, histogram};
+pub use machine::Machine;
 pub use open_loop::OpenLoop;
+pub use report::{Measured, Report, SCHEMA};
 pub use rounds::{Rounds, median_of, micros, nanos, per_second, ratios};
-pub use row::{Against, Floor, Row};
+pub use row::{Against, Floor, Point, Row};
 pub use scenario::{Scenario, Settings};

@@ -24,6 +24,15 @@ pub struct Floor {
     pub rounds: Rounds,
 }
 
+/// Where on a curve of growth a row lies.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Point {
+    /// What grows, e.g. `books`; rows of one scenario with the same axis make one curve.
+    pub axis: String,
+    /// How many of it.
+    pub at: f64,
+}
+
 /// What a scenario found out about one contender.
 #[derive(Clone, Debug, Default)]
 pub struct Row {
@@ -35,6 +44,8 @@ pub struct Row {
     pub latency: Option<Latencies>,
     /// What lies below.
     pub floor: Option<Floor>,
+    /// Set if the row is one of several that differ in a number only.
+    pub point: Option<Point>,
     /// Further figures: name, unit, rounds.
     pub figures: Vec<(String, &'static str, Rounds)>,
     /// What one has to know to read it.
@@ -66,6 +77,13 @@ impl Row {
     #[must_use]
     pub fn floor(mut self, name: impl Into<String>, of: Against, rounds: Rounds) -> Self {
         self.floor = Some(Floor { name: name.into(), of, rounds });
+        self
+    }
+
+    /// As one point of a curve over `axis`.
+    #[must_use]
+    pub fn point(mut self, axis: impl Into<String>, at: f64) -> Self {
+        self.point = Some(Point { axis: axis.into(), at });
         self
     }
 
