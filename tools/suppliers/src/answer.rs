@@ -11,13 +11,19 @@ pub(crate) type Malformed = (String, Option<&'static str>);
 /// One token of an answer.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Piece {
+    /// Thought, and shown beside the answer.
+    Reasoning(String),
     Text(String),
-    /// The start of the one tool call that an answer can hold.
+    /// The start of a tool call; `at` is its place among those of the answer.
     Call {
+        at: usize,
         id: String,
         function: String,
     },
-    Arguments(String),
+    Arguments {
+        at: usize,
+        text: String,
+    },
 }
 
 /// One of the `n` answers.
@@ -30,22 +36,55 @@ pub(crate) struct Choice {
 impl Choice {
     /// The `message` of an answer that is not streamed.
     pub(crate) fn message(&self) -> Value {
-        let (mut text, mut arguments, mut call) = (String::new(), String::new(), None);
+        let (mut thought, mut text, mut calls) = (String::new(), String::new(), Vec::new());
         for piece in &self.pieces {
             match piece {
+                Piece::Reasoning(word) => thought.push_str(word),
                 Piece::Text(word) => text.push_str(word),
-                Piece::Arguments(word) => arguments.push_str(word),
-                Piece::Call { id, function } => call = Some((id, function)),
+                Piece::Call { id, function, .. } => calls.push((id, function, String::new())),
+                Piece::Arguments { at, text } => calls[*at].2.push_str(text),
             }
         }
-        match call {
-            None => json!({"role": "assistant", "content": text, "refusal": null}),
-            Some((id, function)) => {
-                json!({"role": "assistant", "content": null, "refusal": null, "tool_calls": [
-                {"id": id, "type": "function", "function": {"name": function, "arguments": arguments}}]})
-            }
+        let mut message = json!({"role": "assistant", "content": text, "refusal": null});
+        if !thought.is_empty() {
+            message["reasoning_content"] = thought.into();
         }
+        if !calls.is_empty() {
+            let call = |(id, function, arguments): &(_, _, _)| {
+                json!({"id": id, "type": "function",
+                    "function": {"name": function, "arguments": arguments}})
+            };
+            message["content"] = Value::Null;
+            message["tool_calls"] = calls.iter().map(call).collect();
+        }
+        message
     }
+
+    /// The log probabilities of the text, in which `top` alternatives stand beside each token.
+    pub(crate) fn logprobs(&self, top: u64) -> Value {
+        let texts = self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Text(word) => Some(logprob(word, top)),
+            _ => None,
+        });
+        json!({"content": texts.collect::<Vec<_>>(), "refusal": null})
+    }
+
+    /// Tokens of the reasoning.
+    fn reasoning(&self) -> u64 {
+        self.pieces.iter().filter(|piece| matches!(piece, Piece::Reasoning(_))).count() as u64
+    }
+}
+
+/// What a token says of its own likelihood. Made up, and always the same.
+pub(crate) fn logprob(word: &str, top: u64) -> Value {
+    let of = |text: &str| {
+        let likely = -((words::hash(text.as_bytes()) % 400) as f64) / 100.0;
+        json!({"token": text, "logprob": likely, "bytes": text.as_bytes()})
+    };
+    let mut told = of(word);
+    let others = (1..top).map(|rank| of(&format!("{word}{rank}")));
+    told["top_logprobs"] = (top > 0).then(|| of(word)).into_iter().chain(others).collect();
+    told
 }
 
 /// What the supplier understood and is going to say.
@@ -54,6 +93,12 @@ pub(crate) struct Plan {
     pub(crate) model: String,
     pub(crate) stream: bool,
     pub(crate) include_usage: bool,
+    /// Alternatives beside each token, where log probabilities are asked for.
+    pub(crate) logprobs: Option<u64>,
+    /// The tier that was asked for, as the answer repeats it.
+    pub(crate) service_tier: Option<String>,
+    /// Prompts with the same key are prefixes of one another.
+    pub(crate) cache_key: Option<String>,
     pub(crate) prompt_tokens: u64,
     pub(crate) choices: Vec<Choice>,
 }
@@ -62,6 +107,20 @@ impl Plan {
     pub(crate) fn completion_tokens(&self) -> u64 {
         self.choices.iter().map(|c| c.pieces.len() as u64).sum()
     }
+
+    pub(crate) fn reasoning_tokens(&self) -> u64 {
+        self.choices.iter().map(Choice::reasoning).sum()
+    }
+}
+
+/// The field of the request that the supplier can't honour, if any.
+pub(crate) fn beyond<'a>(unable: &'a [String], request: &Value) -> Option<&'a str> {
+    let asks = |field: &&String| match &request[field.as_str()] {
+        Value::Null | Value::Bool(false) => false,
+        // One choice is what everybody gives.
+        value => !(field.as_str() == "n" && value == 1),
+    };
+    unable.iter().find(asks).map(String::as_str)
 }
 
 /// The prompt tokens of a request's `messages` under the counting rule: the words of all their text.
@@ -108,6 +167,12 @@ pub(crate) fn plan(supplier: &str, seed: u64, request: &Value) -> Result<Plan, M
     Ok(Plan {
         stream: request["stream"].as_bool().unwrap_or(false),
         include_usage: request["stream_options"]["include_usage"].as_bool().unwrap_or(false),
+        logprobs: request["logprobs"]
+            .as_bool()
+            .filter(|asked| *asked)
+            .map(|_| request["top_logprobs"].as_u64().unwrap_or(0)),
+        service_tier: request["service_tier"].as_str().map(str::to_owned),
+        cache_key: request["prompt_cache_key"].as_str().map(str::to_owned),
         prompt_tokens: prompt_tokens(&request["messages"]),
         choices: choices.collect(),
         model,
@@ -122,10 +187,21 @@ fn choice(
     exact: Option<u64>,
     limit: Option<u64>,
 ) -> Choice {
-    if let Some(function) = demanded_tool(request, messages) {
-        return cut(tool_call(function, &mut draw), limit, "tool_calls");
+    let thought = words::answer(supplier, effort(request), draw);
+    let mut pieces: Vec<Piece> = words::pieces(&thought).into_iter().map(Piece::Reasoning).collect();
+    let functions = demanded_tools(request, messages);
+    if !functions.is_empty() {
+        for (at, function) in functions.into_iter().enumerate() {
+            pieces.extend(tool_call(at, function, &mut draw));
+        }
+        return cut(pieces, limit, "tool_calls");
     }
     let natural = 24 + draw.below(72);
+    let natural = match request["verbosity"].as_str() {
+        Some("low") => natural / 2,
+        Some("high") => natural * 2,
+        _ => natural,
+    };
     let text = match request["response_format"]["type"].as_str() {
         Some("json_object") => {
             let said = words::answer(supplier, natural, draw);
@@ -138,34 +214,57 @@ fn choice(
         _ => words::answer(supplier, exact.unwrap_or(natural), draw),
     };
     let text = before_stop(&text, &request["stop"]);
-    cut(words::pieces(text).into_iter().map(Piece::Text).collect(), limit, "stop")
+    pieces.extend(words::pieces(text).into_iter().map(Piece::Text));
+    cut(pieces, limit, "stop")
 }
 
-/// The tool that the answer must call: the one named or required by `tool_choice`; with `auto`, the one whose name
-/// the last user message mentions, or the first where it mentions a "tool".
-fn demanded_tool<'a>(request: &'a Value, messages: &[Value]) -> Option<&'a Value> {
-    let tools = request["tools"].as_array().filter(|t| !t.is_empty())?;
-    let named = |name: &str| tools.iter().map(|t| &t["function"]).find(|f| f["name"] == name);
-    match &request["tool_choice"] {
-        Value::Object(choice) => named(choice.get("function")?["name"].as_str()?),
-        Value::String(choice) if choice == "none" => None,
-        Value::String(choice) if choice == "required" => Some(&tools[0]["function"]),
-        _ => {
-            let last = messages.last().filter(|m| m["role"] == "user")?;
-            let said = text_of(last).to_lowercase();
-            let mentioned = |f: &&Value| f["name"].as_str().is_some_and(|n| said.contains(&n.to_lowercase()));
-            let by_name = tools.iter().map(|t| &t["function"]).find(mentioned);
-            by_name.or_else(|| said.contains("tool").then_some(&tools[0]["function"]))
-        }
+/// How many words of thought an effort buys.
+fn effort(request: &Value) -> u64 {
+    match request["reasoning_effort"].as_str() {
+        None | Some("none") => 0,
+        Some("minimal") => 4,
+        Some("low") => 8,
+        Some("medium") => 16,
+        Some("high") => 32,
+        Some(_) => 64,
     }
 }
 
-fn tool_call(function: &Value, draw: &mut Draw) -> Vec<Piece> {
+/// The tools that the answer must call: the one named or required by `tool_choice`; with `auto`, those whose names the
+/// last user message mentions, or the first where it mentions a "tool". More than one only where calls may be parallel.
+fn demanded_tools<'a>(request: &'a Value, messages: &[Value]) -> Vec<&'a Value> {
+    let Some(tools) = request["tools"].as_array().filter(|t| !t.is_empty()) else {
+        return Vec::new();
+    };
+    let named = |name: &str| tools.iter().map(|t| &t["function"]).find(|f| f["name"] == name);
+    let mut demanded: Vec<&Value> = match &request["tool_choice"] {
+        Value::Object(choice) => {
+            let name = choice.get("function").and_then(|function| function["name"].as_str());
+            name.and_then(named).into_iter().collect()
+        }
+        Value::String(choice) if choice == "none" => Vec::new(),
+        choice => {
+            let last = messages.last().filter(|m| m["role"] == "user");
+            let said = last.map(|message| text_of(message).to_lowercase()).unwrap_or_default();
+            let mentioned = |f: &&Value| f["name"].as_str().is_some_and(|n| said.contains(&n.to_lowercase()));
+            let by_name: Vec<&Value> = tools.iter().map(|t| &t["function"]).filter(mentioned).collect();
+            let any = choice == "required" || said.contains("tool");
+            if by_name.is_empty() && any { vec![&tools[0]["function"]] } else { by_name }
+        }
+    };
+    if request["parallel_tool_calls"] == false {
+        demanded.truncate(1);
+    }
+    demanded
+}
+
+fn tool_call(at: usize, function: &Value, draw: &mut Draw) -> Vec<Piece> {
     let parameters = &function["parameters"];
     let arguments = words::spaced(&words::fitting(parameters, parameters, "simulated", 16));
     let name = function["name"].as_str().unwrap_or_default().to_owned();
-    let call = Piece::Call { id: format!("call_{:016x}", draw.next()), function: name };
-    std::iter::once(call).chain(words::pieces(&arguments).into_iter().map(Piece::Arguments)).collect()
+    let call = Piece::Call { at, id: format!("call_{:016x}", draw.next()), function: name };
+    let arguments = words::pieces(&arguments).into_iter().map(|text| Piece::Arguments { at, text });
+    std::iter::once(call).chain(arguments).collect()
 }
 
 fn cut(mut pieces: Vec<Piece>, limit: Option<u64>, finish_reason: &'static str) -> Choice {
@@ -278,6 +377,33 @@ mod tests {
                 assert!(serde_json::from_str::<Value>(arguments).unwrap().is_object());
             }
         }
+    }
+
+    #[test]
+    fn several_tools_are_called_at_once_unless_that_is_forbidden() {
+        let tool =
+            |name| json!({"type": "function", "function": {"name": name, "parameters": {"type": "object"}}});
+        let tools = [tool("sum"), tool("get_weather"), tool("unused")];
+        for (parallel, called) in [(json!(true), 2), (Value::Null, 2), (json!(false), 1)] {
+            let message = said(json!({"model": "m", "tools": tools, "parallel_tool_calls": parallel,
+                "messages": [{"role": "user", "content": "use sum and get_weather"}]}))
+            .message();
+            assert_eq!(message["tool_calls"].as_array().unwrap().len(), called, "{parallel}");
+            assert_ne!(message["tool_calls"][0]["id"], message["tool_calls"][1]["id"]);
+        }
+    }
+
+    #[test]
+    fn reasoning_and_log_probabilities_come_where_they_are_asked_for() {
+        let choice = said(ask(json!({"reasoning_effort": "low", "max_tokens": 20})));
+        assert_eq!(choice.reasoning(), 8);
+        assert_eq!(choice.pieces.len(), 20);
+        let message = choice.message();
+        assert!(message["reasoning_content"].as_str().unwrap().split_whitespace().count() == 8);
+        let told = choice.logprobs(3);
+        assert_eq!(told["content"].as_array().unwrap().len(), 12);
+        assert_eq!(told["content"][0]["top_logprobs"].as_array().unwrap().len(), 3);
+        assert_eq!(said(ask(json!({"reasoning_effort": "none"}))).reasoning(), 0);
     }
 
     #[test]

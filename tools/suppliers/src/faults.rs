@@ -1,6 +1,9 @@
 //! What can go wrong with a supplier, as one plain record, so that a test reads as the list of its troubles.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// A supplier's troubles. The default is perfect health.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -12,6 +15,14 @@ pub struct Faults {
     pub status: Option<u16>,
     /// `Retry-After` beside `status`, in seconds.
     pub retry_after_s: Option<u32>,
+    /// More headers of every chat answer, good or bad: rate limits, waits.
+    pub headers: BTreeMap<String, String>,
+    /// Request fields that it can't honour: a request that has one is 400 `unsupported_parameter`.
+    pub unable: Vec<String>,
+    /// A content type that says something else than what the answer is.
+    pub content_type: Option<String>,
+    /// A TLS alert for an answer to whatever a connection says first: what a broken handshake looks like.
+    pub tls_alert: bool,
     /// Wait this long before the status line, in milliseconds.
     pub stall_before_headers_ms: u64,
     /// Go silent once this many tokens were sent (0: after the headers), for `stall_ms`.
@@ -20,10 +31,22 @@ pub struct Faults {
     pub stall_ms: u64,
     /// Close the socket once this many tokens were sent; without streaming, in the middle of the body.
     pub die_after_tokens: Option<u32>,
+    /// Close the socket in the middle of an event once this many tokens were streamed.
+    pub cut_after_tokens: Option<u32>,
+    /// Every answer leaves in pieces of so many bytes, wherever that cuts it ...
+    pub piece_bytes: Option<usize>,
+    /// ... with this long between two of them, in milliseconds.
+    pub piece_pause_ms: u64,
+    /// How the events of a stream are written.
+    pub framing: Framing,
+    /// End a stream without its `[DONE]`.
+    pub omit_done: bool,
     /// Send an event with an `error` key once this many tokens were streamed, then end.
     pub error_event_after_tokens: Option<u32>,
     /// Both reported token counts are multiplied by this; 1.0 is honest.
     pub usage_factor: f64,
+    /// Report this instead of a usage, whatever it is.
+    pub usage: Option<Value>,
     /// Report no usage at all.
     pub omit_usage: bool,
     /// Answer 200 with a body, or a first event, that is not JSON.
@@ -38,17 +61,57 @@ pub struct Faults {
     pub next_requests: Option<u32>,
 }
 
+/// How events are written; a client must understand all of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Framing {
+    /// One `data: ` line and `\n`.
+    #[default]
+    Plain,
+    /// Lines end in `\r\n`.
+    Crlf,
+    /// A comment before every event.
+    Comments,
+    /// The JSON of an event over many `data:` lines.
+    ManyLines,
+}
+
+impl Framing {
+    /// An event with this data.
+    pub(crate) fn event(self, data: &str, pretty: impl FnOnce() -> String) -> String {
+        match self {
+            Self::Plain => format!("data: {data}\n\n"),
+            Self::Crlf => format!("data: {data}\r\n\r\n"),
+            Self::Comments => format!(": keep alive\n\ndata:{data}\n\n"),
+            Self::ManyLines => {
+                let lines: Vec<String> = pretty().lines().map(|line| format!("data: {line}\n")).collect();
+                lines.concat() + "\n"
+            }
+        }
+    }
+}
+
 impl Default for Faults {
     fn default() -> Self {
         Self {
             refuse: false,
             status: None,
             retry_after_s: None,
+            headers: BTreeMap::new(),
+            unable: Vec::new(),
+            content_type: None,
+            tls_alert: false,
             stall_before_headers_ms: 0,
             stall_after_tokens: None,
             stall_ms: 3_600_000,
             die_after_tokens: None,
+            cut_after_tokens: None,
+            piece_bytes: None,
+            piece_pause_ms: 0,
+            framing: Framing::Plain,
+            omit_done: false,
             error_event_after_tokens: None,
+            usage: None,
             usage_factor: 1.0,
             omit_usage: false,
             invalid_json: false,

@@ -1,5 +1,6 @@
 //! The server: one thread, two listeners (the API and its control), and the routes.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,11 +11,12 @@ use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
@@ -26,6 +28,10 @@ use crate::stream::{Envelope, Pace, SseBody, WholeBody, usage};
 use crate::words::Draw;
 use crate::{RunningSupplier, SupplierConfig};
 
+/// Prompts whose prefix is remembered.
+const PROMPTS_KEPT: usize = 10_000;
+/// A fatal alert: the handshake failed.
+const TLS_ALERT: [u8; 7] = [21, 3, 1, 0, 2, 2, 40];
 /// Requests above this are answered 413.
 const BODY_BYTES_MAX: usize = 64 << 20;
 
@@ -38,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) books: Books,
     faults: watch::Sender<Faults>,
     requests: AtomicU64,
+    /// Cache keys of prompts that were answered here.
+    prompts: Mutex<HashSet<String>>,
     listening: Mutex<bool>,
     listening_changed: Condvar,
 }
@@ -51,6 +59,16 @@ impl Shared {
         let follow =
             self.listening_changed.wait_timeout_while(listening, Duration::from_secs(5), |now| *now != want);
         drop(follow);
+    }
+
+    /// Whether a prompt with this key came before; it is remembered.
+    fn knows(&self, key: Option<&String>) -> bool {
+        let Some(key) = key else { return false };
+        let mut prompts = self.prompts.lock().unwrap_or_else(PoisonError::into_inner);
+        if prompts.len() >= PROMPTS_KEPT {
+            prompts.clear();
+        }
+        !prompts.insert(key.clone())
     }
 
     fn set_listening(&self, now: bool) {
@@ -91,6 +109,7 @@ pub(crate) fn start(config: SupplierConfig) -> io::Result<RunningSupplier> {
         books: Books::default(),
         faults,
         requests: AtomicU64::new(0),
+        prompts: Mutex::default(),
         listening: Mutex::new(true),
         listening_changed: Condvar::new(),
     });
@@ -165,7 +184,14 @@ async fn serve_control(shared: Arc<Shared>, listener: StdListener) -> io::Result
 
 fn serve_connection(shared: Arc<Shared>, socket: tokio::net::TcpStream, control: bool) {
     let _ = socket.set_nodelay(true);
+    let broken = !control && shared.faults.borrow().tls_alert;
     tokio::spawn(async move {
+        if broken {
+            let mut socket = socket;
+            let _ = socket.read(&mut [0; 1024]).await;
+            let _ = socket.write_all(&TLS_ALERT).await;
+            return;
+        }
         let service = service_fn(move |request| {
             let shared = Arc::clone(&shared);
             async move {
@@ -271,8 +297,13 @@ async fn chat(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<Rep
     }
     if let Some(status) = faults.status {
         call.close(Outcome::Refused);
-        return Ok(failure(status, &faults));
+        return Ok(with_headers(failure(status, &faults), &faults));
     }
+    if let Some(field) = answer::beyond(&faults.unable, &request) {
+        call.close(Outcome::Refused);
+        return Ok(with_headers(unsupported(field), &faults));
+    }
+    let cached = shared.knows(plan.cache_key.as_ref());
     let pace = Pace { start, ttft: shared.config.ttft, tokens_per_second: shared.config.tokens_per_second };
     let envelope = Envelope { id, created, model: plan.model.clone() };
     if faults.invalid_json {
@@ -280,14 +311,22 @@ async fn chat(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<Rep
         return Ok(garbage(plan.stream));
     }
     if plan.stream {
-        let body = SseBody::new(envelope, plan, faults, pace, call);
-        return Ok(reply(200, "text/event-stream", body.boxed_unsync()));
+        let body = SseBody::new(envelope, plan, faults.clone(), pace, call, cached);
+        return Ok(with_headers(reply(200, "text/event-stream", body.boxed_unsync()), &faults));
     }
-    whole(envelope, plan, &faults, pace, call).await
+    let answer = whole(envelope, plan, &faults, pace, call, cached).await?;
+    Ok(with_headers(answer, &faults))
 }
 
 /// The answer that is not streamed: ready only when its last token is.
-async fn whole(env: Envelope, plan: Plan, faults: &Faults, pace: Pace, call: OpenCall) -> io::Result<Reply> {
+async fn whole(
+    env: Envelope,
+    plan: Plan,
+    faults: &Faults,
+    pace: Pace,
+    call: OpenCall,
+    cached: bool,
+) -> io::Result<Reply> {
     let tokens = plan.completion_tokens();
     let longest = plan.choices.iter().map(|c| c.pieces.len() as u64).max().unwrap_or(0);
     tokio::time::sleep_until(pace.due(longest)).await;
@@ -296,18 +335,32 @@ async fn whole(env: Envelope, plan: Plan, faults: &Faults, pace: Pace, call: Ope
     }
     let choices: Vec<Value> = (plan.choices.iter().enumerate())
         .map(|(index, choice)| {
-            json!({"index": index, "message": choice.message(), "logprobs": null,
+            json!({"index": index, "message": choice.message(),
+                "logprobs": plan.logprobs.map(|top| choice.logprobs(top)),
                 "finish_reason": choice.finish_reason})
         })
         .collect();
     let mut answer = json!({"id": env.id, "object": "chat.completion", "created": env.created, "model": env.model,
         "system_fingerprint": null, "choices": choices});
+    if let Some(tier) = &plan.service_tier {
+        answer["service_tier"] = json!(tier);
+    }
     if !faults.omit_usage {
-        answer["usage"] = usage(&plan, faults);
+        answer["usage"] = usage(&plan, faults, cached);
     }
     let bytes = Bytes::from(answer.to_string());
-    let dies = faults.die_after_tokens.is_some() || faults.error_event_after_tokens.is_some();
-    Ok(reply(200, "application/json", WholeBody::new(bytes, tokens, dies, call).boxed_unsync()))
+    Ok(reply(200, "application/json", WholeBody::new(bytes, tokens, faults, call).boxed_unsync()))
+}
+
+/// The answer with the headers, and the content type, that the faults ask for.
+fn with_headers(mut reply: Reply, faults: &Faults) -> Reply {
+    let kind = faults.content_type.as_ref().map(|kind| ("content-type", kind));
+    for (name, value) in faults.headers.iter().map(|(name, value)| (name.as_str(), value)).chain(kind) {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            reply.headers_mut().insert(name, value);
+        }
+    }
+    reply
 }
 
 fn failure(status: u16, faults: &Faults) -> Reply {
@@ -316,6 +369,15 @@ fn failure(status: u16, faults: &Faults) -> Reply {
         reply.headers_mut().insert(RETRY_AFTER, seconds.into());
     }
     reply
+}
+
+fn unsupported(field: &str) -> Reply {
+    let message = format!("{field} is not supported by this model");
+    json_reply(
+        400,
+        &json!({"error": {"message": message, "type": "invalid_request_error", "param": field,
+            "code": "unsupported_parameter"}}),
+    )
 }
 
 fn garbage(stream: bool) -> Reply {
@@ -333,7 +395,7 @@ fn full(text: String) -> UnsyncBoxBody<Bytes, io::Error> {
 fn reply(status: u16, kind: &'static str, body: UnsyncBoxBody<Bytes, io::Error>) -> Reply {
     let mut reply = Response::new(body);
     *reply.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    reply.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     reply
 }
 

@@ -7,7 +7,7 @@
 //! **The counting rule.** A token is a whitespace-separated word. The prompt has as many tokens as the words of all
 //! text in all messages; role names, tool definitions and other fields count nothing. A completion has as many
 //! tokens as it has pieces: every streamed text delta is one word, a tool call is one token for its name and one for
-//! each word of its arguments. A request whose `metadata` holds `"simulate_completion_tokens": "N"` gets exactly N
+//! each word of its arguments, and shown reasoning (with `reasoning_effort`, 4 to 64 words) counts like text. A request whose `metadata` holds `"simulate_completion_tokens": "N"` gets exactly N
 //! tokens (of text, per choice), unless `max_tokens` is smaller. [`filler`] makes a prompt of exactly N tokens.
 //!
 //! **Faults** can be changed while the server runs: [`RunningSupplier::set_faults`], or `POST /control` with the JSON
@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use answer::prompt_tokens;
-pub use faults::Faults;
+pub use faults::{Faults, Framing};
 pub use stats::{CallRecord, Outcome, Stats, Tally};
 pub use words::filler;
 

@@ -14,7 +14,7 @@ use hyper::body::{Body, Frame};
 use serde_json::{Value, json};
 use tokio::time::{Instant, Sleep};
 
-use crate::answer::{Piece, Plan};
+use crate::answer::{self, Piece, Plan};
 use crate::faults::Faults;
 use crate::stats::{OpenCall, Outcome};
 
@@ -62,6 +62,10 @@ pub(crate) struct SseBody {
     pace: Pace,
     call: OpenCall,
     steps: VecDeque<Step>,
+    /// Of the last step, what has not left yet.
+    pieces: VecDeque<Bytes>,
+    /// Whether the prompt was known here.
+    cached: bool,
     sent: u64,
     sleep: Option<Pin<Box<Sleep>>>,
     stalled: bool,
@@ -70,7 +74,14 @@ pub(crate) struct SseBody {
 }
 
 impl SseBody {
-    pub(crate) fn new(envelope: Envelope, plan: Plan, faults: Faults, pace: Pace, call: OpenCall) -> Self {
+    pub(crate) fn new(
+        envelope: Envelope,
+        plan: Plan,
+        faults: Faults,
+        pace: Pace,
+        call: OpenCall,
+        cached: bool,
+    ) -> Self {
         let mut steps: VecDeque<Step> = (0..plan.choices.len()).map(Step::Role).collect();
         let longest = plan.choices.iter().map(|c| c.pieces.len()).max().unwrap_or(0);
         for piece in 0..longest {
@@ -83,7 +94,9 @@ impl SseBody {
         if plan.include_usage && !faults.omit_usage {
             steps.push_back(Step::Usage);
         }
-        steps.push_back(Step::Done);
+        if !faults.omit_done {
+            steps.push_back(Step::Done);
+        }
         Self {
             envelope,
             plan,
@@ -91,6 +104,8 @@ impl SseBody {
             pace,
             call,
             steps,
+            pieces: VecDeque::new(),
+            cached,
             sent: 0,
             sleep: None,
             stalled: false,
@@ -103,6 +118,9 @@ impl SseBody {
         let mut chunk = json!({"id": self.envelope.id, "object": "chat.completion.chunk",
             "created": self.envelope.created, "model": self.envelope.model, "system_fingerprint": null,
             "choices": choices});
+        if let Some(tier) = &self.plan.service_tier {
+            chunk["service_tier"] = json!(tier);
+        }
         if self.plan.include_usage && !self.faults.omit_usage {
             chunk["usage"] = usage.unwrap_or(Value::Null);
         }
@@ -110,8 +128,14 @@ impl SseBody {
     }
 
     fn delta(&self, choice: usize, delta: Value, finish_reason: Option<&str>) -> Value {
+        let text = delta["content"].as_str().filter(|text| !text.is_empty());
+        let logprobs = self
+            .plan
+            .logprobs
+            .zip(text)
+            .map(|(top, text)| json!({"content": [answer::logprob(text, top)], "refusal": null}));
         let choice =
-            json!({"index": choice, "delta": delta, "logprobs": null, "finish_reason": finish_reason});
+            json!({"index": choice, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason});
         self.chunk(json!([choice]), None)
     }
 
@@ -121,23 +145,27 @@ impl SseBody {
             Step::Finish(choice) => {
                 self.delta(choice, json!({}), Some(self.plan.choices[choice].finish_reason))
             }
-            Step::Usage => self.chunk(json!([]), Some(usage(&self.plan, &self.faults))),
-            Step::Done => return Bytes::from_static(b"data: [DONE]\n\n"),
+            Step::Usage => self.chunk(json!([]), Some(usage(&self.plan, &self.faults, self.cached))),
+            Step::Done => {
+                return Bytes::from(self.faults.framing.event("[DONE]", || "[DONE]".to_owned()));
+            }
             Step::Piece(choice, piece) => {
                 let delta = match &self.plan.choices[choice].pieces[piece] {
+                    Piece::Reasoning(word) => json!({"reasoning_content": word}),
                     Piece::Text(word) => json!({"content": word}),
-                    Piece::Arguments(word) => {
-                        json!({"tool_calls": [{"index": 0, "function": {"arguments": word}}]})
+                    Piece::Arguments { at, text } => {
+                        json!({"tool_calls": [{"index": at, "function": {"arguments": text}}]})
                     }
-                    Piece::Call { id, function } => {
-                        json!({"tool_calls": [{"index": 0, "id": id, "type": "function",
+                    Piece::Call { at, id, function } => {
+                        json!({"tool_calls": [{"index": at, "id": id, "type": "function",
                         "function": {"name": function, "arguments": ""}}]})
                     }
                 };
                 self.delta(choice, delta, None)
             }
         };
-        Bytes::from(format!("data: {value}\n\n"))
+        let pretty = || serde_json::to_string_pretty(&value).unwrap_or_default();
+        Bytes::from(self.faults.framing.event(&value.to_string(), pretty))
     }
 
     /// The fault that strikes now, between two tokens, if any: what the poll must give.
@@ -148,8 +176,15 @@ impl SseBody {
             self.sleep = Some(last_breath());
             return None;
         }
+        if reached(self.faults.cut_after_tokens, self.sent) && !self.last_breath {
+            self.last_breath = true;
+            self.sleep = Some(last_breath());
+            let event = self.steps.front().map(|step| self.event(*step)).unwrap_or_default();
+            return Some(Ok(event.slice(..event.len() / 2)));
+        }
         if self.last_breath {
             self.ended = true;
+            self.steps.clear();
             self.call.close(Outcome::Died);
             return Some(Err(io::Error::new(
                 io::ErrorKind::ConnectionAborted,
@@ -183,10 +218,17 @@ impl Body for SseBody {
                 std::task::ready!(sleep.as_mut().poll(cx));
                 this.sleep = None;
             }
+            if let Some(piece) = this.pieces.pop_front() {
+                if this.faults.piece_pause_ms > 0 {
+                    this.sleep = Some(pause(&this.faults));
+                }
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
+            }
             if this.ended {
                 return Poll::Ready(None);
             }
             let Some(step) = this.steps.front().copied() else {
+                this.call.close(Outcome::Completed);
                 return Poll::Ready(None);
             };
             if !matches!(step, Step::Role(_)) {
@@ -212,24 +254,45 @@ impl Body for SseBody {
                 Step::Done => this.call.close(Outcome::Completed),
                 Step::Role(_) | Step::Finish(_) | Step::Usage => {}
             }
-            return Poll::Ready(Some(Ok(Frame::data(event))));
+            this.pieces = pieces(event, &this.faults);
         }
     }
 }
 
-/// A whole JSON answer in one frame, or its first half and then a dead socket.
+fn pause(faults: &Faults) -> Pin<Box<Sleep>> {
+    Box::pin(tokio::time::sleep(Duration::from_millis(faults.piece_pause_ms)))
+}
+
+/// The bytes in the pieces in which they leave.
+fn pieces(mut bytes: Bytes, faults: &Faults) -> VecDeque<Bytes> {
+    let size = faults.piece_bytes.unwrap_or(usize::MAX).max(1);
+    let mut pieces = VecDeque::new();
+    while bytes.len() > size {
+        pieces.push_back(bytes.split_to(size));
+    }
+    pieces.push_back(bytes);
+    pieces
+}
+
+/// A whole JSON answer, or its first half and then a dead socket.
 pub(crate) struct WholeBody {
-    bytes: Bytes,
+    length: u64,
+    pieces: VecDeque<Bytes>,
     tokens: u64,
     dies: bool,
+    faults: Faults,
     call: OpenCall,
-    state: u8,
-    last_breath: Option<Pin<Box<Sleep>>>,
+    sleep: Option<Pin<Box<Sleep>>>,
 }
 
 impl WholeBody {
-    pub(crate) fn new(bytes: Bytes, tokens: u64, dies: bool, call: OpenCall) -> Self {
-        Self { bytes, tokens, dies, call, state: 0, last_breath: None }
+    pub(crate) fn new(bytes: Bytes, tokens: u64, faults: &Faults, call: OpenCall) -> Self {
+        let dies = [faults.die_after_tokens, faults.error_event_after_tokens, faults.cut_after_tokens]
+            .iter()
+            .any(Option::is_some);
+        let length = bytes.len() as u64;
+        let sent = if dies { bytes.slice(..bytes.len() / 2) } else { bytes };
+        Self { length, pieces: pieces(sent, faults), tokens, dies, faults: faults.clone(), call, sleep: None }
     }
 }
 
@@ -238,35 +301,36 @@ impl Body for WholeBody {
     type Error = io::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        if let Some(sleep) = &mut self.last_breath {
+        let this = &mut *self;
+        if let Some(sleep) = &mut this.sleep {
             std::task::ready!(sleep.as_mut().poll(cx));
+            this.sleep = None;
         }
-        self.state += 1;
-        match (self.state, self.dies) {
-            (1, true) => {
-                self.last_breath = Some(last_breath());
-                Poll::Ready(Some(Ok(Frame::data(self.bytes.slice(..self.bytes.len() / 2)))))
-            }
-            (1, false) => {
-                let tokens = self.tokens;
-                self.call.produced(tokens);
-                self.call.close(Outcome::Completed);
-                Poll::Ready(Some(Ok(Frame::data(self.bytes.clone()))))
-            }
-            (2, true) => {
-                self.call.close(Outcome::Died);
-                Poll::Ready(Some(Err(io::Error::new(
+        let Some(piece) = this.pieces.pop_front() else {
+            if this.dies {
+                this.call.close(Outcome::Died);
+                return Poll::Ready(Some(Err(io::Error::new(
                     io::ErrorKind::ConnectionAborted,
                     "the simulated supplier died",
-                ))))
+                ))));
             }
-            _ => Poll::Ready(None),
+            return Poll::Ready(None);
+        };
+        match (this.pieces.is_empty(), this.dies) {
+            (true, true) => this.sleep = Some(last_breath()),
+            (true, false) => {
+                this.call.produced(this.tokens);
+                this.call.close(Outcome::Completed);
+            }
+            (false, _) if this.faults.piece_pause_ms > 0 => this.sleep = Some(pause(&this.faults)),
+            (false, _) => {}
         }
+        Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
     /// Known beforehand, so that the answer has a `Content-Length` and a death in the middle shows.
     fn size_hint(&self) -> hyper::body::SizeHint {
-        hyper::body::SizeHint::with_exact(self.bytes.len() as u64)
+        hyper::body::SizeHint::with_exact(self.length)
     }
 }
 
@@ -277,9 +341,13 @@ fn last_breath() -> Pin<Box<Sleep>> {
 }
 
 /// The `usage` of an answer as the supplier reports it.
-pub(crate) fn usage(plan: &Plan, faults: &Faults) -> Value {
+pub(crate) fn usage(plan: &Plan, faults: &Faults, cached: bool) -> Value {
+    if let Some(usage) = &faults.usage {
+        return usage.clone();
+    }
     let (prompt, completion) =
         (faults.reported(plan.prompt_tokens), faults.reported(plan.completion_tokens()));
     json!({"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": 0}, "completion_tokens_details": {"reasoning_tokens": 0}})
+        "prompt_tokens_details": {"cached_tokens": if cached { prompt } else { 0 }},
+        "completion_tokens_details": {"reasoning_tokens": plan.reasoning_tokens()}})
 }

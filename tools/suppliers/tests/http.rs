@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use grid_suppliers::{Faults, Outcome, RunningSupplier, Stats, Supplier, SupplierConfig, filler};
+use grid_suppliers::{Faults, Framing, Outcome, RunningSupplier, Stats, Supplier, SupplierConfig, filler};
 use serde_json::{Value, json};
 
 fn supplier(config: SupplierConfig) -> RunningSupplier {
@@ -312,4 +312,76 @@ fn the_same_seed_fails_the_same_requests() {
     assert_ne!(first, statuses(6));
     let failed = first.iter().filter(|s| **s == 500).count();
     assert!((4..=20).contains(&failed), "about three in ten: {failed}");
+}
+
+#[test]
+fn every_way_of_writing_a_stream_says_the_same() {
+    let supplier = supplier(SupplierConfig::default());
+    let wanted = json!({"stream": true, "metadata": {"simulate_completion_tokens": "9"}});
+    let plain = ask(&supplier, wanted.clone());
+    for framing in [Framing::Crlf, Framing::Comments, Framing::ManyLines] {
+        for piece_bytes in [None, Some(1), Some(7)] {
+            supplier.set_faults(Faults { framing, piece_bytes, ..Faults::default() });
+            let answer = ask(&supplier, wanted.clone());
+            assert!(answer.whole, "{framing:?}");
+            let unfolded = unfolded(&answer.body);
+            assert_eq!(unfolded.last().map(String::as_str), Some("[DONE]"));
+            let texts: Vec<String> = unfolded[..unfolded.len() - 1]
+                .iter()
+                .map(|data| serde_json::from_str::<Value>(data).expect("JSON"))
+                .filter_map(|event| event["choices"][0]["delta"]["content"].as_str().map(str::to_owned))
+                .collect();
+            assert_eq!(texts.concat(), plain.text(), "{framing:?} {piece_bytes:?}");
+        }
+    }
+}
+
+/// The data of every event.
+fn unfolded(body: &str) -> Vec<String> {
+    let mut events = vec![Vec::new()];
+    for line in body.lines() {
+        match line.strip_prefix("data:") {
+            Some(data) => events.last_mut().expect("one").push(data.strip_prefix(' ').unwrap_or(data)),
+            None if line.is_empty() => events.push(Vec::new()),
+            None => {}
+        }
+    }
+    events.iter().filter(|lines| !lines.is_empty()).map(|lines| lines.join("\n")).collect()
+}
+
+#[test]
+fn the_rest_of_the_faults_do_what_they_say() {
+    let supplier = supplier(SupplierConfig::default());
+    let stream = || ask(&supplier, json!({"stream": true, "metadata": {"simulate_completion_tokens": "9"}}));
+    supplier.set_faults(Faults { cut_after_tokens: Some(4), ..Faults::default() });
+    let cut = stream();
+    assert!(!cut.whole && !cut.body.ends_with("\n\n"), "{}", cut.body);
+    supplier.set_faults(Faults { omit_done: true, ..Faults::default() });
+    assert!(!stream().body.contains("[DONE]"));
+    supplier.set_faults(Faults { content_type: Some("text/html".into()), ..Faults::default() });
+    assert!(stream().head.to_lowercase().contains("content-type: text/html"));
+    let headers = [("x-ratelimit-remaining-requests".to_owned(), "0".to_owned())].into();
+    supplier.set_faults(Faults { headers, status: Some(429), ..Faults::default() });
+    let busy = stream();
+    assert_eq!(busy.status, 429);
+    assert!(busy.head.contains("x-ratelimit-remaining-requests: 0"), "{}", busy.head);
+    supplier.set_faults(Faults { usage: Some(json!({"prompt_tokens": -1})), ..Faults::default() });
+    assert_eq!(ask(&supplier, json!({})).json()["usage"]["prompt_tokens"], -1);
+    supplier.set_faults(Faults { unable: vec!["logprobs".into(), "n".into()], ..Faults::default() });
+    assert_eq!(ask(&supplier, json!({"n": 1, "logprobs": false})).status, 200);
+    let refused = ask(&supplier, json!({"logprobs": true}));
+    assert_eq!((refused.status, &refused.json()["error"]["param"]), (400, &json!("logprobs")));
+    assert_eq!(ask(&supplier, json!({"n": 2})).status, 400);
+    supplier.set_faults(Faults { tls_alert: true, ..Faults::default() });
+    assert!(call(&supplier.url, "GET", "/v1/models", "k", "").is_none());
+}
+
+#[test]
+fn a_prompt_that_came_before_is_cached() {
+    let supplier = supplier(SupplierConfig::default());
+    let cached = |key: &str| {
+        let usage = ask(&supplier, json!({"prompt_cache_key": key})).json()["usage"].clone();
+        usage["prompt_tokens_details"]["cached_tokens"].as_u64().expect("a count")
+    };
+    assert_eq!([cached("a"), cached("a"), cached("b")], [0, 12, 0]);
 }
