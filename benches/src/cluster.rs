@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use grid_engine::command::Entry;
 use grid_engine::{Engine, Seq};
+use grid_engine_benches::market::Market;
 use grid_replicator::core::{Addresses, Members};
 use grid_replicator::links::{Authority, Limits, Tls};
 use grid_replicator::{ClusterConfig, LinkSettings, Node, NodeConfig};
@@ -17,7 +18,6 @@ use grid_sequencer::{
     SubmitError, Submitter,
 };
 
-use crate::engine_mix::Market;
 use grid_harness::Ground;
 
 /// Longer than anything here takes.

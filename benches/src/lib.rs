@@ -6,7 +6,6 @@
 
 pub mod cluster;
 pub mod commit;
-pub mod engine_mix;
 pub mod failover;
 mod live;
 pub mod replay;
@@ -17,7 +16,6 @@ use grid_harness::Scenario;
 #[must_use]
 pub fn scenarios() -> Vec<Box<dyn Scenario>> {
     vec![
-        Box::new(engine_mix::PlaceCancelMatch),
         Box::new(commit::CommitLatency),
         Box::new(commit::ReplicatedThroughput),
         Box::new(replay::ReplayRate),

@@ -60,7 +60,9 @@ fn told(ended: Result<(), Box<dyn Error>>) -> ExitCode {
 
 /// Every scenario there is: the engine's first, then the path's and the network's.
 fn scenarios() -> Vec<Box<dyn Scenario>> {
-    grid_benches::scenarios()
+    let mut all = grid_engine_benches::scenarios();
+    all.extend(grid_benches::scenarios());
+    all
 }
 
 /// Those that were asked for, in the order in which `all` runs them.

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use grid_engine::{Engine, Nanos, Seq};
+use grid_engine_benches::market::Market;
 use grid_harness::{Against, Ground, Rounds, Row, Scenario, Settings, per_second, ratios};
 use grid_sequencer::{
     Block, JournalConfig, Machine, Persist, Position, RecoveryReport, SnapshotMeta, SnapshotStore, recover,
 };
 
 use crate::cluster::{Cluster, entries, submit_all};
-use crate::engine_mix::Market;
 use crate::live;
 
 /// Commands of a full block, and blocks that are written with one sync, as under full load.

@@ -12,6 +12,7 @@ mod html;
 mod latencies;
 mod machine;
 mod open_loop;
+pub mod plain;
 mod report;
 mod rounds;
 mod row;

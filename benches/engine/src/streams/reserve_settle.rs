@@ -1,0 +1,114 @@
+//! Calls of a thousand consumers: tokens are set aside, and some calls later settled for a little less. A consumer whose tokens run out buys
+//! one Unit of a resting ask within the same command, at one call in fifty.
+
+use std::collections::VecDeque;
+
+use grid_engine::command::{Command, Side, TimeInForce, Usage};
+use grid_engine::event::{Event, ReportBody};
+use grid_engine::{AccountId, InstrumentId, Nanos, ReservationId, Tokens};
+
+use crate::dice::Dice;
+use crate::flow::{Flow, Wanted};
+use crate::tape::Tape;
+use crate::venue::Setup;
+
+const MARKET: InstrumentId = InstrumentId(0);
+const SUPPLIERS: u32 = 16;
+const CONSUMERS: u32 = 1_000;
+/// Calls that are open at a time.
+const OPEN: usize = 256;
+/// What a call sets aside, and what it comes to.
+const ASIDE: u64 = 25_000;
+const USED: u64 = 20_000;
+const LIFE: Nanos = Nanos(60_000_000_000);
+
+/// `commands` of it, half of them reservations.
+#[must_use]
+pub fn reserve_settle(commands: u64) -> Tape {
+    let setup = Setup {
+        traders: SUPPLIERS,
+        instruments: 1,
+        sellers: SUPPLIERS,
+        sessions: 4,
+        max_price: 20_000,
+        consumers: CONSUMERS,
+    };
+    let mut flow = Flow::open(&setup);
+    let mut calls = Calls { dice: Dice::new(3), open: VecDeque::new(), request: 0 };
+    for nth in 0..50 * SUPPLIERS {
+        let (trader, price) = (nth % SUPPLIERS, 1_000 + nth / SUPPLIERS);
+        let ask = Wanted {
+            trader,
+            instrument: MARKET,
+            side: Side::Sell,
+            price,
+            qty: 1_000_000,
+            tif: TimeInForce::Gtc,
+        };
+        flow.place(ask);
+    }
+    // Everybody has bought once before and used another part of it, so that purchases come evenly from the beginning.
+    for nth in 0..CONSUMERS {
+        for _ in 0..=nth % 50 {
+            calls.reserve(&mut flow, SUPPLIERS + nth);
+            calls.settle(&mut flow);
+        }
+    }
+    (0..50 * u64::from(CONSUMERS)).for_each(|_| calls.next(&mut flow));
+    Tape::record(flow, |flow| (0..commands).for_each(|_| calls.next(flow)))
+}
+
+struct Calls {
+    dice: Dice,
+    open: VecDeque<(u32, ReservationId, AccountId)>,
+    request: u128,
+}
+
+impl Calls {
+    fn next(&mut self, flow: &mut Flow) {
+        // Two steps up and two down: the number of open calls stays.
+        if self.open.len() < OPEN || (self.open.len() == OPEN && self.dice.below(2) == 0) {
+            let consumer = SUPPLIERS + self.dice.below(CONSUMERS.into()) as u32;
+            self.reserve(flow, consumer);
+        } else {
+            self.settle(flow);
+        }
+    }
+
+    fn reserve(&mut self, flow: &mut Flow, consumer: u32) {
+        self.request += 1;
+        // A handle is a hash or a random number in life, and never counted up.
+        let request = (u128::from(self.dice.next()) << 64) | self.request;
+        let command =
+            Command::Reserve { instrument: MARKET, tokens: Tokens(ASIDE), request, valid_for: LIFE };
+        flow.venue_mut().send(consumer, command);
+        let reserved = flow.venue().events().iter().find_map(|event| match event {
+            Event::Report { report, .. } => match &report.body {
+                ReportBody::Reserved { reservation, issuers, .. } => Some((*reservation, issuers[0])),
+                _ => None,
+            },
+            _ => None,
+        });
+        let (reservation, issuer) = reserved.expect("there are tokens, or money and asks");
+        self.open.push_back((consumer, reservation, issuer));
+    }
+
+    fn settle(&mut self, flow: &mut Flow) {
+        let (consumer, reservation, supplier) = self.open.pop_front().expect("some are open");
+        let usage = Usage {
+            supplier,
+            prompt_tokens: Tokens(USED / 4),
+            completion_tokens: Tokens(USED - USED / 4),
+            ttft_us: 200_000,
+            duration_us: 3_000_000,
+            estimated: false,
+            partial: false,
+        };
+        flow.venue_mut().send(consumer, Command::Settle { reservation, usage });
+        let settled = flow.venue().events().iter().any(|event| match event {
+            Event::Report { report, .. } => matches!(report.body, ReportBody::Settled { .. }),
+            _ => false,
+        });
+        assert!(settled, "an open reservation is settled");
+    }
+}
