@@ -9,6 +9,9 @@ use crate::ids::{AccountId, Fingerprint, InstrumentId, KeyHash, Label, OrderId, 
 use crate::instrument::{InstrumentSpec, InstrumentStatus};
 use crate::units::{Nanos, Price, Qty, Tokens, Usd};
 
+// Every command is moved from stage to stage.
+const _: () = assert!(size_of::<Entry>() <= 128);
+
 /// One command as it stands in the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
@@ -217,7 +220,7 @@ pub enum Command {
     /// How the account buys in Auto Mode.
     SetAutoBuy(AutoBuy),
     /// Add an instrument, or change the specification of the one with this symbol.
-    DefineInstrument(InstrumentSpec),
+    DefineInstrument(Box<InstrumentSpec>),
     /// Open, halt or retire an instrument.
     SetInstrumentStatus {
         /// Which.
@@ -226,7 +229,7 @@ pub enum Command {
         status: InstrumentStatus,
     },
     /// Make the account a supplier, or change what the venue knows of it.
-    RegisterSupplier(SupplierProfile),
+    RegisterSupplier(Box<SupplierProfile>),
     /// How many undelivered Units of an instrument the supplier may have outstanding.
     SetCapacity {
         /// Of which instrument.
@@ -577,4 +580,95 @@ pub struct Offer {
     pub instrument: InstrumentId,
     /// The model's name at the supplier, at most 128 bytes.
     pub model: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::instrument::{DeliveryTerms, MarketTerms, Movement, QualityTerms};
+
+    fn unhex(text: &str) -> Vec<u8> {
+        (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+    }
+
+    /// Commands with the bytes that the first journals hold of them.
+    fn golden() -> Vec<(Command, &'static str)> {
+        let place = NewOrder {
+            instrument: InstrumentId(300),
+            side: Side::Sell,
+            kind: OrderKind::Limit { price: Price(77), tif: TimeInForce::PostOnly },
+            qty: Qty(12),
+            stp: SelfTrade::CancelBoth,
+            label: Label(99),
+            tag: "tag".into(),
+            to_consumption: true,
+        };
+        let spec = InstrumentSpec {
+            symbol: "text".into(),
+            name: "Text".into(),
+            description: "d".into(),
+            quality: QualityTerms {
+                index: "AA".into(),
+                score_floor: 1,
+                tokens_per_second_floor: 2,
+                ttft_ceiling_ms: 3,
+                context_floor: 4,
+                output_floor: 500,
+            },
+            market: MarketTerms {
+                tick: Usd(10),
+                lot: Qty(1),
+                min_qty: Qty(2),
+                max_qty: Qty(300),
+                max_price: Price(4_000),
+                maker_fee_bps: 5,
+                taker_fee_bps: 6,
+            },
+            delivery: DeliveryTerms { window: Some(Nanos(1_000)), movement: Movement::Swept },
+            status: InstrumentStatus::Halted,
+        };
+        let profile = SupplierProfile {
+            name: "s".into(),
+            base_url: "u/v1".into(),
+            sealed_credential: vec![1, 2, 3],
+            offers: vec![Offer { instrument: InstrumentId(9), model: "m".into() }],
+            suspended: true,
+        };
+        let reserve = Command::Reserve {
+            instrument: InstrumentId(1),
+            tokens: Tokens(2_000),
+            request: 5,
+            valid_for: Nanos(9),
+        };
+        let key = Command::AddConsumptionKey {
+            hash: KeyHash([3; 32]),
+            prefix: "sk".into(),
+            name: "n".into(),
+            expires_at: Some(Nanos(4)),
+        };
+        vec![
+            (Command::Place(place), "00ac0201004d040c03630374616701"),
+            (
+                Command::DefineInstrument(Box::new(spec)),
+                "1304746578740454657874016402414101020304f403140102ac02a01f050601e8070102",
+            ),
+            (Command::RegisterSupplier(Box::new(profile)), "15017304752f7631030102030109016d01"),
+            (reserve, "0501d00f0509"),
+            (key, "0d030303030303030303030303030303030303030303030303030303030303030302736b016e0104"),
+        ]
+    }
+
+    #[test]
+    fn the_log_form_is_that_of_the_first_journals() {
+        let before = "909eb8e8c0e1828589909cb0d080c1818202ac0207";
+        for (command, bytes) in golden() {
+            let session = SessionId(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10);
+            let entry = Entry { session, client_seq: 300, account: AccountId(7), command };
+            let bytes = unhex(&format!("{before}{bytes}"));
+            let mut encoded = Vec::new();
+            entry.encode(&mut encoded);
+            assert_eq!(encoded, bytes, "{entry:?}");
+            assert_eq!(Entry::decode(&bytes), Ok(entry));
+        }
+    }
 }

@@ -5,8 +5,11 @@ use serde::{Deserialize, Serialize};
 use crate::command::{Side, TimeInForce, Usage};
 use crate::ids::{AccountId, InstrumentId, Label, LotId, OrderId, ReservationId, SessionId, TradeId};
 use crate::reject::Reject;
-pub use crate::report::{Exec, OrderReport, Report, ReportBody};
+pub use crate::report::{Exec, Issuers, OrderReport, Report, ReportBody};
 use crate::units::{Price, Qty, Tokens, Usd};
+
+// A hot command makes three or four of them, and they are what the matcher hands on.
+const _: () = assert!(size_of::<Event>() <= 128);
 
 /// One thing that a command did. Events of one command are in the order in which they happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -26,7 +29,7 @@ pub enum Event {
         /// The repeated number.
         client_seq: u64,
         /// The answer of then.
-        report: Option<Report>,
+        report: Option<Box<Report>>,
     },
     /// A session was negotiated, or refused.
     SessionOpened {
@@ -122,8 +125,17 @@ pub enum Event {
         /// Issuances' own number, counted from 1.
         issuance: u64,
     },
-    /// A call was settled.
+    /// A call was settled; what was drawn for it follows.
     Used(UsageRecord),
+    /// Tokens that the call just settled drew from one lot.
+    Drawn {
+        /// The reservation that was settled.
+        reservation: ReservationId,
+        /// Counted from 0 in each settlement.
+        item: u32,
+        /// From where, and what it had cost.
+        draw: Draw,
+    },
     /// A reservation was given back or lapsed.
     ReservationEnded {
         /// Which.
@@ -271,8 +283,8 @@ pub enum Moved {
     Issuance,
 }
 
-/// A settled call: who used what, delivered by whom, drawn from where (contract §4.3).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// A settled call: who used what, delivered by whom (contract §4.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct UsageRecord {
     /// The reservation that it settles.
     pub reservation: ReservationId,
@@ -290,8 +302,6 @@ pub struct UsageRecord {
     pub unbilled: Tokens,
     /// What the billed tokens had cost.
     pub cost: Usd,
-    /// From which lots they came.
-    pub draws: Vec<Draw>,
 }
 
 /// Tokens drawn from one lot.

@@ -7,15 +7,20 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::book::Order;
 use crate::command::Side;
 use crate::event::Closure;
 use crate::ids::{AccountId, InstrumentId, Label, OrderId, ReservationId, TradeId};
 use crate::reject::Reject;
 use crate::units::{Nanos, Price, Qty, Seq, Tokens, Usd};
 
+// A report is written twice for most commands, to its event and to the session's kept ones.
+const _: () = assert!(size_of::<Report>() <= 112);
+
 /// One numbered report to a session; the last ones are kept in state, so that any later leader can repeat them.
 #[derive(
     Clone,
+    Copy,
     Debug,
     PartialEq,
     Eq,
@@ -26,6 +31,7 @@ use crate::units::{Nanos, Price, Qty, Seq, Tokens, Usd};
     rkyv::Serialize,
     rkyv::Deserialize,
 )]
+#[repr(C)] // what says which kind it is lies at the end, where an event's own kind fits into it
 pub struct Report {
     /// Its number in the session, from 1 without gaps.
     pub number: u64,
@@ -44,6 +50,7 @@ pub struct Report {
 /// What a report says. The first report that echoes a client sequence is that command's answer.
 #[derive(
     Clone,
+    Copy,
     Debug,
     PartialEq,
     Eq,
@@ -81,8 +88,8 @@ pub enum ReportBody {
         bought: Qty,
         /// What it paid for them.
         spent: Usd,
-        /// Who issued the tokens, in the order of the draws, without repeats, at most 4.
-        issuers: Vec<AccountId>,
+        /// Who issued the tokens.
+        issuers: Issuers,
     },
     /// A call is settled.
     Settled {
@@ -102,7 +109,49 @@ pub enum ReportBody {
     },
 }
 
+/// The issuers of reserved tokens in the order of the draws, without repeats, at most 4.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    rkyv::Archive,
+    rkyv::Serialize,
+    rkyv::Deserialize,
+)]
+pub struct Issuers {
+    count: u8,
+    ids: [AccountId; 4],
+}
+
+impl Issuers {
+    /// Adds one, unless it is there already or there are four.
+    pub fn push(&mut self, issuer: AccountId) {
+        if !self.contains(&issuer)
+            && let Some(place) = self.ids.get_mut(usize::from(self.count))
+        {
+            *place = issuer;
+            self.count += 1;
+        }
+    }
+}
+
+impl std::ops::Deref for Issuers {
+    type Target = [AccountId];
+
+    fn deref(&self) -> &[AccountId] {
+        &self.ids[..usize::from(self.count).min(4)]
+    }
+}
+
 /// What happened to an order.
+///
+/// Prices and quantities of orders that a session hears of fit in 32 bits, and so they are kept.
 #[derive(
     Clone,
     Copy,
@@ -116,39 +165,48 @@ pub enum ReportBody {
     rkyv::Serialize,
     rkyv::Deserialize,
 )]
+#[repr(C)] // as for `Report`
 pub struct OrderReport {
-    /// What.
-    pub exec: Exec,
-    /// To which.
-    pub order: OrderId,
     /// The client's label.
     pub label: Label,
+    /// To which.
+    pub order: OrderId,
+    trade: TradeId,
+    price: u32,
+    remaining: u32,
+    filled: u32,
+    traded_price: u32,
+    traded_qty: u32,
     /// Where.
     pub instrument: InstrumentId,
+    kind: Kind,
     /// Buy or sell.
     pub side: Side,
-    /// Limit; zero for a market order.
-    pub price: Price,
-    /// Still open.
-    pub remaining: Qty,
-    /// Filled over its life.
-    pub filled: Qty,
+}
+
+/// An [`Exec`] without what belongs to a trade.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    rkyv::Archive,
+    rkyv::Serialize,
+    rkyv::Deserialize,
+)]
+enum Kind {
+    New,
+    Replaced,
+    Trade { aggressor: bool },
+    Closed(Closure),
 }
 
 /// What happened to an order, with what belongs to it.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    Hash,
-    Serialize,
-    Deserialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exec {
     /// Accepted.
     New,
@@ -167,4 +225,72 @@ pub enum Exec {
     },
     /// No longer open.
     Closed(Closure),
+}
+
+impl OrderReport {
+    /// What is told of `order` now. What is beyond 32 bits is told as the most that they hold: only what the venue
+    /// buys for an account is ever so large, and nobody is told of that.
+    pub(crate) fn new(order: &Order, instrument: InstrumentId, exec: Exec) -> Self {
+        let narrow = |wide: u64| u32::try_from(wide).unwrap_or(u32::MAX);
+        let (kind, trade, traded_price, traded_qty) = match exec {
+            Exec::New => (Kind::New, TradeId::default(), 0, 0),
+            Exec::Replaced => (Kind::Replaced, TradeId::default(), 0, 0),
+            Exec::Trade { trade, price, qty, aggressor } => {
+                (Kind::Trade { aggressor }, trade, narrow(price.0), narrow(qty.0))
+            }
+            Exec::Closed(reason) => (Kind::Closed(reason), TradeId::default(), 0, 0),
+        };
+        Self {
+            order: order.id,
+            label: order.label,
+            instrument,
+            side: order.side,
+            kind,
+            price: narrow(order.price.0),
+            remaining: narrow(order.remaining.0),
+            filled: narrow(order.filled.0),
+            traded_price,
+            traded_qty,
+            trade,
+        }
+    }
+
+    /// The same with nothing left open.
+    pub(crate) const fn with_nothing_open(self) -> Self {
+        Self { remaining: 0, ..self }
+    }
+
+    /// What happened.
+    #[must_use]
+    pub fn exec(&self) -> Exec {
+        match self.kind {
+            Kind::New => Exec::New,
+            Kind::Replaced => Exec::Replaced,
+            Kind::Trade { aggressor } => Exec::Trade {
+                trade: self.trade,
+                price: Price(self.traded_price.into()),
+                qty: Qty(self.traded_qty.into()),
+                aggressor,
+            },
+            Kind::Closed(reason) => Exec::Closed(reason),
+        }
+    }
+
+    /// Its limit; zero for a market order.
+    #[must_use]
+    pub fn price(&self) -> Price {
+        Price(self.price.into())
+    }
+
+    /// Still open.
+    #[must_use]
+    pub fn remaining(&self) -> Qty {
+        Qty(self.remaining.into())
+    }
+
+    /// Filled over its life.
+    #[must_use]
+    pub fn filled(&self) -> Qty {
+        Qty(self.filled.into())
+    }
 }

@@ -1,7 +1,7 @@
 //! An engine that keeps every command it was given. Ids are the engine's to assign, so a stream is made by applying it once: what is chosen
 //! next may then depend on what is open, and a cancel carries the id that the engine will give again when the stream is run.
 
-use grid_engine::command::{AccountMode, AutoBuy, Capabilities, Command, Entry, SupplierProfile};
+use grid_engine::command::{AccountMode, AutoBuy, Capabilities, Command, Entry};
 use grid_engine::event::{Event, ReportBody};
 use grid_engine::instrument::{
     DeliveryTerms, InstrumentSpec, InstrumentStatus, MarketTerms, Movement, QualityTerms,
@@ -106,7 +106,7 @@ impl Venue {
             let auto_buy = AutoBuy { enabled: true, trigger_threshold: Qty(0), ..AutoBuy::default() };
             self.ask(account, Command::SetAutoBuy(auto_buy));
         } else {
-            self.ask(account, Command::RegisterSupplier(SupplierProfile::default()));
+            self.ask(account, Command::RegisterSupplier(Box::default()));
         }
         self.traders.push(account);
     }
@@ -201,7 +201,7 @@ impl Venue {
 
 /// A tick is a hundred-thousandth of a dollar, and fees are taken: a bench of a venue that moves no money would flatter it.
 fn instrument(nth: u16, max_price: u64) -> Command {
-    Command::DefineInstrument(InstrumentSpec {
+    Command::DefineInstrument(Box::new(InstrumentSpec {
         symbol: format!("bench-{nth}"),
         name: "Bench".into(),
         description: String::new(),
@@ -217,5 +217,5 @@ fn instrument(nth: u16, max_price: u64) -> Command {
         },
         delivery: DeliveryTerms { window: None, movement: Movement::AtFill },
         status: InstrumentStatus::Live,
-    })
+    }))
 }

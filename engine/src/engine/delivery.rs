@@ -5,7 +5,7 @@ use super::trading::{Entering, Incoming};
 use super::{Refusal, Step};
 use crate::book::Order;
 use crate::command::{AccountMode, SelfTrade, Side, TimeInForce, TransferDirection, Usage};
-use crate::event::{Draw, Event, Moved, ReportBody, UsageRecord};
+use crate::event::{Draw, Event, Issuers, Moved, ReportBody, UsageRecord};
 use crate::ids::{AccountId, InstrumentId, Label, LotId, OrderId, ReservationId, SessionId};
 use crate::instrument::{InstrumentStatus, Movement};
 use crate::limits;
@@ -160,11 +160,9 @@ impl Step<'_> {
         let id = ReservationId(self.seq.0);
         let draws = draw_free(self.holding_mut(self.account, instrument), tokens);
         let expires_at = self.at.after(valid_for);
-        let mut issuers: Vec<AccountId> = Vec::new();
+        let mut issuers = Issuers::default();
         for draw in &draws {
-            if issuers.len() < 4 && !issuers.contains(&draw.issuer) {
-                issuers.push(draw.issuer);
-            }
+            issuers.push(draw.issuer);
         }
         let reservation = Reservation { account: self.account, instrument, request, draws, expires_at };
         self.state.reservations.insert(id, reservation);
@@ -306,9 +304,11 @@ impl Step<'_> {
             billed,
             unbilled: left,
             cost,
-            draws: drawn,
         };
         self.events.push(Event::Used(record));
+        for (item, &draw) in (0..).zip(&drawn) {
+            self.events.push(Event::Drawn { reservation: id, item, draw });
+        }
         self.answer(ReportBody::Settled { reservation: id, billed, unbilled: left, cost });
         Ok(())
     }

@@ -1,10 +1,10 @@
 //! Incoming against resting: best price first, then oldest first, at the resting order's price (contract §3.3 to 3.6).
 
 use super::Step;
-use super::trading::{Incoming, crosses, hold_for, order_report};
+use super::trading::{Incoming, crosses, hold_for};
 use crate::book::Order;
 use crate::command::{SelfTrade, Side};
-use crate::event::{Closure, Event, Exec, ReportBody, Trade};
+use crate::event::{Closure, Event, Exec, OrderReport, ReportBody, Trade};
 use crate::ids::{InstrumentId, TradeId};
 use crate::reject::Reject;
 use crate::state::LastTrade;
@@ -142,7 +142,7 @@ impl Step<'_> {
             price: changed.price,
             remaining: changed.remaining,
         });
-        let report = order_report(&changed, instrument, Exec::Replaced);
+        let report = OrderReport::new(&changed, instrument, Exec::Replaced);
         self.notify(changed.session, changed.account, ReportBody::Order(report));
     }
 
@@ -234,7 +234,7 @@ impl Step<'_> {
 
     fn report_fill(&mut self, order: &Order, trade: &Trade, aggressor: bool) {
         let exec = Exec::Trade { trade: trade.trade, price: trade.price, qty: trade.qty, aggressor };
-        let report = order_report(order, trade.instrument, exec);
+        let report = OrderReport::new(order, trade.instrument, exec);
         self.notify(order.session, order.account, ReportBody::Order(report));
     }
 }

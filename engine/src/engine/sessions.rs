@@ -26,7 +26,8 @@ impl Step<'_> {
             .iter()
             .rev()
             .find(|report| report.client_seq == client_seq && client_seq != 0)
-            .cloned();
+            .copied()
+            .map(Box::new);
         self.events.push(Event::Repeated { session: id, client_seq, report });
         false
     }
@@ -66,7 +67,7 @@ impl Step<'_> {
         if session.reports.len() == limits::REPORTS_KEPT {
             session.reports.pop_front();
         }
-        session.reports.push_back(report.clone());
+        session.reports.push_back(report);
         self.events.push(Event::Report { session: id, report });
     }
 

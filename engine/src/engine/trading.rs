@@ -210,7 +210,7 @@ impl Step<'_> {
             tag,
         }));
         if answer {
-            let report = order_report(order, instrument, Exec::New);
+            let report = OrderReport::new(order, instrument, Exec::New);
             self.answer(ReportBody::Order(report));
         }
         let before = incoming.order.filled;
@@ -323,8 +323,7 @@ impl Step<'_> {
             remaining,
             reason,
         });
-        let report =
-            OrderReport { remaining: Qty::ZERO, ..order_report(order, instrument, Exec::Closed(reason)) };
+        let report = OrderReport::new(order, instrument, Exec::Closed(reason)).with_nothing_open();
         if answer_to.is_some() {
             self.answer(ReportBody::Order(report));
         }
@@ -482,7 +481,7 @@ impl Step<'_> {
             price,
             remaining: qty,
         });
-        let report = order_report(&changed, instrument, Exec::Replaced);
+        let report = OrderReport::new(&changed, instrument, Exec::Replaced);
         self.answer(ReportBody::Order(report));
         if changed.session != self.session {
             self.notify(changed.session, changed.account, ReportBody::Order(report));
@@ -549,20 +548,6 @@ pub(super) fn crosses(side: Side, price: Price, opposite: Price) -> bool {
 pub(super) fn hold_for(order: &Order, qty: Qty, tick: Usd) -> Option<Usd> {
     let notional = order.price.notional(qty, tick)?;
     notional.checked_add(notional.basis_points(order.maker_fee_bps.max(order.taker_fee_bps)))
-}
-
-/// What is told of an order at this moment.
-pub(super) const fn order_report(order: &Order, instrument: InstrumentId, exec: Exec) -> OrderReport {
-    OrderReport {
-        exec,
-        order: order.id,
-        label: order.label,
-        instrument,
-        side: order.side,
-        price: order.price,
-        remaining: order.remaining,
-        filled: order.filled,
-    }
 }
 
 fn check_price(price: Price, terms: &MarketTerms) -> Result<(), Reject> {

@@ -215,7 +215,7 @@ impl World {
             Event::Report { session, report } if (*session, report.client_seq) == key => Some(report),
             _ => None,
         });
-        let answers: Vec<_> = answers.cloned().collect();
+        let answers: Vec<_> = answers.copied().collect();
         let [answer] = &answers[..] else { self.fail("exactly one answer") };
         if let ReportBody::Rejected { reject, .. } = answer.body {
             *self.rejects.entry(reject).or_default() += 1;
@@ -227,7 +227,7 @@ impl World {
                 }
             }
         }
-        self.answers.insert(key, Some(answer.clone()));
+        self.answers.insert(key, Some(*answer));
     }
 
     /// A number that was used before, with some other command: what happens is what time does, and the old answer.
@@ -244,7 +244,7 @@ impl World {
         only_time.apply(Entry::venue(Command::Tick));
         self.venue.apply(Entry { session: actor.session, client_seq, account, command });
         let answer = self.answers.get(&(actor.session, client_seq)).cloned().flatten();
-        let repeated = Event::Repeated { session: actor.session, client_seq, report: answer };
+        let repeated = Event::Repeated { session: actor.session, client_seq, report: answer.map(Box::new) };
         let held = self.venue.events.iter().filter(|event| matches!(event, Event::Repeated { .. }));
         // What the operator was answered while the venue was set up, nobody noted.
         let noted =
@@ -411,7 +411,10 @@ impl World {
                     suspended: self.dice.chance(1, 2),
                     ..SupplierProfile::default()
                 };
-                (for_own(operator, self.actors[supplier].account), Command::RegisterSupplier(profile))
+                (
+                    for_own(operator, self.actors[supplier].account),
+                    Command::RegisterSupplier(Box::new(profile)),
+                )
             }
             97 => {
                 let open = Command::OpenAccount {
@@ -586,7 +589,7 @@ impl World {
             6 => spec.market.max_price = Price(0),
             _ => {}
         }
-        Command::DefineInstrument(spec)
+        Command::DefineInstrument(Box::new(spec))
     }
 
     fn saw(&mut self, what: &'static str) {
@@ -618,8 +621,15 @@ impl World {
                 Event::Funded { amount, .. } => self.funded += i128::from(amount.0),
                 Event::Traded(_) => self.saw("trade"),
                 Event::Used(record) => {
-                    let drawn: u64 = record.draws.iter().map(|draw| draw.tokens.0).sum();
-                    let cost: i64 = record.draws.iter().map(|draw| draw.cost.0).sum();
+                    let draws = events.iter().filter_map(|event| match event {
+                        Event::Drawn { reservation, draw, .. } => Some((reservation, draw)),
+                        _ => None,
+                    });
+                    let (drawn, cost) = draws
+                        .filter(|(reservation, _)| **reservation == record.reservation)
+                        .fold((0, 0), |(tokens, cost), (_, draw)| {
+                            (tokens + draw.tokens.0, cost + draw.cost.0)
+                        });
                     let delivered = record.usage.prompt_tokens.0 + record.usage.completion_tokens.0;
                     let adds_up = drawn == record.billed.0
                         && cost == record.cost.0

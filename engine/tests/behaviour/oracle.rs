@@ -695,7 +695,7 @@ impl World {
         let report = self.venue.answer(actor);
         let found = match &report.body {
             body if rejected(body).is_some() => rejected(body).map(Answer::Rejected),
-            ReportBody::Order(report) => match report.exec {
+            ReportBody::Order(report) => match report.exec() {
                 Exec::New => Some(Answer::New),
                 Exec::Replaced => Some(Answer::Replaced),
                 Exec::Closed(Closure::Cancelled) => Some(Answer::Cancelled),

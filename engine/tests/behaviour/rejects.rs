@@ -424,11 +424,11 @@ fn supply_is_refused_for_the_first_reason() {
         ],
     );
     let register = |instrument, text: usize| {
-        Command::RegisterSupplier(SupplierProfile {
+        Command::RegisterSupplier(Box::new(SupplierProfile {
             name: "n".repeat(text),
             offers: vec![Offer { instrument, model: String::new() }],
             ..SupplierProfile::default()
-        })
+        }))
     };
     stage.climb(
         "register supplier",
@@ -449,7 +449,7 @@ fn the_directory_is_refused_for_the_first_reason() {
         bad.market.lot = Qty(qty);
         bad.market.max_price = Price(price);
         bad.market.taker_fee_bps = fee;
-        Command::DefineInstrument(bad)
+        Command::DefineInstrument(Box::new(bad))
     };
     stage.climb(
         "define",

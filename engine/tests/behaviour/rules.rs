@@ -18,7 +18,7 @@ use std::path::Path;
 
 use grid_engine::command::{
     AccountMode, AutoBuy, Capabilities, Command, Entry, MassCancelScope, NewOrder, OrderKind, OrderRef,
-    SelfTrade, Side, SupplierProfile, TimeInForce, TransferDirection, Usage,
+    SelfTrade, Side, TimeInForce, TransferDirection, Usage,
 };
 use grid_engine::event::{Event, Exec, OrderReport, Report, ReportBody};
 use grid_engine::instrument::{InstrumentSpec, InstrumentStatus, Movement};
@@ -449,7 +449,7 @@ impl Stage {
                     price_ceiling: words.option("ceiling").map_or(Usd::ZERO, usd),
                 })
             }
-            "define" => Command::DefineInstrument(Self::spec(words)),
+            "define" => Command::DefineInstrument(Box::new(Self::spec(words))),
             "status" => {
                 let status = match words.next() {
                     "live" => InstrumentStatus::Live,
@@ -459,7 +459,7 @@ impl Stage {
                 };
                 Command::SetInstrumentStatus { instrument, status }
             }
-            "supplier" => Command::RegisterSupplier(SupplierProfile::default()),
+            "supplier" => Command::RegisterSupplier(Box::default()),
             "capacity" => Command::SetCapacity { instrument, capacity: Qty(words.number()) },
             "open_account" => Command::OpenAccount {
                 name: words.next().into(),
@@ -647,17 +647,8 @@ impl Stage {
                 )
             }
             Event::Used(record) => {
-                let draws: Vec<_> = record
-                    .draws
-                    .iter()
-                    .map(|draw| {
-                        let from =
-                            format!("lot {} of {} trade {}", draw.lot.0, self.who(draw.issuer), draw.trade.0);
-                        format!("{} of {from} = ${}", draw.tokens.0, draw.cost)
-                    })
-                    .collect();
                 format!(
-                    "used {} by {}: {} prompt + {} completion from {}, billed {}, unbilled {}, cost ${}; drew {}",
+                    "used {} by {}: {} prompt + {} completion from {}, billed {}, unbilled {}, cost ${}",
                     self.called(record.reservation),
                     self.who(record.account),
                     record.usage.prompt_tokens.0,
@@ -665,9 +656,13 @@ impl Stage {
                     self.who(record.usage.supplier),
                     record.billed.0,
                     record.unbilled.0,
-                    record.cost,
-                    if draws.is_empty() { "nothing".into() } else { draws.join(", ") }
+                    record.cost
                 )
+            }
+            Event::Drawn { reservation, draw, .. } => {
+                let from = format!("lot {} of {} trade {}", draw.lot.0, self.who(draw.issuer), draw.trade.0);
+                let drew = self.called(*reservation);
+                format!("{drew} drew {} of {from} = ${}", draw.tokens.0, draw.cost)
             }
             Event::ReservationEnded { reservation, account, lapsed, .. } => format!(
                 "reservation {} of {} {}",
@@ -714,7 +709,7 @@ impl Stage {
     }
 
     fn tell_order_report(&self, report: &OrderReport) -> String {
-        let what = match report.exec {
+        let what = match report.exec() {
             Exec::New => "new".into(),
             Exec::Replaced => "replaced".into(),
             Exec::Trade { qty, price, aggressor, .. } => {
@@ -722,14 +717,17 @@ impl Stage {
             }
             Exec::Closed(reason) => format!("closed {reason:?},"),
         };
-        let price =
-            if report.price == Price::ZERO { "at market".into() } else { format!("@ {}", report.price.0) };
+        let price = if report.price() == Price::ZERO {
+            "at market".into()
+        } else {
+            format!("@ {}", report.price().0)
+        };
         format!(
             "{what} {} {} {price}, open {}, filled {}",
             self.name(report.order),
             side(report.side),
-            report.remaining.0,
-            report.filled.0
+            report.remaining().0,
+            report.filled().0
         )
     }
 

@@ -1,6 +1,6 @@
 //! An engine with its log: sequence numbers, stamps and sessions, as the sequencer and a gateway would give them.
 
-use grid_engine::command::{AccountMode, Capabilities, Command, Entry, SupplierProfile};
+use grid_engine::command::{AccountMode, Capabilities, Command, Entry};
 use grid_engine::event::{Event, Report, ReportBody};
 use grid_engine::instrument::{
     DeliveryTerms, InstrumentSpec, InstrumentStatus, MarketTerms, Movement, QualityTerms,
@@ -79,7 +79,7 @@ impl Venue {
             Event::Report { session, report }
                 if *session == actor.session && report.client_seq == actor.client_seq =>
             {
-                Some(report.clone())
+                Some(*report)
             }
             _ => None,
         });
@@ -129,7 +129,7 @@ impl Venue {
 
     /// Makes the account a supplier with room for `capacity` Units.
     pub(crate) fn supply(&mut self, account: AccountId, instrument: InstrumentId, capacity: Qty) {
-        self.operate(account, Command::RegisterSupplier(SupplierProfile::default()));
+        self.operate(account, Command::RegisterSupplier(Box::default()));
         self.operate(account, Command::SetCapacity { instrument, capacity });
     }
 
@@ -141,7 +141,7 @@ impl Venue {
 
     pub(crate) fn define(&mut self, spec: InstrumentSpec) -> InstrumentId {
         let symbol = spec.symbol.clone();
-        self.operate(self.operator.account, Command::DefineInstrument(spec));
+        self.operate(self.operator.account, Command::DefineInstrument(Box::new(spec)));
         self.engine.state().symbols[&symbol]
     }
 

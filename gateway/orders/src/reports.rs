@@ -80,21 +80,21 @@ fn execution(report: &Report, order: &OrderReport, flags: ReportFlags) -> wire::
         client_seq: report.client_seq,
         order_id: order.order.0,
         label: order.label.0,
-        price: order.price.0,
-        leaves_qty: order.remaining.0,
-        cum_qty: order.filled.0,
+        price: order.price().0,
+        leaves_qty: order.remaining().0,
+        cum_qty: order.filled().0,
         account: report.account.0,
         instrument: order.instrument.0,
         side: side(order.side),
         flags,
-        ord_status: match (order.filled.is_zero(), order.remaining.is_zero()) {
+        ord_status: match (order.filled().is_zero(), order.remaining().is_zero()) {
             (true, _) => wire::OrdStatus::New,
             (false, false) => wire::OrdStatus::PartiallyFilled,
             (false, true) => wire::OrdStatus::Filled,
         },
         ..wire::ExecutionReport::default()
     };
-    match order.exec {
+    match order.exec() {
         Exec::New => wire::ExecutionReport { exec_type: wire::ExecType::New, ..base },
         Exec::Replaced => wire::ExecutionReport { exec_type: wire::ExecType::Replaced, ..base },
         Exec::Trade { trade, price, qty, aggressor } => wire::ExecutionReport {

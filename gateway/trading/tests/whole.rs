@@ -117,12 +117,15 @@ async fn ask(addr: SocketAddr, user: &User, method: &str, target: &str, body: Va
 async fn every_kind_of_change_goes_through_the_real_door_and_survives_a_restart() {
     let directory = tempfile::tempdir().expect("a directory");
     let node = Node::start(directory.path()).await;
-    node.run(OPERATOR, Command::DefineInstrument(spec("text-prime", "Text Prime", InstrumentStatus::Live)))
-        .await;
+    node.run(
+        OPERATOR,
+        Command::DefineInstrument(Box::new(spec("text-prime", "Text Prime", InstrumentStatus::Live))),
+    )
+    .await;
     let (trader, supplier) = (node.user("trader", 1).await, node.user("supplier", 2).await);
     node.run(trader.account, Command::Deposit { amount: Usd::dollars(100) }).await;
     let profile = SupplierProfile { name: "Acme".into(), ..SupplierProfile::default() };
-    node.run(supplier.account, Command::RegisterSupplier(profile)).await;
+    node.run(supplier.account, Command::RegisterSupplier(Box::new(profile))).await;
     let instrument = InstrumentId(0);
     node.run(supplier.account, Command::SetCapacity { instrument, capacity: Qty(1_000) }).await;
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use grid_engine::command::{
     AccountMode, Capabilities, Command, Entry, MassCancelScope, NewOrder, OrderKind, OrderRef, SelfTrade,
-    Side, SupplierProfile, TimeInForce, TransferDirection, Usage,
+    Side, TimeInForce, TransferDirection, Usage,
 };
 use grid_engine::event::{Exec, Report, ReportBody};
 use grid_engine::instrument::{
@@ -72,7 +72,6 @@ pub(crate) enum Link {
 }
 
 /// What a client wants the world to do.
-#[expect(clippy::large_enum_variant, reason = "a handful live at a time, and most of them are sent")]
 pub(crate) enum Wish {
     /// Open a connection to this node, or any.
     Connect(Option<NodeId>),
@@ -348,16 +347,16 @@ impl Client {
             return Ok(());
         }
         self.in_vain = 0;
-        self.reports.insert(report.number, report.clone());
+        self.reports.insert(report.number, report);
         while self.reports.contains_key(&self.next_report) {
             self.next_report += 1;
         }
         if report.client_seq != 0 && !self.answers.contains_key(&report.client_seq) {
             self.unanswered.retain(|entry| entry.client_seq != report.client_seq);
-            self.answers.insert(report.client_seq, report.clone());
+            self.answers.insert(report.client_seq, report);
         }
         match report.body {
-            ReportBody::Order(order) => match order.exec {
+            ReportBody::Order(order) => match order.exec() {
                 Exec::New => self.open.push(order.order),
                 Exec::Closed(_) => self.open.retain(|open| *open != order.order),
                 _ => {}
@@ -573,10 +572,10 @@ fn opening() -> VecDeque<(AccountId, Command)> {
         let public_key = key_of(account);
         script.push_back((account, Command::AddSigningKey { public_key, label: String::new() }));
     }
-    script.push_back((operator, Command::DefineInstrument(spec("plain", None, 0, 0))));
-    script.push_back((operator, Command::DefineInstrument(spec("dated", Some(Nanos(HOUR)), 3, 7))));
+    script.push_back((operator, Command::DefineInstrument(Box::new(spec("plain", None, 0, 0)))));
+    script.push_back((operator, Command::DefineInstrument(Box::new(spec("dated", Some(Nanos(HOUR)), 3, 7)))));
     for supplier in (2 + TRADERS..2 + TRADERS + SUPPLIERS).map(AccountId) {
-        script.push_back((supplier, Command::RegisterSupplier(SupplierProfile::default())));
+        script.push_back((supplier, Command::RegisterSupplier(Box::default())));
         for instrument in [InstrumentId(0), InstrumentId(1)] {
             script.push_back((supplier, Command::SetCapacity { instrument, capacity: Qty(50_000) }));
             script.push_back((supplier, Command::Issue { instrument, qty: Qty(500) }));

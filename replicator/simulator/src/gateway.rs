@@ -205,12 +205,12 @@ impl Gateway {
                 }
                 Event::Report { session, report } => {
                     if let Some(&connection) = self.live.get(session) {
-                        wires.send_down(connection, now, Down::Report(report.clone()));
+                        wires.send_down(connection, now, Down::Report(*report));
                     }
                 }
                 Event::Repeated { session, client_seq, report } => {
                     if let Some(&connection) = self.live.get(session) {
-                        let (client_seq, report) = (*client_seq, report.clone());
+                        let (client_seq, report) = (*client_seq, report.as_deref().copied());
                         wires.send_down(connection, now, Down::Repeated { client_seq, report });
                     }
                 }

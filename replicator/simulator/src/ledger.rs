@@ -180,7 +180,7 @@ impl Ledger {
                             reports.len()
                         ));
                     }
-                    reports.push(report.clone());
+                    reports.push(*report);
                     answered |= *session == entry.session && report.client_seq == entry.client_seq;
                 }
                 Event::Repeated { .. } => self.repeats += 1,

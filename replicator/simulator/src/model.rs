@@ -1103,7 +1103,7 @@ impl Told {
 fn answer(body: &ReportBody) -> Option<Answer> {
     Some(match body {
         ReportBody::Rejected { reject, .. } => Answer::Rejected(*reject),
-        ReportBody::Order(order) => match order.exec {
+        ReportBody::Order(order) => match order.exec() {
             Exec::New => Answer::New,
             Exec::Replaced => Answer::Replaced,
             Exec::Closed(Closure::Cancelled) => Answer::Cancelled,

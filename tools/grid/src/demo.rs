@@ -233,7 +233,7 @@ fn register_supplier(
         let sealed_credential = VenueKey::new(venue_key.0).seal(credential_of(traits).as_bytes());
         let profile =
             SupplierProfile { name: traits.name.to_owned(), base_url, sealed_credential, offers, suspended };
-        operator.command("register supplier", account, &Command::RegisterSupplier(profile))?;
+        operator.command("register supplier", account, &Command::RegisterSupplier(Box::new(profile)))?;
     }
     for t in traded {
         let granted =

@@ -93,7 +93,7 @@ fn carry_out(client: &Client, command: OperatorCommand) -> Outcome {
         }
         OperatorCommand::Define { file } => {
             for spec in load_instruments(&file)? {
-                send(client, own, &Command::DefineInstrument(spec))?;
+                send(client, own, &Command::DefineInstrument(Box::new(spec)))?;
             }
         }
         OperatorCommand::Status { instrument, status } => {

@@ -164,7 +164,7 @@ pub(crate) fn define(operator: &Operator<'_>, missing: &[&InstrumentTerms]) -> R
     let own = AccountId(operator.client.account());
     for terms in missing {
         let spec = terms.spec().map_err(SetupError::Config)?;
-        operator.command("define instrument", own, &Command::DefineInstrument(spec))?;
+        operator.command("define instrument", own, &Command::DefineInstrument(Box::new(spec)))?;
     }
     Ok(())
 }

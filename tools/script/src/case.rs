@@ -6,7 +6,6 @@ use std::sync::OnceLock;
 
 use grid_engine::command::{
     AccountMode, Capabilities, Command, Entry, NewOrder, OrderKind, OrderRef, SelfTrade, Side,
-    SupplierProfile,
 };
 use grid_engine::event::{Closure, Event, ReportBody};
 use grid_engine::instrument::{
@@ -269,7 +268,7 @@ impl Venue {
                     other => unreachable!("the operator's key opens a session: {other:?}"),
                 };
                 venue
-                    .ask(venue.operator, Command::DefineInstrument(instrument()))
+                    .ask(venue.operator, Command::DefineInstrument(Box::new(instrument())))
                     .expect("the script's instrument is valid");
                 venue
             })
@@ -313,7 +312,7 @@ impl Venue {
         };
         let account = self.ask(self.operator, open)?;
         let account = AccountId(u32::try_from(account).expect("account ids have 32 bits"));
-        self.ask(account, Command::RegisterSupplier(SupplierProfile::default()))?;
+        self.ask(account, Command::RegisterSupplier(Box::default()))?;
         self.ask(account, Command::SetCapacity { instrument: MARKET, capacity: QTY_MAX })?;
         Ok(account)
     }

@@ -16,7 +16,7 @@ impl<V: View> Desk<V> {
         match event {
             Event::Report { session, report } => self.report(*session, report),
             Event::Repeated { session, client_seq, report } => {
-                self.repeat(*session, *client_seq, report.as_ref());
+                self.repeat(*session, *client_seq, report.as_deref());
             }
             Event::SessionOpened { session, result } => self.session_opened(seq, *session, *result),
             Event::SessionEstablished { session, connection, result } => {

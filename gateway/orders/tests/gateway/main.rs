@@ -938,7 +938,7 @@ fn the_real_log_and_replica_stand_behind_the_same_door() {
         command.encode(&mut payload);
         operator.call_blocking(grid_client::Request::Directory { account, payload }).unwrap();
     };
-    ask(1, Command::DefineInstrument(venue::spec("text-prime")));
+    ask(1, Command::DefineInstrument(Box::new(venue::spec("text-prime"))));
     let mode = grid_engine::command::AccountMode::Advanced;
     ask(1, Command::OpenAccount { name: "trader".to_owned(), mode, capabilities: Default::default() });
     let public_key = key(2).verifying_key().to_bytes();
@@ -985,7 +985,7 @@ fn a_hundred_thousand_orders_from_four_connections_arrive_once_each() {
     let address = node.gateway.address();
     let operator = grid_client::Client::connect(grid_client::Config::new(vec![address], [1; 32])).unwrap();
     let mut payload = Vec::new();
-    Command::DefineInstrument(venue::spec("text-prime")).encode(&mut payload);
+    Command::DefineInstrument(Box::new(venue::spec("text-prime"))).encode(&mut payload);
     operator.call_blocking(grid_client::Request::Directory { account: 1, payload }).unwrap();
     let mut payload = Vec::new();
     Command::Deposit { amount: grid_engine::Usd::dollars(1_000_000) }.encode(&mut payload);

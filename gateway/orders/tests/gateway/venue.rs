@@ -60,7 +60,7 @@ pub(crate) fn founded() -> Engine {
         apply(Entry { session: SETUP, client_seq, account: AccountId(account), command });
     };
     for symbol in ["text-prime", "text-standard"] {
-        ask(1, Command::DefineInstrument(spec(symbol)));
+        ask(1, Command::DefineInstrument(Box::new(spec(symbol))));
     }
     for account in 2..=4_u8 {
         ask(

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use grid_engine::command::{Side, TimeInForce};
-use grid_engine::event::{Closure, Moved, OrderOpened, Trade, UsageRecord};
-use grid_engine::{Engine, Event, Nanos, Seq};
+use grid_engine::event::{Closure, Draw, Moved, OrderOpened, Trade, UsageRecord};
+use grid_engine::{Engine, Event, Nanos, ReservationId, Seq};
 use rusqlite::{Connection, Transaction, params};
 
 use super::{Applied, HistoryError, Resumption};
@@ -331,6 +331,7 @@ fn store_event(
             .execute(params![command.seq.0 as i64, item, account.0, amount.0, at])
             .map(drop),
         Event::Used(record) => used(tx, at, record),
+        Event::Drawn { reservation, item, draw } => drawn(tx, *reservation, *item, draw),
         Event::LotExpired { lot, account, instrument, tokens } => tx
             .prepare_cached("INSERT INTO lots_expired VALUES (?1, ?2, ?3, ?4, ?5)")?
             .execute(params![lot.0 as i64, account.0, instrument.0, tokens.0 as i64, at])
@@ -435,16 +436,23 @@ fn used(tx: &Transaction<'_>, at: i64, record: &UsageRecord) -> Result<(), rusql
         record.cost.0,
         at
     ])?;
-    for (item, draw) in record.draws.iter().enumerate() {
-        tx.prepare_cached("INSERT INTO draws VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(params![
-            record.reservation.0 as i64,
-            item as i64,
-            draw.lot.0 as i64,
-            draw.issuer.0,
-            draw.trade.0 as i64,
-            draw.tokens.0 as i64,
-            draw.cost.0
-        ])?;
-    }
+    Ok(())
+}
+
+fn drawn(
+    tx: &Transaction<'_>,
+    reservation: ReservationId,
+    item: u32,
+    draw: &Draw,
+) -> Result<(), rusqlite::Error> {
+    tx.prepare_cached("INSERT INTO draws VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(params![
+        reservation.0 as i64,
+        item,
+        draw.lot.0 as i64,
+        draw.issuer.0,
+        draw.trade.0 as i64,
+        draw.tokens.0 as i64,
+        draw.cost.0
+    ])?;
     Ok(())
 }

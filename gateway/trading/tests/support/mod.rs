@@ -236,7 +236,7 @@ pub async fn fixture_with(limits: Limits) -> Fixture {
         ("text-prime", "Text Prime", InstrumentStatus::Live),
         ("code-max", "Code Max", InstrumentStatus::Preview),
     ] {
-        venue.done(OPERATOR, Command::DefineInstrument(spec(symbol, name, status)));
+        venue.done(OPERATOR, Command::DefineInstrument(Box::new(spec(symbol, name, status))));
     }
     let trader = user("trader", AccountMode::Advanced, 1);
     let supplier = user("supplier", AccountMode::Advanced, 2);
@@ -247,7 +247,10 @@ pub async fn fixture_with(limits: Limits) -> Fixture {
     let (id, instrument) = (supplier.account, InstrumentId(0));
     venue.done(
         id,
-        Command::RegisterSupplier(SupplierProfile { name: "Acme".into(), ..SupplierProfile::default() }),
+        Command::RegisterSupplier(Box::new(SupplierProfile {
+            name: "Acme".into(),
+            ..SupplierProfile::default()
+        })),
     );
     venue.done(id, Command::SetCapacity { instrument, capacity: Qty(2_000) });
     venue.done(id, Command::Issue { instrument, qty: Qty(1_000) });

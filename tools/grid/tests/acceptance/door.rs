@@ -55,7 +55,7 @@ impl Dice {
 pub(crate) fn stock(operator: &Operator, account: u32, instrument: u16, units: u64) {
     let (instrument, qty) = (InstrumentId(instrument), Qty(units));
     let profile = SupplierProfile { name: "stock".into(), suspended: true, ..SupplierProfile::default() };
-    operator.command(account, &Command::RegisterSupplier(profile));
+    operator.command(account, &Command::RegisterSupplier(Box::new(profile)));
     operator.command(account, &Command::SetCapacity { instrument, capacity: qty });
     operator.command(account, &Command::Issue { instrument, qty });
     operator.command(account, &Command::TransferIssuance { instrument, qty });

@@ -133,7 +133,7 @@ fn the_recorded_order_flow_makes_the_recorded_book_through_the_binary_door() {
         status: InstrumentStatus::Live,
     };
     let own = operator.client.account();
-    operator.command(own, &Command::DefineInstrument(spec));
+    operator.command(own, &Command::DefineInstrument(Box::new(spec)));
     let instrument = venue.ready.instruments.len() as u16;
     let side = |name: &str| {
         let (id, account) = operator.open(name, AccountMode::Advanced, Usd::dollars(500_000_000));

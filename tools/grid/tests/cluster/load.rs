@@ -86,7 +86,7 @@ impl Operator {
         profile: SupplierProfile,
         units: u64,
     ) {
-        self.command(account.number, &Command::RegisterSupplier(profile));
+        self.command(account.number, &Command::RegisterSupplier(Box::new(profile)));
         self.command(account.number, &Command::SetCapacity { instrument, capacity: Qty(units * 2) });
         self.command(account.number, &Command::Issue { instrument, qty: Qty(units) });
         self.command(account.number, &Command::TransferIssuance { instrument, qty: Qty(units) });
