@@ -7,8 +7,12 @@
 pub mod cluster;
 pub mod commit;
 pub mod failover;
+pub mod inproc;
+pub mod inside;
 mod live;
+pub mod no_disk;
 pub mod replay;
+pub mod rings;
 
 use grid_harness::Scenario;
 
@@ -16,6 +20,8 @@ use grid_harness::Scenario;
 #[must_use]
 pub fn scenarios() -> Vec<Box<dyn Scenario>> {
     vec![
+        Box::new(rings::RingOnly),
+        Box::new(inproc::InprocOrderToAck),
         Box::new(commit::CommitLatency),
         Box::new(commit::ReplicatedThroughput),
         Box::new(replay::ReplayRate),

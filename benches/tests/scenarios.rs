@@ -1,10 +1,24 @@
 //! Every scenario that runs in process goes through here once, small: what it checks holds, and its rows say what they should.
 
-use grid_benches::{commit, replay};
+use grid_benches::{commit, inproc, replay, rings};
 use grid_harness::{Row, Scenario, Settings};
 
 fn run(scenario: &dyn Scenario, commands: u64) -> Vec<Row> {
     scenario.run(&Settings::small(commands)).expect("it measures, and its checks hold")
+}
+
+#[test]
+fn rings_lose_nothing_and_have_a_floor() {
+    let rows = run(&rings::RingOnly, 2_000);
+    assert!(rows.iter().filter(|row| row.ratio().is_some()).count() >= 1, "{rows:?}");
+}
+
+#[test]
+fn a_command_is_answered_in_process_with_and_without_the_journal() {
+    let rows = run(&inproc::InprocOrderToAck, 50);
+    let parked = rows.iter().find(|row| row.name == "parked, journal, one at a time");
+    assert_eq!(parked.and_then(|row| row.latency.as_ref()).map(|latency| latency.count()), Some(50));
+    assert!(rows.iter().filter(|row| row.latency.is_some()).all(|row| row.ratio().is_some()), "{rows:?}");
 }
 
 #[test]

@@ -14,6 +14,8 @@ mod hops;
 pub use disk::BareWrites;
 pub use hops::{cache_line_hop, park_hop, ring_hop, ring_throughput};
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use core_affinity::CoreId;
 
 /// The two cores that hops are measured between, the last ones of this machine, as thread layouts count them: who asks, and who answers. None
@@ -24,6 +26,25 @@ pub fn pair_of_cores() -> Option<(CoreId, CoreId)> {
         [.., asks, answers] => Some((*asks, *answers)),
         _ => None,
     }
+}
+
+/// Runs `work` while a thread spins on `core`, as one does that waits for an answer: on a virtual machine the disk answers a machine that is awake
+/// sooner than one that sleeps.
+pub fn busy_beside<R>(core: Option<CoreId>, work: impl FnOnce() -> R) -> R {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            if let Some(core) = core {
+                core_affinity::set_for_current(core);
+            }
+            while !over.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+        });
+        let result = work();
+        over.store(true, Ordering::Relaxed);
+        result
+    })
 }
 
 /// Runs `work` on a thread of its own, pinned to `core` if there is one: a pin stays with a thread, so it must not be the caller's.
