@@ -264,7 +264,7 @@ impl Windows {
         }
         self.scratch.clear();
         self.scratch.extend_from_slice(&output.block.position().chain.to_le_bytes());
-        for (seq, event) in &output.events {
+        for (seq, event) in output.numbered() {
             self.scratch.extend_from_slice(&seq.0.to_le_bytes());
             M::encode_event(event, &mut self.scratch);
         }

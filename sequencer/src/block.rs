@@ -180,6 +180,14 @@ impl BlockHeader {
     }
 
     fn layout(&self) -> [u8; HEADER_BYTES] {
+        let mut out = self.fields();
+        let own = crc32c::crc32c(&out[..60]);
+        out[60..64].copy_from_slice(&own.to_le_bytes());
+        out
+    }
+
+    /// All but the header's own checksum.
+    fn fields(&self) -> [u8; HEADER_BYTES] {
         let mut out = [0; HEADER_BYTES];
         out[0..4].copy_from_slice(&self.payload_len.to_le_bytes());
         out[4..8].copy_from_slice(&self.crc.to_le_bytes());
@@ -192,13 +200,11 @@ impl BlockHeader {
         out[40..48].copy_from_slice(&self.chain.to_le_bytes());
         out[48..56].copy_from_slice(&self.at.0.to_le_bytes());
         out[56..60].copy_from_slice(&self.nth.to_le_bytes());
-        let own = crc32c::crc32c(&out[..60]);
-        out[60..64].copy_from_slice(&own.to_le_bytes());
         out
     }
 
     fn body_crc(&self, payload: &[u8]) -> u32 {
-        let head = self.layout();
+        let head = self.fields();
         let crc = crc32c::crc32c(&head[0..4]);
         crc32c::crc32c_append(crc32c::crc32c_append(crc, &head[8..56]), payload)
     }
@@ -317,21 +323,31 @@ impl Block {
 
     /// A block that was read from a file and checked there.
     pub(crate) fn checked(header: &BlockHeader, payload: &[u8]) -> Self {
-        Self::assemble(BlockHeader { nth: 0, ..*header }, payload)
+        Self::assemble(BlockHeader { nth: 0, ..*header }, BlockBytes::with(payload))
     }
 
-    /// Seals a payload; `payload_len` and `crc` of `header` are filled in here.
-    fn seal(mut header: BlockHeader, payload: &[u8]) -> Self {
+    /// Seals commands that were put down where they are to stay, as [`Block::entry`] does: nothing is copied.
+    pub(crate) fn sealed(before: &Position, term: u64, at: Nanos, commands: u32, bytes: BlockBytes) -> Self {
+        Self::seal_in_place(Self::header_at(before, BlockKind::Entry, term, at, commands), bytes)
+    }
+
+    /// Seals a copy of a payload; `payload_len` and `crc` of `header` are filled in here.
+    fn seal(header: BlockHeader, payload: &[u8]) -> Self {
+        Self::seal_in_place(header, BlockBytes::with(payload))
+    }
+
+    fn seal_in_place(mut header: BlockHeader, bytes: BlockBytes) -> Self {
+        let payload = bytes.payload();
         assert!(payload.len() <= PAYLOAD_MAX, "a block is far below 1 GiB");
         header.payload_len = payload.len() as u32;
         header.crc = header.body_crc(payload);
-        Self::assemble(header, payload)
+        Self::assemble(header, bytes)
     }
 
-    fn assemble(header: BlockHeader, payload: &[u8]) -> Self {
-        let mut bytes = Vec::with_capacity(header.block_bytes());
-        bytes.extend_from_slice(&header.layout());
-        bytes.extend_from_slice(payload);
+    /// Fills in the header and pads.
+    fn assemble(header: BlockHeader, bytes: BlockBytes) -> Self {
+        let BlockBytes(mut bytes) = bytes;
+        bytes[..HEADER_BYTES].copy_from_slice(&header.layout());
         bytes.resize(header.block_bytes(), 0);
         Self { header, bytes: bytes.into() }
     }
@@ -368,6 +384,66 @@ impl Block {
     #[must_use]
     pub fn payload(&self) -> &[u8] {
         &self.bytes[HEADER_BYTES..HEADER_BYTES + self.header.payload_len as usize]
+    }
+}
+
+/// A block's bytes before it is sealed: room for the header, then the payload.
+#[derive(Debug)]
+pub(crate) struct BlockBytes(Vec<u8>);
+
+impl BlockBytes {
+    /// Nothing yet, with room for so many bytes of payload and the padding behind them.
+    fn with_room(payload: usize) -> Self {
+        let mut bytes = Vec::with_capacity((HEADER_BYTES + payload).next_multiple_of(BLOCK_ALIGN));
+        bytes.resize(HEADER_BYTES, 0);
+        Self(bytes)
+    }
+
+    fn with(payload: &[u8]) -> Self {
+        let mut bytes = Self::with_room(payload.len());
+        bytes.0.extend_from_slice(payload);
+        bytes
+    }
+
+    pub(crate) fn payload(&self) -> &[u8] {
+        &self.0[HEADER_BYTES..]
+    }
+}
+
+/// A block being filled: commands of one epoch, each with its log form where it will stand.
+#[derive(Debug)]
+pub(crate) struct Draft<C> {
+    epoch: u64,
+    commands: Vec<C>,
+    bytes: BlockBytes,
+}
+
+impl<C> Draft<C> {
+    /// Empty, with room for so many commands and bytes of theirs before memory is asked for again.
+    pub(crate) fn begin(epoch: u64, commands: usize, payload: usize) -> Self {
+        Self { epoch, commands: Vec::with_capacity(commands), bytes: BlockBytes::with_room(payload) }
+    }
+
+    /// Takes a command in, with its log form behind its length in 4 bytes.
+    pub(crate) fn push(&mut self, command: C, framed: &[u8]) {
+        self.commands.push(command);
+        self.bytes.0.extend_from_slice(framed);
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    pub(crate) fn commands(&self) -> usize {
+        self.commands.len()
+    }
+
+    pub(crate) fn payload_bytes(&self) -> usize {
+        self.bytes.payload().len()
+    }
+
+    pub(crate) fn into_parts(self) -> (Vec<C>, BlockBytes) {
+        (self.commands, self.bytes)
     }
 }
 
@@ -445,13 +521,18 @@ impl<C> CommittedBlock<C> {
     /// Number of its last command.
     #[must_use]
     pub fn last_seq(&self) -> Seq {
-        self.position().seq
+        Seq(self.first_seq().0 + u64::from(self.block.header.commands) - 1)
     }
 
     /// Where the log stands after it.
     #[must_use]
     pub fn position(&self) -> Position {
         Position::after(&self.block.header)
+    }
+
+    /// Its commands alone, in order.
+    pub(crate) fn plain_commands(&self) -> &[C] {
+        &self.commands
     }
 
     /// Its commands with their numbers, in order.

@@ -8,13 +8,21 @@ use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
 
-use crate::sync::{Arc, AtomicBool, Ordering, Parker, Unparker, fence};
+use crate::outbound::Waker;
+use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Parker, PoisonError, Unparker, fence};
 
 /// The side that wakes; shared by everyone who may hand work to the sleeper.
-#[derive(Debug)]
 pub(crate) struct Doorbell {
     asleep: CachePadded<AtomicBool>,
     unparker: Unparker,
+    /// Wakes a sleeper that waits in an event loop of its own, where parking is none.
+    waker: Mutex<Option<Waker>>,
+}
+
+impl std::fmt::Debug for Doorbell {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Doorbell").field("asleep", &self.asleep).finish_non_exhaustive()
+    }
 }
 
 /// The side that sleeps; owned by one thread at a time.
@@ -27,8 +35,11 @@ pub(crate) struct Sleeper {
 /// A new doorbell and the sleeper behind it.
 pub(crate) fn doorbell() -> (Arc<Doorbell>, Sleeper) {
     let parker = Parker::new();
-    let bell =
-        Doorbell { asleep: CachePadded::new(AtomicBool::new(false)), unparker: parker.unparker().clone() };
+    let bell = Doorbell {
+        asleep: CachePadded::new(AtomicBool::new(false)),
+        unparker: parker.unparker().clone(),
+        waker: Mutex::new(None),
+    };
     let bell = Arc::new(bell);
     (Arc::clone(&bell), Sleeper { bell, parker })
 }
@@ -39,22 +50,45 @@ impl Doorbell {
         fence(Ordering::SeqCst);
         if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::AcqRel) {
             self.unparker.unpark();
+            if let Some(waker) = &*self.waker.lock().unwrap_or_else(PoisonError::into_inner) {
+                waker();
+            }
         }
+    }
+
+    /// Has `waker` called too when a sleeper is woken. It must be short, and not ring this bell.
+    pub(crate) fn set_waker(&self, waker: Option<Waker>) {
+        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = waker;
     }
 }
 
 impl Sleeper {
     /// Sleeps until rung or until `limit` has passed, unless `has_work` says at the last moment that there is some.
     pub(crate) fn sleep(&self, limit: Option<Duration>, has_work: impl Fn() -> bool) {
-        self.bell.asleep.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        if !has_work() {
+        if self.doze(has_work) {
             match limit {
                 Some(limit) => self.parker.park_timeout(limit),
                 None => self.parker.park(),
             }
         }
+        self.rouse();
+    }
+
+    /// The first half of a sleep elsewhere than here: true if the caller may sleep and will be rung; false if `has_work` says at
+    /// the last moment that there is some. [`Sleeper::rouse`] must follow.
+    pub(crate) fn doze(&self, has_work: impl Fn() -> bool) -> bool {
+        self.bell.asleep.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        !has_work()
+    }
+
+    /// The second half: awake, and in no need of ringing.
+    pub(crate) fn rouse(&self) {
         self.bell.asleep.store(false, Ordering::Relaxed);
+    }
+
+    pub(crate) fn bell(&self) -> &Doorbell {
+        &self.bell
     }
 }
 

@@ -12,13 +12,12 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::doorbell::Sleeper;
-use crate::fault;
+use crate::sync::{AtomicBool, Ordering};
 
 /// A stage of the order path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -235,56 +234,53 @@ pub trait Stage: Send {
     }
 }
 
-/// Starts a thread of the layout over its stages.
-pub(crate) fn run_thread(
-    plan: ThreadPlan,
-    mut stages: Vec<Box<dyn Stage>>,
-    sleeper: Sleeper,
-) -> std::io::Result<JoinHandle<()>> {
-    let thread = std::thread::Builder::new().name(plan.name.clone());
-    thread.spawn(move || {
-        fault::abort_on_panic(&plan.name, || {
-            if let Some(core) = plan.core
-                && !core_affinity::set_for_current(core_affinity::CoreId { id: core })
-            {
-                tracing::warn!(
-                    thread = plan.name,
-                    core,
-                    "could not be pinned; it runs wherever the system puts it"
-                );
-            }
-            drive(&mut stages, plan.wait, &sleeper);
-        });
-    })
-}
-
-/// Steps the stages until all have ended.
-pub(crate) fn drive(stages: &mut Vec<Box<dyn Stage>>, wait: Wait, sleeper: &Sleeper) {
+/// Steps the stages until all have ended, which is `true`, or somebody has called for them.
+pub(crate) fn drive(
+    stages: &mut Vec<Box<dyn Stage>>,
+    wait: Wait,
+    sleeper: &Sleeper,
+    called: &AtomicBool,
+) -> bool {
     while !stages.is_empty() {
-        let mut worked = false;
-        stages.retain_mut(|stage| match stage.step() {
-            Step::Worked => {
-                worked = true;
-                true
-            }
-            Step::Idle => true,
-            Step::Done => {
-                worked = true;
-                false
-            }
-        });
-        if worked {
+        if called.load(Ordering::Relaxed) {
+            return false;
+        }
+        if turn(stages) {
             continue;
         }
         match wait {
             Wait::Spin => std::hint::spin_loop(),
             Wait::Yield => std::thread::yield_now(),
             Wait::Park => {
-                let patience = stages.iter().filter_map(|stage| stage.patience()).min();
-                sleeper.sleep(patience, || stages.iter().any(|stage| stage.has_work()));
+                let has_work =
+                    || called.load(Ordering::Relaxed) || stages.iter().any(|stage| stage.has_work());
+                sleeper.sleep(patience(stages), has_work);
             }
         }
     }
+    true
+}
+
+/// Steps each stage once, and forgets those that have ended; false if there was nothing to do.
+pub(crate) fn turn(stages: &mut Vec<Box<dyn Stage>>) -> bool {
+    let mut worked = false;
+    stages.retain_mut(|stage| match stage.step() {
+        Step::Worked => {
+            worked = true;
+            true
+        }
+        Step::Idle => true,
+        Step::Done => {
+            worked = true;
+            false
+        }
+    });
+    worked
+}
+
+/// Longest time that all of them may be left alone, if not for ever.
+pub(crate) fn patience(stages: &[Box<dyn Stage>]) -> Option<Duration> {
+    stages.iter().filter_map(|stage| stage.patience()).min()
 }
 
 #[cfg(test)]

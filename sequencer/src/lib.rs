@@ -17,6 +17,7 @@ mod door;
 mod doorbell;
 mod driver;
 mod fault;
+mod hosted;
 mod inbound;
 pub mod inspect;
 mod journal;
@@ -47,6 +48,7 @@ pub use fault::fault_point_reached;
 #[cfg(feature = "faults")]
 pub use fault::{Moment, hook_faults};
 pub use fault::{abort, abort_on_panic};
+pub use hosted::{Hosted, Lender};
 pub use inbound::{SubmitError, Submitter};
 pub use journal::{Durability, Journal, JournalConfig, JournalError};
 pub use layout::{LayoutError, Stage, StageName, Step, ThreadLayout, ThreadPlan, Wait};

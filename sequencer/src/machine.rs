@@ -34,6 +34,12 @@ pub trait Machine: Send + Sync + Sized + 'static {
     /// Applies the command at position `seq`, stamped `at`, and appends its events to `out`.
     fn apply(&mut self, seq: Seq, at: Nanos, command: &Self::Command, out: &mut Vec<Self::Event>);
 
+    /// A hint that this command is applied soon: brings what it will touch nearer to the processor. Changes nothing that anyone
+    /// could tell, and is not asked for every command.
+    fn prefetch(&self, command: &Self::Command) {
+        let _ = command;
+    }
+
     /// Appends an event's bytes to `out`, equal for equal events; nodes compare hashes over them. Nothing reads them back.
     fn encode_event(event: &Self::Event, out: &mut Vec<u8>) {
         out.extend_from_slice(format!("{event:?}").as_bytes());

@@ -4,10 +4,12 @@
 //! stays bounded and nothing is skipped, so a consumer must keep up or give up. One that is dropped is
 //! drained by the matcher from then on; one that hangs delays a shutdown only for a grace period.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use disruptor::{
-    EventPoller, MultiConsumerBarrier, Polling, Producer, SingleProducer, SingleProducerBarrier,
+    EventPoller, MissingFreeSlots, MultiConsumerBarrier, Polling, Producer, SingleProducer,
+    SingleProducerBarrier,
 };
 use grid_engine::Seq;
 
@@ -17,17 +19,106 @@ use crate::machine::Machine;
 use crate::room::RoomCall;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, PoisonError};
 
-/// One committed block and all that applying it brought about.
+/// One committed block and all that applying it brought about. The events of all its commands lie one behind the other, where
+/// the machine put them.
 #[derive(Debug)]
 pub struct Output<M: Machine> {
     /// The block with its commands.
     pub block: Arc<CommittedBlock<M::Command>>,
-    /// The events of its commands, in order, each with the number of the command that caused it.
-    pub events: Vec<(Seq, M::Event)>,
+    /// In order.
+    events: Vec<M::Event>,
+    /// Where the events of each command end: as many as there are commands, none before the one ahead of it.
+    ends: Vec<u32>,
+}
+
+impl<M: Machine> Output<M> {
+    /// What a machine makes of a block. `ahead` yields commands that come later, this block's own included: each is mentioned to
+    /// the machine when one is applied.
+    pub(crate) fn of<'a>(
+        block: Arc<CommittedBlock<M::Command>>,
+        machine: &mut M,
+        ahead: &mut impl Iterator<Item = &'a M::Command>,
+        parts: Parts<M>,
+    ) -> Self {
+        let Parts { mut events, mut ends } = parts;
+        debug_assert!(events.is_empty() && ends.is_empty());
+        ends.reserve(block.plain_commands().len());
+        let at = block.at();
+        for (seq, command) in block.commands() {
+            if let Some(later) = ahead.next() {
+                machine.prefetch(later);
+            }
+            machine.apply(seq, at, command, &mut events);
+            ends.push(u32::try_from(events.len()).expect("a block has far fewer than 2^32 events"));
+        }
+        Self { block, events, ends }
+    }
+
+    /// All events, in order.
+    #[must_use]
+    pub fn events(&self) -> &[M::Event] {
+        &self.events
+    }
+
+    /// The events of the block's command at `place`, counted from 0; none for a place behind the last.
+    #[must_use]
+    pub fn events_of(&self, place: usize) -> &[M::Event] {
+        let Some(end) = self.ends.get(place) else { return &[] };
+        let start = place.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.events[start as usize..*end as usize]
+    }
+
+    /// Each command of the block with its number and its events, in order; also those that brought nothing about.
+    pub fn by_command(&self) -> impl ExactSizeIterator<Item = (Seq, &M::Command, &[M::Event])> {
+        let commands = self.block.commands().enumerate();
+        commands.map(|(place, (seq, command))| (seq, command, self.events_of(place)))
+    }
+
+    /// All events, in order, each with the number of the command that caused it.
+    pub fn numbered(&self) -> impl Iterator<Item = (Seq, &M::Event)> {
+        self.by_command().flat_map(|(seq, _, events)| events.iter().map(move |event| (seq, event)))
+    }
+
+    /// The memory, for another output.
+    fn into_parts(self) -> Parts<M> {
+        let Self { mut events, mut ends, .. } = self;
+        events.clear();
+        ends.clear();
+        Parts { events, ends }
+    }
+}
+
+/// Which block: where the log stands behind it, as far as stages tell each other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) index: u64,
+    pub(crate) seq: Seq,
+    pub(crate) term: u64,
+}
+
+impl Place {
+    pub(crate) fn of<C>(block: &CommittedBlock<C>) -> Self {
+        Self { index: block.index(), seq: block.last_seq(), term: block.block().header().term }
+    }
+}
+
+/// Memory for an output's events: empty, with the room that an earlier one needed.
+pub(crate) struct Parts<M: Machine> {
+    events: Vec<M::Event>,
+    ends: Vec<u32>,
+}
+
+impl<M: Machine> Default for Parts<M> {
+    fn default() -> Self {
+        Self { events: Vec::new(), ends: Vec::new() }
+    }
 }
 
 /// Called after each publication, from the matcher's thread: make it short, and do not block in it.
 pub type Waker = Arc<dyn Fn() + Send + Sync>;
+
+/// Most outputs whose memory waits to be used again.
+const SPARE_MAX: usize = 64;
 
 type Slot<M> = Option<Arc<Output<M>>>;
 type RingPoller<M> = EventPoller<Slot<M>, SingleProducerBarrier>;
@@ -65,6 +156,8 @@ impl<M: Machine> Hall<M> {
 /// The matcher's end.
 pub(crate) struct Outbound<M: Machine> {
     ring: Option<SingleProducer<Slot<M>, MultiConsumerBarrier>>,
+    /// Memory of outputs that all consumers are done with.
+    spare: Vec<Parts<M>>,
     hall: Arc<Hall<M>>,
 }
 
@@ -128,36 +221,54 @@ pub(crate) fn outbound<M: Machine>(
             sleeper,
         })
         .collect();
-    (Outbound { ring: Some(ring), hall }, pollers)
+    (Outbound { ring: Some(ring), spare: Vec::new(), hall }, pollers)
 }
 
 impl<M: Machine> Outbound<M> {
-    /// Publishes, or gives the output back because the slowest consumer is a whole ring behind.
-    ///
-    /// After a refusal the matcher's bell rings as soon as that consumer has moved.
-    pub(crate) fn try_publish(&mut self, output: Arc<Output<M>>) -> Result<(), Arc<Output<M>>> {
+    /// Publishes as many outputs as there is room for before the slowest consumer, at once, and takes them from the front; if
+    /// some are left, the matcher's bell rings as soon as that consumer has moved. Says which block was the last one.
+    pub(crate) fn publish(&mut self, outputs: &mut VecDeque<Arc<Output<M>>>) -> Option<Place> {
         self.drain_orphans();
-        let output = match self.attempt(output) {
-            Ok(()) => return Ok(()),
-            Err(output) => output,
-        };
+        let out = self.attempt(outputs);
+        if outputs.is_empty() {
+            return out;
+        }
         self.hall.blocked.ask();
         self.drain_orphans();
-        let again = self.attempt(output);
-        if again.is_ok() {
+        let more = self.attempt(outputs);
+        if outputs.is_empty() {
             self.hall.blocked.withdraw();
         }
-        again
+        more.or(out)
     }
 
-    fn attempt(&mut self, output: Arc<Output<M>>) -> Result<(), Arc<Output<M>>> {
-        let ring = self.ring.as_mut().expect("nothing is published after the end");
-        let mut output = Some(output);
-        let published = ring.try_publish(|slot| *slot = output.take());
-        match (published, output) {
-            (Err(_), Some(output)) => Err(output),
-            _ => Ok(()),
+    fn attempt(&mut self, outputs: &mut VecDeque<Arc<Output<M>>>) -> Option<Place> {
+        let Self { ring, spare, .. } = self;
+        let ring = ring.as_mut().expect("nothing is published after the end");
+        let mut count = outputs.len();
+        while let Some(last) = count.checked_sub(1).map(|nth| Place::of(&outputs[nth].block)) {
+            let published = ring.try_batch_publish(count, |slots| {
+                for slot in slots {
+                    let before = std::mem::replace(slot, outputs.pop_front());
+                    // What nobody reads any more serves again.
+                    if spare.len() < SPARE_MAX
+                        && let Some(before) = before.and_then(Arc::into_inner)
+                    {
+                        spare.push(before.into_parts());
+                    }
+                }
+            });
+            match published {
+                Ok(_) => return Some(last),
+                Err(MissingFreeSlots(missing)) => count = count.saturating_sub(missing as usize),
+            }
         }
+        None
+    }
+
+    /// Memory for the next output.
+    pub(crate) fn parts(&mut self) -> Parts<M> {
+        self.spare.pop().unwrap_or_default()
     }
 
     fn drain_orphans(&mut self) {

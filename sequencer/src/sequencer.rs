@@ -1,7 +1,7 @@
 //! Putting the stages together, starting them on the threads of a layout, and stopping them without losing anything.
 
+use std::collections::VecDeque;
 use std::path::Path;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam::utils::CachePadded;
@@ -12,9 +12,10 @@ use crate::consensus::{Consensus, Solo};
 use crate::door::Door;
 use crate::doorbell::{Doorbell, Sleeper, doorbell};
 use crate::driver::{Drive, Driver};
+use crate::hosted::{Lender, Running as RunningThread, run_thread};
 use crate::inbound::{Submitter, inbound};
 use crate::journal::JournalError;
-use crate::layout::{LayoutError, Stage, StageName, ThreadLayout, ThreadPlan, run_thread};
+use crate::layout::{LayoutError, Stage, StageName, ThreadLayout, ThreadPlan};
 use crate::leadership::{Board, LeaderWatch};
 use crate::machine::Machine;
 use crate::outbound::{OutputPoller, outbound};
@@ -108,7 +109,7 @@ pub struct Assembly<M: Machine, C> {
     pub handle: Handle<M>,
     /// The way to the consensus core.
     pub driver: Driver<C, M::Command>,
-    threads: Vec<(ThreadPlan, Sleeper)>,
+    threads: Vec<(ThreadPlan, Sleeper, Arc<Doorbell>)>,
 }
 
 impl Sequencer {
@@ -135,13 +136,13 @@ impl Sequencer {
     ) -> Result<Running<M, C>, StartError> {
         let Assembly { mut stages, mut handle, driver, threads } =
             Self::assemble(recovered, config, consensus)?;
-        for (plan, sleeper) in threads {
+        for (plan, sleeper, bell) in threads {
             let of_thread = plan.stages.iter().filter_map(|name| {
                 let at = stages.iter().position(|(stage, _)| stage == name)?;
                 Some(stages.swap_remove(at).1)
             });
             let of_thread = of_thread.collect();
-            handle.threads.push(run_thread(plan, of_thread, sleeper)?);
+            handle.threads.push(run_thread(plan, of_thread, sleeper, bell)?);
         }
         // Now that the journal and the matcher are there: what the core wanted done since it was made.
         driver.drive(|_| ());
@@ -211,8 +212,8 @@ impl Sequencer {
                     log_slots: config.log_slots as u64,
                     clock: config.clock.clone(),
                     stamper: Stamper::new(config.clock.clone(), position.at),
-                    limits: config.block,
-                    pending: Pending::new(),
+                    open: config.block.open,
+                    pending: Pending::new(config.block),
                     held: false,
                     cursors: Arc::clone(&cursors),
                 }),
@@ -235,10 +236,10 @@ impl Sequencer {
                     core: Arc::clone(&core),
                     machine: Some(machine),
                     outbound,
-                    refused: None,
+                    applied: VecDeque::new(),
                     blocked_since: None,
                     position,
-                    events: Vec::new(),
+                    batch: Vec::new(),
                     ended: Arc::clone(&ended),
                     cursors: Arc::clone(&cursors),
                 }),
@@ -296,7 +297,7 @@ fn check<M: Machine>(recovered: &Recovered<M>, config: &Config) -> Result<(), St
 /// One doorbell per thread, found by the stage behind it.
 struct Bells {
     by_stage: Vec<(StageName, Arc<Doorbell>)>,
-    threads: Vec<(ThreadPlan, Sleeper)>,
+    threads: Vec<(ThreadPlan, Sleeper, Arc<Doorbell>)>,
 }
 
 impl Bells {
@@ -305,7 +306,7 @@ impl Bells {
         for plan in &layout.threads {
             let (bell, sleeper) = doorbell();
             bells.by_stage.extend(plan.stages.iter().map(|stage| (*stage, Arc::clone(&bell))));
-            bells.threads.push((plan.clone(), sleeper));
+            bells.threads.push((plan.clone(), sleeper, bell));
         }
         bells
     }
@@ -323,7 +324,7 @@ pub struct Handle<M: Machine> {
     outputs: Vec<Option<OutputPoller<M>>>,
     door: Arc<Door>,
     cursors: Arc<Cursors>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<RunningThread>,
     ended: Arc<Mutex<Option<(M, Position)>>>,
     grace: Duration,
     data: DataDir,
@@ -368,6 +369,14 @@ impl<M: Machine> Handle<M> {
         LeaderWatch(Arc::clone(&self.cursors.board))
     }
 
+    /// Where a host that has an event loop of its own borrows the stages of the matcher's thread, to step them itself. `None` if
+    /// they are on no thread of this sequencer's.
+    #[must_use]
+    pub fn lender(&self) -> Option<Lender> {
+        let matcher = |running: &&RunningThread| running.plan.stages.contains(&StageName::Matcher);
+        self.threads.iter().find(matcher).map(|running| running.lender.clone())
+    }
+
     /// A way to let the journal drop segments that hold nothing above an index, as far as its own retention allows.
     pub fn release_log(&self) -> impl Fn(u64) + Send + Sync + use<M> {
         let cursors = Arc::clone(&self.cursors);
@@ -409,14 +418,14 @@ impl<M: Machine> Handle<M> {
         bell_sequencer.ring();
         bell_timer.ring();
         let give_up = Instant::now() + self.grace;
-        while self.threads.iter().any(|thread| !thread.is_finished()) && Instant::now() < give_up {
+        while self.threads.iter().any(|running| !running.thread.is_finished()) && Instant::now() < give_up {
             std::thread::park_timeout(Duration::from_millis(1));
         }
         self.cursors.abandon.store(true, Ordering::Release);
         bell_matcher.ring();
-        for thread in self.threads.drain(..) {
+        for running in self.threads.drain(..) {
             // A panic in it would have ended the process.
-            let _ = thread.join();
+            let _ = running.thread.join();
         }
     }
 }

@@ -67,8 +67,8 @@ impl Line for LogLine {
         };
         for output in self.taken.drain(..) {
             let at = output.block.at();
-            for (seq, event) in &output.events {
-                each(*seq, at, event);
+            for (seq, event) in output.numbered() {
+                each(seq, at, event);
             }
         }
         count == BLOCKS

@@ -359,18 +359,8 @@ impl Pump {
 
 /// What each command of a block did; commands without events too, so that the store sees no gap.
 fn batch(output: &Arc<Output<Engine>>) -> Vec<Applied> {
-    let (block, at) = (&output.block, output.block.at());
-    let mut events = output.events.iter().peekable();
-    block
-        .commands()
-        .map(|(seq, _)| {
-            let mut own = Vec::new();
-            while let Some((_, event)) = events.next_if(|(of, _)| *of == seq) {
-                own.push(event.clone());
-            }
-            Applied { seq, at, events: own }
-        })
-        .collect()
+    let at = output.block.at();
+    output.by_command().map(|(seq, _, events)| Applied { seq, at, events: events.to_vec() }).collect()
 }
 
 #[cfg(test)]

@@ -184,7 +184,7 @@ impl Gateway {
     }
 
     fn pass_on(&mut self, output: &Output<Engine>, wires: &mut Wires, now: u64) {
-        for (_, event) in &output.events {
+        for event in output.events() {
             match event {
                 Event::SessionEstablished { session, connection, result } => {
                     // Every node hears of it; only the one at whose door it is answers.

@@ -92,7 +92,7 @@ impl Cluster {
         let node = Node::start(self.config(nth), Toy::default, |_| {}).expect("it starts");
         let shown = Arc::clone(&self.shown[nth]);
         node.replica().on_output(move |output| {
-            for (_, event) in &output.events {
+            for event in output.events() {
                 if let Event::Deposited { nth, .. } = event {
                     shown.lock().expect("whole").insert(*nth);
                 }

@@ -99,7 +99,7 @@ fn subscribers_get_every_output_once_and_in_order_from_where_they_began() {
         let mut seqs = Vec::new();
         let end = loop {
             match early.recv() {
-                Ok(output) => seqs.extend(output.events.iter().map(|(seq, _)| seq.0)),
+                Ok(output) => seqs.extend(output.numbered().map(|(seq, _)| seq.0)),
                 Err(end) => break end,
             }
         };

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use grid_engine::{Nanos, Seq};
 use grid_sequencer::{
-    Clock, Config, JournalConfig, Machine, Output, Polled, RecoverError, Sequencer, StageName, SubmitError,
-    ThreadLayout, ThreadPlan, Wait, recover, replay_from_first_block,
+    Clock, Config, JournalConfig, Machine, Output, Polled, RecoverError, Sequencer, StageName, Step,
+    SubmitError, ThreadLayout, ThreadPlan, Wait, recover, replay_from_first_block,
 };
 
 use crate::toy::{Command, Dice, Event, Toy};
@@ -97,7 +97,7 @@ fn every_layout_commits_each_command_once_and_in_each_producers_order() {
             let outputs = reader.join().expect("a reader ends");
             check_stream(&outputs, Seq(1));
             let mut next: BTreeMap<u32, u64> = BTreeMap::new();
-            for (_, event) in outputs.iter().flat_map(|output| &output.events) {
+            for event in outputs.iter().flat_map(|output| output.events()) {
                 if let Event::Deposited { producer, nth } = event {
                     let expected = next.entry(*producer).or_default();
                     assert_eq!(
@@ -216,6 +216,73 @@ fn after_shutdown_submitters_are_told_and_pollers_see_the_end() {
     assert_eq!(poller.poll(1, &mut Vec::new()), Polled::Closed);
 }
 
+fn numbered(output: &Output<Toy>) -> Vec<(Seq, Event)> {
+    output.numbered().map(|(seq, event)| (seq, event.clone())).collect()
+}
+
+#[test]
+fn a_host_steps_the_stages_on_its_own_thread_and_gives_them_back() {
+    for (name, layout) in layouts() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut handle = start(dir.path(), Config { layout, ..config(&["test"]) });
+        let mut poller = handle.take_output("test").expect("asked for");
+        let mut submitter = handle.submitter();
+        let lender = handle.lender().expect("the matcher is on a thread");
+        let (bell, rung) = std::sync::mpsc::channel();
+        let mut hosted = lender
+            .lend(Arc::new(move || {
+                let _ = bell.send(());
+            }))
+            .expect("nobody else hosts");
+        assert!(lender.lend(Arc::new(|| ())).is_none(), "one host at a time");
+        submit(&mut submitter, deposit(0, 0));
+        let mut outputs = Vec::new();
+        while outputs.is_empty() {
+            let step = hosted.turn();
+            poller.poll(usize::MAX, &mut outputs);
+            outputs.retain(|output: &Arc<Output<Toy>>| output.block.commands().len() > 0);
+            if step == Step::Idle && outputs.is_empty() {
+                // A stage on another thread has the next move, and rings.
+                let limit = hosted.doze(None).unwrap_or(Duration::from_secs(10));
+                let _ = rung.recv_timeout(limit);
+                hosted.rouse();
+            }
+        }
+        assert_eq!(numbered(&outputs[0]), [(Seq(1), Event::Deposited { producer: 0, nth: 0 })], "{name}");
+        drop(hosted);
+        // The thread it came from goes on.
+        submit(&mut submitter, deposit(0, 1));
+        let outputs = read_until(&mut poller, |_| true);
+        assert_eq!(numbered(&outputs[0])[0].0, Seq(2), "{name}");
+        handle.shutdown();
+        assert!(lender.lend(Arc::new(|| ())).is_none(), "what has ended is not lent");
+    }
+}
+
+#[test]
+fn a_fused_host_finds_what_it_submitted_published_after_one_turn() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut layout = ThreadLayout::fused(0);
+    layout.threads[0].core = None;
+    let mut handle = start(dir.path(), Config { layout, ..config(&["test"]) });
+    let mut poller = handle.take_output("test").expect("asked for");
+    let mut submitter = handle.submitter();
+    let mut hosted = handle.lender().and_then(|lender| lender.lend(Arc::new(|| ()))).expect("it is lent");
+    let mut outputs = Vec::new();
+    while hosted.turn() == Step::Worked {}
+    poller.poll(usize::MAX, &mut outputs);
+    outputs.clear();
+    for nth in 0..100 {
+        submit(&mut submitter, deposit(0, nth));
+    }
+    assert_eq!(hosted.turn(), Step::Worked);
+    poller.poll(usize::MAX, &mut outputs);
+    let events: usize = outputs.iter().map(|output| output.events().len()).sum();
+    assert_eq!(events, 100);
+    drop(hosted);
+    handle.shutdown();
+}
+
 #[test]
 fn a_waker_is_called_for_what_was_published_before_and_after_it_was_set() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -247,10 +314,10 @@ fn a_tick_comes_when_the_deadline_does_and_an_idle_venue_writes_nothing() {
     clock.set(Nanos(1_000_499));
     submit(&mut submitter, deposit(0, 0));
     let outputs = read_until(&mut poller, |_| true);
-    assert_eq!(outputs[0].events, [(Seq(2), Event::Deposited { producer: 0, nth: 0 })]);
+    assert_eq!(numbered(&outputs[0]), [(Seq(2), Event::Deposited { producer: 0, nth: 0 })]);
     clock.set(Nanos(1_000_500));
     let outputs = read_until(&mut poller, |_| true);
-    assert_eq!(outputs[0].events, [(Seq(3), Event::Rang { due: Nanos(1_000_500) })]);
+    assert_eq!(numbered(&outputs[0]), [(Seq(3), Event::Rang { due: Nanos(1_000_500) })]);
     // Nothing waits any more, however late it gets.
     clock.set(Nanos(9_000_000));
     submit(&mut submitter, deposit(0, 1));
@@ -271,7 +338,7 @@ fn an_alarm_that_was_set_before_a_restart_still_rings() {
     let mut handle = start(dir.path(), Config { clock, ..config(&["test"]) });
     let mut poller = handle.take_output("test").expect("asked for");
     let outputs = read_until(&mut poller, |_| true);
-    assert_eq!(outputs[0].events, [(Seq(2), Event::Rang { due: Nanos(1_500) })]);
+    assert_eq!(numbered(&outputs[0]), [(Seq(2), Event::Rang { due: Nanos(1_500) })]);
     handle.shutdown();
 }
 

@@ -72,7 +72,7 @@ pub fn fill(dir: &Path, count: u64) -> Toy {
     for nth in 0..count {
         submit(&mut submitter, deposit(0, nth));
         read_until(&mut poller, |output| {
-            output.events.iter().any(|(_, event)| *event == Event::Deposited { producer: 0, nth })
+            output.events().iter().any(|event| *event == Event::Deposited { producer: 0, nth })
         });
     }
     handle.shutdown().machine

@@ -6,6 +6,7 @@
 
 #![allow(
     dead_code,
+    unused_imports,
     unreachable_pub,
     reason = "the production sources have more doors than the models go through"
 )]
@@ -38,7 +39,7 @@ mod outbound;
 mod progress;
 #[path = "../../../src/room.rs"]
 mod room;
-#[path = "../../../src/stages.rs"]
+#[path = "../../../src/stages/mod.rs"]
 mod stages;
 mod sync;
 

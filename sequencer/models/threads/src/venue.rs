@@ -1,5 +1,6 @@
 //! A small venue on model threads, and what is to hold in every schedule of it.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
@@ -130,7 +131,9 @@ impl<C: Consensus> Drive<u64> for Mute<C> {
 }
 
 fn on_thread(mut stages: Vec<Box<dyn Stage>>, sleeper: Sleeper) -> thread::JoinHandle<()> {
-    thread::spawn(move || drive(&mut stages, Wait::Park, &sleeper))
+    thread::spawn(move || {
+        drive(&mut stages, Wait::Park, &sleeper, &AtomicBool::new(false));
+    })
 }
 
 impl<C: Consensus> Venue<C> {
@@ -189,8 +192,8 @@ impl<C: Consensus> Venue<C> {
             clock: clock.clone(),
             stamper: Stamper::new(clock, Nanos(1)),
             // A block for each command: as many hand-offs as there can be.
-            limits: BlockLimits { commands: 1, ..BlockLimits::default() },
-            pending: Pending::new(),
+            open: Nanos(20_000),
+            pending: Pending::new(BlockLimits { commands: 1, ..BlockLimits::default() }),
             held: false,
             cursors: Arc::clone(&cursors),
         };
@@ -207,10 +210,10 @@ impl<C: Consensus> Venue<C> {
             core: matchers_way(&driver),
             machine: Some(Echo),
             outbound,
-            refused: None,
+            applied: VecDeque::new(),
             blocked_since: None,
             position,
-            events: Vec::new(),
+            batch: Vec::new(),
             ended: Arc::new(Mutex::new(None)),
             cursors: Arc::clone(&cursors),
         };
@@ -283,9 +286,7 @@ fn consume(mut outputs: OutputPoller<Echo>, disk: Arc<Disk>) -> thread::JoinHand
                         );
                         last = output.block.position();
                         let term = header.term;
-                        told.extend(
-                            output.events.iter().map(|(_, command)| Placed { command: *command, term }),
-                        );
+                        told.extend(output.events().iter().map(|command| Placed { command: *command, term }));
                     }
                 }
                 Polled::Empty => outputs.wait(EVER),
