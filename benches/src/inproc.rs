@@ -57,7 +57,7 @@ impl Load {
 
 /// No command of the mix is refused.
 fn accepted(output: &Output<Engine>) -> Result<(), String> {
-    for (_, event) in &output.events {
+    for event in output.events() {
         if let Event::Report { report, .. } = event
             && matches!(report.body, ReportBody::Rejected { .. })
         {

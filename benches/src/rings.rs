@@ -104,7 +104,7 @@ impl RingOnly {
             ends.all_at_once((0..20_000).collect())?;
             let mut next = 0;
             let record = ends.one_by_one(0..few, |output| {
-                for (_, echo) in &output.events {
+                for echo in output.events() {
                     if *echo != next {
                         return Err(format!("the answer is {echo} and not {next}"));
                     }
