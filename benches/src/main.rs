@@ -9,6 +9,10 @@ use grid_benches::failover;
 use grid_harness::{Report, Scenario, Settings};
 use grid_sequencer::ThreadLayout;
 
+/// Memory per order is a figure of some scenarios.
+#[global_allocator]
+static COUNTING: grid_harness::heap::Counting = grid_harness::heap::Counting;
+
 /// Measures one scenario after the other and prints a table for each.
 #[derive(Debug, Parser)]
 struct Args {

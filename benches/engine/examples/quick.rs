@@ -2,7 +2,7 @@
 //!
 //! For whoever changes the engine: thread CPU time per command, the median over rounds. What counts is measured by `grid-benches`.
 
-use grid_engine_benches::streams::{Depth, exchange_mix, place_cancel_match, reserve_settle};
+use grid_engine_benches::streams::{self, Books, Depth, exchange_mix, place_cancel_match, reserve_settle};
 use grid_harness::plain::Message;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -20,6 +20,15 @@ fn main() {
         "engine_mix" => exchange_mix(commands),
         "place_cancel_match" => place_cancel_match(Depth::Normal, commands),
         "place_cancel_match_deep" => place_cancel_match(Depth::Static, commands),
+        "thin_book_sweep" => streams::thin_book_sweep(commands),
+        "cancel_burst" => streams::cancel_burst(commands),
+        "mass_cancel" => streams::mass_cancel(commands),
+        "quote_refresh" => streams::quote_refresh(commands),
+        "ten_thousand_books" => {
+            Books { books: number(3, 10_000) as u16, resting: 1_000_000, pareto: true }.tape(commands)
+        }
+        "ten_million_resting" => Books { books: 100, resting: 10_000_000, pareto: false }.tape(commands),
+        "one_small_book" => Books { books: 1, resting: 1_000, pareto: false }.tape(commands),
         "reserve_settle" => reserve_settle(commands),
         other => panic!("no stream is called {other}"),
     };

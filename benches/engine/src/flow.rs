@@ -108,6 +108,12 @@ impl Flow {
         &self.open[usize::from(instrument.0)]
     }
 
+    /// Open orders of all instruments.
+    #[must_use]
+    pub fn open_in_all(&self) -> usize {
+        self.by_id.len()
+    }
+
     /// An order that was entered.
     #[must_use]
     pub fn order(&self, nth: u32) -> &Known {

@@ -2,10 +2,11 @@
 
 use std::error::Error;
 
-use grid_harness::{Row, Scenario, Settings};
+use grid_engine::{Engine, limits};
+use grid_harness::{Against, Rounds, Row, Scenario, Settings, heap, ratios};
 
 use crate::measure;
-use crate::streams::{self, Depth};
+use crate::streams::{self, Books, Depth};
 use crate::tape::Tape;
 
 /// Every scenario of the engine alone, in the order in which `all` runs them.
@@ -29,6 +30,28 @@ pub fn scenarios() -> Vec<Box<dyn Scenario>> {
                 }),
             ],
         }),
+        Box::new(Mix {
+            name: "thin_book_sweep",
+            shows: "An order takes twenty levels of one order each: worse means that a fill, or the search for the next level, became slower.",
+            variants: &[("20 levels in one order", streams::thin_book_sweep)],
+        }),
+        Box::new(Mix {
+            name: "cancel_burst",
+            shows: "Everything is cancelled at once, one by one or by one command: worse means that the venue is longest busy when everybody \
+                    wants out.",
+            variants: &[
+                ("1,000 orders, one by one", streams::cancel_burst),
+                ("100 orders, one mass cancel", streams::mass_cancel),
+            ],
+        }),
+        Box::new(Mix {
+            name: "quote_refresh",
+            shows: "Makers move all their quotes on nine books, by replacing both sides of each level: worse means older quotes, and makers who \
+                    widen them.",
+            variants: &[("5 makers, 10 levels, 9 books", streams::quote_refresh)],
+        }),
+        Box::new(TenThousandBooks),
+        Box::new(TenMillionResting),
         Box::new(Mix {
             name: "reserve_settle",
             shows: "Calls reserved and settled, one in fifty with a purchase: worse means that every inference call waits longer for the venue.",
@@ -61,4 +84,82 @@ impl Scenario for Mix {
             self.variants.iter().map(|(name, make)| measure::row(name, &make(commands), settings.rounds));
         rows.collect()
     }
+}
+
+/// Commands spread over many books with a million orders; what one needs is in no cache.
+struct TenThousandBooks;
+
+impl Scenario for TenThousandBooks {
+    fn name(&self) -> &'static str {
+        "ten_thousand_books"
+    }
+
+    fn shows(&self) -> &'static str {
+        "Commands at random over ten thousand books with a million orders: worse means more cache misses per command, or more bytes per order."
+    }
+
+    fn run(&self, settings: &Settings) -> Result<Vec<Row>, Box<dyn Error>> {
+        let commands = settings.commands_or(3_000_000);
+        let books = 10_000.min(limits::INSTRUMENTS).min(commands as usize) as u16;
+        let resting = 1_000_000.min(commands);
+        let books = Books { books, resting, pareto: true };
+        Ok(vec![measured(books, commands, settings.rounds)?])
+    }
+}
+
+/// Ten million orders against a thousand.
+struct TenMillionResting;
+
+impl Scenario for TenMillionResting {
+    fn name(&self) -> &'static str {
+        "ten_million_resting"
+    }
+
+    fn shows(&self) -> &'static str {
+        "Ten million resting orders against one small book of a thousand, same commands: worse means that the venue slows down as it fills."
+    }
+
+    fn run(&self, settings: &Settings) -> Result<Vec<Row>, Box<dyn Error>> {
+        let commands = settings.commands_or(1_000_000);
+        let full = if settings.commands.is_some() { 10_000_000.min(10 * commands) } else { 10_000_000 };
+        let small = Books { books: 1, resting: 1_000.min(commands), pareto: false };
+        let small = measured(small, commands, settings.rounds)?;
+        let large = measured(Books { books: 100, resting: full, pareto: false }, commands, settings.rounds)?;
+        let latencies = small.latency.as_ref().zip(large.latency.as_ref());
+        let (under, over) = latencies.ok_or("both rows have percentiles")?;
+        let (floor, tail) = (under.p50().clone(), ratios(over.p99(), under.p99()));
+        let large = large.floor("one small book", Against::Latency, floor).figure(
+            "p99 against one small book",
+            "times",
+            tail,
+        );
+        Ok(vec![small, large])
+    }
+}
+
+/// A row of many books, with the memory that an order takes.
+fn measured(books: Books, commands: u64, rounds: usize) -> Result<Row, Box<dyn Error>> {
+    let empty = bytes_of(books.venue().venue().engine());
+    let tape = books.tape(commands);
+    let name = format!("{} books, {} orders", books.books, books.resting);
+    let row = measure::row(&name, &tape, rounds)?;
+    // A program without the counting allocator has nothing to tell.
+    Ok(match (empty, bytes_of(&tape.start)) {
+        (Some(empty), Some(full)) => {
+            let each = (full - empty) as f64 / books.resting as f64;
+            row.figure("memory per resting order", "bytes", Rounds::from_iter([each])).note(
+                "memory: what a copy of the venue allocates, less that of the same venue without orders, reports kept for sessions included",
+            )
+        }
+        _ => row,
+    })
+}
+
+/// What a copy of the venue allocates, where it is counted.
+fn bytes_of(engine: &Engine) -> Option<i64> {
+    let before = heap::counts();
+    let copy = engine.clone();
+    let after = heap::counts();
+    drop(copy);
+    (after.calls > before.calls).then_some(after.live - before.live)
 }

@@ -86,7 +86,7 @@ impl Venue {
         }
         for instrument in (0..setup.instruments).map(InstrumentId) {
             for nth in 0..setup.sellers.min(setup.traders) {
-                let seller = venue.seller(instrument, nth, setup);
+                let seller = (u32::from(instrument.0) * setup.sellers + nth) % setup.traders;
                 let account = venue.traders[seller as usize];
                 venue.ask(account, Command::SetCapacity { instrument, capacity: STOCK });
                 venue.ask(account, Command::Issue { instrument, qty: STOCK });
@@ -109,12 +109,6 @@ impl Venue {
             self.ask(account, Command::RegisterSupplier(Box::default()));
         }
         self.traders.push(account);
-    }
-
-    /// The nth of those traders that an instrument is supplied to.
-    #[must_use]
-    pub fn seller(&self, instrument: InstrumentId, nth: u32, setup: &Setup) -> u32 {
-        (u32::from(instrument.0) * setup.sellers + nth) % setup.traders
     }
 
     /// Applies a command of a trader, through the next session in turn; what happened is in [`Venue::events`].

@@ -8,6 +8,7 @@
 mod awake;
 pub mod floors;
 mod ground;
+pub mod heap;
 mod html;
 mod latencies;
 mod machine;

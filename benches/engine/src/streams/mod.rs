@@ -1,9 +1,13 @@
 //! The mixes, each a [`Tape`](crate::tape::Tape): how often what is asked, of books of which size.
 
+mod bursts;
 mod exchange_mix;
+mod many_books;
 mod place_cancel_match;
 mod reserve_settle;
 
+pub use bursts::{cancel_burst, mass_cancel, quote_refresh, thin_book_sweep};
 pub use exchange_mix::exchange_mix;
+pub use many_books::Books;
 pub use place_cancel_match::{Depth, place_cancel_match};
 pub use reserve_settle::reserve_settle;

@@ -1,0 +1,91 @@
+//! No command of the hot path allocates once the engine has warmed up: the allocator is asked by name, command by command. What may allocate is
+//! growth while it warms up, when books and sessions reach the size that they keep.
+
+use grid_engine::Command;
+use grid_engine::command::Entry;
+use grid_engine_benches::streams::{self, Books, Depth};
+use grid_engine_benches::tape::{BATCH, Tape};
+use grid_harness::heap::{Counting, counts};
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+const fn kind(entry: &Entry) -> &'static str {
+    match entry.command {
+        Command::Place(_) => "place",
+        Command::Cancel { .. } => "cancel",
+        Command::Replace { .. } => "replace",
+        Command::MassCancel(_) => "mass cancel",
+        Command::Reserve { .. } => "reserve",
+        Command::Settle { .. } => "settle",
+        _ => "another",
+    }
+}
+
+/// Runs a tape a first time over, and from the second half on holds every command to nothing.
+fn allocates_nothing(tape: &Tape) {
+    let mut run = tape.run();
+    let warm = tape.entries.len() / 2;
+    run.some(warm);
+    let mut found = std::collections::BTreeMap::<&str, u64>::new();
+    for (nth, entry) in tape.entries[warm..].iter().enumerate() {
+        let before = counts().calls;
+        run.one();
+        let calls = counts().calls - before;
+        if calls > 0 {
+            *found.entry(kind(entry)).or_default() += calls;
+        }
+        if nth % BATCH == BATCH - 1 {
+            run.publish();
+        }
+    }
+    assert!(
+        found.is_empty(),
+        "of {} commands, allocator calls by kind: {found:?}",
+        tape.entries.len() - warm
+    );
+}
+
+#[test]
+#[ignore = "until orders and reservations lie in slabs"]
+fn the_exchange_mix_allocates_nothing() {
+    allocates_nothing(&streams::exchange_mix(100_000));
+}
+
+#[test]
+#[ignore = "until orders and reservations lie in slabs"]
+fn place_cancel_match_allocates_nothing() {
+    allocates_nothing(&streams::place_cancel_match(Depth::Normal, 100_000));
+    allocates_nothing(&streams::place_cancel_match(Depth::Static, 100_000));
+}
+
+#[test]
+#[ignore = "until orders and reservations lie in slabs"]
+fn sweeps_of_a_thin_book_allocate_nothing() {
+    allocates_nothing(&streams::thin_book_sweep(100_000));
+}
+
+#[test]
+#[ignore = "until orders and reservations lie in slabs"]
+fn bursts_of_cancels_allocate_nothing() {
+    allocates_nothing(&streams::cancel_burst(100_000));
+    allocates_nothing(&streams::mass_cancel(100_000));
+}
+
+#[test]
+#[ignore = "until orders and reservations lie in slabs"]
+fn refreshed_quotes_allocate_nothing() {
+    allocates_nothing(&streams::quote_refresh(100_000));
+}
+
+#[test]
+#[ignore = "until orders and reservations lie in slabs"]
+fn many_books_allocate_nothing() {
+    allocates_nothing(&Books { books: 100, resting: 10_000, pareto: true }.tape(200_000));
+}
+
+#[test]
+#[ignore = "until orders and reservations lie in slabs"]
+fn calls_reserved_and_settled_allocate_nothing() {
+    allocates_nothing(&streams::reserve_settle(100_000));
+}

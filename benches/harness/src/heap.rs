@@ -1,0 +1,69 @@
+//! What is allocated, counted per thread. A program that wants to know makes [`Counting`] its global allocator; in any other, the counts stay
+//! at 0. Per thread, because a thread that measures itself should not see what others do, and because a count that is shared costs more than many an
+//! allocation.
+
+#![expect(
+    unsafe_code,
+    reason = "an allocator is unsafe by its interface; this one only counts and passes on"
+)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+thread_local! {
+    static COUNTS: Cell<Counts> = const { Cell::new(Counts { calls: 0, live: 0 }) };
+}
+
+/// What this thread has asked of the allocator.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Calls that allocate, grow or shrink; those that only free are not counted.
+    pub calls: u64,
+    /// Bytes asked for and not freed, by this thread.
+    pub live: i64,
+}
+
+/// The system's allocator, with counts.
+#[derive(Debug)]
+pub struct Counting;
+
+/// The counts of this thread.
+#[must_use]
+pub fn counts() -> Counts {
+    COUNTS.get()
+}
+
+fn count(calls: u64, bytes: i64) {
+    // While a thread ends its counts may be gone, and nobody asks for them any more.
+    let _ = COUNTS.try_with(|counts| {
+        let now = counts.get();
+        counts.set(Counts { calls: now.calls + calls, live: now.live + bytes });
+    });
+}
+
+// SAFETY: every call goes to the system's allocator as it came; the counts are plain numbers without a destructor and allocate nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(1, layout.size() as i64);
+        // SAFETY: the caller keeps what `GlobalAlloc` asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(1, layout.size() as i64);
+        // SAFETY: as above.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        count(0, -(layout.size() as i64));
+        // SAFETY: as above.
+        unsafe { System.dealloc(at, layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count(1, size as i64 - layout.size() as i64);
+        // SAFETY: as above.
+        unsafe { System.realloc(at, layout, size) }
+    }
+}
