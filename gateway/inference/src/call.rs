@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::answer::{self, Said};
+use crate::dialect::{Teller, Untold};
 use crate::door::{Directory, DoorError, Reserved};
 use crate::hold::{Bureau, Hold};
 use crate::meter::Bill;
@@ -46,6 +47,8 @@ pub(crate) struct Call {
     pub(crate) output_default: u64,
     pub(crate) candidates: Vec<Candidate>,
     pub(crate) chat: ChatRequest,
+    /// Tells the answer in the client's language, where that is not the suppliers' own.
+    pub(crate) teller: Option<Box<Teller>>,
     /// Counts the call while it lasts.
     pub(crate) _in_flight: InFlight,
 }
@@ -56,6 +59,7 @@ pub(crate) type Head = oneshot::Sender<Result<Response<Out>, Refusal>>;
 /// Runs the call to its end.
 pub(crate) async fn run(tier: Arc<Tier>, mut call: Call, mut head: Head) {
     let deadline = Instant::now() + tier.config.clocks.call;
+    let teller = call.teller.take();
     let reserved = tokio::select! {
         biased;
         () = head.closed() => None,
@@ -81,6 +85,7 @@ pub(crate) async fn run(tier: Arc<Tier>, mut call: Call, mut head: Head) {
             let relay = Relay {
                 tier: &tier,
                 call: &call,
+                teller,
                 hold,
                 slot,
                 events,
@@ -100,7 +105,7 @@ pub(crate) async fn run(tier: Arc<Tier>, mut call: Call, mut head: Head) {
             }
             slot.judge(Verdict::Good);
             drop(slot);
-            let answer = whole_answer(&tier, body, hold).await;
+            let answer = whole_answer(&tier, teller, body, hold).await;
             let _ = head.send(answer);
         }
     }
@@ -354,6 +359,7 @@ fn stream_response(body: mpsc::Receiver<Bytes>) -> Response<Out> {
 struct Relay<'a> {
     tier: &'a Tier,
     call: &'a Call,
+    teller: Option<Box<Teller>>,
     hold: Hold,
     slot: Slot,
     events: mpsc::Sender<Bytes>,
@@ -415,7 +421,8 @@ impl Relay<'_> {
     /// Passes one event on, or keeps it back, or learns from it that the stream is over.
     async fn pass(&mut self, event: Event) -> Flow {
         let Some(data) = event.data.clone() else {
-            return if self.send(event.raw).await { Flow::On } else { Flow::Gone };
+            let bytes = self.teller.as_ref().map_or(event.raw, |teller| teller.still_here());
+            return if self.send(bytes).await { Flow::On } else { Flow::Gone };
         };
         if data.as_ref() == b"[DONE]" {
             return Flow::Done;
@@ -432,6 +439,17 @@ impl Relay<'_> {
             if self.last.as_ref().is_none_or(|last| last.0 != **id) {
                 self.last = Some((id.clone().into_owned(), model.to_owned(), said.created));
             }
+        }
+        if let Some(teller) = &mut self.teller {
+            let bytes = match teller.hear(&data) {
+                Ok(bytes) => bytes,
+                Err(Untold(why)) => return Flow::Broken(why),
+            };
+            if !bytes.is_empty() && !self.send(bytes).await {
+                return Flow::Gone;
+            }
+            self.hold.delivered(&said);
+            return Flow::On;
         }
         if said.usage.is_some() && !said.choices {
             self.hold.delivered(&said);
@@ -488,20 +506,27 @@ impl Relay<'_> {
                         "the supplier failed in the middle of its answer ({reason}); only what was delivered is billed"
                     ),
                 );
-                let event = format!("data: {}\n\n", refusal.openai_body());
-                let _ = self.events.send_timeout(event.into(), settle).await;
+                let event = match &mut self.teller {
+                    Some(teller) => teller.broke(&refusal, &self.call.name),
+                    None => format!("data: {}\n\n", refusal.openai_body()).into(),
+                };
+                let _ = self.events.send_timeout(event, settle).await;
             }
         }
     }
 
     /// Settles, and only then lets the client see the end: whoever has seen it finds the call in its balance.
-    async fn finish(self) {
+    async fn finish(mut self) {
         drop((self.rest, self.slot));
         let Some((hold, bill)) = self.hold.bill().await else {
             return;
         };
         settled(self.tier, hold, bill).await;
         let stall = self.tier.config.clocks.client_stall;
+        if let Some(teller) = &mut self.teller {
+            let _ = self.events.send_timeout(teller.end(bill), stall).await;
+            return;
+        }
         if self.call.chat.wants_usage {
             let event = match self.usage_event {
                 Some(event) if !bill.estimated => event.raw,
@@ -562,15 +587,31 @@ async fn settled(tier: &Tier, hold: Hold, bill: Bill) {
     let _ = timeout(tier.config.clocks.settle, shown).await;
 }
 
-async fn whole_answer(tier: &Tier, body: Bytes, mut hold: Hold) -> Result<Response<Out>, Refusal> {
+async fn whole_answer(
+    tier: &Tier,
+    teller: Option<Box<Teller>>,
+    body: Bytes,
+    mut hold: Hold,
+) -> Result<Response<Out>, Refusal> {
     let lost =
         || Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the answer could not be metered");
     let said: Said<'_> = answer::read(&body).map_err(|_| lost())?;
     hold.delivered(&said);
     drop(said);
     let (hold, bill) = hold.bill().await.ok_or_else(lost)?;
+    let body = match teller {
+        Some(mut teller) => match teller.whole(&body, bill) {
+            Ok(told) => told,
+            Err(Untold(why)) => {
+                let _ = timeout(tier.config.clocks.settle, hold.release(AccountId::VENUE)).await;
+                let message = format!("the supplier's answer can't be told ({why}); nothing was billed");
+                return Err(Refusal::new(StatusCode::BAD_GATEWAY, "supplier_failed", message));
+            }
+        },
+        None if bill.estimated => with_usage(&body, bill),
+        None => body,
+    };
     settled(tier, hold, bill).await;
-    let body = if bill.estimated { with_usage(&body, bill) } else { body };
     Ok(bytes_response(StatusCode::OK, body))
 }
 

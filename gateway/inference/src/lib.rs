@@ -1,6 +1,6 @@
 //! The inference tier: the place where tokens bought on the book become completions.
 //!
-//! A developer points any OpenAI client at it. The life of a call (design §7):
+//! A developer points any OpenAI or Anthropic client at it. The life of a call (design §7):
 //!
 //! ```text
 //! authenticate ─► validate ─► upper bound of tokens ─► Reserve ─► supplier ─► stream ─► Settle
@@ -18,6 +18,7 @@
 //! | `upstream` | one attempt at one supplier |
 //! | `roster` | which supplier next: issuers first, circuit breakers, concurrency |
 //! | `sse`, `answer` | events of a stream and what they say |
+//! | `dialect` | the other languages of clients: Anthropic Messages, OpenAI Responses |
 //! | `meter`, `tokens` | our own count, and whether the supplier's is believable |
 //! | `hold` | the guard that settles or releases a reservation exactly once |
 //! | `seal` | supplier credentials, sealed with the venue's key |
@@ -29,6 +30,7 @@
 mod answer;
 mod call;
 mod config;
+mod dialect;
 mod door;
 mod hold;
 mod keys;

@@ -149,6 +149,11 @@ impl Counted {
     }
 }
 
+/// Tokens of a chat completion request's prompt, by our own count.
+pub(crate) fn prompt_tokens(body: &[u8]) -> u64 {
+    Prompt::read(body).tokens() + request::media_tokens(body)
+}
+
 /// The counted parts of a request.
 struct Prompt {
     texts: String,

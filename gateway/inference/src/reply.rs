@@ -134,15 +134,20 @@ impl Refusal {
         })
     }
 
+    /// The same for Anthropic's clients.
+    pub(crate) fn anthropic_body(&self, request: &str) -> serde_json::Value {
+        json!({
+            "type": "error",
+            "error": {"type": self.anthropic_type(), "message": self.message},
+            "errors": {"detail": self.message},
+            "request_id": request,
+        })
+    }
+
     pub(crate) fn response(&self, surface: Surface, request: &str) -> Response<Out> {
         let body = match surface {
             Surface::OpenAi => self.openai_body(),
-            Surface::Anthropic => json!({
-                "type": "error",
-                "error": {"type": self.anthropic_type(), "message": self.message},
-                "errors": {"detail": self.message},
-                "request_id": request,
-            }),
+            Surface::Anthropic => self.anthropic_body(request),
         };
         let mut response = json_response(self.status, &body);
         let headers = response.headers_mut();

@@ -23,11 +23,13 @@ use tokio::time::timeout;
 
 use crate::call::{self, Call};
 use crate::config::Config;
+use crate::dialect::messages::request::For;
+use crate::dialect::{self, Dialect};
 use crate::door::{Deps, Directory};
 use crate::hold::Bureau;
 use crate::keys::{self, Caller, Permit, Turnstile};
+use crate::meter;
 use crate::reply::{Out, Refusal, Surface, json_response};
-use crate::request::ChatRequest;
 use crate::roster::{self, Roster};
 use crate::stats::{Snapshot, Stats, bump, drop_one};
 use crate::tokens;
@@ -270,26 +272,39 @@ impl Asked<'_> {
         let surface = self.surface;
         let reading = matches!(self.parts.method, Method::GET | Method::HEAD);
         let answered = match path {
-            "/v1/chat/completions" if self.parts.method == Method::POST => {
-                return self.chat(body).await.map_err(|refusal| (refusal, Surface::OpenAi));
+            "/v1/chat/completions" | "/v1/messages" | "/v1/responses"
+                if self.parts.method == Method::POST =>
+            {
+                let dialect = match path {
+                    "/v1/messages" => Dialect::Messages,
+                    "/v1/responses" => Dialect::Responses,
+                    _ => Dialect::Chat,
+                };
+                let answered = self.converse(body, dialect).await;
+                return answered.map_err(|refusal| (refusal, dialect.surface()));
             }
-            "/v1/messages" | "/v1/messages/count_tokens" => Err((
-                Refusal::new(
-                    StatusCode::NOT_FOUND,
-                    "not_found",
-                    "the Messages API is not offered yet; use /v1/chat/completions",
-                ),
-                Surface::Anthropic,
-            )),
+            "/v1/messages/count_tokens" if self.parts.method == Method::POST => {
+                return self.count(body).await.map_err(|refusal| (refusal, Surface::Anthropic));
+            }
+            "/v1/messages" | "/v1/messages/count_tokens" => Err((method("POST"), Surface::Anthropic)),
             "/" | "/v1" | "/api" if reading => Ok(json_response(
                 StatusCode::OK,
-                &json!({"object": "grid.inference", "endpoints": ["/v1/models", "/v1/chat/completions", "/health"]}),
+                &json!({"object": "grid.inference", "endpoints":
+                    ["/v1/models", "/v1/chat/completions", "/v1/messages", "/v1/responses", "/health"]}),
             )),
             "/health" | "/v1/health" if reading => {
                 Ok(json_response(StatusCode::OK, &json!({"status": "ok"})))
             }
             "/v1/models" if reading => self.models().map_err(|refusal| (refusal, surface)),
-            "/v1/chat/completions" => Err((method("POST"), Surface::OpenAi)),
+            "/v1/chat/completions" | "/v1/responses" => Err((method("POST"), Surface::OpenAi)),
+            _ if path.starts_with("/v1/responses/") => Err((
+                Refusal::new(
+                    StatusCode::NOT_FOUND,
+                    "not_found",
+                    "responses are not stored here, so none can be read, cancelled or deleted later",
+                ),
+                Surface::OpenAi,
+            )),
             "/" | "/v1" | "/health" | "/v1/models" => Err((method("GET"), surface)),
             _ if path.starts_with("/v1/v1") => Err((
                 Refusal::new(
@@ -344,8 +359,9 @@ impl Asked<'_> {
         found.map(|model| json_response(StatusCode::OK, &model)).ok_or_else(unknown_instrument)
     }
 
-    async fn chat(self, body: Incoming) -> Result<Response<Out>, Refusal> {
-        let admitted = self.caller().and_then(|caller| {
+    /// Who calls, and that there is room for one more call.
+    fn admit(&self, body: &Incoming) -> Result<(Caller, InFlight), Refusal> {
+        self.caller().and_then(|caller| {
             let permit = self.tier.turnstile.enter(caller.key)?;
             let room = Arc::clone(&self.tier.calls).try_acquire_owned().map_err(|_| {
                 Refusal::unavailable("busy", "too many calls in progress", Duration::from_secs(1))
@@ -354,21 +370,43 @@ impl Asked<'_> {
             if length > self.tier.config.limits.body_bytes as u64 {
                 return Err(too_large(self.tier.config.limits.body_bytes));
             }
-            Ok((caller, permit, room))
-        });
-        let (caller, permit, room) = match admitted {
-            Ok(admitted) => admitted,
+            let stats = Arc::clone(&self.tier.stats);
+            bump(&stats.in_flight);
+            Ok((caller, InFlight { stats, _key: permit, _call: room }))
+        })
+    }
+
+    /// The body of an admitted call.
+    async fn admitted(&self, body: Incoming) -> Result<(Caller, InFlight, Bytes), Refusal> {
+        match self.admit(&body) {
+            Ok((caller, in_flight)) => Ok((caller, in_flight, self.body(body).await?)),
             Err(refusal) => {
                 spare(&self.parts.headers, body);
-                return Err(refusal);
+                Err(refusal)
             }
-        };
-        let stats = Arc::clone(&self.tier.stats);
-        bump(&stats.in_flight);
-        let in_flight = InFlight { stats, _key: permit, _call: room };
-        let body = self.body(body).await?;
-        let chat = ChatRequest::parse(body)?;
+        }
+    }
+
+    /// How long a prompt is, by our own count: no supplier is asked, and nothing is billed.
+    async fn count(self, body: Incoming) -> Result<Response<Out>, Refusal> {
+        let (_, _in_flight, body) = self.admitted(body).await?;
+        let (chat, wishes) = dialect::messages::request::read(&body, For::Count)?;
+        let symbol = wishes.model.to_ascii_lowercase();
+        if self.tier.directory.read(|state| state.symbols.get(&symbol).is_none()) {
+            return Err(unknown_instrument());
+        }
+        let counted = tokio::task::spawn_blocking(move || meter::prompt_tokens(&chat)).await;
+        let tokens = counted.map_err(|_| {
+            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the tokens could not be counted")
+        })?;
+        Ok(json_response(StatusCode::OK, &json!({"input_tokens": tokens})))
+    }
+
+    /// A call in any dialect.
+    async fn converse(self, body: Incoming, dialect: Dialect) -> Result<Response<Out>, Refusal> {
+        let (caller, in_flight, body) = self.admitted(body).await?;
         let tier = self.tier;
+        let (chat, teller) = dialect.read(body, self.number, tier.config.limits.answer_bytes)?;
         let known = tier.directory.read(|state| {
             let id = *state.symbols.get(&chat.symbol)?;
             let instrument = state.instruments.get(usize::from(id.0))?;
@@ -395,6 +433,7 @@ impl Asked<'_> {
             output_default: if output_floor > 0 { output_floor } else { tier.config.routing.output_tokens },
             candidates,
             chat,
+            teller,
             _in_flight: in_flight,
         };
         let (head, answer) = oneshot::channel();

@@ -130,11 +130,23 @@ async fn the_messages_listener_answers_in_anthropic_s_envelope() {
     for addr in [tier.inference_addr, tier.messages_addr.unwrap()] {
         tier.inference_addr = addr;
         let caller = Caller::new(&tier);
-        let answer = caller.post("/v1/messages", Some(KEY), "{}").await;
-        assert_eq!(answer.status, 404);
-        assert_eq!(answer.json()["type"], "error");
-        assert_eq!(answer.json()["error"]["type"], "not_found_error");
-        assert_eq!(answer.json()["request_id"].as_str(), answer.header("request-id"));
+        for (path, status, kind) in [
+            ("/v1/messages", 400, "invalid_request_error"),
+            ("/v1/messages?beta=true", 400, "invalid_request_error"),
+            ("/v1/messages/count_tokens", 400, "invalid_request_error"),
+        ] {
+            let answer = caller.post(path, Some(KEY), "{}").await;
+            assert_eq!(answer.status, status, "{path}");
+            assert_eq!(answer.json()["type"], "error");
+            assert_eq!(answer.json()["error"]["type"], kind);
+            assert_eq!(answer.json()["request_id"].as_str(), answer.header("request-id"));
+            assert_eq!(caller.get(path).await.status, 405);
+            let unknown = caller.post(path, Some("nobody"), "{}").await;
+            assert_eq!(
+                (unknown.status, &unknown.json()["error"]["type"]),
+                (401, &json!("authentication_error"))
+            );
+        }
     }
 }
 
