@@ -66,6 +66,7 @@ fn told(ended: Result<(), Box<dyn Error>>) -> ExitCode {
 fn scenarios() -> Vec<Box<dyn Scenario>> {
     let mut all = grid_engine_benches::scenarios();
     all.extend(grid_benches::scenarios());
+    all.extend(grid_network_benches::scenarios());
     all
 }
 

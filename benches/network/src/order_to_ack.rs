@@ -1,0 +1,123 @@
+//! `tcp_order_to_ack`: one connection, one request at a time, from a client's write to the report in its hands. What a
+//! regression means: a quote lies in the market, and a participant does not know it yet, for that much longer.
+//!
+//! Requests come at a planned rate that every contender can keep up with, so a latency is of one request and not of a
+//! queue. The journal lies in memory: what a disk adds is `commit_latency`'s to tell.
+
+use std::error::Error;
+
+use grid_harness::{Against, Ground, Latencies, Rounds, Row, Scenario, Settings};
+
+use crate::echo::Echo;
+use crate::flow::PlaceCancel;
+use crate::load::{Load, Outcome};
+use crate::venue::{INSTRUMENT, Layout, Venue, keys};
+use crate::{Failure, Wait, cores, pin, session};
+
+/// Requests per second: far below what any contender does one at a time.
+const RATE: f64 = 5_000.0;
+/// The lowest price of the load's orders.
+pub(crate) const PRICE: u64 = 1_000;
+
+/// See the module.
+#[derive(Debug)]
+pub struct OrderToAck;
+
+impl Scenario for OrderToAck {
+    fn name(&self) -> &'static str {
+        "tcp_order_to_ack"
+    }
+
+    fn shows(&self) -> &'static str {
+        "slower: a participant waits longer for each answer, on an idle venue"
+    }
+
+    fn run(&self, settings: &Settings) -> Result<Vec<Row>, Box<dyn Error>> {
+        let ground = Ground::under(&memory(settings))?;
+        let rate = settings.rate_or(RATE);
+        let seconds = settings.commands.map_or(settings.seconds, |commands| commands as f64 / rate);
+        let mut rows = Vec::new();
+        for layout in layouts() {
+            let (mut ours, mut floor, mut kept) =
+                (Latencies::default(), Rounds::default(), Rounds::default());
+            for round in 0..settings.rounds {
+                let bare = one_at_a_time(
+                    Echo::start(layout.wait, layout.core)?.address,
+                    layout.wait,
+                    rate,
+                    seconds,
+                )?;
+                floor.push(bare.latency.value_at_quantile(0.5) as f64);
+                let venue = Venue::start(&ground.at(&format!("{}-{round}", layout.name)), &layout, 1)?;
+                let outcome = one_at_a_time(venue.address(), layout.wait, rate, seconds)?;
+                venue.stop()?;
+                kept.push(outcome.answered as f64 / outcome.took.as_secs_f64());
+                ours.push(&outcome.latency);
+            }
+            let name = format!("1 connection, window 1, layout {}", layout.name);
+            let echo = format!("bare mio echo, {}", wait_name(layout.wait));
+            rows.push(
+                Row::new(name)
+                    .latency(ours)
+                    .throughput(kept)
+                    .floor(echo, Against::Latency, floor)
+                    .note(format!(
+                        "open loop at {rate:.0} requests per second, half orders and half cancels, journal in {}",
+                        ground.kind()
+                    ))
+                    .note(format!("client {}", wait_name(layout.wait))),
+            );
+        }
+        Ok(rows)
+    }
+}
+
+/// Where files are that no disk is to slow down.
+pub(crate) fn memory(settings: &Settings) -> std::path::PathBuf {
+    let shm = std::path::Path::new("/dev/shm");
+    if shm.is_dir() { shm.to_owned() } else { settings.dir.clone() }
+}
+
+pub(crate) fn wait_name(wait: Wait) -> &'static str {
+    match wait {
+        Wait::Spin => "spinning",
+        Wait::Park => "blocking",
+    }
+}
+
+/// The layouts that this machine has cores for.
+pub(crate) fn layouts() -> Vec<Layout> {
+    vec![Layout::parked()]
+}
+
+fn one_at_a_time(
+    address: std::net::SocketAddr,
+    wait: Wait,
+    rate: f64,
+    seconds: f64,
+) -> Result<Outcome, Failure> {
+    on_a_thread(wait, move || {
+        let sessions = session::open(address, &keys(), 1)?;
+        let flow = |session| (session, PlaceCancel::at(INSTRUMENT.0, PRICE));
+        Load::over(sessions.into_iter().map(flow).collect(), wait)?.open(rate, seconds, 1)
+    })
+}
+
+/// Runs the generator on a thread of its own, pinned where it spins, so that no setting outlives it.
+pub(crate) fn on_a_thread<R: Send>(
+    wait: Wait,
+    work: impl FnOnce() -> Result<R, Failure> + Send,
+) -> Result<R, Failure> {
+    std::thread::scope(|scope| {
+        let running = scope.spawn(move || {
+            if wait == Wait::Spin {
+                pin(cores().0);
+            }
+            work().map_err(|error| error.to_string())
+        });
+        match running.join() {
+            Ok(done) => done.map_err(Failure::from),
+            Err(_) => Err("the load generator panicked".into()),
+        }
+    })
+}

@@ -1,0 +1,101 @@
+//! `tcp_throughput`: as many requests as the venue takes, over 4 connections with 34 in flight each and over 1,000
+//! connections, on a machine shared with the load generator. What a regression means: at the busiest moment of the day
+//! the door turns participants away earlier.
+//!
+//! Closed loop: the window is the load, and a latency under it says how long a queue of that window is, nothing more.
+
+use std::error::Error;
+use std::net::SocketAddr;
+
+use grid_harness::{Against, Ground, Rounds, Row, Scenario, Settings};
+
+use crate::echo::Echo;
+use crate::flow::PlaceCancel;
+use crate::load::{Load, Outcome};
+use crate::order_to_ack::{PRICE, layouts, memory, on_a_thread, wait_name};
+use crate::venue::{INSTRUMENT, Venue, keys};
+use crate::{Failure, Wait, session};
+
+/// Connections, and requests in flight on each.
+const SHAPES: [(usize, u64); 2] = [(4, 34), (1_000, 8)];
+
+/// See the module.
+#[derive(Debug)]
+pub struct Throughput;
+
+impl Scenario for Throughput {
+    fn name(&self) -> &'static str {
+        "tcp_throughput"
+    }
+
+    fn shows(&self) -> &'static str {
+        "slower: the door takes fewer requests per second when everybody trades at once"
+    }
+
+    fn run(&self, settings: &Settings) -> Result<Vec<Row>, Box<dyn Error>> {
+        let memory = Ground::under(&memory(settings))?;
+        let disk = Ground::under(&settings.dir)?;
+        let mut grounds = vec![("", &memory)];
+        if disk.kind() != memory.kind() {
+            grounds.push((", journal on the disk", &disk));
+        }
+        let mut rows = Vec::new();
+        for (connections, window) in SHAPES {
+            // A small run, of the tests, has a small crowd.
+            let connections =
+                settings.commands.map_or(connections, |most| connections.min(most as usize / 10));
+            for layout in layouts() {
+                for (suffix, ground) in &grounds {
+                    let (mut ours, mut floor) = (Rounds::default(), Rounds::default());
+                    let mut queue = Rounds::default();
+                    for round in 0..settings.rounds {
+                        let echo = Echo::start(layout.wait, layout.core)?;
+                        let bare = flood(echo.address, layout.wait, connections, window, settings.seconds)?;
+                        drop(echo);
+                        floor.push(rate(&bare));
+                        let name = format!("{connections}-{}{suffix}-{round}", layout.name);
+                        let venue = Venue::start(&ground.at(&name), &layout, connections)?;
+                        let outcome =
+                            flood(venue.address(), layout.wait, connections, window, settings.seconds)?;
+                        venue.stop()?;
+                        ours.push(rate(&outcome));
+                        queue.push(outcome.latency.value_at_quantile(0.5) as f64 / 1_000.0);
+                    }
+                    rows.push(
+                        Row::new(format!(
+                            "{connections} connections x {window}, layout {}{suffix}",
+                            layout.name
+                        ))
+                        .throughput(ours)
+                        .floor(
+                            format!("bare mio echo, {}", wait_name(layout.wait)),
+                            Against::Throughput,
+                            floor,
+                        )
+                        .figure("p50 in the full window", "µs", queue)
+                        .note("requests acknowledged, half orders and half cancels; closed loop"),
+                    );
+                }
+            }
+        }
+        Ok(rows)
+    }
+}
+
+fn rate(outcome: &Outcome) -> f64 {
+    outcome.answered as f64 / outcome.took.as_secs_f64().max(1e-9)
+}
+
+fn flood(
+    address: SocketAddr,
+    wait: Wait,
+    connections: usize,
+    window: u64,
+    seconds: f64,
+) -> Result<Outcome, Failure> {
+    on_a_thread(wait, move || {
+        let sessions = session::open(address, &keys(), connections)?;
+        let flow = |session| (session, PlaceCancel::at(INSTRUMENT.0, PRICE));
+        Load::over(sessions.into_iter().map(flow).collect(), wait)?.closed(window, seconds)
+    })
+}

@@ -1,0 +1,168 @@
+//! A venue to measure, in this process: one whole node (raft core, journal, matcher, replica) and its order gateway,
+//! with traders who have dollars and Units enough for any run.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ed25519_dalek::SigningKey;
+use grid_engine::command::{AccountMode, Capabilities, Command, Entry, SupplierProfile};
+use grid_engine::instrument::{
+    DeliveryTerms, InstrumentSpec, InstrumentStatus, MarketTerms, Movement, QualityTerms,
+};
+use grid_engine::{AccountId, Engine, Fingerprint, InstrumentId, Price, Qty, Seq, SessionId, Usd};
+use grid_orders::{Config as GatewayConfig, Gateway, LogLine, Rate, Wait};
+use grid_replicator::{ClusterConfig, Node, NodeConfig};
+use grid_sequencer::{Config as SequencerConfig, JournalConfig, ThreadLayout};
+
+use crate::Failure;
+
+/// The instrument that everybody trades.
+pub(crate) const INSTRUMENT: InstrumentId = InstrumentId(0);
+/// Accounts that the sessions share.
+pub(crate) const TRADERS: usize = 16;
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+const OPERATOR: [u8; 32] = [7; 32];
+const FOUNDER: SessionId = SessionId(1);
+/// Far more than any run trades.
+const STOCK: Qty = Qty(1_000_000_000);
+const ORDERS: &str = "orders";
+
+/// How the venue is laid out over the machine.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    pub(crate) name: &'static str,
+    pub(crate) threads: ThreadLayout,
+    /// What the gateway's thread does when it is idle.
+    pub(crate) wait: Wait,
+    /// Where it runs.
+    pub(crate) core: Option<usize>,
+}
+
+impl Layout {
+    /// Threads that sleep when there is nothing to do.
+    pub(crate) fn parked() -> Self {
+        Self { name: "parked", threads: ThreadLayout::parked(), wait: Wait::Park, core: None }
+    }
+}
+
+/// A venue that serves on loopback.
+pub(crate) struct Venue {
+    node: Node<Engine>,
+    gateway: Gateway,
+}
+
+impl Venue {
+    /// Starts one whose journal lies in `dir`, which must be new.
+    pub(crate) fn start(dir: &Path, layout: &Layout, connections: usize) -> Result<Self, Failure> {
+        let sequencer = SequencerConfig { layout: layout.threads.clone(), ..SequencerConfig::new(&[ORDERS]) };
+        let mut node = Node::start(
+            NodeConfig {
+                data_dir: dir.to_owned(),
+                journal: JournalConfig::default(),
+                sequencer,
+                snapshot_every: u64::MAX,
+                cluster: ClusterConfig::alone(),
+            },
+            Engine::new,
+            |_| {},
+        )?;
+        node.leadership().wait_to_lead(PATIENCE).ok_or("the node does not come to lead")?;
+        found(&node)?;
+        let outputs = node.take_output(ORDERS).ok_or("the output is configured")?;
+        let line = LogLine::new(node.submitter(), outputs, node.leadership(), node.leader_address());
+        let unbounded = Rate { per_second: 100_000_000, burst: 100_000_000 };
+        let config = GatewayConfig {
+            core: layout.core,
+            wait: layout.wait,
+            connections_max: connections + 16,
+            requests: unbounded,
+            cancels: unbounded,
+            ..GatewayConfig::default()
+        };
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let gateway = Gateway::start(listener, config, line, Arc::clone(node.replica()))?;
+        Ok(Self { node, gateway })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.gateway.address()
+    }
+
+    /// Ends it in good order and checks the books.
+    pub(crate) fn stop(self) -> Result<(), Failure> {
+        self.gateway.stop();
+        let stopped = self.node.shutdown();
+        stopped
+            .machine
+            .check_invariants()
+            .map_err(|violation| format!("the books do not balance: {violation:?}"))?;
+        Ok(())
+    }
+}
+
+/// The keys of the traders.
+pub(crate) fn keys() -> Vec<SigningKey> {
+    (0..TRADERS).map(|trader| SigningKey::from_bytes(&[100 + trader as u8; 32])).collect()
+}
+
+/// The first commands of the log: an instrument, and accounts with all that they will ever need.
+fn found(node: &Node<Engine>) -> Result<(), Failure> {
+    let operator_key = SigningKey::from_bytes(&OPERATOR).verifying_key().to_bytes();
+    let mut entries = vec![
+        Entry::venue(Command::Genesis { operator_key }),
+        Entry::venue(Command::OpenSession { session: FOUNDER, key: Fingerprint::of(&operator_key) }),
+    ];
+    let mut ask = |account: u32, command: Command| {
+        let client_seq = entries.len() as u64 - 1;
+        entries.push(Entry { session: FOUNDER, client_seq, account: AccountId(account), command });
+    };
+    ask(1, Command::DefineInstrument(spec()));
+    for (nth, key) in keys().iter().enumerate() {
+        let account = nth as u32 + 2;
+        let name = format!("trader {account}");
+        let (mode, capabilities) = (AccountMode::Advanced, Capabilities::default());
+        ask(1, Command::OpenAccount { name, mode, capabilities });
+        let public_key = key.verifying_key().to_bytes();
+        ask(account, Command::AddSigningKey { public_key, label: "load".to_owned() });
+        ask(account, Command::Deposit { amount: Usd::dollars(100_000_000) });
+        ask(account, Command::RegisterSupplier(SupplierProfile::default()));
+        ask(account, Command::SetCapacity { instrument: INSTRUMENT, capacity: STOCK });
+        ask(account, Command::Issue { instrument: INSTRUMENT, qty: STOCK });
+        ask(account, Command::TransferIssuance { instrument: INSTRUMENT, qty: STOCK });
+    }
+    let count = entries.len() as u64;
+    let mut submitter = node.submitter();
+    for entry in entries {
+        submitter.try_submit(entry).map_err(|refused| refused.to_string())?;
+    }
+    // A new log's first entry is the leader's own and has no number among commands.
+    node.replica().wait_for_blocking(Seq(count), PATIENCE)?;
+    node.replica().read(|engine| {
+        let state = engine.state();
+        let all_there = state.signing_keys.len() == TRADERS + 1;
+        all_there.then_some(()).ok_or_else(|| Failure::from("the venue was not founded as planned"))
+    })
+}
+
+fn spec() -> InstrumentSpec {
+    InstrumentSpec {
+        symbol: "text-prime".to_owned(),
+        name: "text-prime".to_owned(),
+        description: String::new(),
+        quality: QualityTerms::default(),
+        market: MarketTerms {
+            tick: Usd(10_000),
+            lot: Qty(1),
+            min_qty: Qty(1),
+            max_qty: Qty(1_000_000),
+            max_price: Price(10_000_000),
+            maker_fee_bps: 2,
+            taker_fee_bps: 5,
+        },
+        delivery: DeliveryTerms { window: None, movement: Movement::AtFill },
+        status: InstrumentStatus::Live,
+    }
+}
