@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
-use grid_engine::command::{AccountMode, Capabilities, Command, Entry, SupplierProfile};
+use grid_engine::command::{AccountMode, Capabilities, Command, Entry};
 use grid_engine::instrument::{
     DeliveryTerms, InstrumentSpec, InstrumentStatus, MarketTerms, Movement, QualityTerms,
 };
@@ -119,7 +119,7 @@ fn found(node: &Node<Engine>) -> Result<(), Failure> {
         let client_seq = entries.len() as u64 - 1;
         entries.push(Entry { session: FOUNDER, client_seq, account: AccountId(account), command });
     };
-    ask(1, Command::DefineInstrument(spec()));
+    ask(1, Command::DefineInstrument(Box::new(spec())));
     for (nth, key) in keys().iter().enumerate() {
         let account = nth as u32 + 2;
         let name = format!("trader {account}");
@@ -128,7 +128,7 @@ fn found(node: &Node<Engine>) -> Result<(), Failure> {
         let public_key = key.verifying_key().to_bytes();
         ask(account, Command::AddSigningKey { public_key, label: "load".to_owned() });
         ask(account, Command::Deposit { amount: Usd::dollars(100_000_000) });
-        ask(account, Command::RegisterSupplier(SupplierProfile::default()));
+        ask(account, Command::RegisterSupplier(Box::default()));
         ask(account, Command::SetCapacity { instrument: INSTRUMENT, capacity: STOCK });
         ask(account, Command::Issue { instrument: INSTRUMENT, qty: STOCK });
         ask(account, Command::TransferIssuance { instrument: INSTRUMENT, qty: STOCK });
