@@ -22,7 +22,8 @@ id! {
     InstrumentId(u16)
 }
 id! {
-    /// An order: the log sequence of the command that the venue accepted it with.
+    /// An order: its number, counted from 1 as orders are accepted, and in the lowest 24 bits the slot where it rests.
+    /// Later orders have higher ids.
     OrderId(u64)
 }
 id! {
@@ -57,6 +58,38 @@ id! {
 impl AccountId {
     /// The venue's own account.
     pub const VENUE: Self = Self(0);
+}
+
+impl OrderId {
+    /// In place of a slot: the order can't rest.
+    pub const NO_SLOT: u32 = (1 << Self::SLOT_BITS) - 1;
+    /// The last number there is.
+    pub const LAST_NUMBER: u64 = (1 << 39) - 1;
+
+    const SLOT_BITS: u32 = 24;
+
+    /// The id of the `number`th order, which rests in `slot` when it rests.
+    #[must_use]
+    pub const fn new(number: u64, slot: Option<u32>) -> Self {
+        let slot = match slot {
+            Some(slot) => slot,
+            None => Self::NO_SLOT,
+        };
+        Self(number << Self::SLOT_BITS | slot as u64)
+    }
+
+    /// How many orders the venue had accepted, this one too.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.0 >> Self::SLOT_BITS
+    }
+
+    /// Where it rests when it rests; `None` for one that never does.
+    #[must_use]
+    pub const fn slot(self) -> Option<u32> {
+        let slot = self.0 as u32 & Self::NO_SLOT;
+        if slot == Self::NO_SLOT { None } else { Some(slot) }
+    }
 }
 
 impl SessionId {

@@ -33,3 +33,8 @@ pub const FEE_BPS: u16 = 1_000;
 pub const ALL_USD: Usd = Usd(i64::MAX / 2);
 /// All tokens of one instrument together, for the same reason.
 pub const ALL_TOKENS: u64 = u64::MAX / 4;
+
+const _: () = assert!(
+    ALL_TOKENS / crate::units::TOKENS_PER_UNIT > crate::book::WIDEST,
+    "any order's tokens can be counted"
+);

@@ -7,7 +7,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::book::Order;
 use crate::command::Side;
 use crate::event::Closure;
 use crate::ids::{AccountId, InstrumentId, Label, OrderId, ReservationId, TradeId};
@@ -227,11 +226,22 @@ pub enum Exec {
     Closed(Closure),
 }
 
+/// An order as it stands when something is told of it.
+pub(crate) struct Subject {
+    pub(crate) order: OrderId,
+    pub(crate) label: Label,
+    pub(crate) instrument: InstrumentId,
+    pub(crate) side: Side,
+    pub(crate) price: u32,
+    pub(crate) remaining: u32,
+    pub(crate) filled: u32,
+}
+
 impl OrderReport {
-    /// What is told of `order` now. What is beyond 32 bits is told as the most that they hold: only what the venue
-    /// buys for an account is ever so large, and nobody is told of that.
-    pub(crate) fn new(order: &Order, instrument: InstrumentId, exec: Exec) -> Self {
-        let narrow = |wide: u64| u32::try_from(wide).unwrap_or(u32::MAX);
+    /// What is told of an order now.
+    #[inline]
+    pub(crate) fn new(subject: &Subject, exec: Exec) -> Self {
+        let narrow = |wide: u64| u32::try_from(wide).expect("no more than an order that fits 32 bits");
         let (kind, trade, traded_price, traded_qty) = match exec {
             Exec::New => (Kind::New, TradeId::default(), 0, 0),
             Exec::Replaced => (Kind::Replaced, TradeId::default(), 0, 0),
@@ -241,14 +251,14 @@ impl OrderReport {
             Exec::Closed(reason) => (Kind::Closed(reason), TradeId::default(), 0, 0),
         };
         Self {
-            order: order.id,
-            label: order.label,
-            instrument,
-            side: order.side,
+            order: subject.order,
+            label: subject.label,
+            instrument: subject.instrument,
+            side: subject.side,
             kind,
-            price: narrow(order.price.0),
-            remaining: narrow(order.remaining.0),
-            filled: narrow(order.filled.0),
+            price: subject.price,
+            remaining: subject.remaining,
+            filled: subject.filled,
             traded_price,
             traded_qty,
             trade,

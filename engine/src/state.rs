@@ -8,7 +8,7 @@ mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::book::Book;
+use crate::book::{Books, OpenOrders};
 use crate::command::{AccountMode, AutoBuy, Capabilities, SupplierProfile};
 use crate::event::{Draw, Report};
 use crate::ids::{
@@ -31,10 +31,10 @@ pub struct State {
     pub now: Nanos,
     /// By id.
     pub accounts: Vec<Account>,
-    /// By id, beside `books`.
+    /// By id.
     pub instruments: Vec<Instrument>,
-    /// By instrument id.
-    pub books: Vec<Book>,
+    /// Every open order.
+    pub books: Books,
     /// Symbol to instrument.
     pub symbols: BTreeMap<String, InstrumentId>,
     /// Signing keys, revoked ones too.
@@ -64,6 +64,8 @@ pub struct State {
     Clone, Copy, Debug, Default, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize,
 )]
 pub struct Counters {
+    /// Of orders.
+    pub order: u64,
     /// Of trades.
     pub trade: u64,
     /// Of lots.
@@ -95,8 +97,8 @@ pub struct Account {
     pub usd_held: Usd,
     /// Units and tokens, per instrument ever touched.
     pub holdings: BTreeMap<InstrumentId, Holding>,
-    /// Open orders and where they are.
-    pub orders: BTreeMap<OrderId, InstrumentId>,
+    /// Its open orders; [`State::open_orders`] lists them.
+    pub orders: OpenOrders,
     /// Labels of open orders.
     pub labels: BTreeMap<Label, OrderId>,
     /// Labels of orders that carried a tag, open or not: the last [`crate::limits::TAGS_KEPT`].

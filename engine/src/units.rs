@@ -126,13 +126,24 @@ impl Usd {
     #[must_use]
     pub fn share(self, taken: u64, whole: u64) -> Self {
         assert!(taken <= whole && whole > 0, "a share is a part of something");
+        if taken == whole {
+            return self;
+        }
+        // Dividing 128 bits takes several times as long as everything else here, so only where it must be.
+        if let (Ok(part), Ok(of)) = (i64::try_from(taken), i64::try_from(whole))
+            && let Some(product) = self.0.checked_mul(part)
+        {
+            return Self(product / of);
+        }
         Self((i128::from(self.0) * i128::from(taken) / i128::from(whole)) as i64)
     }
 
-    /// `bps` hundredths of a percent of this amount, rounded down.
+    /// `bps` hundredths of a percent of this amount, rounded down; at most all of it.
     #[must_use]
     pub fn basis_points(self, bps: u16) -> Self {
-        Self((i128::from(self.0) * i128::from(bps) / 10_000) as i64)
+        // Exact, and without dividing 128 bits: with v = 10,000 q + r, v b / 10,000 = q b + r b / 10,000.
+        let (whole, rest, bps) = (self.0 / 10_000, self.0 % 10_000, i64::from(bps));
+        Self(whole * bps + rest * bps / 10_000)
     }
 }
 
@@ -186,8 +197,9 @@ impl Price {
     /// What `qty` Units cost at this price when a tick is worth `tick`, or `None` above `i64::MAX`.
     #[must_use]
     pub fn notional(self, qty: Qty, tick: Usd) -> Option<Usd> {
-        let value = u128::from(self.0).checked_mul(u128::from(qty.0))?.checked_mul(tick.0 as u128)?;
-        i64::try_from(value).ok().map(Usd)
+        // A tick is worth at least a nano-dollar, so ticks that don't fit 64 bits are too many dollars as well.
+        let ticks = i64::try_from(self.0.checked_mul(qty.0)?).ok()?;
+        ticks.checked_mul(tick.0).map(Usd)
     }
 }
 
@@ -235,6 +247,36 @@ mod tests {
             before = upto;
         }
         assert_eq!(given, whole.0);
+    }
+
+    #[test]
+    fn shares_and_fees_are_exact_where_64_bits_end() {
+        let amounts = [0, 1, 9_999, 10_000, 10_001, 810_000_001, i64::MAX / 10_000, i64::MAX - 1, i64::MAX];
+        for amount in amounts.into_iter().flat_map(|amount| [amount, -amount]) {
+            for bps in [0_u16, 1, 7, 9_999, 10_000] {
+                let exact = i128::from(amount) * i128::from(bps) / 10_000;
+                assert_eq!(i128::from(Usd(amount).basis_points(bps).0), exact, "{amount} {bps}");
+            }
+            for whole in [1_u64, 3, 1_000_000, i64::MAX as u64, u64::MAX] {
+                for taken in [0, 1, whole / 3, whole / 2, whole - 1, whole] {
+                    let exact = i128::from(amount) * i128::from(taken) / i128::from(whole);
+                    assert_eq!(
+                        i128::from(Usd(amount).share(taken, whole).0),
+                        exact,
+                        "{amount} {taken} {whole}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_notional_that_does_not_fit_is_none() {
+        assert_eq!(Price(3).notional(Qty(5), Usd(7)), Some(Usd(105)));
+        assert_eq!(Price(u64::MAX).notional(Qty(2), Usd(1)), None);
+        assert_eq!(Price(1 << 62).notional(Qty(1), Usd(2)), None);
+        assert_eq!(Price(1 << 62).notional(Qty(2), Usd(1)), None);
+        assert_eq!(Price(i64::MAX as u64).notional(Qty(1), Usd(1)), Some(Usd(i64::MAX)));
     }
 
     #[test]

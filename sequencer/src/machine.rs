@@ -19,7 +19,8 @@ pub trait Machine: Send + Sync + Sized + 'static {
     /// One output of applying a command.
     type Event: Send + Sync + Clone + PartialEq + fmt::Debug + 'static;
 
-    /// Version of the command and snapshot coding; files that carry a higher one are refused, lower ones are read.
+    /// Version of the command and snapshot coding; files that carry another one are refused. Once there is a
+    /// release, a change needs a reader of the format that it had.
     const FORMAT: u32;
 
     /// Appends the log form of a command to `out`, which need not be empty.
@@ -69,7 +70,8 @@ impl Machine for Engine {
     type Command = Entry;
     type Event = Event;
 
-    const FORMAT: u32 = 1;
+    /// In format 1, of a day before the first release, an order's id was its command's place in the log.
+    const FORMAT: u32 = 2;
 
     fn encode(command: &Entry, out: &mut Vec<u8>) {
         command.encode(out);

@@ -17,7 +17,7 @@ use crate::consensus::HardState;
 use crate::disk::{Background, Disk, DiskLock, RealDisk, SideThread};
 use crate::journal::{self, From, Journal, JournalConfig, JournalError, sync_dir};
 use crate::machine::Machine;
-use crate::segment::{TornTail, Visited};
+use crate::segment::{TornTail, Visited, check_machine_format};
 use crate::snapshot::{SnapshotError, SnapshotMeta, SnapshotStore};
 use crate::trail::Moved;
 
@@ -538,9 +538,8 @@ fn restored<M: Machine>(
     if limit.is_some_and(|limit| meta.position.seq > limit) {
         return Ok(None);
     }
-    if meta.machine_format > M::FORMAT {
-        return Err(format!("snapshot {} is of a newer program", path.display()));
-    }
+    check_machine_format(meta.machine_format, M::FORMAT)
+        .map_err(|why| format!("snapshot {}: {why}", path.display()))?;
     let machine = M::restore(&body).map_err(|error| format!("snapshot {}: {error}", path.display()))?;
     if machine.state_hash() != meta.state_hash {
         return Err(format!("snapshot {} does not restore to the state hash it carries", path.display()));

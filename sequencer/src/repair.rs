@@ -14,7 +14,8 @@ use crate::disk::{Access, Disk, Inline, RealDisk};
 use crate::journal::{self, From, Journal, JournalConfig, JournalError, io_error, remove_if_there, sync_dir};
 use crate::recover::{DataDir, RecoverError, journal_dir};
 use crate::segment::{
-    SEGMENT_HEADER_BYTES, SegmentInfo, judge, load_file, ordinal_of, read_header, segment_name, segment_paths,
+    SEGMENT_HEADER_BYTES, SegmentInfo, check_machine_format, judge, load_file, ordinal_of, read_header,
+    segment_name, segment_paths,
 };
 use crate::trail::Trail;
 
@@ -102,11 +103,10 @@ pub fn examine_on(disk: &dyn Disk, data: &Path, machine_format: u32) -> Result<O
         let named = ordinal_of(path);
         let ordinal = expected.or(named).unwrap_or(1);
         let header = match read_header(disk, path)? {
-            Ok(header) if header.machine_format > machine_format => {
-                let why = "its commands are of a newer program".to_owned();
-                return Err(JournalError::BadSegment { path: path.clone(), why });
-            }
-            Ok(header) => header,
+            Ok(header) => match check_machine_format(header.machine_format, machine_format) {
+                Ok(()) => header,
+                Err(why) => return Err(JournalError::BadSegment { path: path.clone(), why }),
+            },
             Err(why) => return damaged(0, why, &trail, ordinal),
         };
         if header.ordinal != ordinal || named != Some(ordinal) {

@@ -5,6 +5,7 @@
 //! Such a block is a *torn tail*, and is cut, unless a later block proves that it had been synced. Everything else
 //! that does not check is *damage* to something that was acknowledged, and is refused.
 
+use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -156,6 +157,19 @@ pub(crate) fn list_segments(
     list_once(disk, dir, machine_format)
 }
 
+/// Whether this program's machine reads what one of format `found` wrote; if not, why.
+pub(crate) fn check_machine_format(found: u32, known: u32) -> Result<(), String> {
+    match found.cmp(&known) {
+        Ordering::Equal => Ok(()),
+        Ordering::Greater => {
+            Err(format!("its commands have format {found}, newer than {known}, which this program knows"))
+        }
+        Ordering::Less => Err(format!(
+            "its commands have format {found}, that of a program from before the first release, which this program, of format {known}, no longer reads; begin with an empty data directory"
+        )),
+    }
+}
+
 fn list_once(disk: &dyn Disk, dir: &Path, machine_format: u32) -> Result<Vec<SegmentInfo>, JournalError> {
     let mut segments: Vec<SegmentInfo> = Vec::new();
     for path in segment_paths(disk, dir)? {
@@ -164,11 +178,8 @@ fn list_once(disk: &dyn Disk, dir: &Path, machine_format: u32) -> Result<Vec<Seg
             Ok(header) => header,
             Err(why) => return misplaced(why),
         };
-        if header.machine_format > machine_format {
-            return misplaced(format!(
-                "its commands have format {}, newer than {machine_format}, which this program knows",
-                header.machine_format
-            ));
+        if let Err(why) = check_machine_format(header.machine_format, machine_format) {
+            return misplaced(why);
         }
         if path.file_name().is_none_or(|name| name != segment_name(header.ordinal).as_str()) {
             return misplaced(format!(
@@ -481,6 +492,13 @@ fn later_proof(bytes: &[u8], bad: usize, from: usize, trail: &Trail) -> Option<(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn commands_of_another_format_are_refused_and_the_refusal_says_what_to_do() {
+        assert_eq!(check_machine_format(2, 2), Ok(()));
+        assert!(check_machine_format(3, 2).is_err_and(|why| why.contains("newer")));
+        assert!(check_machine_format(1, 2).is_err_and(|why| why.contains("empty data directory")));
+    }
 
     /// As for a block's bytes: a change needs a new format number and a reader of the old.
     #[test]

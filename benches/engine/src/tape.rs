@@ -56,8 +56,7 @@ impl Tape {
         let entries = venue.take_tape();
         let engine = venue.engine();
         engine.check_invariants().expect("the books balance after the stream");
-        let books = 0..engine.state().instruments.len();
-        let open = books.map(|nth| engine.state().books[nth].len() as u64).sum();
+        let open = engine.state().books.len() as u64;
         let outcome = Outcome { trades: venue.trades() - before, events: 0, hash: engine.state_hash() };
         let mut tape = Self { start, seq, entries, messages, opening, tally, outcome, open };
         let mut run = tape.run();

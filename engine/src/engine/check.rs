@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::command::Side;
-use crate::ids::{AccountId, InstrumentId, LotId, SessionId};
+use crate::ids::{AccountId, InstrumentId, Label, LotId, SessionId};
 use crate::state::{Account, Holding, State, Timer};
 use crate::units::{TOKENS_PER_UNIT, Usd};
 
@@ -16,9 +16,11 @@ macro_rules! hold {
 }
 
 pub(super) fn check(state: &State) -> Result<(), String> {
-    for book in &state.books {
-        book.check()?;
-    }
+    state.books.check()?;
+    hold!(
+        state.accounts.iter().map(|account| account.orders.len()).sum::<usize>() == state.books.len(),
+        "every resting order is listed by its account"
+    );
     let reserved = reserved_by_lot(state);
     let mut escrow: BTreeMap<(AccountId, InstrumentId), i128> = BTreeMap::new();
     let mut usd: i128 = 0;
@@ -46,17 +48,22 @@ pub(super) fn check(state: &State) -> Result<(), String> {
 fn check_account(state: &State, account: &Account) -> Result<i128, String> {
     let id = account.id;
     hold!(account.usd_available >= Usd::ZERO && account.usd_held >= Usd::ZERO, "{id:?} owes nobody dollars");
+    state.books.check_own(id, account.orders)?;
     let mut held = 0;
-    for (&order_id, &instrument) in &account.orders {
-        let order = state.books[usize::from(instrument.0)].order(order_id);
-        let order = order.ok_or_else(|| format!("{order_id:?} of {id:?} rests in its book"))?;
-        hold!(order.account == id, "{order_id:?} belongs to the account that lists it");
+    let mut labelled = 0;
+    for (_, order) in state.open_orders(id) {
         held += order.hold.0;
+        if order.label != Label::default() {
+            labelled += 1;
+            hold!(
+                account.labels.get(&order.label) == Some(&order.id),
+                "{:?} is found by its label",
+                order.id
+            );
+        }
     }
+    hold!(account.labels.len() == labelled, "labels of {id:?} name open orders");
     hold!(account.usd_held == Usd(held), "{id:?} holds {held} behind its bids, not {:?}", account.usd_held);
-    for (label, order) in &account.labels {
-        hold!(account.orders.contains_key(order), "{label:?} of {id:?} names an open order");
-    }
     Ok(i128::from(account.usd_available.0) + i128::from(account.usd_held.0))
 }
 
@@ -72,14 +79,10 @@ fn check_holding(
         holding.available.0 + holding.held.0 == tranches,
         "available + held of {account:?} are its tranches: {holding:?}"
     );
-    let book = &state.books[usize::from(instrument.0)];
-    let asks: u64 = state.accounts[account.0 as usize]
-        .orders
-        .iter()
-        .filter(|&(_, &at)| at == instrument)
-        .filter_map(|(&id, _)| book.order(id))
-        .filter(|order| order.side == Side::Sell)
-        .map(|order| order.remaining.0)
+    let asks: u64 = state
+        .open_orders(account)
+        .filter(|(at, order)| *at == instrument && order.side == Side::Sell)
+        .map(|(_, order)| order.remaining.0)
         .sum();
     hold!(
         holding.held.0 == asks,
@@ -172,7 +175,7 @@ fn check_tokens(state: &State, tokens: &BTreeMap<InstrumentId, u128>) -> Result<
 
 fn check_sessions(state: &State) -> Result<(), String> {
     let mut orders: BTreeMap<SessionId, u32> = BTreeMap::new();
-    for order in state.books.iter().flat_map(|book| book.queue(Side::Buy).chain(book.queue(Side::Sell))) {
+    for (_, order) in state.accounts.iter().flat_map(|account| state.open_orders(account.id)) {
         *orders.entry(order.session).or_default() += 1;
     }
     state.sessions.check(&orders)?;

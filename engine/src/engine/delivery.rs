@@ -3,14 +3,14 @@
 use super::ledger::{push_tranche, take_tranches};
 use super::trading::{Entering, Incoming};
 use super::{Refusal, Step};
-use crate::book::Order;
+use crate::book::WIDEST;
 use crate::command::{AccountMode, SelfTrade, Side, TimeInForce, TransferDirection, Usage};
 use crate::event::{Draw, Event, Issuers, Moved, ReportBody, UsageRecord};
-use crate::ids::{AccountId, InstrumentId, Label, LotId, OrderId, ReservationId, SessionId};
+use crate::ids::{AccountId, InstrumentId, Label, LotId, OrderId, ReservationId};
 use crate::instrument::{InstrumentStatus, Movement};
 use crate::limits;
 use crate::reject::Reject;
-use crate::state::{Holding, Lot, Reservation, Timer, Tranche};
+use crate::state::{Holding, Lot, Reservation, SessionIndex, Timer, Tranche};
 use crate::units::{Nanos, Price, Qty, TOKENS_PER_UNIT, Tokens, Usd};
 
 /// What Auto Mode bought for a reservation.
@@ -220,28 +220,30 @@ impl Step<'_> {
         } else {
             by_slippage.min(Price((policy.price_ceiling.0 / terms.tick.0) as u64))
         };
-        let order = Order {
-            id: OrderId(self.seq.0),
+        let mut incoming = Incoming {
+            id: OrderId::default(),
             account: self.account,
-            session: SessionId::VENUE,
+            session: SessionIndex::VENUE,
             label: Label::default(),
+            instrument,
             side: Side::Buy,
+            tif: TimeInForce::Fok,
+            kind: Entering::AllOrNothing,
+            // The buyer's own asks stand aside: it would otherwise buy from itself.
+            stp: SelfTrade::CancelResting,
             price: Price::ZERO,
+            limit: Some(limit),
             remaining: qty,
             filled: Qty::ZERO,
             hold: Usd::ZERO,
-            tif: TimeInForce::Fok,
+            tick: terms.tick,
             maker_fee_bps: terms.maker_fee_bps,
             taker_fee_bps: terms.taker_fee_bps,
             to_consumption: true,
-            submitted_at: self.at,
-            updated_at: self.at,
+            replaced: false,
         };
-        // The buyer's own asks stand aside: it would otherwise buy from itself.
-        let stp = SelfTrade::CancelResting;
-        let incoming = Incoming { order, instrument, limit: Some(limit), kind: Entering::AllOrNothing, stp };
         let preview = self.preview(&incoming)?;
-        if preview.fillable < qty {
+        if preview.fillable < qty || qty.0 > WIDEST {
             return Err(Reject::NoSupply);
         }
         let spent = preview
@@ -251,8 +253,11 @@ impl Step<'_> {
         if spent > self.state.accounts[self.account.0 as usize].usd_available {
             return Err(Reject::InsufficientFunds);
         }
-        let filled = self.enter(incoming, None, String::new(), false);
-        assert_eq!(filled, qty, "a purchase that the book can fill is filled whole");
+        self.check_room(false)?;
+        self.accept(&mut incoming, spent);
+        self.announce(&incoming, None, "");
+        self.run(&mut incoming);
+        assert_eq!(incoming.filled, qty, "a purchase that the book can fill is filled whole");
         Ok(Bought { qty, spent })
     }
 

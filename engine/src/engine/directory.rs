@@ -1,7 +1,7 @@
 //! Who takes part and what is traded: accounts, money in and out, keys, instruments, suppliers, issuance.
 
 use super::{Refusal, Step};
-use crate::book::Book;
+use crate::book::WIDEST;
 use crate::command::{AccountMode, AutoBuy, Capabilities, SupplierProfile};
 use crate::event::{Event, Moved, ReportBody};
 use crate::ids::{AccountId, Fingerprint, InstrumentId, KeyHash, TradeId};
@@ -195,7 +195,9 @@ impl Step<'_> {
         let known = self.state.symbols.get(&spec.symbol).copied();
         if let Some(id) = known {
             let (old, new) = (self.state.instruments[usize::from(id.0)].spec.market, spec.market);
-            if !self.book(id).is_empty() && (old.tick != new.tick || old.lot != new.lot) {
+            if self.state.book(id).is_some_and(|book| !book.is_empty())
+                && (old.tick != new.tick || old.lot != new.lot)
+            {
                 return Err(Reject::OutOfRange.into());
             }
         }
@@ -231,7 +233,7 @@ impl Step<'_> {
             created_at: self.at,
             updated_at: self.at,
         });
-        self.state.books.push(Book::default());
+        self.state.books.list();
         self.state.symbols.insert(spec.symbol.clone(), id);
         Ok(id)
     }
@@ -360,11 +362,11 @@ fn check_terms(spec: &InstrumentSpec) -> Result<(), Reject> {
     if market.lot.is_zero()
         || market.min_qty.is_zero()
         || market.min_qty > market.max_qty
-        || market.max_qty.tokens().is_none_or(|tokens| tokens.0 > limits::ALL_TOKENS)
+        || market.max_qty.0 > WIDEST
     {
         return Err(Reject::InvalidQuantity);
     }
-    if market.tick.0 <= 0 || market.max_price.is_zero() {
+    if market.tick.0 <= 0 || market.max_price.is_zero() || market.max_price.0 > WIDEST {
         return Err(Reject::InvalidPrice);
     }
     if market.maker_fee_bps > limits::FEE_BPS

@@ -8,7 +8,6 @@
 use std::collections::VecDeque;
 
 use super::Step;
-use crate::book::Order;
 use crate::command::AccountMode;
 use crate::event::{Moved, Trade};
 use crate::ids::{AccountId, InstrumentId, TradeId};
@@ -17,21 +16,28 @@ use crate::units::{Qty, Usd};
 
 impl Step<'_> {
     /// Moves everything that one trade moves. `paid` leaves the buyer's held dollars.
-    pub(super) fn settle_trade(&mut self, trade: &Trade, buyer: &Order, seller: &Order, paid: Usd) {
+    pub(super) fn settle_trade(
+        &mut self,
+        trade: &Trade,
+        buyer: AccountId,
+        seller: AccountId,
+        to_consumption: bool,
+        paid: Usd,
+    ) {
         let fees = trade.maker_fee.plus(trade.taker_fee);
         let buyer_fee = paid.minus(trade.value);
         let proceeds = trade.value.minus(fees.minus(buyer_fee));
-        let buyer_account = self.account_mut(buyer.account);
+        let buyer_account = self.account_mut(buyer);
         buyer_account.usd_held = buyer_account.usd_held.minus(paid);
         let venue = self.account_mut(AccountId::VENUE);
         venue.usd_available = venue.usd_available.plus(fees);
-        let bought = self.sell_units(trade, seller.account, proceeds);
+        let bought = self.sell_units(trade, seller, proceeds);
 
-        let mode = self.state.accounts[buyer.account.0 as usize].mode;
-        if mode == AccountMode::Easy || buyer.to_consumption {
-            self.open_lots(buyer.account, trade.instrument, bought, Moved::AtFill);
+        let mode = self.state.accounts[buyer.0 as usize].mode;
+        if mode == AccountMode::Easy || to_consumption {
+            self.open_lots(buyer, trade.instrument, bought, Moved::AtFill);
         } else {
-            let holding = self.holding_mut(buyer.account, trade.instrument);
+            let holding = self.holding_mut(buyer, trade.instrument);
             holding.available = holding.available.plus(trade.qty);
             for tranche in bought {
                 push_tranche(&mut holding.tranches, tranche);

@@ -1,13 +1,12 @@
 //! Incoming against resting: best price first, then oldest first, at the resting order's price (contract §3.3 to 3.6).
 
 use super::Step;
-use super::trading::{Incoming, crosses, hold_for};
-use crate::book::Order;
+use super::trading::{Incoming, crosses, narrow};
 use crate::command::{SelfTrade, Side};
-use crate::event::{Closure, Event, Exec, OrderReport, ReportBody, Trade};
-use crate::ids::{InstrumentId, TradeId};
+use crate::event::{Closure, Event, Exec, ReportBody, Trade};
+use crate::ids::{AccountId, InstrumentId, OrderId, TradeId};
 use crate::reject::Reject;
-use crate::state::LastTrade;
+use crate::state::{LastTrade, SessionIndex};
 use crate::units::{Price, Qty, Usd};
 
 /// Why an incoming order takes no more.
@@ -36,20 +35,19 @@ pub(super) struct Preview {
 impl Step<'_> {
     /// Walks the book as `take` would, and changes nothing.
     pub(super) fn preview(&self, incoming: &Incoming) -> Result<Preview, Reject> {
-        let order = &incoming.order;
-        let tick = self.state.instruments[usize::from(incoming.instrument.0)].spec.market.tick;
-        let mut left = order.remaining;
+        let mut left = incoming.remaining;
         let mut preview = Preview { fillable: Qty::ZERO, value: Usd::ZERO, limited: false };
-        for resting in self.book(incoming.instrument).queue(order.side.opposite()) {
+        for resting in self.state.books.queue(incoming.instrument, incoming.side.opposite()) {
             if left.is_zero() {
                 break;
             }
-            if beyond(incoming, resting.price) {
+            let price = Price(resting.price.into());
+            if beyond(incoming, price) {
                 preview.limited = true;
                 break;
             }
-            let qty = left.min(resting.remaining);
-            if resting.account == order.account {
+            let qty = left.min(Qty(resting.remaining.into()));
+            if resting.account == incoming.account.0 {
                 match incoming.stp {
                     SelfTrade::Allow => {}
                     SelfTrade::CancelIncoming | SelfTrade::CancelBoth => break,
@@ -61,7 +59,7 @@ impl Step<'_> {
                 }
             }
             left = left.minus(qty);
-            let value = resting.price.notional(qty, tick).ok_or(Reject::OutOfRange)?;
+            let value = price.notional(qty, incoming.tick).ok_or(Reject::OutOfRange)?;
             preview.value = preview.value.checked_add(value).ok_or(Reject::OutOfRange)?;
             preview.fillable = preview.fillable.plus(qty);
         }
@@ -70,127 +68,94 @@ impl Step<'_> {
 
     /// Trades until the incoming order is done or something stops it.
     pub(super) fn take(&mut self, incoming: &mut Incoming) -> Stopped {
-        let instrument = incoming.instrument;
-        let opposite = incoming.order.side.opposite();
-        while !incoming.order.remaining.is_zero() {
-            let Some(resting) = self.book(instrument).front(opposite) else {
+        let opposite = incoming.side.opposite();
+        while !incoming.remaining.is_zero() {
+            let Some((price, slot)) = self.state.books.front(incoming.instrument, opposite) else {
                 return Stopped::BookEmpty;
             };
-            if beyond(incoming, resting.price) {
+            if beyond(incoming, Price(price.into())) {
                 return Stopped::Limit;
             }
-            if resting.account == incoming.order.account && incoming.stp != SelfTrade::Allow {
-                let resting = resting.clone();
-                if self.prevent_self_trade(incoming, &resting) {
-                    return Stopped::SelfTrade;
-                }
-                continue;
+            let own = self.state.books.record(slot).account == incoming.account.0;
+            if !own || incoming.stp == SelfTrade::Allow {
+                self.trade(incoming, slot);
+            } else if self.prevent_self_trade(incoming, slot) {
+                return Stopped::SelfTrade;
             }
-            self.trade_with_front(incoming);
         }
         Stopped::Done
     }
 
     /// Two orders of one account meet; true when the incoming one ends here.
-    fn prevent_self_trade(&mut self, incoming: &mut Incoming, resting: &Order) -> bool {
-        let instrument = incoming.instrument;
+    fn prevent_self_trade(&mut self, incoming: &mut Incoming, slot: u32) -> bool {
         match incoming.stp {
             SelfTrade::Allow => unreachable!("orders that may trade with each other do"),
             SelfTrade::CancelIncoming => true,
             SelfTrade::CancelResting => {
-                self.close_resting(instrument, resting.id, Closure::SelfTrade, None);
+                self.close_resting(slot, Closure::SelfTrade, false);
                 false
             }
             SelfTrade::CancelBoth => {
-                self.close_resting(instrument, resting.id, Closure::SelfTrade, None);
+                self.close_resting(slot, Closure::SelfTrade, false);
                 true
             }
             SelfTrade::Decrement => {
-                let qty = incoming.order.remaining.min(resting.remaining);
-                if qty == resting.remaining {
-                    self.close_resting(instrument, resting.id, Closure::SelfTrade, None);
+                let resting = Qty(self.state.books.record(slot).remaining.into());
+                let qty = incoming.remaining.min(resting);
+                if qty == resting {
+                    self.close_resting(slot, Closure::SelfTrade, false);
                 } else {
-                    self.shrink_resting(instrument, resting, qty);
+                    self.shrink_resting(slot, qty);
                 }
-                self.shrink_incoming(incoming, qty);
-                incoming.order.remaining.is_zero()
+                // A bid keeps its whole hold until it rests or closes; an ask gives the Units back at once.
+                incoming.remaining = incoming.remaining.minus(qty);
+                if incoming.side == Side::Sell {
+                    self.free_units(incoming.account, incoming.instrument, qty);
+                }
+                incoming.remaining.is_zero()
             }
         }
     }
 
-    fn shrink_resting(&mut self, instrument: InstrumentId, resting: &Order, by: Qty) {
-        let tick = self.tick(instrument);
-        let at = self.at;
-        let (changed, freed) = self
-            .book_mut(instrument)
-            .amend(resting.id, |order| {
-                order.remaining = order.remaining.minus(by);
-                order.updated_at = at;
-                let freed = lower_hold(order, tick);
-                (order.clone(), freed)
-            })
-            .expect("it rests");
-        match changed.side {
-            Side::Buy => self.free_usd(changed.account, freed),
-            Side::Sell => self.free_units(&changed, instrument, by),
+    fn shrink_resting(&mut self, slot: u32, by: Qty) {
+        let before = *self.state.books.record(slot);
+        let (account, instrument) = (AccountId(before.account), InstrumentId(before.instrument));
+        self.state.books.shrink(slot, narrow(by.0), self.at);
+        let report = self.resting_report(slot, Exec::Replaced);
+        match report.side {
+            Side::Buy => {
+                let freed = self.hold_behind(&before).minus(self.hold_behind(self.state.books.record(slot)));
+                self.free_usd(account, freed);
+            }
+            Side::Sell => self.free_units(account, instrument, by),
         }
-        self.touched.push((instrument, changed.side, changed.price));
+        self.touch(instrument, report.side, before.price);
         self.events.push(Event::OrderReplaced {
-            order: changed.id,
-            account: changed.account,
+            order: report.order,
+            account,
             instrument,
-            price: changed.price,
-            remaining: changed.remaining,
+            price: report.price(),
+            remaining: report.remaining(),
         });
-        let report = OrderReport::new(&changed, instrument, Exec::Replaced);
-        self.notify(changed.session, changed.account, ReportBody::Order(report));
+        let session = SessionIndex(before.session);
+        self.notify(session, account, ReportBody::Order(report));
     }
 
-    /// A bid keeps its whole hold until it rests or closes; an ask gives the Units back at once.
-    fn shrink_incoming(&mut self, incoming: &mut Incoming, by: Qty) {
-        incoming.order.remaining = incoming.order.remaining.minus(by);
-        if incoming.order.side == Side::Sell {
-            self.free_units(&incoming.order, incoming.instrument, by);
-        }
-    }
-
-    fn free_units(&mut self, order: &Order, instrument: InstrumentId, qty: Qty) {
-        let holding = self.holding_mut(order.account, instrument);
-        holding.held = holding.held.minus(qty);
-        holding.available = holding.available.plus(qty);
-    }
-
-    fn tick(&self, instrument: InstrumentId) -> Usd {
-        self.state.instruments[usize::from(instrument.0)].spec.market.tick
-    }
-
-    /// One match: the front order of the other side gives as much as both have.
-    fn trade_with_front(&mut self, incoming: &mut Incoming) {
+    /// One match: the order in `slot`, first of the other side, gives as much as both have.
+    fn trade(&mut self, incoming: &mut Incoming, slot: u32) {
         let instrument = incoming.instrument;
-        let tick = self.tick(instrument);
-        let side = incoming.order.side;
-        let maker = self.book(instrument).front(side.opposite()).expect("the caller saw it");
-        let (maker_id, price) = (maker.id, maker.price);
-        let qty = incoming.order.remaining.min(maker.remaining);
-        let value = price.notional(qty, tick).expect("no more than the hold that was accepted");
-        let (at, whole) = (self.at, qty == maker.remaining);
-        self.touched.push((instrument, side.opposite(), price));
-
-        let (maker, maker_freed) = self
-            .book_mut(instrument)
-            .amend(maker_id, |maker| {
-                maker.remaining = maker.remaining.minus(qty);
-                maker.filled = maker.filled.plus(qty);
-                maker.updated_at = at;
-                let freed = lower_hold(maker, tick);
-                (maker.clone(), freed)
-            })
-            .expect("it rests");
-        let maker_fee = value.basis_points(maker.maker_fee_bps);
-        let taker_fee = value.basis_points(incoming.order.taker_fee_bps);
-        incoming.order.remaining = incoming.order.remaining.minus(qty);
-        incoming.order.filled = incoming.order.filled.plus(qty);
-        incoming.order.updated_at = at;
+        let before = *self.state.books.record(slot);
+        let terms = before.terms();
+        let maker = AccountId(before.account);
+        let price = Price(before.price.into());
+        let qty = incoming.remaining.min(Qty(before.remaining.into()));
+        let value = price.notional(qty, incoming.tick).expect("no more than the hold that was accepted");
+        let maker_fee = value.basis_points(terms.maker_fee_bps);
+        let taker_fee = value.basis_points(incoming.taker_fee_bps);
+        self.touch(instrument, terms.side, before.price);
+        self.state.books.fill(slot, narrow(qty.0), self.at);
+        incoming.remaining = incoming.remaining.minus(qty);
+        incoming.filled = incoming.filled.plus(qty);
 
         self.state.counters.trade += 1;
         let trade = Trade {
@@ -199,57 +164,47 @@ impl Step<'_> {
             price,
             qty,
             value,
-            aggressor: side,
-            taker_order: incoming.order.id,
-            taker: incoming.order.account,
+            aggressor: incoming.side,
+            taker_order: incoming.id,
+            taker: incoming.account,
             taker_fee,
-            maker_order: maker.id,
-            maker: maker.account,
+            maker_order: OrderId(before.id),
+            maker,
             maker_fee,
         };
         self.events.push(Event::Traded(trade));
         let record = &mut self.state.instruments[usize::from(instrument.0)];
-        record.last_trade = Some(LastTrade { price, qty, at });
+        record.last_trade = Some(LastTrade { price, qty, at: self.at });
         record.trades += 1;
         record.volume = Qty(record.volume.0.saturating_add(qty.0));
 
-        match side {
+        match incoming.side {
             Side::Buy => {
-                incoming.order.hold = incoming.order.hold.minus(value).minus(taker_fee);
-                self.settle_trade(&trade, &incoming.order, &maker, value.plus(taker_fee));
+                let paid = value.plus(taker_fee);
+                incoming.hold = incoming.hold.minus(paid);
+                self.settle_trade(&trade, incoming.account, maker, incoming.to_consumption, paid);
             }
             Side::Sell => {
-                // What the limit held beyond the price paid and its fee goes back with the rest of the hold.
+                // What the limit held beyond the price paid and its fee goes back.
                 let paid = value.plus(maker_fee);
-                self.free_usd(maker.account, maker_freed.minus(paid));
-                self.settle_trade(&trade, &maker, &incoming.order, paid);
+                let left = self.hold_behind(self.state.books.record(slot));
+                let freed = self.hold_behind(&before).minus(left);
+                self.free_usd(maker, freed.minus(paid));
+                self.settle_trade(&trade, maker, incoming.account, terms.to_consumption, paid);
             }
         }
-        self.report_fill(&maker, &trade, false);
-        self.report_fill(&incoming.order, &trade, true);
-        if whole {
-            self.close_resting(instrument, maker_id, Closure::Filled, None);
+        let exec = |aggressor| Exec::Trade { trade: trade.trade, price, qty, aggressor };
+        let report = self.resting_report(slot, exec(false));
+        let session = SessionIndex(before.session);
+        self.notify(session, maker, ReportBody::Order(report));
+        self.notify(incoming.session, incoming.account, ReportBody::Order(incoming.report(exec(true))));
+        if report.remaining().is_zero() {
+            self.retire(slot, report.label);
+            self.tell_closed(maker, session, report, Closure::Filled, false);
         }
     }
-
-    fn report_fill(&mut self, order: &Order, trade: &Trade, aggressor: bool) {
-        let exec = Exec::Trade { trade: trade.trade, price: trade.price, qty: trade.qty, aggressor };
-        let report = OrderReport::new(order, trade.instrument, exec);
-        self.notify(order.session, order.account, ReportBody::Order(report));
-    }
-}
-
-/// Lowers a bid's hold to what its open quantity needs and returns the difference; an ask holds no dollars.
-fn lower_hold(order: &mut Order, tick: Usd) -> Usd {
-    if order.side == Side::Sell {
-        return Usd::ZERO;
-    }
-    let needed = hold_for(order, order.remaining, tick).expect("less than the hold that was accepted");
-    let freed = order.hold.minus(needed);
-    order.hold = needed;
-    freed
 }
 
 fn beyond(incoming: &Incoming, price: Price) -> bool {
-    incoming.limit.is_some_and(|limit| !crosses(incoming.order.side, limit, price))
+    incoming.limit.is_some_and(|limit| !crosses(incoming.side, limit, price))
 }

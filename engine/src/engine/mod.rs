@@ -18,7 +18,7 @@ mod matching;
 mod sessions;
 mod trading;
 
-use crate::book::Book;
+use crate::book::{BookView, Order};
 use crate::command::{Command, Entry, Side};
 use crate::event::Event;
 use crate::ids::{AccountId, InstrumentId, Label, OrderId, SessionId};
@@ -30,8 +30,8 @@ use crate::units::{Nanos, Price, Seq};
 #[derive(Clone, Debug, Default)]
 pub struct Engine {
     state: State,
-    /// Levels that the command in progress has touched; empty between commands.
-    touched: Vec<(InstrumentId, Side, Price)>,
+    /// Levels that the command in progress has touched, see `Step::touch`; empty between commands.
+    touched: Vec<u64>,
 }
 
 /// A broken invariant, in words: a fault.
@@ -113,8 +113,10 @@ impl Engine {
     pub fn restore(bytes: &[u8]) -> Result<Self, SnapshotError> {
         let mut aligned = rkyv::util::AlignedVec::<16>::with_capacity(bytes.len());
         aligned.extend_from_slice(bytes);
-        let state = rkyv::from_bytes::<State, rkyv::rancor::Error>(&aligned)
+        let mut state = rkyv::from_bytes::<State, rkyv::rancor::Error>(&aligned)
             .map_err(|error| SnapshotError::Malformed { reason: error.to_string() })?;
+        let books = state.instruments.len();
+        state.books.rebuild(books).map_err(|reason| SnapshotError::Malformed { reason })?;
         Ok(Self { state, touched: Vec::new() })
     }
 
@@ -149,8 +151,27 @@ impl State {
 
     /// The book of an instrument.
     #[must_use]
-    pub fn book(&self, id: InstrumentId) -> Option<&Book> {
-        self.books.get(usize::from(id.0))
+    pub fn book(&self, id: InstrumentId) -> Option<BookView<'_>> {
+        self.books.view(&self.sessions, id, self.instrument(id)?.spec.market.tick)
+    }
+
+    /// An open order and where it rests.
+    #[must_use]
+    pub fn order(&self, id: OrderId) -> Option<(InstrumentId, Order)> {
+        self.books.find(id)?;
+        id.slot().map(|slot| self.wide(slot))
+    }
+
+    /// The open orders of an account, oldest first.
+    pub fn open_orders(&self, account: AccountId) -> impl Iterator<Item = (InstrumentId, Order)> + '_ {
+        let orders = self.account(account).map(|account| account.orders).unwrap_or_default();
+        self.books.own(orders).map(|slot| self.wide(slot))
+    }
+
+    fn wide(&self, slot: u32) -> (InstrumentId, Order) {
+        let instrument = InstrumentId(self.books.record(slot).instrument);
+        let tick = self.instruments[usize::from(instrument.0)].spec.market.tick;
+        (instrument, self.books.wide(slot, tick, &self.sessions))
     }
 
     /// What an account holds of an instrument, if it ever touched it.
@@ -163,7 +184,7 @@ impl State {
 /// The work on one command: the state, where events go, and who asks.
 pub(crate) struct Step<'a> {
     state: &'a mut State,
-    touched: &'a mut Vec<(InstrumentId, Side, Price)>,
+    touched: &'a mut Vec<u64>,
     events: &'a mut Vec<Event>,
     seq: Seq,
     at: Nanos,
@@ -295,7 +316,7 @@ impl Step<'_> {
             match timer {
                 Timer::Reservation(reservation) => self.lapse(reservation),
                 Timer::Lot(account, instrument, lot) => self.expire_lot(account, instrument, lot),
-                Timer::DayOrder(instrument, order) => self.expire_day_order(instrument, order),
+                Timer::DayOrder(_, order) => self.expire_day_order(order),
                 Timer::Session(session) => self.cancel_disconnected(session),
                 Timer::SessionEnd(session) => self.forget_session(session),
                 Timer::Sweep(instrument) => self.sweep(instrument),
@@ -303,13 +324,23 @@ impl Step<'_> {
         }
     }
 
+    /// Notes that a level changed, once for runs of changes to the same one. The key sorts by instrument, side, price.
+    fn touch(&mut self, instrument: InstrumentId, side: Side, price: u32) {
+        let key = u64::from(instrument.0) << 33 | (side as u64) << 32 | u64::from(price);
+        if self.touched.last() != Some(&key) {
+            self.touched.push(key);
+        }
+    }
+
     /// Tells the market each level that the command touched, once, as it stands now.
     fn publish_levels(&mut self) {
         self.touched.sort_unstable();
         self.touched.dedup();
-        for (instrument, side, price) in self.touched.drain(..) {
-            let level = self.state.books[usize::from(instrument.0)].level(side, price);
-            let (qty, orders) = level.map_or_else(Default::default, |level| (level.qty, level.orders));
+        for key in self.touched.drain(..) {
+            let instrument = InstrumentId((key >> 33) as u16);
+            let side = if key >> 32 & 1 == 0 { Side::Buy } else { Side::Sell };
+            let (qty, orders) = self.state.books.depth(instrument, side, key as u32);
+            let price = Price(u64::from(key as u32));
             self.events.push(Event::Level { instrument, side, price, qty, orders });
         }
     }
@@ -329,13 +360,5 @@ impl Step<'_> {
             .or_insert_with(|| Holding { created_at: at, ..Holding::default() });
         holding.updated_at = at;
         holding
-    }
-
-    fn book(&self, instrument: InstrumentId) -> &Book {
-        &self.state.books[usize::from(instrument.0)]
-    }
-
-    fn book_mut(&mut self, instrument: InstrumentId) -> &mut Book {
-        &mut self.state.books[usize::from(instrument.0)]
     }
 }

@@ -44,15 +44,8 @@ impl Step<'_> {
     }
 
     /// Something that nobody asked for just now.
-    pub(super) fn notify(&mut self, session: SessionId, account: AccountId, body: ReportBody) {
-        if let Some(index) = self.index_of(session) {
-            self.report(index, 0, account, body);
-        }
-    }
-
-    /// Where a session lies that an order names.
-    pub(super) fn index_of(&self, session: SessionId) -> Option<SessionIndex> {
-        if session == self.session { Some(self.session_index) } else { self.state.sessions.find(session) }
+    pub(super) fn notify(&mut self, session: SessionIndex, account: AccountId, body: ReportBody) {
+        self.report(session, 0, account, body);
     }
 
     fn report(&mut self, index: SessionIndex, client_seq: u64, account: AccountId, body: ReportBody) {

@@ -2,7 +2,7 @@
 
 use super::matching::Stopped;
 use super::{Refusal, Step};
-use crate::book::Order;
+use crate::book::{NONE, Record, Terms, WIDEST, hold_of};
 use crate::command::{
     AccountMode, MassCancelScope, NewOrder, OrderKind, OrderRef, SelfTrade, Side, TimeInForce,
 };
@@ -11,17 +11,57 @@ use crate::ids::{AccountId, InstrumentId, Label, OrderId, SessionId};
 use crate::instrument::{InstrumentStatus, MarketTerms};
 use crate::limits;
 use crate::reject::Reject;
-use crate::state::Timer;
-use crate::units::{Price, Qty, Usd};
+use crate::report::Subject;
+use crate::state::{SessionIndex, Timer};
+use crate::units::{Nanos, Price, Qty, Usd};
 
 /// An order on its way into the book.
 pub(super) struct Incoming {
-    pub(super) order: Order,
+    /// Given when it is accepted.
+    pub(super) id: OrderId,
+    pub(super) account: AccountId,
+    pub(super) session: SessionIndex,
+    pub(super) label: Label,
     pub(super) instrument: InstrumentId,
-    /// No worse than this; `None` takes any price.
-    pub(super) limit: Option<Price>,
+    pub(super) side: Side,
+    pub(super) tif: TimeInForce,
     pub(super) kind: Entering,
     pub(super) stp: SelfTrade,
+    /// Zero for an order at the book's prices.
+    pub(super) price: Price,
+    /// No worse than this; `None` takes any price.
+    pub(super) limit: Option<Price>,
+    pub(super) remaining: Qty,
+    pub(super) filled: Qty,
+    /// Dollars set aside for it.
+    pub(super) hold: Usd,
+    /// What a tick is worth here.
+    pub(super) tick: Usd,
+    pub(super) maker_fee_bps: u16,
+    pub(super) taker_fee_bps: u16,
+    pub(super) to_consumption: bool,
+    /// It rested before and keeps its slot and its place among its account's orders.
+    pub(super) replaced: bool,
+}
+
+impl Incoming {
+    /// What it must hold for what is open of it. `None` above `i64::MAX`.
+    pub(super) fn needs(&self) -> Option<Usd> {
+        hold_of(self.price, self.remaining, self.maker_fee_bps.max(self.taker_fee_bps), self.tick)
+    }
+
+    pub(super) fn report(&self, exec: Exec) -> OrderReport {
+        let subject = Subject {
+            order: self.id,
+            label: self.label,
+            instrument: self.instrument,
+            side: self.side,
+            price: narrow(self.price.0),
+            remaining: narrow(self.remaining.0),
+            filled: narrow(self.filled.0),
+        };
+        OrderReport::new(&subject, exec)
+    }
 }
 
 /// What becomes of a remainder.
@@ -38,42 +78,52 @@ pub(super) enum Entering {
 impl Step<'_> {
     pub(super) fn place(&mut self, new: &NewOrder) -> Result<(), Refusal> {
         let refuse = |reject: Reject| Refusal { reject, label: new.label, order: OrderId::default() };
-        let incoming = self.admit(new).map_err(refuse)?;
+        let mut incoming = self.admit(new).map_err(refuse)?;
         let needed = self.needed_hold(&incoming).map_err(refuse)?;
         if new.tag.len() > limits::TEXT || (!new.tag.is_empty() && new.label == Label::default()) {
             return Err(refuse(Reject::InvalidText));
         }
         self.check_label(new)?;
-        if matches!(new.kind, OrderKind::Limit { tif: TimeInForce::PostOnly, price }
-            if self.would_trade(new.instrument, new.side, price))
+        if incoming.tif == TimeInForce::PostOnly && self.would_trade(new.instrument, new.side, incoming.price)
         {
             return Err(refuse(Reject::WouldTrade));
         }
-        if self.state.accounts[self.account.0 as usize].orders.len() >= limits::OPEN_ORDERS {
+        let account = &self.state.accounts[self.account.0 as usize];
+        if account.orders.len() >= limits::OPEN_ORDERS {
             return Err(refuse(Reject::TooManyOrders));
         }
-        self.fund(&incoming, needed).map_err(refuse)?;
-        self.remember_tag(new, incoming.order.id);
-        let price = match new.kind {
-            OrderKind::Limit { price, .. } => Some(price),
-            OrderKind::Market { .. } => None,
-        };
-        self.enter(incoming, price, new.tag.clone(), true);
+        match new.side {
+            Side::Buy if needed > account.usd_available => return Err(refuse(Reject::InsufficientFunds)),
+            Side::Sell => {
+                let available = account.holdings.get(&new.instrument).map_or(Qty::ZERO, |h| h.available);
+                if new.qty > available {
+                    return Err(refuse(Reject::InsufficientUnits));
+                }
+            }
+            Side::Buy => {}
+        }
+        self.check_room(incoming.kind == Entering::Resting).map_err(refuse)?;
+        let price = (!incoming.price.is_zero()).then_some(incoming.price);
+        self.accept(&mut incoming, needed);
+        self.remember_tag(new, incoming.id);
+        self.announce(&incoming, price, &new.tag);
+        self.answer(ReportBody::Order(incoming.report(Exec::New)));
+        self.run(&mut incoming);
         Ok(())
     }
 
-    /// Everything that can be said of a new order without looking at the book or at balances.
+    /// Everything that can be said of a new order without looking at balances.
     fn admit(&self, new: &NewOrder) -> Result<Incoming, Reject> {
         if self.state.accounts[self.account.0 as usize].mode == AccountMode::Easy {
             return Err(Reject::AutoModeTradingRestricted);
         }
         let terms = self.open_market(new.instrument)?;
-        if new.qty < terms.min_qty || new.qty > terms.max_qty || !new.qty.0.is_multiple_of(terms.lot.0) {
+        if new.qty < terms.min_qty || new.qty > terms.max_qty || !is_multiple(new.qty, terms.lot) {
             return Err(Reject::InvalidQuantity);
         }
         let (price, limit, tif, kind) = match new.kind {
             OrderKind::Limit { price, tif } => {
-                check_price(price, &terms)?;
+                check_price(price, terms)?;
                 let kind = match tif {
                     TimeInForce::Ioc => Entering::Immediate,
                     TimeInForce::Fok => Entering::AllOrNothing,
@@ -88,32 +138,45 @@ impl Step<'_> {
                 (Price::ZERO, limit, TimeInForce::Ioc, kind)
             }
         };
-        let order = Order {
-            id: OrderId(self.seq.0),
+        Ok(Incoming {
+            id: OrderId::default(),
             account: self.account,
-            session: self.session,
+            session: self.session_index,
             label: new.label,
+            instrument: new.instrument,
             side: new.side,
+            tif,
+            kind,
+            stp: new.stp,
             price,
+            limit,
             remaining: new.qty,
             filled: Qty::ZERO,
             hold: Usd::ZERO,
-            tif,
+            tick: terms.tick,
             maker_fee_bps: terms.maker_fee_bps,
             taker_fee_bps: terms.taker_fee_bps,
             to_consumption: new.to_consumption,
-            submitted_at: self.at,
-            updated_at: self.at,
-        };
-        Ok(Incoming { order, instrument: new.instrument, limit, kind, stp: new.stp })
+            replaced: false,
+        })
     }
 
-    fn open_market(&self, instrument: InstrumentId) -> Result<MarketTerms, Reject> {
+    fn open_market(&self, instrument: InstrumentId) -> Result<&MarketTerms, Reject> {
         let instrument = self.state.instrument(instrument).ok_or(Reject::UnknownInstrument)?;
         if instrument.spec.status != InstrumentStatus::Live {
             return Err(Reject::InstrumentNotLive);
         }
-        Ok(instrument.spec.market)
+        Ok(&instrument.spec.market)
+    }
+
+    /// Whether the venue can number one more order, and keep it if it may rest.
+    pub(super) fn check_room(&self, rests: bool) -> Result<(), Reject> {
+        let full = rests && !self.state.books.has_room();
+        if full || self.state.counters.order >= OrderId::LAST_NUMBER {
+            Err(Reject::LimitReached)
+        } else {
+            Ok(())
+        }
     }
 
     fn check_label(&self, new: &NewOrder) -> Result<(), Refusal> {
@@ -144,118 +207,95 @@ impl Step<'_> {
     }
 
     fn would_trade(&self, instrument: InstrumentId, side: Side, price: Price) -> bool {
-        self.book(instrument).best(side.opposite()).is_some_and(|best| crosses(side, price, best.price))
+        let best = self.state.books.front(instrument, side.opposite());
+        best.is_some_and(|(best, _)| crosses(side, price, Price(best.into())))
     }
 
     /// The worst price within `bps` hundredths of a percent of the best opposite one; `None` on an empty book.
     pub(super) fn slippage_limit(&self, instrument: InstrumentId, side: Side, bps: u16) -> Option<Price> {
-        let best = u128::from(self.book(instrument).best(side.opposite())?.price.0);
+        let (best, _) = self.state.books.front(instrument, side.opposite())?;
+        let best = u64::from(best);
         let limit = match side {
-            Side::Buy => best * (10_000 + u128::from(bps)) / 10_000,
-            Side::Sell => (best * u128::from(10_000_u16.saturating_sub(bps))).div_ceil(10_000),
+            Side::Buy => best * (10_000 + u64::from(bps)) / 10_000,
+            Side::Sell => (best * u64::from(10_000_u16.saturating_sub(bps))).div_ceil(10_000),
         };
-        Some(Price(u64::try_from(limit).unwrap_or(u64::MAX)))
-    }
-
-    /// Refuses what the account can't pay or deliver; changes nothing.
-    fn fund(&self, incoming: &Incoming, needed: Usd) -> Result<(), Reject> {
-        let account = &self.state.accounts[incoming.order.account.0 as usize];
-        match incoming.order.side {
-            Side::Buy if needed > account.usd_available => Err(Reject::InsufficientFunds),
-            Side::Sell => {
-                let available = account.holdings.get(&incoming.instrument).map_or(Qty::ZERO, |h| h.available);
-                if incoming.order.remaining > available { Err(Reject::InsufficientUnits) } else { Ok(()) }
-            }
-            Side::Buy => Ok(()),
-        }
+        Some(Price(limit))
     }
 
     /// Dollars that an incoming bid must set aside: at its limit, or what a market order would really cost.
     fn needed_hold(&self, incoming: &Incoming) -> Result<Usd, Reject> {
-        let order = &incoming.order;
-        let tick = self.state.instruments[usize::from(incoming.instrument.0)].spec.market.tick;
-        if order.price != Price::ZERO {
-            let needed = hold_for(order, order.remaining, tick).ok_or(Reject::OutOfRange)?;
-            return Ok(if order.side == Side::Buy { needed } else { Usd::ZERO });
-        }
-        let preview = self.preview(incoming)?;
-        let fee = preview.value.basis_points(order.taker_fee_bps);
-        let needed = preview.value.checked_add(fee).ok_or(Reject::OutOfRange)?;
-        Ok(if order.side == Side::Buy { needed } else { Usd::ZERO })
+        let needed = if incoming.price.is_zero() {
+            let value = self.preview(incoming)?.value;
+            value.checked_add(value.basis_points(incoming.taker_fee_bps))
+        } else {
+            incoming.needs()
+        };
+        let needed = needed.ok_or(Reject::OutOfRange)?;
+        Ok(if incoming.side == Side::Buy { needed } else { Usd::ZERO })
     }
 
-    /// Sets the hold aside, announces the order and matches it. The caller has checked that it is funded.
-    pub(super) fn enter(
-        &mut self,
-        mut incoming: Incoming,
-        price: Option<Price>,
-        tag: String,
-        answer: bool,
-    ) -> Qty {
-        let hold = self
-            .needed_hold(&incoming)
-            .unwrap_or_else(|reject| unreachable!("checked by the caller: {reject}"));
-        let instrument = incoming.instrument;
-        self.set_hold(&mut incoming.order, instrument, hold);
-        let order = &incoming.order;
-        self.events.push(Event::OrderOpened(OrderOpened {
-            order: order.id,
-            account: order.account,
-            instrument,
-            side: order.side,
-            price,
-            tif: order.tif,
-            qty: order.remaining,
-            label: order.label,
-            tag,
-        }));
-        if answer {
-            let report = OrderReport::new(order, instrument, Exec::New);
-            self.answer(ReportBody::Order(report));
-        }
-        let before = incoming.order.filled;
-        let filled = self.run(incoming);
-        filled.minus(before)
-    }
-
-    fn set_hold(&mut self, order: &mut Order, instrument: InstrumentId, hold: Usd) {
-        match order.side {
+    /// Numbers the order and sets its hold aside. The caller has checked that it is funded and that there is room.
+    pub(super) fn accept(&mut self, incoming: &mut Incoming, hold: Usd) {
+        let state = &mut *self.state;
+        state.counters.order += 1;
+        let slot = (incoming.kind == Entering::Resting).then(|| state.books.take_slot());
+        incoming.id = OrderId::new(state.counters.order, slot);
+        match incoming.side {
             Side::Buy => {
-                order.hold = hold;
-                let account = self.account_mut(order.account);
+                incoming.hold = hold;
+                let account = self.account_mut(incoming.account);
                 account.usd_available = account.usd_available.minus(hold);
                 account.usd_held = account.usd_held.plus(hold);
             }
             Side::Sell => {
-                let holding = self.holding_mut(order.account, instrument);
-                holding.available = holding.available.minus(order.remaining);
-                holding.held = holding.held.plus(order.remaining);
+                let holding = self.holding_mut(incoming.account, incoming.instrument);
+                holding.available = holding.available.minus(incoming.remaining);
+                holding.held = holding.held.plus(incoming.remaining);
             }
         }
     }
 
-    /// Matches an incoming order whose hold is set, then rests or closes what is left. Returns what it has filled
-    /// over its life.
-    fn run(&mut self, mut incoming: Incoming) -> Qty {
+    /// Tells everybody of a new order.
+    pub(super) fn announce(&mut self, incoming: &Incoming, price: Option<Price>, tag: &str) {
+        self.events.push(Event::OrderOpened(OrderOpened {
+            order: incoming.id,
+            account: incoming.account,
+            instrument: incoming.instrument,
+            side: incoming.side,
+            price,
+            tif: incoming.tif,
+            qty: incoming.remaining,
+            label: incoming.label,
+            tag: tag.to_owned(),
+        }));
+    }
+
+    /// Matches an incoming order whose hold is set, then rests or closes what is left.
+    pub(super) fn run(&mut self, incoming: &mut Incoming) {
         if incoming.kind == Entering::AllOrNothing {
             let (fillable, limited) = self
-                .preview(&incoming)
+                .preview(incoming)
                 .map_or((Qty::ZERO, false), |preview| (preview.fillable, preview.limited));
-            if fillable < incoming.order.remaining {
-                let slipped = limited && incoming.order.price == Price::ZERO;
+            if fillable < incoming.remaining {
+                let slipped = limited && incoming.price.is_zero();
                 let reason = if slipped { Closure::NoFillMaxSlippage } else { Closure::NoFillNoLiquidity };
-                self.close_incoming(incoming, reason);
-                return Qty::ZERO;
+                return self.close_incoming(incoming, reason);
             }
         }
-        let stopped = self.take(&mut incoming);
-        let filled = incoming.order.filled;
-        let none = filled.is_zero();
+        let entered = incoming.remaining;
+        let stopped = self.take(incoming);
+        let none = incoming.filled.is_zero();
         match stopped {
             Stopped::Done => self.close_incoming(incoming, Closure::Filled),
             Stopped::SelfTrade => self.close_incoming(incoming, Closure::SelfTrade),
-            Stopped::BookEmpty | Stopped::Limit if incoming.kind == Entering::Resting => self.rest(incoming),
-            Stopped::Limit if incoming.order.price == Price::ZERO => {
+            Stopped::BookEmpty | Stopped::Limit if incoming.kind == Entering::Resting => {
+                if incoming.remaining != entered && incoming.side == Side::Buy {
+                    let needed = incoming.needs().expect("less than the hold that was accepted");
+                    self.free_usd(incoming.account, incoming.hold.minus(needed));
+                }
+                self.rest(incoming);
+            }
+            Stopped::Limit if incoming.price.is_zero() => {
                 let reason =
                     if none { Closure::NoFillMaxSlippage } else { Closure::PartiallyFilledMaxSlippage };
                 self.close_incoming(incoming, reason);
@@ -266,89 +306,122 @@ impl Step<'_> {
                 self.close_incoming(incoming, reason);
             }
         }
-        filled
     }
 
-    fn rest(&mut self, incoming: Incoming) {
-        let Incoming { mut order, instrument, .. } = incoming;
-        let tick = self.state.instruments[usize::from(instrument.0)].spec.market.tick;
-        if order.side == Side::Buy {
-            let needed =
-                hold_for(&order, order.remaining, tick).expect("less than the hold that was accepted");
-            let over = order.hold.minus(needed);
-            order.hold = needed;
-            self.free_usd(order.account, over);
+    fn rest(&mut self, incoming: &Incoming) {
+        let Some(slot) = incoming.id.slot() else {
+            unreachable!("an order that may rest has a slot: {:?}", incoming.id)
+        };
+        let (price, remaining) = (narrow(incoming.price.0), narrow(incoming.remaining.0));
+        let filled = narrow(incoming.filled.0);
+        self.touch(incoming.instrument, incoming.side, price);
+        let (at, state) = (self.at, &mut *self.state);
+        if incoming.replaced {
+            let (record_at, books) = (at.0, &mut state.books);
+            books.change(slot, |record| {
+                (record.price, record.remaining, record.filled) = (price, remaining, filled);
+                record.updated_at = record_at;
+            });
+            return books.join(slot);
         }
-        if order.tif == TimeInForce::Day {
-            self.state
-                .timers
-                .insert((order.submitted_at.next_midnight(), Timer::DayOrder(instrument, order.id)));
+        let labelled = incoming.label != Label::default();
+        let terms = Terms {
+            side: incoming.side,
+            tif: incoming.tif,
+            to_consumption: incoming.to_consumption,
+            labelled,
+            maker_fee_bps: incoming.maker_fee_bps,
+            taker_fee_bps: incoming.taker_fee_bps,
+        };
+        let record = Record {
+            id: incoming.id.0,
+            submitted_at: at.0,
+            updated_at: at.0,
+            price,
+            remaining,
+            filled,
+            account: incoming.account.0,
+            session: incoming.session.0,
+            instrument: incoming.instrument.0,
+            terms: terms.pack(),
+            ..Record::default()
+        };
+        if incoming.tif == TimeInForce::Day {
+            let timer = Timer::DayOrder(incoming.instrument, incoming.id);
+            state.timers.insert((at.next_midnight(), timer));
         }
-        let account = self.account_mut(order.account);
-        account.orders.insert(order.id, instrument);
-        if order.label != Label::default() {
-            account.labels.insert(order.label, order.id);
+        let account = &mut state.accounts[incoming.account.0 as usize];
+        if labelled {
+            account.labels.insert(incoming.label, incoming.id);
         }
-        if let Some(index) = self.index_of(order.session) {
-            self.state.sessions.order_rests(index);
-        }
-        self.touched.push((instrument, order.side, order.price));
-        self.book_mut(instrument).insert(order);
+        state.sessions.order_rests(incoming.session);
+        state.books.enter(slot, record, incoming.label, &mut account.orders);
     }
 
-    /// Ends an order that is not in the book.
-    fn close_incoming(&mut self, incoming: Incoming, reason: Closure) {
-        let Incoming { order, instrument, .. } = incoming;
-        self.close(&order, instrument, reason, None);
-    }
-
-    /// Gives back what the order still holds and says why it ended. The order is no longer in the book.
-    fn close(&mut self, order: &Order, instrument: InstrumentId, reason: Closure, answer_to: Option<u64>) {
-        match order.side {
-            Side::Buy => self.free_usd(order.account, order.hold),
-            Side::Sell => {
-                let remaining = order.remaining;
-                let holding = self.holding_mut(order.account, instrument);
-                holding.held = holding.held.minus(remaining);
-                holding.available = holding.available.plus(remaining);
+    /// Ends an order that is not in the book: gives back what it still holds and says why.
+    fn close_incoming(&mut self, incoming: &Incoming, reason: Closure) {
+        match incoming.side {
+            Side::Buy => self.free_usd(incoming.account, incoming.hold),
+            Side::Sell => self.free_units(incoming.account, incoming.instrument, incoming.remaining),
+        }
+        if let Some(slot) = incoming.id.slot() {
+            if incoming.replaced {
+                self.retire(slot, incoming.label);
+            } else {
+                self.state.books.give_slot(slot);
             }
         }
-        self.forget(order);
-        let remaining = order.remaining;
+        self.tell_closed(
+            incoming.account,
+            incoming.session,
+            incoming.report(Exec::Closed(reason)),
+            reason,
+            false,
+        );
+    }
+
+    /// Says that an order has ended. `report` has what was open of it; `answers` the command in progress or nobody's.
+    pub(super) fn tell_closed(
+        &mut self,
+        account: AccountId,
+        session: SessionIndex,
+        report: OrderReport,
+        reason: Closure,
+        answers: bool,
+    ) {
         self.events.push(Event::OrderClosed {
-            order: order.id,
-            account: order.account,
-            instrument,
-            filled: order.filled,
-            remaining,
+            order: report.order,
+            account,
+            instrument: report.instrument,
+            filled: report.filled(),
+            remaining: report.remaining(),
             reason,
         });
-        let report = OrderReport::new(order, instrument, Exec::Closed(reason)).with_nothing_open();
-        if answer_to.is_some() {
+        let report = report.with_nothing_open();
+        if answers {
             self.answer(ReportBody::Order(report));
         }
         // A fill has told its session already; a cancel through another session has not.
-        let told = reason == Closure::Filled || (answer_to.is_some() && order.session == self.session);
+        let told = reason == Closure::Filled || (answers && session == self.session_index);
         if !told {
-            self.notify(order.session, order.account, ReportBody::Order(report));
+            self.notify(session, account, ReportBody::Order(report));
         }
     }
 
-    /// Drops the order from its account's lists and timers.
-    fn forget(&mut self, order: &Order) {
-        if order.tif == TimeInForce::Day
-            && let Some(&instrument) = self.state.accounts[order.account.0 as usize].orders.get(&order.id)
-        {
-            let due = order.submitted_at.next_midnight();
-            self.state.timers.remove(&(due, Timer::DayOrder(instrument, order.id)));
+    /// Frees the slot of an order that is in no level any more, and drops it from its account's lists and timers.
+    pub(super) fn retire(&mut self, slot: u32, label: Label) {
+        let state = &mut *self.state;
+        let owner = state.books.record(slot).account as usize;
+        let account = &mut state.accounts[owner];
+        let record = state.books.retire(slot, &mut account.orders);
+        state.sessions.order_leaves(SessionIndex(record.session));
+        if label != Label::default() {
+            account.labels.remove(&label);
         }
-        let account = self.account_mut(order.account);
-        let rested = account.orders.remove(&order.id).is_some();
-        if account.labels.get(&order.label) == Some(&order.id) {
-            account.labels.remove(&order.label);
-        }
-        if rested && let Some(index) = self.index_of(order.session) {
-            self.state.sessions.order_leaves(index);
+        if record.terms().tif == TimeInForce::Day {
+            let due = Nanos(record.submitted_at).next_midnight();
+            let timer = Timer::DayOrder(InstrumentId(record.instrument), OrderId(record.id));
+            state.timers.remove(&(due, timer));
         }
     }
 
@@ -358,77 +431,125 @@ impl Step<'_> {
         account.usd_available = account.usd_available.plus(amount);
     }
 
-    /// Takes a resting order out of the book and ends it.
-    pub(super) fn close_resting(
-        &mut self,
-        instrument: InstrumentId,
-        id: OrderId,
-        reason: Closure,
-        answer_to: Option<u64>,
-    ) {
-        let order = self.book_mut(instrument).remove(id).expect("the caller found it resting");
-        self.touched.push((instrument, order.side, order.price));
-        self.close(&order, instrument, reason, answer_to);
+    pub(super) fn free_units(&mut self, account: AccountId, instrument: InstrumentId, qty: Qty) {
+        let holding = self.holding_mut(account, instrument);
+        holding.held = holding.held.minus(qty);
+        holding.available = holding.available.plus(qty);
     }
 
-    fn find(&self, order: OrderRef) -> Result<(InstrumentId, OrderId), Refusal> {
-        let account = &self.state.accounts[self.account.0 as usize];
+    /// What is told of a resting order at this moment.
+    pub(super) fn resting_report(&self, slot: u32, exec: Exec) -> OrderReport {
+        let record = self.state.books.record(slot);
+        let subject = Subject {
+            order: OrderId(record.id),
+            label: self.state.books.label(slot),
+            instrument: InstrumentId(record.instrument),
+            side: record.side(),
+            price: record.price,
+            remaining: record.remaining,
+            filled: record.filled,
+        };
+        OrderReport::new(&subject, exec)
+    }
+
+    /// Takes a resting order out of the book and ends it.
+    pub(super) fn close_resting(&mut self, slot: u32, reason: Closure, answers: bool) {
+        let record = *self.state.books.record(slot);
+        let (account, instrument) = (AccountId(record.account), InstrumentId(record.instrument));
+        let session = SessionIndex(record.session);
+        let report = self.resting_report(slot, Exec::Closed(reason));
+        self.touch(instrument, report.side, record.price);
+        match report.side {
+            Side::Buy => {
+                let hold = self.hold_behind(&record);
+                self.free_usd(account, hold);
+            }
+            Side::Sell => self.free_units(account, instrument, report.remaining()),
+        }
+        self.state.books.leave(slot);
+        self.retire(slot, report.label);
+        self.tell_closed(account, session, report, reason, answers);
+    }
+
+    /// Dollars that a resting bid holds.
+    pub(super) fn hold_behind(&self, record: &Record) -> Usd {
+        let (terms, tick) = (record.terms(), self.tick(InstrumentId(record.instrument)));
+        let fee = terms.maker_fee_bps.max(terms.taker_fee_bps);
+        hold_of(Price(record.price.into()), Qty(record.remaining.into()), fee, tick)
+            .expect("no more than the hold that was accepted")
+    }
+
+    pub(super) fn tick(&self, instrument: InstrumentId) -> Usd {
+        self.state.instruments[usize::from(instrument.0)].spec.market.tick
+    }
+
+    /// The slot of an open order of this account.
+    fn find(&self, order: OrderRef) -> Result<u32, Refusal> {
         let (id, label) = match order {
             OrderRef::Id(id) => (Some(id), Label::default()),
-            OrderRef::Label(label) => (account.labels.get(&label).copied(), label),
+            OrderRef::Label(label) => {
+                (self.state.accounts[self.account.0 as usize].labels.get(&label).copied(), label)
+            }
         };
-        let found = id.and_then(|id| account.orders.get(&id).map(|&instrument| (instrument, id)));
-        found.ok_or(Refusal { reject: Reject::UnknownOrder, label, order: id.unwrap_or_default() })
+        let id = id.unwrap_or_default();
+        let found = self.state.books.find(id).filter(|record| record.account == self.account.0);
+        found.and_then(|record| OrderId(record.id).slot()).ok_or(Refusal {
+            reject: Reject::UnknownOrder,
+            label,
+            order: id,
+        })
     }
 
     pub(super) fn cancel(&mut self, order: OrderRef) -> Result<(), Refusal> {
-        let (instrument, id) = self.find(order)?;
-        self.close_resting(instrument, id, Closure::Cancelled, Some(self.client_seq));
+        let slot = self.find(order)?;
+        self.close_resting(slot, Closure::Cancelled, true);
         Ok(())
     }
 
     pub(super) fn mass_cancel(&mut self, scope: MassCancelScope) -> Result<(), Refusal> {
-        let account = &self.state.accounts[self.account.0 as usize];
-        let matching: Vec<_> = account
-            .orders
-            .iter()
-            .filter(|&(&id, &instrument)| {
-                let order = self.book(instrument).order(id).expect("an account's orders rest in their books");
-                scope.instrument.is_none_or(|wanted| wanted == instrument)
-                    && scope.side.is_none_or(|wanted| wanted == order.side)
-                    && scope.session.is_none_or(|wanted| wanted == order.session)
-            })
-            .map(|(&id, &instrument)| (instrument, id))
-            .collect();
-        self.answer(ReportBody::MassCancelled {
-            count: u32::try_from(matching.len()).expect("bounded by OPEN_ORDERS"),
-        });
-        for (instrument, id) in matching {
-            self.close_resting(instrument, id, Closure::Cancelled, None);
-        }
+        let books = &self.state.books;
+        let orders = self.state.accounts[self.account.0 as usize].orders;
+        let count = books.own(orders).filter(|&slot| self.covers(scope, slot)).count();
+        let count = u32::try_from(count).expect("bounded by OPEN_ORDERS");
+        self.answer(ReportBody::MassCancelled { count });
+        self.close_covered(self.account, scope);
         Ok(())
     }
 
     pub(super) fn cancel_orders_of_session(&mut self, account: AccountId, session: SessionId) {
-        let Some(state) = self.state.account(account) else {
-            return;
-        };
-        let matching: Vec<_> = state
-            .orders
-            .iter()
-            .filter(|&(&id, &instrument)| {
-                self.book(instrument).order(id).is_some_and(|o| o.session == session)
-            })
-            .map(|(&id, &instrument)| (instrument, id))
-            .collect();
-        for (instrument, id) in matching {
-            self.close_resting(instrument, id, Closure::Cancelled, None);
+        if self.state.account(account).is_some() {
+            self.close_covered(
+                account,
+                MassCancelScope { session: Some(session), instrument: None, side: None },
+            );
         }
     }
 
-    pub(super) fn expire_day_order(&mut self, instrument: InstrumentId, id: OrderId) {
-        if self.book(instrument).order(id).is_some() {
-            self.close_resting(instrument, id, Closure::Expired, None);
+    fn covers(&self, scope: MassCancelScope, slot: u32) -> bool {
+        let books = &self.state.books;
+        let record = books.record(slot);
+        scope.instrument.is_none_or(|wanted| wanted.0 == record.instrument)
+            && scope.side.is_none_or(|wanted| wanted == record.side())
+            && scope
+                .session
+                .is_none_or(|wanted| wanted == self.state.sessions.id(SessionIndex(record.session)))
+    }
+
+    /// Closes an account's orders in the scope, oldest first.
+    fn close_covered(&mut self, account: AccountId, scope: MassCancelScope) {
+        let mut at = self.state.accounts[account.0 as usize].orders.first();
+        while at != NONE {
+            let slot = at;
+            at = self.state.books.record(slot).own_next;
+            if self.covers(scope, slot) {
+                self.close_resting(slot, Closure::Cancelled, false);
+            }
+        }
+    }
+
+    pub(super) fn expire_day_order(&mut self, id: OrderId) {
+        if let Some(slot) = self.state.books.find(id).and_then(|_| id.slot()) {
+            self.close_resting(slot, Closure::Expired, false);
         }
     }
 
@@ -443,95 +564,107 @@ impl Step<'_> {
         if self.state.accounts[self.account.0 as usize].mode == AccountMode::Easy {
             return Err(Reject::AutoModeTradingRestricted.into());
         }
-        let (instrument, id) = self.find(order)?;
-        let resting =
-            self.book(instrument).order(id).expect("an account's orders rest in their books").clone();
-        let refuse = |reject: Reject| Refusal { reject, label: resting.label, order: id };
+        let slot = self.find(order)?;
         if qty.is_zero() {
-            self.close_resting(instrument, id, Closure::Cancelled, Some(self.client_seq));
+            self.close_resting(slot, Closure::Cancelled, true);
             return Ok(());
         }
-        let terms = self.open_market(instrument).map_err(refuse)?;
-        if qty > terms.max_qty || !qty.0.is_multiple_of(terms.lot.0) {
+        let mut changed = self.reentering(slot, qty, price, stp);
+        let refuse = |reject: Reject| Refusal { reject, label: changed.label, order: changed.id };
+        let terms = self.open_market(changed.instrument).map_err(refuse)?;
+        if qty > terms.max_qty || !is_multiple(qty, terms.lot) {
             return Err(refuse(Reject::InvalidQuantity));
         }
-        check_price(price, &terms).map_err(refuse)?;
-        let changed = Order { price, remaining: qty, updated_at: self.at, ..resting.clone() };
-        let hold = match resting.side {
-            Side::Buy => hold_for(&changed, qty, terms.tick).ok_or(refuse(Reject::OutOfRange))?,
-            Side::Sell => {
-                price.notional(qty, terms.tick).ok_or(refuse(Reject::OutOfRange))?;
-                Usd::ZERO
-            }
+        check_price(price, terms).map_err(refuse)?;
+        let resting = *self.state.books.record(slot);
+        // An ask holds no dollars, but what it would bring must be a sum of dollars too.
+        let needed = match changed.side {
+            Side::Buy => changed.needs(),
+            Side::Sell => price.notional(qty, changed.tick),
         };
-        let keeps_priority = price == resting.price && qty <= resting.remaining;
+        let needed = needed.ok_or(refuse(Reject::OutOfRange))?;
+        if qty.0 + changed.filled.0 > WIDEST {
+            return Err(refuse(Reject::OutOfRange));
+        }
+        let (old_price, old_qty) = (Price(resting.price.into()), Qty(resting.remaining.into()));
+        let held = if changed.side == Side::Buy { self.hold_behind(&resting) } else { Usd::ZERO };
+        let keeps_priority = price == old_price && qty <= old_qty;
         if !keeps_priority {
-            if post_only && self.would_trade(instrument, resting.side, price) {
+            if post_only && self.would_trade(changed.instrument, changed.side, price) {
                 return Err(refuse(Reject::WouldTrade));
             }
-            self.can_change(&resting, instrument, qty, hold).map_err(refuse)?;
+            let account = &self.state.accounts[self.account.0 as usize];
+            match changed.side {
+                Side::Buy if needed > account.usd_available.plus(held) => {
+                    return Err(refuse(Reject::InsufficientFunds));
+                }
+                Side::Sell if qty > account.holdings[&changed.instrument].available.plus(old_qty) => {
+                    return Err(refuse(Reject::InsufficientUnits));
+                }
+                _ => {}
+            }
         }
-        self.move_hold(&resting, instrument, qty, hold);
-        self.touched.push((instrument, resting.side, resting.price));
-        let changed = Order { hold, ..changed };
+        match changed.side {
+            Side::Buy => {
+                changed.hold = needed;
+                let account = self.account_mut(changed.account);
+                account.usd_available = account.usd_available.plus(held).minus(needed);
+                account.usd_held = account.usd_held.minus(held).plus(needed);
+            }
+            Side::Sell => {
+                let holding = self.holding_mut(changed.account, changed.instrument);
+                holding.available = holding.available.plus(old_qty).minus(qty);
+                holding.held = holding.held.minus(old_qty).plus(qty);
+            }
+        }
+        self.touch(changed.instrument, changed.side, resting.price);
         self.events.push(Event::OrderReplaced {
-            order: id,
+            order: changed.id,
             account: changed.account,
-            instrument,
+            instrument: changed.instrument,
             price,
             remaining: qty,
         });
-        let report = OrderReport::new(&changed, instrument, Exec::Replaced);
+        let report = changed.report(Exec::Replaced);
         self.answer(ReportBody::Order(report));
-        if changed.session != self.session {
+        if changed.session != self.session_index {
             self.notify(changed.session, changed.account, ReportBody::Order(report));
         }
         if keeps_priority {
-            self.book_mut(instrument).amend(id, |order| *order = changed);
+            self.state.books.shrink(slot, resting.remaining - narrow(qty.0), self.at);
         } else {
-            self.book_mut(instrument).remove(id);
-            self.forget(&resting);
-            self.run(Incoming {
-                order: changed,
-                instrument,
-                limit: Some(price),
-                kind: Entering::Resting,
-                stp,
-            });
+            self.state.books.leave(slot);
+            self.run(&mut changed);
         }
         Ok(())
     }
 
-    /// Whether the account can carry the changed order, with what the resting one holds given back.
-    fn can_change(
-        &self,
-        resting: &Order,
-        instrument: InstrumentId,
-        qty: Qty,
-        hold: Usd,
-    ) -> Result<(), Reject> {
-        let account = &self.state.accounts[resting.account.0 as usize];
-        match resting.side {
-            Side::Buy if hold > account.usd_available.plus(resting.hold) => Err(Reject::InsufficientFunds),
-            Side::Sell if qty > account.holdings[&instrument].available.plus(resting.remaining) => {
-                Err(Reject::InsufficientUnits)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn move_hold(&mut self, resting: &Order, instrument: InstrumentId, qty: Qty, hold: Usd) {
-        match resting.side {
-            Side::Buy => {
-                let account = self.account_mut(resting.account);
-                account.usd_available = account.usd_available.plus(resting.hold).minus(hold);
-                account.usd_held = account.usd_held.minus(resting.hold).plus(hold);
-            }
-            Side::Sell => {
-                let holding = self.holding_mut(resting.account, instrument);
-                holding.available = holding.available.plus(resting.remaining).minus(qty);
-                holding.held = holding.held.minus(resting.remaining).plus(qty);
-            }
+    /// A resting order as it would come in again.
+    fn reentering(&self, slot: u32, qty: Qty, price: Price, stp: SelfTrade) -> Incoming {
+        let books = &self.state.books;
+        let record = books.record(slot);
+        let terms = record.terms();
+        let instrument = InstrumentId(record.instrument);
+        Incoming {
+            id: OrderId(record.id),
+            account: AccountId(record.account),
+            session: SessionIndex(record.session),
+            label: books.label(slot),
+            instrument,
+            side: terms.side,
+            tif: terms.tif,
+            kind: Entering::Resting,
+            stp,
+            price,
+            limit: Some(price),
+            remaining: qty,
+            filled: Qty(record.filled.into()),
+            hold: Usd::ZERO,
+            tick: self.tick(instrument),
+            maker_fee_bps: terms.maker_fee_bps,
+            taker_fee_bps: terms.taker_fee_bps,
+            to_consumption: terms.to_consumption,
+            replaced: true,
         }
     }
 }
@@ -544,10 +677,14 @@ pub(super) fn crosses(side: Side, price: Price, opposite: Price) -> bool {
     }
 }
 
-/// What a bid holds for `qty` of its open quantity: notional at its limit, and the higher of its two fees.
-pub(super) fn hold_for(order: &Order, qty: Qty, tick: Usd) -> Option<Usd> {
-    let notional = order.price.notional(qty, tick)?;
-    notional.checked_add(notional.basis_points(order.maker_fee_bps.max(order.taker_fee_bps)))
+/// A price or a quantity as it is stored.
+pub(super) fn narrow(wide: u64) -> u32 {
+    u32::try_from(wide).expect("an instrument's largest price and quantity fit 32 bits")
+}
+
+/// Most instruments trade in single Units, and a division is slow.
+const fn is_multiple(qty: Qty, lot: Qty) -> bool {
+    lot.0 == 1 || qty.0.is_multiple_of(lot.0)
 }
 
 fn check_price(price: Price, terms: &MarketTerms) -> Result<(), Reject> {

@@ -487,11 +487,16 @@ impl World {
     }
 
     fn order_ref(&mut self, trader: usize) -> OrderRef {
-        let account = &self.venue.engine.state().accounts[self.actors[trader].account.0 as usize];
-        let open: Vec<_> = account.orders.keys().copied().collect();
+        let state = self.venue.engine.state();
+        let open: Vec<_> =
+            state.open_orders(self.actors[trader].account).map(|(_, order)| order.id).collect();
+        let accepted = state.counters.order;
         match self.dice.below(10) {
             0 => OrderRef::Label(Label(u128::from(self.dice.below(40)))),
-            1 => OrderRef::Id(OrderId(self.dice.below(self.venue.seq.0 + 2))),
+            1 => {
+                let slot = self.dice.chance(1, 2).then(|| self.dice.below(150) as u32);
+                OrderRef::Id(OrderId::new(self.dice.below(accepted + 2), slot))
+            }
             _ if open.is_empty() => OrderRef::Id(OrderId(0)),
             _ => OrderRef::Id(*self.dice.pick(&open)),
         }

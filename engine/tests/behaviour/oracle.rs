@@ -67,8 +67,13 @@ struct World {
     books: Vec<Book>,
     told: Vec<[Told; 2]>,
     tags: BTreeMap<(AccountId, Label), OrderId>,
+    /// How many orders were accepted.
+    accepted: u64,
     counts: Counts,
 }
+
+/// What the naive book calls an order until the engine has given it its id.
+const NAMELESS: OrderId = OrderId(u64::MAX);
 
 /// How often what was looked for happened, so that a stream that tests nothing is noticed.
 #[derive(Debug, Default)]
@@ -125,6 +130,7 @@ impl World {
             specs,
             books,
             tags: BTreeMap::new(),
+            accepted: 0,
             counts: Counts::default(),
         }
     }
@@ -217,9 +223,36 @@ impl World {
         } else {
             self.traders[trader] = actor;
         }
+        self.learn_id(&command, &mut outcome);
         self.compare_answer(&actor, answer, &command);
         self.compare_outcome(&outcome);
         self.compare_levels();
+    }
+
+    /// Calls the order that the command opened as the engine does: by the next number, and by a slot if it may rest.
+    fn learn_id(&mut self, command: &Command, outcome: &mut Outcome) {
+        let opened = self.venue.events.iter().find_map(|event| match event {
+            Event::OrderOpened(opened) => Some(opened.order),
+            _ => None,
+        });
+        let (Some(id), Command::Place(new)) = (opened, command) else {
+            return;
+        };
+        self.accepted += 1;
+        let rests = matches!(new.kind, OrderKind::Limit { tif, .. }
+            if !matches!(tif, TimeInForce::Ioc | TimeInForce::Fok));
+        if (id.number(), id.slot().is_some()) != (self.accepted, rests) {
+            self.fail("the id of a new order", &(self.accepted, rests), &id);
+        }
+        let name = |named: &mut OrderId| {
+            if *named == NAMELESS {
+                *named = id;
+            }
+        };
+        self.books.iter_mut().flat_map(|book| &mut book.orders).for_each(|order| name(&mut order.id));
+        self.tags.values_mut().for_each(name);
+        outcome.fills.iter_mut().for_each(|fill| name(&mut fill.taker));
+        outcome.closed.iter_mut().for_each(|closed| name(&mut closed.order));
     }
 
     /// The operator's doings: money and Units where they run low, halts, modes.
@@ -240,6 +273,9 @@ impl World {
                 };
                 // All the dollars that there may be are within reach of the dear instrument.
                 let room = limits::ALL_USD.0 - i64::try_from(self.venue.engine.state().deposited.0).unwrap();
+                if room == 0 {
+                    return self.skip(&outcome);
+                }
                 self.venue.deposit(account, amount.min(Usd(room / 8 + 1)));
             }
             _ => {
@@ -348,7 +384,8 @@ impl World {
             .map(|order| order.id)
             .collect();
         if open.is_empty() || self.dice.chance(1, 30) {
-            return OrderRef::Id(OrderId(self.dice.below(self.venue.seq.0 + 2)));
+            let slot = self.dice.chance(1, 2).then(|| self.dice.below(150) as u32);
+            return OrderRef::Id(OrderId::new(self.dice.below(self.accepted + 2), slot));
         }
         OrderRef::Id(*self.dice.pick(&open))
     }
@@ -524,7 +561,7 @@ impl World {
             }
         };
         let order = Order {
-            id: OrderId(self.venue.seq.0 + 1),
+            id: NAMELESS,
             account,
             session,
             label: new.label,
@@ -655,18 +692,16 @@ impl World {
 
     /// Dollars that DAY orders gave back at this very command, before it was looked at.
     fn freed_usd(&self, account: AccountId, out: &Outcome) -> i128 {
-        let accounts = &self.venue.engine.state().accounts;
         let freed = out.closed.iter().filter_map(|closed| {
-            let &instrument = accounts[account.0 as usize].orders.get(&closed.order)?;
-            let order = self.venue.engine.state().books[usize::from(instrument.0)].order(closed.order)?;
-            (order.side == Side::Buy).then(|| i128::from(order.hold.0))
+            let (_, order) = self.venue.engine.state().order(closed.order)?;
+            (order.side == Side::Buy && order.account == account).then(|| i128::from(order.hold.0))
         });
         freed.sum()
     }
 
     /// Units that DAY orders gave back at this very command.
     fn freed_units(&self, account: AccountId, instrument: InstrumentId, out: &Outcome) -> u64 {
-        let book = &self.venue.engine.state().books[usize::from(instrument.0)];
+        let book = self.venue.engine.state().book(instrument).unwrap();
         let freed = out.closed.iter().filter_map(|closed| {
             let order = book.order(closed.order)?;
             (order.side == Side::Sell && order.account == account).then_some(order.remaining.0)
@@ -760,7 +795,7 @@ impl World {
     /// Levels as the naive book has them, as the engine holds them, and as it told the market.
     fn compare_levels(&self) {
         for (instrument, book) in self.books.iter().enumerate() {
-            let engine = &self.venue.engine.state().books[instrument];
+            let engine = self.venue.engine.state().book(InstrumentId(instrument as u16)).unwrap();
             for side in [Side::Buy, Side::Sell] {
                 let expected = book.levels(side);
                 let held = || engine.levels(side).map(|level| (level.price.0, level.qty.0, level.orders));
@@ -783,7 +818,7 @@ impl World {
     /// Queues and holds, too dear to compare each time; and the engine's own invariants.
     fn compare_everything(&self) {
         for (instrument, book) in self.books.iter().enumerate() {
-            let engine = &self.venue.engine.state().books[instrument];
+            let engine = self.venue.engine.state().book(InstrumentId(instrument as u16)).unwrap();
             for side in [Side::Buy, Side::Sell] {
                 let expected: Vec<_> =
                     book.queue(side).iter().map(|o| (o.id, o.account, o.remaining, o.filled)).collect();

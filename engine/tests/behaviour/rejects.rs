@@ -120,8 +120,8 @@ impl Stage {
     }
 
     fn open_order(&self, instrument: InstrumentId) -> OrderRef {
-        let orders = &self.venue.engine.state().accounts[self.owner.account.0 as usize].orders;
-        OrderRef::Id(*orders.iter().find(|&(_, &at)| at == instrument).unwrap().0)
+        let mut orders = self.venue.engine.state().open_orders(self.owner.account);
+        OrderRef::Id(orders.find(|(at, _)| *at == instrument).unwrap().1.id)
     }
 
     /// Climbs down a ladder: through the owner's session or the operator's, each step is refused for its own reason.

@@ -353,7 +353,11 @@ impl Stage {
             if reserves {
                 self.reservations.insert(name, ReservationId(self.venue.seq.0));
             } else {
-                self.orders.insert(name, OrderId(self.venue.seq.0));
+                let opened = self.venue.events.iter().find_map(|event| match event {
+                    Event::OrderOpened(opened) => Some(opened.order),
+                    _ => None,
+                });
+                self.orders.insert(name, opened.expect("only orders and reservations have names"));
             }
         }
     }
@@ -732,7 +736,7 @@ impl Stage {
     }
 
     fn tell_book(&self) -> Vec<String> {
-        let book = &self.venue.engine.state().books[usize::from(self.instrument.0)];
+        let book = self.venue.engine.state().book(self.instrument).unwrap();
         let mut told = Vec::new();
         for which in [Side::Sell, Side::Buy] {
             let mut levels: Vec<_> = book.levels(which).collect();

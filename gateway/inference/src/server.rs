@@ -529,8 +529,7 @@ fn model_json(state: &State, instrument: &Instrument) -> Value {
     let spec = &instrument.spec;
     let quality = &spec.quality;
     let best = state
-        .books
-        .get(usize::from(instrument.id.0))
+        .book(instrument.id)
         .and_then(|book| book.best(Side::Sell))
         .map(|level| level.price)
         .or(instrument.last_trade.map(|trade| trade.price));

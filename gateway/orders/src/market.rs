@@ -65,7 +65,7 @@ impl Market {
         for instrument in &state.instruments {
             let mut image = Image { log_seq: state.seq.0, match_time: state.now.0, ..Image::default() };
             image.last_price = instrument.last_trade.map_or(0, |trade| trade.price.0);
-            if let Some(book) = state.books.get(usize::from(instrument.id.0)) {
+            if let Some(book) = state.book(instrument.id) {
                 image.bids = book.levels(Side::Buy).map(|l| (l.price.0, (l.qty.0, l.orders))).collect();
                 image.asks = book.levels(Side::Sell).map(|l| (l.price.0, (l.qty.0, l.orders))).collect();
             }

@@ -127,6 +127,8 @@ pub(crate) struct Model {
     markets: Vec<Market>,
     reservations: BTreeMap<u64, Reservation>,
     to_consumption: BTreeMap<u64, bool>,
+    /// Orders accepted. The model knows no slots and calls an order by its number alone.
+    orders: u64,
     trades: u64,
     lots: u64,
     transfers: u64,
@@ -518,7 +520,7 @@ impl Model {
         let named = |open: &Order| {
             open.account.0 == who
                 && match order {
-                    OrderRef::Id(id) => open.id == id,
+                    OrderRef::Id(id) => open.id == numbered(id),
                     OrderRef::Label(label) => label.0 != 0 && open.label == label,
                 }
         };
@@ -567,7 +569,7 @@ impl Model {
             }
         };
         let order = Order {
-            id: OrderId(self.seq),
+            id: OrderId(self.orders + 1),
             account: AccountId(who),
             session,
             label: new.label,
@@ -613,7 +615,8 @@ impl Model {
         if !new.tag.is_empty() {
             self.accounts[who as usize].tags.insert(new.label.0);
         }
-        self.to_consumption.insert(self.seq, new.to_consumption);
+        self.orders += 1;
+        self.to_consumption.insert(self.orders, new.to_consumption);
         self.enter(usize::from(new.instrument.0), incoming);
         Ok(Answer::New)
     }
@@ -1025,9 +1028,10 @@ impl Model {
                     .iter()
                     .map(|o| (o.id, o.account, o.remaining, o.filled))
                     .collect();
-                let found: Vec<_> = state.books[instrument]
+                let book = state.book(InstrumentId(instrument as u16)).ok_or("every market has a book")?;
+                let found: Vec<_> = book
                     .queue(side)
-                    .map(|o| (o.id, o.account, o.remaining.0, o.filled.0))
+                    .map(|o| (numbered(o.id), o.account, o.remaining.0, o.filled.0))
                     .collect();
                 if own != found {
                     return Err(format!("the model's queue {own:?} is not the engine's {found:?}"));
@@ -1036,6 +1040,11 @@ impl Model {
         }
         Ok(())
     }
+}
+
+/// What the model calls an order of the engine.
+fn numbered(id: OrderId) -> OrderId {
+    OrderId(id.number())
 }
 
 /// Reserves from the front; the caller has made sure that enough is free.
@@ -1076,14 +1085,14 @@ impl Told {
                 }
                 Event::Repeated { session, .. } => told.repeated |= *session == entry.session,
                 Event::Traded(trade) => told.outcome.fills.push(Fill {
-                    taker: trade.taker_order,
-                    maker: trade.maker_order,
+                    taker: numbered(trade.taker_order),
+                    maker: numbered(trade.maker_order),
                     price: trade.price,
                     qty: trade.qty.0,
                 }),
                 Event::OrderClosed { order, filled, remaining, reason, .. } => {
                     told.outcome.closed.push(Closed {
-                        order: *order,
+                        order: numbered(*order),
                         filled: filled.0,
                         remaining: remaining.0,
                         reason: *reason,

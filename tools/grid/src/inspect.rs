@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
+use grid_engine::book::BookView;
 use grid_engine::{Engine, Entry, Seq};
 use grid_sequencer::inspect::{InspectedBlock, JournalSummary, snapshots, visit_blocks};
 use grid_sequencer::{HardState, Machine, Upto, replay_all_kept};
@@ -189,12 +190,12 @@ fn print_state(out: &mut impl Write, engine: &Engine) -> std::io::Result<()> {
         state.reservations.len()
     )?;
     writeln!(out, "money      {} deposited, {} withdrawn", state.deposited, state.withdrawn)?;
-    for (record, book) in state.instruments.iter().zip(&state.books) {
+    for record in &state.instruments {
         writeln!(
             out,
             "{:<15} {} open orders, {} trades, tokens issued {} delivered {} expired {}",
             record.spec.symbol,
-            book.len(),
+            state.book(record.id).map_or(0, BookView::len),
             record.trades,
             record.issued.0,
             record.delivered.0,

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::sync::OnceLock;
 
+use grid_engine::book::{BookView, WIDEST};
 use grid_engine::command::{
     AccountMode, Capabilities, Command, Entry, NewOrder, OrderKind, OrderRef, SelfTrade, Side,
 };
@@ -23,7 +24,9 @@ const MARKET: InstrumentId = InstrumentId(0);
 const SESSION: SessionId = SessionId(1);
 const OPERATOR_KEY: [u8; 32] = [7; 32];
 /// Beyond this many Units no order fits into the instrument at all.
-const QTY_MAX: Qty = Qty(limits::ALL_TOKENS / TOKENS_PER_UNIT / 2);
+const QTY_MAX: Qty = Qty(WIDEST);
+/// What an account may issue in all.
+const CAPACITY: Qty = Qty(limits::ALL_TOKENS / TOKENS_PER_UNIT / 2);
 
 pub(crate) struct Case {
     venue: Venue,
@@ -123,7 +126,7 @@ impl Case {
     }
 
     pub(crate) fn print(mut self, out: &mut impl Write) -> io::Result<()> {
-        let book = &self.venue.engine.state().books[usize::from(MARKET.0)];
+        let book = self.venue.book();
         let levels = |side| {
             book.levels(side).map(|level| (self.ticks(level.price), level.qty.0, level.orders)).collect()
         };
@@ -165,7 +168,7 @@ impl Case {
         let Some(qty) = qty.0.map(Qty) else {
             return Ok(None);
         };
-        let book = &self.venue.engine.state().books[usize::from(MARKET.0)];
+        let book = self.venue.book();
         if let Some(open) = book.order(order)
             && open.account == account
             && !qty.is_zero()
@@ -286,7 +289,15 @@ impl Venue {
     fn submit(&mut self, account: AccountId, command: Command) -> OrderId {
         self.client_seq += 1;
         self.apply(&Entry { session: SESSION, client_seq: self.client_seq, account, command });
-        OrderId(self.seq.0)
+        let opened = self.events.iter().find_map(|event| match event {
+            Event::OrderOpened(opened) => Some(opened.order),
+            _ => None,
+        });
+        opened.unwrap_or_default()
+    }
+
+    fn book(&self) -> BookView<'_> {
+        self.engine.state().book(MARKET).expect("the script's instrument is listed")
     }
 
     /// Applies a command of the operator; the id of what it made.
@@ -313,7 +324,7 @@ impl Venue {
         let account = self.ask(self.operator, open)?;
         let account = AccountId(u32::try_from(account).expect("account ids have 32 bits"));
         self.ask(account, Command::RegisterSupplier(Box::default()))?;
-        self.ask(account, Command::SetCapacity { instrument: MARKET, capacity: QTY_MAX })?;
+        self.ask(account, Command::SetCapacity { instrument: MARKET, capacity: CAPACITY })?;
         Ok(account)
     }
 
@@ -371,7 +382,7 @@ impl Venue {
 
     /// The most that a market order for this many Units can pay on the book as it stands.
     fn cost_of_taking(&self, account: AccountId, qty: Qty, stp: SelfTrade) -> Option<Usd> {
-        let book = &self.engine.state().books[usize::from(MARKET.0)];
+        let book = self.book();
         let mut wanted = qty;
         let mut cost = Usd::ZERO;
         for order in book.queue(Side::Sell) {
@@ -402,7 +413,7 @@ fn instrument() -> InstrumentSpec {
             lot: Qty(1),
             min_qty: Qty(1),
             max_qty: QTY_MAX,
-            max_price: Price(limits::ALL_USD.0 as u64),
+            max_price: Price(WIDEST),
             maker_fee_bps: 0,
             taker_fee_bps: 0,
         },

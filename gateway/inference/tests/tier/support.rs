@@ -97,7 +97,6 @@ impl Venue {
             let id = InstrumentId(id as u16);
             state.symbols.insert(symbol.to_owned(), id);
             state.instruments.push(instrument(id, symbol));
-            state.books.push(Default::default());
         }
         Arc::new(Self { state: Mutex::new(state), ledger: Mutex::default(), changed: watch::channel(()).0 })
     }
@@ -295,7 +294,7 @@ fn account(id: u32) -> Account {
         usd_available: Usd(0),
         usd_held: Usd(0),
         holdings: BTreeMap::new(),
-        orders: BTreeMap::new(),
+        orders: Default::default(),
         labels: BTreeMap::new(),
         tags: BTreeMap::new(),
         tags_by_age: VecDeque::new(),

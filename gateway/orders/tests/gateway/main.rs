@@ -607,7 +607,7 @@ fn a_burst_through_a_narrow_line_loses_and_duplicates_nothing() {
         client.join().unwrap();
     }
     let engine = venue.engine.read().unwrap();
-    let resting: usize = engine.state().books.iter().map(grid_engine::book::Book::len).sum();
+    let resting: usize = engine.state().books.len();
     assert_eq!(resting, 20_000);
     engine.check_invariants().unwrap();
 }
@@ -659,7 +659,7 @@ impl Image {
 
 fn truth(venue: &Venue) -> BTreeMap<(Side, u64), (u64, u32)> {
     let engine = venue.engine.read().unwrap();
-    let book = &engine.state().books[0];
+    let book = engine.state().book(grid_engine::InstrumentId(0)).unwrap();
     let side = |engine_side, side| {
         book.levels(engine_side).map(move |level| ((side, level.price.0), (level.qty.0, level.orders)))
     };
@@ -1015,6 +1015,6 @@ fn a_hundred_thousand_orders_from_four_connections_arrive_once_each() {
     node.gateway.stop();
     let stopped = node.handle.shutdown();
     node.following.join();
-    assert_eq!(stopped.machine.state().books[0].len() as u64, 4 * EACH);
+    assert_eq!(stopped.machine.state().books.len() as u64, 4 * EACH);
     stopped.machine.check_invariants().unwrap();
 }

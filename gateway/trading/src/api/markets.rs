@@ -176,7 +176,7 @@ pub(super) async fn orderbook(State(app): State<App>, Name(id): Name, signed: Si
         let tick = instrument.spec.market.tick;
         let levels = |side: Side| -> Vec<Value> {
             let mut total = 0u64;
-            let mut show = |level: &grid_engine::book::Level| {
+            let mut show = |level: grid_engine::book::Level| {
                 total = total.saturating_add(level.qty.0);
                 json!({
                     "price": price_text(level.price, tick),
@@ -390,7 +390,7 @@ fn show_instrument(venue: &Venue, instrument: &Instrument, since: Since) -> Valu
         "volume_24h": volume(since).map(|(units, _)| units.to_string()),
         "total_volume": instrument.volume.0.to_string(),
         "total_trades": instrument.trades,
-        "total_quotes": venue.book(instrument.id).map_or(0, grid_engine::book::Book::len),
+        "total_quotes": venue.book(instrument.id).map_or(0, grid_engine::book::BookView::len),
         "created_at": iso(instrument.created_at),
         "updated_at": iso(instrument.updated_at),
     })

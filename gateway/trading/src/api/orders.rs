@@ -483,10 +483,8 @@ pub(super) async fn cancel_in_market(State(app): State<App>, Name(id): Name, sig
 pub(super) async fn count(State(app): State<App>, signed: Signed) -> Reply {
     let mut by_market = std::collections::BTreeMap::<InstrumentId, u64>::new();
     app.view().look(|engine| {
-        if let Some(account) = engine.state().accounts.get(signed.account.0 as usize) {
-            for instrument in account.orders.values() {
-                *by_market.entry(*instrument).or_default() += 1;
-            }
+        for (instrument, _) in engine.state().open_orders(signed.account) {
+            *by_market.entry(instrument).or_default() += 1;
         }
     });
     let rows: Vec<Value> = by_market

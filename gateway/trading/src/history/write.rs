@@ -247,8 +247,7 @@ pub(super) fn resting(engine: &Engine) -> Vec<Resting> {
     for instrument in &state.instruments {
         let Some(book) = state.book(instrument.id) else { continue };
         for side in [Side::Buy, Side::Sell] {
-            let orders = book.queue(side);
-            open.extend(orders.map(|order| Resting { instrument: instrument.id, order: order.clone() }));
+            open.extend(book.queue(side).map(|order| Resting { instrument: instrument.id, order }));
         }
     }
     open
