@@ -64,7 +64,7 @@ fn told(ended: Result<(), Box<dyn Error>>) -> ExitCode {
 
 /// Every scenario there is: the engine's first, then the path's and the network's.
 fn scenarios() -> Vec<Box<dyn Scenario>> {
-    let mut all = grid_engine_benches::scenarios();
+    let mut all = grid_engine_benches::scenarios_beside(&grid_peers::contenders());
     all.extend(grid_benches::scenarios());
     all.extend(grid_network_benches::scenarios());
     all

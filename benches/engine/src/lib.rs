@@ -20,4 +20,4 @@ pub mod streams;
 pub mod tape;
 pub mod venue;
 
-pub use scenarios::scenarios;
+pub use scenarios::{scenarios, scenarios_beside};

@@ -3,6 +3,7 @@
 use std::error::Error;
 
 use grid_engine::{Engine, limits};
+use grid_harness::plain::Contender;
 use grid_harness::{Against, Rounds, Row, Scenario, Settings, heap, ratios};
 
 use crate::measure;
@@ -12,12 +13,19 @@ use crate::tape::Tape;
 /// Every scenario of the engine alone, in the order in which `all` runs them.
 #[must_use]
 pub fn scenarios() -> Vec<Box<dyn Scenario>> {
+    scenarios_beside(&[])
+}
+
+/// The same, with other books beside ours where a stream is one that a book alone understands.
+#[must_use]
+pub fn scenarios_beside(contenders: &[Contender]) -> Vec<Box<dyn Scenario>> {
     vec![
         Box::new(Mix {
             name: "engine_mix",
             shows: "The engine alone on the flow of exchange-core's own generator, most of it moves over thousands of prices: worse means that \
                     the ladder, or what accounts cost beside it, became slower.",
             variants: &[("1,000 orders on 850 levels", streams::exchange_mix)],
+            beside: Some(contenders.to_vec()),
         }),
         Box::new(Mix {
             name: "place_cancel_match",
@@ -29,11 +37,13 @@ pub fn scenarios() -> Vec<Box<dyn Scenario>> {
                     streams::place_cancel_match(Depth::Static, commands)
                 }),
             ],
+            beside: Some(contenders.to_vec()),
         }),
         Box::new(Mix {
             name: "thin_book_sweep",
             shows: "An order takes twenty levels of one order each: worse means that a fill, or the search for the next level, became slower.",
             variants: &[("20 levels in one order", streams::thin_book_sweep)],
+            beside: None,
         }),
         Box::new(Mix {
             name: "cancel_burst",
@@ -43,12 +53,14 @@ pub fn scenarios() -> Vec<Box<dyn Scenario>> {
                 ("1,000 orders, one by one", streams::cancel_burst),
                 ("100 orders, one mass cancel", streams::mass_cancel),
             ],
+            beside: None,
         }),
         Box::new(Mix {
             name: "quote_refresh",
             shows: "Makers move all their quotes on nine books, by replacing both sides of each level: worse means older quotes, and makers who \
                     widen them.",
             variants: &[("5 makers, 10 levels, 9 books", streams::quote_refresh)],
+            beside: None,
         }),
         Box::new(TenThousandBooks),
         Box::new(TenMillionResting),
@@ -56,6 +68,7 @@ pub fn scenarios() -> Vec<Box<dyn Scenario>> {
             name: "reserve_settle",
             shows: "Calls reserved and settled, one in fifty with a purchase: worse means that every inference call waits longer for the venue.",
             variants: &[("256 calls open, 1,000 consumers", streams::reserve_settle)],
+            beside: None,
         }),
     ]
 }
@@ -67,6 +80,8 @@ struct Mix {
     name: &'static str,
     shows: &'static str,
     variants: &'static [(&'static str, Make)],
+    /// Other books that take the same stream, where it is one that a book alone understands.
+    beside: Option<Vec<Contender>>,
 }
 
 impl Scenario for Mix {
@@ -80,9 +95,15 @@ impl Scenario for Mix {
 
     fn run(&self, settings: &Settings) -> Result<Vec<Row>, Box<dyn Error>> {
         let commands = settings.commands_or(1_000_000);
-        let rows =
-            self.variants.iter().map(|(name, make)| measure::row(name, &make(commands), settings.rounds));
-        rows.collect()
+        let mut rows = Vec::new();
+        for (name, make) in self.variants {
+            let tape = make(commands);
+            match &self.beside {
+                Some(others) => rows.extend(measure::rows_beside(name, &tape, settings.rounds, others)?),
+                None => rows.push(measure::row(name, &tape, settings.rounds)?),
+            }
+        }
+        Ok(rows)
     }
 }
 

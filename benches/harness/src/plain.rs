@@ -63,6 +63,21 @@ pub trait Book {
     fn name(&self) -> &'static str;
     /// Applies one message and counts what it traded.
     fn apply(&mut self, message: &Message, tally: &mut Tally);
-    /// Open orders.
-    fn open(&self) -> usize;
+    /// Applies them all.
+    fn run(&mut self, messages: &[Message], tally: &mut Tally) {
+        messages.iter().for_each(|message| self.apply(message, tally));
+    }
+    /// Open orders, where it can say.
+    fn open(&self) -> Option<usize>;
+}
+
+/// A book that can be made anew for every run.
+#[derive(Clone, Copy, Debug)]
+pub struct Contender {
+    /// Whose, with its version.
+    pub name: &'static str,
+    /// What one has to know to compare it.
+    pub note: &'static str,
+    /// An empty one.
+    pub make: fn() -> Box<dyn Book>,
 }

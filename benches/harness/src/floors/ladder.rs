@@ -268,8 +268,8 @@ impl Book for Ladder {
         }
     }
 
-    fn open(&self) -> usize {
-        self.open
+    fn open(&self) -> Option<usize> {
+        Some(self.open)
     }
 }
 
@@ -346,8 +346,8 @@ mod tests {
             }
         }
 
-        fn open(&self) -> usize {
-            self.0.len()
+        fn open(&self) -> Option<usize> {
+            Some(self.0.len())
         }
     }
 
