@@ -5,9 +5,11 @@ use crate::units::{DAY, Nanos, SECOND, Usd};
 /// Accounts on the venue.
 pub const ACCOUNTS: usize = 1_000_000;
 /// Instruments on the venue.
-pub const INSTRUMENTS: usize = 4_096;
+pub const INSTRUMENTS: usize = 16_384;
 /// Open orders of one account.
 pub const OPEN_ORDERS: usize = 250_000;
+/// Tranches of one holding, and beyond them one or two of each further issuer.
+pub const TRANCHES: usize = 1_024;
 /// Keys on the venue, signing and consumption keys each.
 pub const KEYS: usize = 4_000_000;
 /// Sessions on the venue.

@@ -4,6 +4,9 @@
 //! `Engine::check_invariants` proves of it.
 
 mod derived;
+mod holding;
+mod index;
+mod pairs;
 mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -12,11 +15,13 @@ use crate::book::{Books, OpenOrders};
 use crate::command::{AccountMode, AutoBuy, Capabilities, SupplierProfile};
 use crate::event::{Draw, Report};
 use crate::ids::{
-    AccountId, Fingerprint, InstrumentId, KeyHash, Label, LotId, OrderId, ReservationId, SessionId, TradeId,
+    AccountId, Fingerprint, InstrumentId, KeyHash, Label, LotId, OrderId, ReservationId, SessionId,
 };
 use crate::instrument::InstrumentSpec;
 use crate::units::{Nanos, Price, Qty, Seq, Tokens, Usd, UsdTotal};
 
+pub use holding::{Holding, HoldingTotals, Lot, Tranche};
+pub use pairs::{Pair, Pairs};
 pub use sessions::{SessionIndex, Sessions};
 
 /// Everything.
@@ -43,8 +48,12 @@ pub struct State {
     pub consumption_keys: BTreeMap<KeyHash, ConsumptionKey>,
     /// Binary sessions.
     pub sessions: Sessions,
+    /// Units and tokens, per account and instrument that it ever touched.
+    pub holdings: Pairs<Holding>,
     /// Accounts that supply.
     pub suppliers: BTreeMap<AccountId, Supplier>,
+    /// What they owe, per instrument.
+    pub supplies: Pairs<Supply>,
     /// Open reservations.
     pub reservations: BTreeMap<ReservationId, Reservation>,
     /// Open reservations by account and request handle.
@@ -95,8 +104,6 @@ pub struct Account {
     pub usd_available: Usd,
     /// Dollars behind open buy orders.
     pub usd_held: Usd,
-    /// Units and tokens, per instrument ever touched.
-    pub holdings: BTreeMap<InstrumentId, Holding>,
     /// Its open orders; [`State::open_orders`] lists them.
     pub orders: OpenOrders,
     /// Labels of open orders.
@@ -113,119 +120,6 @@ pub struct Account {
     pub deposited_at: Nanos,
     /// Last withdrawal, or 0.
     pub withdrawn_at: Nanos,
-}
-
-/// One account's Units and tokens of one instrument.
-///
-/// Invariants: `available + held` = the tranches' sum; `held` = open sell orders' remainders;
-/// lots are ordered by deadline (none last), then id.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
-pub struct Holding {
-    /// Units issued by this account and not yet moved to trading.
-    pub issuance: Qty,
-    /// Units in trading that are free.
-    pub available: Qty,
-    /// Units in trading behind open sell orders.
-    pub held: Qty,
-    /// The Units in trading by origin, spent from the front.
-    pub tranches: VecDeque<Tranche>,
-    /// Tokens in consumption, spent from the front.
-    pub lots: Vec<Lot>,
-    /// Counts for the account's own view.
-    pub totals: HoldingTotals,
-    /// When the holding was first touched.
-    pub created_at: Nanos,
-    /// When it last changed.
-    pub updated_at: Nanos,
-}
-
-/// What went in and out of consumption over the holding's life.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize,
-)]
-pub struct HoldingTotals {
-    /// Units that entered consumption.
-    pub moved_in: Qty,
-    /// Units that went back to trading.
-    pub moved_out: Qty,
-    /// Tokens used.
-    pub used: Tokens,
-    /// Tokens lost to a deadline.
-    pub expired: Tokens,
-}
-
-impl Holding {
-    /// Tokens in consumption that no reservation holds.
-    #[must_use]
-    pub fn free_tokens(&self) -> Tokens {
-        Tokens(self.lots.iter().map(|lot| lot.free.0).sum())
-    }
-
-    /// Tokens in consumption that reservations hold.
-    #[must_use]
-    pub fn reserved_tokens(&self) -> Tokens {
-        Tokens(self.lots.iter().map(|lot| lot.reserved.0).sum())
-    }
-}
-
-/// Units of one origin in trading. A Unit names the supplier that must deliver it (design §4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
-pub struct Tranche {
-    /// Who must deliver.
-    pub issuer: AccountId,
-    /// How many Units.
-    pub qty: Qty,
-    /// Proceeds of their first sale, waiting for delivery.
-    pub escrow: Usd,
-    /// What the present holder paid for them, before fees.
-    pub cost: Usd,
-    /// The trade that brought them here; 0 while they were never sold.
-    pub trade: TradeId,
-}
-
-/// Tokens that entered consumption together.
-///
-/// Invariant: `free + reserved + drawn + expired = tokens`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
-pub struct Lot {
-    /// Its id.
-    pub id: LotId,
-    /// Who must deliver.
-    pub issuer: AccountId,
-    /// At the start.
-    pub tokens: Tokens,
-    /// Not used and not reserved.
-    pub free: Tokens,
-    /// Reserved by calls in progress.
-    pub reserved: Tokens,
-    /// Delivered.
-    pub drawn: Tokens,
-    /// Lost to the deadline.
-    pub expired: Tokens,
-    /// Proceeds of the first sale of the whole lot; the share of what is drawn or expired has been paid out.
-    pub escrow: Usd,
-    /// What the holder paid for the whole lot.
-    pub cost: Usd,
-    /// The trade that brought it here; 0 for a supplier's own.
-    pub trade: TradeId,
-    /// When it entered consumption.
-    pub opened_at: Nanos,
-    /// When the rest is lost; `None` never.
-    pub expires_at: Option<Nanos>,
-}
-
-impl Lot {
-    /// Tokens that are no longer in the lot.
-    #[must_use]
-    pub fn gone(&self) -> Tokens {
-        self.drawn.plus(self.expired)
-    }
-
-    /// Proceeds that still wait for delivery.
-    #[must_use]
-    pub fn escrow_left(&self) -> Usd {
-        self.escrow.minus(self.escrow.share(self.gone().0, self.tokens.0))
-    }
 }
 
 /// An instrument and its market's last trade.
@@ -324,8 +218,6 @@ pub struct Session {
 pub struct Supplier {
     /// What the venue knows of it.
     pub profile: SupplierProfile,
-    /// What it owes, per instrument.
-    pub supply: BTreeMap<InstrumentId, Supply>,
 }
 
 /// A supplier's obligations in one instrument.
@@ -334,17 +226,12 @@ pub struct Supplier {
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize,
 )]
+#[repr(C, align(64))] // what a delivery changes lies in one cache line
 pub struct Supply {
-    /// The operator's limit on liability.
-    pub capacity: Qty,
     /// Tokens issued so far.
     pub issued: Tokens,
     /// Issued tokens that were delivered, by whomever.
     pub delivered: Tokens,
-    /// Issued tokens lost to their holder's deadline.
-    pub expired: Tokens,
-    /// Units moved from issuance to trading so far.
-    pub moved_to_trading: Qty,
     /// Proceeds waiting for delivery.
     pub escrow: Usd,
     /// Proceeds paid out so far; stops counting at `i64::MAX`.
@@ -353,6 +240,24 @@ pub struct Supply {
     pub calls: u64,
     /// Calls it failed.
     pub failures: u64,
+    account: AccountId,
+    instrument: InstrumentId,
+    /// The operator's limit on liability.
+    pub capacity: Qty,
+    /// Issued tokens lost to their holder's deadline.
+    pub expired: Tokens,
+    /// Units moved from issuance to trading so far.
+    pub moved_to_trading: Qty,
+}
+
+impl Pair for Supply {
+    fn new(account: AccountId, instrument: InstrumentId, _: Nanos) -> Self {
+        Self { account, instrument, ..Self::default() }
+    }
+
+    fn pair(&self) -> (AccountId, InstrumentId) {
+        (self.account, self.instrument)
+    }
 }
 
 impl Supply {

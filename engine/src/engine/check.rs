@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::command::Side;
 use crate::ids::{AccountId, InstrumentId, Label, LotId, SessionId};
-use crate::state::{Account, Holding, State, Timer};
+use crate::state::{Account, Holding, Pair, State, Timer};
 use crate::units::{TOKENS_PER_UNIT, Usd};
 
 macro_rules! hold {
@@ -27,16 +27,19 @@ pub(super) fn check(state: &State) -> Result<(), String> {
     let mut tokens: BTreeMap<InstrumentId, u128> = BTreeMap::new();
     for account in &state.accounts {
         usd += check_account(state, account)?;
-        for (&instrument, holding) in &account.holdings {
-            check_holding(state, account.id, instrument, holding, &reserved)?;
-            for tranche in &holding.tranches {
-                *escrow.entry((tranche.issuer, instrument)).or_default() += i128::from(tranche.escrow.0);
-            }
-            for lot in &holding.lots {
-                *escrow.entry((lot.issuer, instrument)).or_default() += i128::from(lot.escrow_left().0);
-            }
-            *tokens.entry(instrument).or_default() += held_tokens(holding);
+    }
+    state.holdings.check()?;
+    state.supplies.check()?;
+    for holding in state.holdings.iter() {
+        let (account, instrument) = holding.pair();
+        check_holding(state, account, instrument, holding, &reserved)?;
+        for tranche in &holding.tranches {
+            *escrow.entry((tranche.issuer, instrument)).or_default() += i128::from(tranche.escrow.0);
         }
+        for lot in holding.lots() {
+            *escrow.entry((lot.issuer, instrument)).or_default() += i128::from(lot.escrow_left().0);
+        }
+        *tokens.entry(instrument).or_default() += held_tokens(holding);
     }
     check_money(state, usd, &escrow)?;
     check_tokens(state, &tokens)?;
@@ -95,8 +98,16 @@ fn check_holding(
             "a tranche is something"
         );
     }
+    let sums = holding
+        .lots()
+        .iter()
+        .fold((0, 0), |(free, reserved), lot| (free + lot.free.0, reserved + lot.reserved.0));
+    hold!(
+        sums == (holding.free_tokens().0, holding.reserved_tokens().0),
+        "sums of the lots of {account:?} are kept: {sums:?}"
+    );
     let mut before = None;
-    for lot in &holding.lots {
+    for lot in holding.lots() {
         hold!(
             lot.free.0 + lot.reserved.0 + lot.drawn.0 + lot.expired.0 == lot.tokens.0,
             "a lot's parts are the whole: {lot:?}"
@@ -124,7 +135,8 @@ fn reserved_by_lot(state: &State) -> BTreeMap<(AccountId, InstrumentId, LotId), 
 
 fn held_tokens(holding: &Holding) -> u128 {
     let units = u128::from(holding.issuance.0) + u128::from(holding.available.0) + u128::from(holding.held.0);
-    let lots: u128 = holding.lots.iter().map(|lot| u128::from(lot.free.0) + u128::from(lot.reserved.0)).sum();
+    let lots: u128 =
+        holding.lots().iter().map(|lot| u128::from(lot.free.0) + u128::from(lot.reserved.0)).sum();
     units * u128::from(TOKENS_PER_UNIT) + lots
 }
 
@@ -139,19 +151,19 @@ fn check_money(
         accounts + all == minted,
         "dollars are conserved: {accounts} in accounts, {all} in escrow, {minted} minted"
     );
-    for (&id, supplier) in &state.suppliers {
-        for (&instrument, supply) in &supplier.supply {
-            let waiting = escrow.get(&(id, instrument)).copied().unwrap_or(0);
-            hold!(
-                i128::from(supply.escrow.0) == waiting,
-                "escrow of {id:?} is {waiting}, not {:?}",
-                supply.escrow
-            );
-            hold!(
-                supply.issued.0 >= supply.delivered.0 + supply.expired.0,
-                "{id:?} delivers only what it issued"
-            );
-        }
+    for supply in state.supplies.iter() {
+        let (id, instrument) = supply.pair();
+        hold!(state.suppliers.contains_key(&id), "{id:?} owes because it supplies");
+        let waiting = escrow.get(&(id, instrument)).copied().unwrap_or(0);
+        hold!(
+            i128::from(supply.escrow.0) == waiting,
+            "escrow of {id:?} is {waiting}, not {:?}",
+            supply.escrow
+        );
+        hold!(
+            supply.issued.0 >= supply.delivered.0 + supply.expired.0,
+            "{id:?} delivers only what it issued"
+        );
     }
     Ok(())
 }
@@ -163,9 +175,9 @@ fn check_tokens(state: &State, tokens: &BTreeMap<InstrumentId, u128>) -> Result<
             u128::from(record.issued.0) - u128::from(record.delivered.0) - u128::from(record.expired.0);
         hold!(held == minted, "tokens of {} are conserved: {held} held, {minted} minted", record.spec.symbol);
         let liability: u128 = state
-            .suppliers
-            .values()
-            .filter_map(|supplier| supplier.supply.get(&record.id))
+            .supplies
+            .iter()
+            .filter(|supply| supply.pair().1 == record.id)
             .map(|supply| u128::from(supply.liability().0))
             .sum();
         hold!(liability == minted, "every token of {} is some supplier's liability", record.spec.symbol);

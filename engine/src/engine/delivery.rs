@@ -1,6 +1,5 @@
 //! From owning Units to using tokens: lots, reservations, what was used, and what time takes away.
 
-use super::ledger::{push_tranche, take_tranches};
 use super::trading::{Entering, Incoming};
 use super::{Refusal, Step};
 use crate::book::WIDEST;
@@ -11,7 +10,7 @@ use crate::instrument::{InstrumentStatus, Movement};
 use crate::limits;
 use crate::reject::Reject;
 use crate::state::{Holding, Lot, Reservation, SessionIndex, Timer, Tranche};
-use crate::units::{Nanos, Price, Qty, TOKENS_PER_UNIT, Tokens, Usd};
+use crate::units::{Nanos, Price, Qty, Tokens, Usd};
 
 /// What Auto Mode bought for a reservation.
 #[derive(Clone, Copy, Default)]
@@ -26,7 +25,7 @@ impl Step<'_> {
         &mut self,
         account: AccountId,
         instrument: InstrumentId,
-        tranches: Vec<Tranche>,
+        tranches: &[Tranche],
         movement: Moved,
     ) {
         let window = self.state.instruments[usize::from(instrument.0)].spec.delivery.window;
@@ -53,7 +52,7 @@ impl Step<'_> {
             if let Some(at) = expires_at {
                 self.state.timers.insert((at, Timer::Lot(account, instrument, lot.id)));
             }
-            insert_lot(&mut self.holding_mut(account, instrument).lots, lot);
+            self.holding_mut(account, instrument).add_lot(lot);
         }
         let holding = self.holding_mut(account, instrument);
         holding.totals.moved_in = Qty(holding.totals.moved_in.0.saturating_add(qty.0));
@@ -91,8 +90,9 @@ impl Step<'_> {
                 }
                 let holding = self.holding_mut(self.account, instrument);
                 holding.available = holding.available.minus(qty);
-                let tranches = take_tranches(&mut holding.tranches, qty);
-                self.open_lots(self.account, instrument, tranches, Moved::ToConsumption);
+                let mut taken = Vec::new();
+                holding.take_tranches(qty, &mut taken);
+                self.open_lots(self.account, instrument, &taken, Moved::ToConsumption);
             }
             TransferDirection::ToTrading => self.back_to_trading(instrument, qty)?,
         }
@@ -103,34 +103,11 @@ impl Step<'_> {
 
     /// Only whole Units of lots that nobody has touched and no deadline hangs over.
     fn back_to_trading(&mut self, instrument: InstrumentId, qty: Qty) -> Result<(), Reject> {
-        let untouched = |lot: &Lot| lot.free == lot.tokens && lot.expires_at.is_none();
-        let movable: u64 = self.state.holding(self.account, instrument).map_or(0, |holding| {
-            holding.lots.iter().filter(|lot| untouched(lot)).map(|lot| lot.tokens.0 / TOKENS_PER_UNIT).sum()
-        });
-        if qty.0 > movable {
+        let known = self.state.holding(self.account, instrument).is_some();
+        if !known || !self.state.holdings.open(self.account, instrument, self.at).back_to_trading(qty) {
             return Err(Reject::InsufficientUnits);
         }
-        let holding = self.holding_mut(self.account, instrument);
-        let mut left = qty;
-        for lot in &mut holding.lots {
-            if left.is_zero() || !untouched(lot) {
-                continue;
-            }
-            let units = Qty(lot.tokens.0 / TOKENS_PER_UNIT).min(left);
-            let tokens = units.tokens().expect("part of the lot");
-            let (escrow, cost) =
-                (lot.escrow.share(tokens.0, lot.tokens.0), lot.cost.share(tokens.0, lot.tokens.0));
-            lot.escrow = lot.escrow.minus(escrow);
-            lot.cost = lot.cost.minus(cost);
-            lot.tokens = lot.tokens.minus(tokens);
-            lot.free = lot.tokens;
-            let tranche = Tranche { issuer: lot.issuer, qty: units, escrow, cost, trade: lot.trade };
-            push_tranche(&mut holding.tranches, tranche);
-            left = left.minus(units);
-        }
-        holding.lots.retain(|lot| !lot.tokens.is_zero());
-        holding.available = holding.available.plus(qty);
-        holding.totals.moved_out = Qty(holding.totals.moved_out.0.saturating_add(qty.0));
+        self.holding_mut(self.account, instrument).updated_at = self.at;
         self.moved(self.account, instrument, qty, Moved::ToTrading);
         Ok(())
     }
@@ -158,7 +135,8 @@ impl Step<'_> {
         let bought = self.top_up(instrument, tokens)?;
 
         let id = ReservationId(self.seq.0);
-        let draws = draw_free(self.holding_mut(self.account, instrument), tokens);
+        let mut draws = Vec::with_capacity(2);
+        self.holding_mut(self.account, instrument).reserve(tokens, &mut draws);
         let expires_at = self.at.after(valid_for);
         let mut issuers = Issuers::default();
         for draw in &draws {
@@ -184,7 +162,7 @@ impl Step<'_> {
         let account = &self.state.accounts[self.account.0 as usize];
         let policy = account.auto_buy;
         let automatic = account.mode == AccountMode::Easy || policy.enabled;
-        let free = account.holdings.get(&instrument).map_or(Tokens::ZERO, Holding::free_tokens);
+        let free = self.state.holding(self.account, instrument).map_or(Tokens::ZERO, Holding::free_tokens);
         if let Some(rest) = free.checked_sub(tokens) {
             let threshold = policy.trigger_threshold.tokens().unwrap_or(Tokens(u64::MAX));
             if automatic && rest < threshold {
@@ -273,7 +251,7 @@ impl Step<'_> {
         let Reservation { account, instrument, request, draws, .. } = self.end_reservation(id);
 
         let mut left = delivered;
-        let mut drawn = Vec::with_capacity(draws.len());
+        let mut drawn = std::mem::take(&mut self.scratch.draws);
         for draw in draws {
             let used = Tokens(left.0.min(draw.tokens.0));
             self.unreserve(account, instrument, draw.lot, draw.tokens.minus(used));
@@ -285,11 +263,9 @@ impl Step<'_> {
         // A call that used more than it reserved takes what is still free; beyond that the venue gave it away.
         if !left.is_zero() {
             let holding = self.holding_mut(account, instrument);
-            let more = Tokens(left.0.min(holding.free_tokens().0));
-            for draw in draw_free(holding, more) {
-                left = left.minus(draw.tokens);
-                drawn.push(draw);
-            }
+            let more = left.min(holding.free_tokens());
+            holding.reserve(more, &mut drawn);
+            left = left.minus(more);
         }
         let mut cost = Usd::ZERO;
         for draw in &mut drawn {
@@ -298,8 +274,8 @@ impl Step<'_> {
         }
         let billed = delivered.minus(left);
         self.supply_mut(usage.supplier, instrument).calls += 1;
-        self.holding_mut(account, instrument).totals.used =
-            Tokens(self.holding_mut(account, instrument).totals.used.0.saturating_add(billed.0));
+        let totals = &mut self.holding_mut(account, instrument).totals;
+        totals.used = Tokens(totals.used.0.saturating_add(billed.0));
         let record = UsageRecord {
             reservation: id,
             request,
@@ -314,6 +290,8 @@ impl Step<'_> {
         for (item, &draw) in (0..).zip(&drawn) {
             self.events.push(Event::Drawn { reservation: id, item, draw });
         }
+        drawn.clear();
+        self.scratch.draws = drawn;
         self.answer(ReportBody::Settled { reservation: id, billed, unbilled: left, cost });
         Ok(())
     }
@@ -326,15 +304,7 @@ impl Step<'_> {
         draw: &Draw,
         supplier: AccountId,
     ) -> Usd {
-        let holding = self.holding_mut(account, instrument);
-        let (released, cost) = {
-            let lot = find_lot(&mut holding.lots, draw.lot);
-            let before = lot.gone();
-            lot.reserved = lot.reserved.minus(draw.tokens);
-            lot.drawn = lot.drawn.plus(draw.tokens);
-            parts(lot, before)
-        };
-        holding.lots.retain(|lot| lot.gone() != lot.tokens);
+        let (released, cost) = self.holding_mut(account, instrument).deliver(draw.lot, draw.tokens);
         let owed = self.supply_mut(draw.issuer, instrument);
         owed.delivered = owed.delivered.plus(draw.tokens);
         self.pay_from_escrow(draw.issuer, supplier, instrument, released);
@@ -397,32 +367,17 @@ impl Step<'_> {
 
     /// Frees reserved tokens. Past their lot's deadline they are lost at once: a reservation only delayed that.
     fn unreserve(&mut self, account: AccountId, instrument: InstrumentId, id: LotId, tokens: Tokens) {
-        let at = self.at;
-        let lot = find_lot(&mut self.holding_mut(account, instrument).lots, id);
-        lot.reserved = lot.reserved.minus(tokens);
-        lot.free = lot.free.plus(tokens);
-        if lot.expires_at.is_some_and(|deadline| deadline <= at) {
+        let now = self.at;
+        if self.holding_mut(account, instrument).unreserve(id, tokens, now) {
             self.expire_lot(account, instrument, id);
         }
     }
 
     /// What is free of a lot at its deadline is lost to its holder and earned by its issuer: take or pay.
     pub(super) fn expire_lot(&mut self, account: AccountId, instrument: InstrumentId, id: LotId) {
-        let holding = self.holding_mut(account, instrument);
-        let Some(lot) = holding.lots.iter_mut().find(|lot| lot.id == id) else {
+        let Some((issuer, tokens, released)) = self.holding_mut(account, instrument).expire(id) else {
             return;
         };
-        let tokens = lot.free;
-        if tokens.is_zero() {
-            return;
-        }
-        let before = lot.gone();
-        lot.free = Tokens::ZERO;
-        lot.expired = lot.expired.plus(tokens);
-        let (released, _) = parts(lot, before);
-        let issuer = lot.issuer;
-        holding.lots.retain(|lot| lot.gone() != lot.tokens);
-        holding.totals.expired = Tokens(holding.totals.expired.0.saturating_add(tokens.0));
         let owed = self.supply_mut(issuer, instrument);
         owed.expired = owed.expired.plus(tokens);
         self.pay_from_escrow(issuer, issuer, instrument, released);
@@ -440,7 +395,7 @@ impl Step<'_> {
         self.state.timers.insert((self.at.next_sweep(), Timer::Sweep(instrument)));
         for index in 0..self.state.accounts.len() {
             let account = self.state.accounts[index].id;
-            let Some(holding) = self.state.accounts[index].holdings.get(&instrument) else {
+            let Some(holding) = self.state.holding(account, instrument) else {
                 continue;
             };
             if holding.available.is_zero() {
@@ -458,9 +413,7 @@ impl Step<'_> {
                     left = left.minus(tranche.qty);
                     swept.push(tranche);
                 } else {
-                    let mut one = std::collections::VecDeque::from([tranche]);
-                    swept.extend(take_tranches(&mut one, left));
-                    tranche = one.pop_front().expect("a part of it is left");
+                    swept.push(tranche.split(left));
                     left = Qty::ZERO;
                     holding.tranches.push_back(tranche);
                 }
@@ -468,49 +421,8 @@ impl Step<'_> {
             let moved = Qty(swept.iter().map(|tranche| tranche.qty.0).sum());
             holding.available = holding.available.minus(moved);
             if !moved.is_zero() {
-                self.open_lots(account, instrument, swept, Moved::Swept);
+                self.open_lots(account, instrument, &swept, Moved::Swept);
             }
         }
     }
-}
-
-/// Reserves up to `tokens` of what is free, from the front. The caller has made sure that they are there.
-fn draw_free(holding: &mut Holding, tokens: Tokens) -> Vec<Draw> {
-    let mut left = tokens;
-    let mut draws = Vec::new();
-    for lot in &mut holding.lots {
-        if left.is_zero() {
-            break;
-        }
-        let take = Tokens(lot.free.0.min(left.0));
-        if take.is_zero() {
-            continue;
-        }
-        lot.free = lot.free.minus(take);
-        lot.reserved = lot.reserved.plus(take);
-        left = left.minus(take);
-        draws.push(Draw { lot: lot.id, issuer: lot.issuer, trade: lot.trade, tokens: take, cost: Usd::ZERO });
-    }
-    assert!(left.is_zero(), "the caller made sure that enough is free");
-    draws
-}
-
-/// Nearest deadline first, none last, then oldest first.
-fn insert_lot(lots: &mut Vec<Lot>, lot: Lot) {
-    let key = |lot: &Lot| (lot.expires_at.unwrap_or(Nanos(u64::MAX)), lot.id);
-    let at = lots.partition_point(|other| key(other) < key(&lot));
-    lots.insert(at, lot);
-}
-
-fn find_lot(lots: &mut [Lot], id: LotId) -> &mut Lot {
-    lots.iter_mut()
-        .find(|lot| lot.id == id)
-        .expect("a reserved lot stays until its tokens are used or returned")
-}
-
-/// The escrow and the cost that belong to the tokens that left the lot since `before`.
-fn parts(lot: &Lot, before: Tokens) -> (Usd, Usd) {
-    let part =
-        |whole: Usd| whole.share(lot.gone().0, lot.tokens.0).minus(whole.share(before.0, lot.tokens.0));
-    (part(lot.escrow), part(lot.cost))
 }

@@ -34,7 +34,6 @@ impl Step<'_> {
             auto_buy: AutoBuy { enabled: mode == AccountMode::Easy, ..AutoBuy::default() },
             usd_available: Usd::ZERO,
             usd_held: Usd::ZERO,
-            holdings: Default::default(),
             orders: Default::default(),
             labels: Default::default(),
             tags: Default::default(),
@@ -295,13 +294,13 @@ impl Step<'_> {
         if qty.is_zero() {
             return Err(Reject::InvalidQuantity.into());
         }
-        let supplier = self.state.suppliers.get(&self.account).ok_or(Reject::NotASupplier)?;
+        self.state.suppliers.get(&self.account).ok_or(Reject::NotASupplier)?;
         let tokens = qty.tokens().ok_or(Reject::OutOfRange)?;
         let all = record.issued.checked_add(tokens).ok_or(Reject::OutOfRange)?;
         if all.0 > limits::ALL_TOKENS {
             return Err(Reject::OutOfRange.into());
         }
-        let supply = supplier.supply.get(&instrument).copied().unwrap_or_default();
+        let supply = self.state.supplies.get(self.account, instrument).copied().unwrap_or_default();
         let capacity = supply.capacity.tokens().expect("checked when it was set");
         if supply.liability().plus(tokens) > capacity {
             return Err(Reject::BeyondCapacity.into());
@@ -338,7 +337,7 @@ impl Step<'_> {
         let holding = self.holding_mut(self.account, instrument);
         holding.issuance = holding.issuance.minus(qty);
         holding.available = holding.available.plus(qty);
-        super::ledger::push_tranche(&mut holding.tranches, own);
+        holding.push_tranche(own);
         let supply = self.supply_mut(self.account, instrument);
         supply.moved_to_trading = supply.moved_to_trading.plus(qty);
         let transfer = self.moved(self.account, instrument, qty, Moved::Issuance);

@@ -5,14 +5,12 @@
 //! resale:      buyer ── value ──► seller               (the Units keep the escrow of their first sale)
 //! ```
 
-use std::collections::VecDeque;
-
 use super::Step;
 use crate::command::AccountMode;
 use crate::event::{Moved, Trade};
 use crate::ids::{AccountId, InstrumentId, TradeId};
-use crate::state::Tranche;
-use crate::units::{Qty, Usd};
+use crate::state::{Supply, Tranche};
+use crate::units::Usd;
 
 impl Step<'_> {
     /// Moves everything that one trade moves. `paid` leaves the buyer's held dollars.
@@ -31,96 +29,56 @@ impl Step<'_> {
         buyer_account.usd_held = buyer_account.usd_held.minus(paid);
         let venue = self.account_mut(AccountId::VENUE);
         venue.usd_available = venue.usd_available.plus(fees);
-        let bought = self.sell_units(trade, seller, proceeds);
+        let mut bought = std::mem::take(&mut self.scratch.tranches);
+        self.sell_units(trade, seller, proceeds, &mut bought);
 
         let mode = self.state.accounts[buyer.0 as usize].mode;
         if mode == AccountMode::Easy || to_consumption {
-            self.open_lots(buyer, trade.instrument, bought, Moved::AtFill);
+            self.open_lots(buyer, trade.instrument, &bought, Moved::AtFill);
         } else {
             let holding = self.holding_mut(buyer, trade.instrument);
             holding.available = holding.available.plus(trade.qty);
-            for tranche in bought {
-                push_tranche(&mut holding.tranches, tranche);
+            for &tranche in &bought {
+                holding.push_tranche(tranche);
             }
         }
+        bought.clear();
+        self.scratch.tranches = bought;
     }
 
-    /// Takes the sold Units from the seller's held ones, oldest first, pays for them, and returns them as the buyer
-    /// will hold them.
-    fn sell_units(&mut self, trade: &Trade, seller: AccountId, proceeds: Usd) -> Vec<Tranche> {
+    /// Takes the sold Units from the seller's held ones, oldest first, pays for them, and leaves them in `sold` as the
+    /// buyer will hold them.
+    fn sell_units(&mut self, trade: &Trade, seller: AccountId, proceeds: Usd, sold: &mut Vec<Tranche>) {
         let holding = self.holding_mut(seller, trade.instrument);
         holding.held = holding.held.minus(trade.qty);
-        let sold = take_tranches(&mut holding.tranches, trade.qty);
+        holding.take_tranches(trade.qty, sold);
 
-        let (mut before, mut to_seller) = (0, Usd::ZERO);
-        let mut bought = Vec::with_capacity(sold.len());
+        let (mut before, mut to_seller, mut to_escrow) = (0, Usd::ZERO, Usd::ZERO);
         for tranche in sold {
             let after = before + tranche.qty.0;
             let part = |whole: Usd| whole.share(after, trade.qty.0).minus(whole.share(before, trade.qty.0));
-            let (cost, net) = (part(trade.value), part(proceeds));
+            let net = part(proceeds);
             let first_sale = tranche.issuer == seller && tranche.trade == TradeId::default();
-            let escrow = if first_sale {
-                let supply = self.supply_mut(seller, trade.instrument);
-                supply.escrow = supply.escrow.plus(net);
-                net
+            if first_sale {
+                to_escrow = to_escrow.plus(net);
+                tranche.escrow = net;
             } else {
                 to_seller = to_seller.plus(net);
-                tranche.escrow
-            };
-            bought.push(Tranche { escrow, cost, trade: trade.trade, ..tranche });
+            }
+            tranche.cost = part(trade.value);
+            tranche.trade = trade.trade;
             before = after;
+        }
+        if !to_escrow.is_zero() {
+            let supply = self.supply_mut(seller, trade.instrument);
+            supply.escrow = supply.escrow.plus(to_escrow);
         }
         let account = self.account_mut(seller);
         account.usd_available = account.usd_available.plus(to_seller);
-        bought
     }
 
-    pub(super) fn supply_mut(
-        &mut self,
-        supplier: AccountId,
-        instrument: InstrumentId,
-    ) -> &mut crate::state::Supply {
-        let supplier = self.state.suppliers.get_mut(&supplier).expect("only suppliers issue and deliver");
-        supplier.supply.entry(instrument).or_default()
-    }
-}
-
-/// Takes `qty` Units from the front. A tranche that is split gives its escrow and cost in proportion, and keeps the
-/// rest to the last nano-dollar.
-pub(super) fn take_tranches(tranches: &mut VecDeque<Tranche>, qty: Qty) -> Vec<Tranche> {
-    let mut taken = Vec::with_capacity(1);
-    let mut left = qty;
-    while !left.is_zero() {
-        let front = tranches.front_mut().expect("available and held are the tranches' sum");
-        if front.qty <= left {
-            left = left.minus(front.qty);
-            taken.push(*front);
-            tranches.pop_front();
-            continue;
-        }
-        let part = Tranche {
-            qty: left,
-            escrow: front.escrow.share(left.0, front.qty.0),
-            cost: front.cost.share(left.0, front.qty.0),
-            ..*front
-        };
-        front.qty = front.qty.minus(part.qty);
-        front.escrow = front.escrow.minus(part.escrow);
-        front.cost = front.cost.minus(part.cost);
-        taken.push(part);
-        left = Qty::ZERO;
-    }
-    taken
-}
-
-/// Adds Units at the back, joined with the last ones when they are of the same origin.
-pub(super) fn push_tranche(tranches: &mut VecDeque<Tranche>, tranche: Tranche) {
-    match tranches.back_mut() {
-        Some(last) if last.issuer == tranche.issuer && last.trade == tranche.trade => {
-            last.qty = last.qty.plus(tranche.qty);
-            last.escrow = last.escrow.plus(tranche.escrow);
-            last.cost = last.cost.plus(tranche.cost);
-        }
-        _ => tranches.push_back(tranche),
+    /// Only suppliers issue and deliver, so there is one for each account that the callers name.
+    pub(super) fn supply_mut(&mut self, supplier: AccountId, instrument: InstrumentId) -> &mut Supply {
+        self.state.supplies.open(supplier, instrument, self.at)
     }
 }

@@ -20,10 +20,10 @@ mod trading;
 
 use crate::book::{BookView, Order};
 use crate::command::{Command, Entry, Side};
-use crate::event::Event;
+use crate::event::{Draw, Event};
 use crate::ids::{AccountId, InstrumentId, Label, OrderId, SessionId};
 use crate::reject::Reject;
-use crate::state::{Account, Holding, Instrument, SessionIndex, State, Timer};
+use crate::state::{Account, Holding, Instrument, SessionIndex, State, Timer, Tranche};
 use crate::units::{Nanos, Price, Seq};
 
 /// The state of the venue and the only way to change it.
@@ -32,6 +32,15 @@ pub struct Engine {
     state: State,
     /// Levels that the command in progress has touched, see `Step::touch`; empty between commands.
     touched: Vec<u64>,
+    /// Empty between commands.
+    scratch: Scratch,
+}
+
+/// Room for what a command takes in its hands, kept so that it need not be made anew each time.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Scratch {
+    tranches: Vec<Tranche>,
+    draws: Vec<Draw>,
 }
 
 /// A broken invariant, in words: a fault.
@@ -76,6 +85,7 @@ impl Engine {
         let mut step = Step {
             state: &mut self.state,
             touched: &mut self.touched,
+            scratch: &mut self.scratch,
             events,
             seq,
             at,
@@ -116,8 +126,10 @@ impl Engine {
         let mut state = rkyv::from_bytes::<State, rkyv::rancor::Error>(&aligned)
             .map_err(|error| SnapshotError::Malformed { reason: error.to_string() })?;
         let books = state.instruments.len();
-        state.books.rebuild(books).map_err(|reason| SnapshotError::Malformed { reason })?;
-        Ok(Self { state, touched: Vec::new() })
+        let derived = state.books.rebuild(books);
+        let derived = derived.and_then(|()| state.holdings.rebuild()).and_then(|()| state.supplies.rebuild());
+        derived.map_err(|reason| SnapshotError::Malformed { reason })?;
+        Ok(Self { state, ..Self::default() })
     }
 
     /// A hash over the whole state, equal on every replica at the same log sequence.
@@ -177,7 +189,7 @@ impl State {
     /// What an account holds of an instrument, if it ever touched it.
     #[must_use]
     pub fn holding(&self, account: AccountId, instrument: InstrumentId) -> Option<&Holding> {
-        self.account(account).and_then(|account| account.holdings.get(&instrument))
+        self.holdings.get(account, instrument)
     }
 }
 
@@ -185,6 +197,7 @@ impl State {
 pub(crate) struct Step<'a> {
     state: &'a mut State,
     touched: &'a mut Vec<u64>,
+    scratch: &'a mut Scratch,
     events: &'a mut Vec<Event>,
     seq: Seq,
     at: Nanos,
@@ -353,12 +366,8 @@ impl Step<'_> {
     }
 
     fn holding_mut(&mut self, account: AccountId, instrument: InstrumentId) -> &mut Holding {
-        let at = self.at;
-        let holding = self.state.accounts[account.0 as usize]
-            .holdings
-            .entry(instrument)
-            .or_insert_with(|| Holding { created_at: at, ..Holding::default() });
-        holding.updated_at = at;
+        let holding = self.state.holdings.open(account, instrument, self.at);
+        holding.updated_at = self.at;
         holding
     }
 }

@@ -95,7 +95,7 @@ impl Step<'_> {
         match new.side {
             Side::Buy if needed > account.usd_available => return Err(refuse(Reject::InsufficientFunds)),
             Side::Sell => {
-                let available = account.holdings.get(&new.instrument).map_or(Qty::ZERO, |h| h.available);
+                let available = self.units_available(self.account, new.instrument);
                 if new.qty > available {
                     return Err(refuse(Reject::InsufficientUnits));
                 }
@@ -598,7 +598,9 @@ impl Step<'_> {
                 Side::Buy if needed > account.usd_available.plus(held) => {
                     return Err(refuse(Reject::InsufficientFunds));
                 }
-                Side::Sell if qty > account.holdings[&changed.instrument].available.plus(old_qty) => {
+                Side::Sell
+                    if qty > self.units_available(changed.account, changed.instrument).plus(old_qty) =>
+                {
                     return Err(refuse(Reject::InsufficientUnits));
                 }
                 _ => {}
@@ -637,6 +639,10 @@ impl Step<'_> {
             self.run(&mut changed);
         }
         Ok(())
+    }
+
+    fn units_available(&self, account: AccountId, instrument: InstrumentId) -> Qty {
+        self.state.holding(account, instrument).map_or(Qty::ZERO, |holding| holding.available)
     }
 
     /// A resting order as it would come in again.

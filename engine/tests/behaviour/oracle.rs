@@ -838,9 +838,9 @@ impl World {
                 usd_held += bids.map(|order| book.hold(order.price, order.remaining)).sum::<i128>();
                 let asks = own().filter(|order| order.side == Side::Sell);
                 let units_held: u64 = asks.map(|order| order.remaining).sum();
-                let found = account
-                    .holdings
-                    .get(&InstrumentId(instrument as u16))
+                let state = self.venue.engine.state();
+                let found = state
+                    .holding(trader.account, InstrumentId(instrument as u16))
                     .map_or(0, |holding| holding.held.0);
                 if units_held != found {
                     self.fail("Units held", &units_held, &found);

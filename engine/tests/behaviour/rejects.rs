@@ -162,6 +162,8 @@ impl Stage {
                 && before.instruments == after.instruments
                 && before.books == after.books
                 && before.suppliers == after.suppliers
+                && before.holdings == after.holdings
+                && before.supplies == after.supplies
                 && before.reservations == after.reservations
                 && before.timers == after.timers;
             assert!(same, "{name}: a reject changes nothing: {command:?}");

@@ -762,7 +762,7 @@ impl Stage {
         let id = if name == "venue" { AccountId::VENUE } else { self.actors[name].account };
         let account = &state.accounts[id.0 as usize];
         let mut told = vec![format!("dollars: {} free, {} held", account.usd_available, account.usd_held)];
-        for (&instrument, holding) in &account.holdings {
+        for (instrument, holding) in state.holdings.of(id) {
             let mut line = format!(
                 "Units{}: {} free, {} held",
                 self.of(instrument),
@@ -783,7 +783,7 @@ impl Stage {
                     tranche.escrow
                 ));
             }
-            for lot in &holding.lots {
+            for lot in holding.lots() {
                 let until =
                     lot.expires_at.map_or_else(String::new, |at| format!(" until {}", Self::when(at)));
                 told.push(format!(
@@ -798,19 +798,17 @@ impl Stage {
                 ));
             }
         }
-        if let Some(supplier) = state.suppliers.get(&id) {
-            for (&instrument, supply) in &supplier.supply {
-                told.push(format!(
-                    "owes{}: {} of {} capacity; escrow ${}, earned ${}, {} calls, {} failures",
-                    self.of(instrument),
-                    supply.liability().0,
-                    supply.capacity.0,
-                    supply.escrow,
-                    supply.earned,
-                    supply.calls,
-                    supply.failures
-                ));
-            }
+        for (instrument, supply) in state.supplies.of(id) {
+            told.push(format!(
+                "owes{}: {} of {} capacity; escrow ${}, earned ${}, {} calls, {} failures",
+                self.of(instrument),
+                supply.liability().0,
+                supply.capacity.0,
+                supply.escrow,
+                supply.earned,
+                supply.calls,
+                supply.failures
+            ));
         }
         told
     }

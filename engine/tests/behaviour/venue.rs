@@ -150,8 +150,7 @@ impl Venue {
     }
 
     pub(crate) fn units_available(&self, account: AccountId, instrument: InstrumentId) -> Qty {
-        let holdings = &self.engine.state().accounts[account.0 as usize].holdings;
-        holdings.get(&instrument).map_or(Qty::ZERO, |holding| holding.available)
+        self.engine.state().holding(account, instrument).map_or(Qty::ZERO, |holding| holding.available)
     }
 }
 

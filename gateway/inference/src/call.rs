@@ -147,10 +147,8 @@ async fn reserve(tier: &Tier, call: &Call) -> Result<(Reserved, Hold, Option<u64
         DoorError::Rejected(Reject::InsufficientTokens | Reject::InsufficientFunds | Reject::NoSupply)
     );
     if short && call.chat.output_limit.is_none() {
-        let free = tier.directory.read(|state| {
-            let account = state.accounts.get(call.account.0 as usize)?;
-            Some(account.holdings.get(&call.instrument)?.free_tokens().0)
-        });
+        let free =
+            tier.directory.read(|state| Some(state.holding(call.account, call.instrument)?.free_tokens().0));
         let left = free.unwrap_or(0).min(wanted.saturating_sub(1));
         let cap = left.saturating_sub(prompt) / call.chat.choices;
         if cap >= OUTPUT_MIN

@@ -82,7 +82,7 @@ async fn each_call_is_billed_once_whoever_leads() {
     cluster::wait(|| cluster.hash(0) == cluster.hash(1) && cluster.hash(1) == cluster.hash(2));
     let engine = cluster.nodes[1].engine.read().expect("a state");
     assert!(engine.state().reservations.is_empty());
-    let left = engine.state().accounts[CONSUMER.0 as usize].holdings[&TEXT].free_tokens();
+    let left = engine.state().holding(CONSUMER, TEXT).unwrap().free_tokens();
     assert_eq!(left, Tokens(1_000 * 1_000_000 - 10 * settled), "ten tokens for each call that was settled");
     engine.check_invariants().expect("every command keeps the invariants");
 }

@@ -168,6 +168,15 @@ fn join(tranches: &mut VecDeque<Tranche>, new: Tranche) {
         last.cost += new.cost;
         return;
     }
+    if tranches.len() >= limits::TRANCHES {
+        let kin = |old: &&mut Tranche| old.issuer == new.issuer && (old.trade == 0) == (new.trade == 0);
+        if let Some(old) = tranches.iter_mut().rev().find(kin) {
+            old.qty += new.qty;
+            old.escrow += new.escrow;
+            old.cost += new.cost;
+            return;
+        }
+    }
     tranches.push_back(new);
 }
 
@@ -1004,7 +1013,7 @@ impl Model {
                 let reserved: u64 = holding.lots.iter().map(|lot| lot.reserved).sum();
                 let held = self.units_held(id as u32, usize::from(instrument));
                 let own = [holding.issuance, self.units_available(id as u32, at), held, free, reserved];
-                let told = found.holdings.get(&at).map_or([0; 5], |h| {
+                let told = state.holding(found.id, at).map_or([0; 5], |h| {
                     [h.issuance.0, h.available.0, h.held.0, h.free_tokens().0, h.reserved_tokens().0]
                 });
                 if own != told {

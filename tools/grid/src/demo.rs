@@ -236,8 +236,8 @@ fn register_supplier(
         operator.command("register supplier", account, &Command::RegisterSupplier(Box::new(profile)))?;
     }
     for t in traded {
-        let granted =
-            known.as_ref().and_then(|supplier| supplier.supply.get(&t.id)).map(|supply| supply.capacity);
+        let supply = operator.replica.read(|engine| engine.state().supplies.get(account, t.id).copied());
+        let granted = supply.map(|supply| supply.capacity);
         if granted.is_none_or(Qty::is_zero) {
             let grant = Command::SetCapacity { instrument: t.id, capacity: CAPACITY };
             operator.command("grant capacity", account, &grant)?;

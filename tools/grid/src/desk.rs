@@ -70,8 +70,7 @@ impl Desk {
         let holding = state.holding(self.account, offer.instrument);
         let (held, available) =
             holding.map_or((Qty::ZERO, Qty::ZERO), |holding| (holding.held, holding.available));
-        let supply =
-            state.suppliers.get(&self.account).and_then(|supplier| supplier.supply.get(&offer.instrument));
+        let supply = state.supplies.get(self.account, offer.instrument);
         let issuable = supply.map_or(0, |supply| {
             let room =
                 supply.capacity.tokens().map_or(0, |tokens| tokens.0).saturating_sub(supply.liability().0);

@@ -367,8 +367,7 @@ impl Venue {
     }
 
     fn provide_units(&mut self, account: AccountId, needs: Qty) -> Result<(), Reject> {
-        let holdings = &self.engine.state().accounts[account.0 as usize].holdings;
-        let has = holdings.get(&MARKET).map_or(Qty::ZERO, |holding| holding.available);
+        let has = self.engine.state().holding(account, MARKET).map_or(Qty::ZERO, |holding| holding.available);
         match needs.checked_sub(has) {
             Some(qty) if !qty.is_zero() && needs <= QTY_MAX => {
                 let instrument = MARKET;

@@ -519,8 +519,8 @@ async fn a_short_balance_caps_the_output_of_a_client_that_named_no_limit() {
     let upstream = Upstream::always(Script::json(&whole("the market", usage(5, 2)))).await;
     venue.supplier(2, &upstream.url);
     venue.change(|state| {
-        let holding = state.accounts[1].holdings.entry(grid_engine::InstrumentId(0)).or_default();
-        holding.lots.push(grid_engine::state::Lot {
+        let holding = state.holdings.open(CONSUMER, grid_engine::InstrumentId(0), grid_engine::Nanos(0));
+        holding.add_lot(grid_engine::state::Lot {
             id: grid_engine::LotId(1),
             issuer: AccountId(2),
             tokens: grid_engine::Tokens(1_000_000),

@@ -232,7 +232,7 @@ fn spec() -> InstrumentSpec {
     }
 }
 
-const CONSUMER_ACCOUNT: usize = 2;
+const CONSUMER_ID: AccountId = AccountId(2);
 
 #[tokio::test]
 async fn a_call_in_auto_mode_buys_on_the_book_and_its_issuer_delivers_and_is_paid() {
@@ -257,12 +257,10 @@ async fn a_call_in_auto_mode_buys_on_the_book_and_its_issuer_delivers_and_is_pai
     assert!(used.iter().all(|record| record.unbilled.is_zero() && record.cost == Usd(8_100)));
     market.state(|state| {
         assert!(state.reservations.is_empty());
-        let consumer = &state.accounts[CONSUMER_ACCOUNT];
-        let holding = &consumer.holdings[&INSTRUMENT];
+        let holding = state.holding(CONSUMER_ID, INSTRUMENT).unwrap();
         assert_eq!(holding.totals.used, Tokens(100));
         assert_eq!(holding.reserved_tokens(), Tokens(0));
-        let supplier = state.suppliers.values().next().unwrap();
-        let supply = supplier.supply[&INSTRUMENT];
+        let supply = state.supplies.iter().next().unwrap();
         assert_eq!((supply.earned, supply.calls), (Usd(81_000), 10));
     });
 }
@@ -305,7 +303,7 @@ async fn an_account_without_dollars_or_tokens_gets_402_and_one_that_runs_dry_a_s
     assert_eq!(capped, 1, "the last that fits is capped");
     single.state(|state| {
         assert!(state.reservations.is_empty());
-        let holding = &state.accounts[CONSUMER_ACCOUNT].holdings[&INSTRUMENT];
+        let holding = state.holding(CONSUMER_ID, INSTRUMENT).unwrap();
         assert_eq!(holding.totals.used, Tokens(7 * 8));
     });
 }
@@ -330,8 +328,8 @@ async fn a_failing_issuer_is_replaced_and_its_failure_billed_to_nobody() {
     assert_eq!(Caller::new(&tier).chat(&ask(json!({}))).await.status, 503);
     nobody.state(|state| {
         assert!(state.reservations.is_empty());
-        let failures: u64 = state.suppliers.values().map(|s| s.supply[&INSTRUMENT].failures).sum();
+        let failures: u64 = state.supplies.iter().map(|supply| supply.failures).sum();
         assert_eq!(failures, 1);
-        assert_eq!(state.accounts[CONSUMER_ACCOUNT].holdings[&INSTRUMENT].free_tokens(), Tokens(1_000_000));
+        assert_eq!(state.holding(CONSUMER_ID, INSTRUMENT).unwrap().free_tokens(), Tokens(1_000_000));
     });
 }

@@ -121,7 +121,7 @@ impl Venue {
                 offers: vec![Offer { instrument: InstrumentId(0), model: format!("model-of-{id}") }],
                 suspended: false,
             };
-            state.suppliers.insert(AccountId(id), Supplier { profile, supply: BTreeMap::new() });
+            state.suppliers.insert(AccountId(id), Supplier { profile });
         });
     }
 
@@ -293,7 +293,6 @@ fn account(id: u32) -> Account {
         auto_buy: Default::default(),
         usd_available: Usd(0),
         usd_held: Usd(0),
-        holdings: BTreeMap::new(),
         orders: Default::default(),
         labels: BTreeMap::new(),
         tags: BTreeMap::new(),

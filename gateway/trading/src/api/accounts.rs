@@ -111,7 +111,7 @@ fn show_consumption(venue: &Venue, account: &Account, id: InstrumentId, holding:
         "tokens_used": totals.used.0,
         "tokens_expired": totals.expired.0,
     });
-    let newest = holding.lots.iter().map(|lot| lot.opened_at).max().unwrap_or_default();
+    let newest = holding.lots().iter().map(|lot| lot.opened_at).max().unwrap_or_default();
     for name in ["last_deposit_at", "last_commitment_at", "last_transfer_at"] {
         put_moment(&mut row, name, newest);
     }
@@ -121,7 +121,7 @@ fn show_consumption(venue: &Venue, account: &Account, id: InstrumentId, holding:
 }
 
 fn show_issuance(venue: &Venue, account: &Account, id: InstrumentId, holding: &Holding) -> Value {
-    let supply = venue.suppliers.get(&account.id).and_then(|supplier| supplier.supply.get(&id));
+    let supply = venue.supplies.get(account.id, id);
     let (symbol, name) = named(venue, id);
     let issued = supply.map_or(0, |supply| supply.issued.0);
     let moved = supply.map_or(Qty::ZERO, |supply| supply.moved_to_trading);
@@ -158,7 +158,7 @@ fn per_holding(
     show: fn(&Venue, &Account, InstrumentId, &Holding) -> Value,
 ) -> Vec<Value> {
     rows_of(app, account, |venue, account| {
-        account.holdings.iter().map(|(id, holding)| show(venue, account, *id, holding)).collect()
+        venue.holdings.of(account.id).map(|(id, holding)| show(venue, account, id, holding)).collect()
     })
 }
 
@@ -250,15 +250,10 @@ pub(super) async fn consumption_one(State(app): State<App>, Name(id): Name, sign
 /// `GET /issuance-accounts`: of a supplier, one per instrument that it supplies.
 pub(super) async fn issuance(State(app): State<App>, signed: Signed) -> Reply {
     let rows = rows_of(&app, signed.account, |venue, account| {
-        let Some(supplier) = venue.suppliers.get(&account.id) else {
-            return Vec::new();
-        };
         let blank = Holding::default();
-        supplier
-            .supply
-            .keys()
-            .map(|id| show_issuance(venue, account, *id, account.holdings.get(id).unwrap_or(&blank)))
-            .collect()
+        let supplies = venue.supplies.of(account.id);
+        let held = |id| venue.holding(account.id, id).unwrap_or(&blank);
+        supplies.map(|(id, _)| show_issuance(venue, account, id, held(id))).collect()
     });
     listed(&signed.query, rows, "issuance_account_id")
 }
@@ -319,8 +314,10 @@ fn show_lot(venue: &Venue, id: InstrumentId, lot: &Lot) -> Value {
 
 async fn all_lots(app: &App, account: AccountId) -> Result<Vec<Value>, ApiError> {
     let mut rows = rows_of(app, account, |venue, account| {
-        let lots =
-            account.holdings.iter().flat_map(|(id, holding)| holding.lots.iter().map(move |lot| (*id, lot)));
+        let lots = venue
+            .holdings
+            .of(account.id)
+            .flat_map(|(id, holding)| holding.lots().iter().map(move |lot| (id, lot)));
         lots.map(|(id, lot)| show_lot(venue, id, lot)).collect()
     });
     for lot in app.history().lots_expired(account).await? {

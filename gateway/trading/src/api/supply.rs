@@ -64,10 +64,10 @@ fn supply_rows(
 ) -> Result<Vec<Value>, ApiError> {
     let rows = app.view().look(|engine| {
         let venue = engine.state();
-        let supplier = venue.suppliers.get(&signed.account)?;
-        let rows = supplier.supply.iter().filter_map(|(id, supply)| {
-            let waiting = venue.holding(signed.account, *id).map_or(Qty::ZERO, |holding| holding.issuance);
-            venue.instrument(*id).map(|found| show(*id, found, supply, waiting))
+        venue.suppliers.get(&signed.account)?;
+        let rows = venue.supplies.of(signed.account).filter_map(|(id, supply)| {
+            let waiting = venue.holding(signed.account, id).map_or(Qty::ZERO, |holding| holding.issuance);
+            venue.instrument(id).map(|found| show(id, found, supply, waiting))
         });
         Some(rows.collect())
     });

@@ -1,0 +1,343 @@
+//! What an account has of an instrument: Units in trading by where they came from, and lots of tokens in consumption.
+
+use std::collections::VecDeque;
+
+use super::Pair;
+use crate::event::Draw;
+use crate::ids::{AccountId, InstrumentId, LotId, TradeId};
+use crate::limits;
+use crate::units::{Nanos, Qty, Tokens, Usd};
+
+/// One account's Units and tokens of one instrument.
+///
+/// Invariants: `available + held` = the tranches' sum; `held` = open sell orders' remainders;
+/// lots are ordered by deadline (none last), then id, and their sums are kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[repr(C, align(64))] // what an order looks at lies in one cache line
+pub struct Holding {
+    /// Units in trading that are free.
+    pub available: Qty,
+    /// Units in trading behind open sell orders.
+    pub held: Qty,
+    /// Units issued by this account and not yet moved to trading.
+    pub issuance: Qty,
+    free: Tokens,
+    reserved: Tokens,
+    /// When it last changed.
+    pub updated_at: Nanos,
+    account: AccountId,
+    instrument: InstrumentId,
+    /// The Units in trading by origin, spent from the front.
+    pub tranches: VecDeque<Tranche>,
+    lots: VecDeque<Lot>,
+    /// Counts for the account's own view.
+    pub totals: HoldingTotals,
+    /// When the holding was first touched.
+    pub created_at: Nanos,
+}
+
+const _: () = assert!(std::mem::offset_of!(Holding, tranches) == 56);
+
+/// What went in and out of consumption over the holding's life.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize,
+)]
+pub struct HoldingTotals {
+    /// Units that entered consumption.
+    pub moved_in: Qty,
+    /// Units that went back to trading.
+    pub moved_out: Qty,
+    /// Tokens used.
+    pub used: Tokens,
+    /// Tokens lost to a deadline.
+    pub expired: Tokens,
+}
+
+impl Pair for Holding {
+    fn new(account: AccountId, instrument: InstrumentId, now: Nanos) -> Self {
+        Self { account, instrument, created_at: now, updated_at: now, ..Self::default() }
+    }
+
+    fn pair(&self) -> (AccountId, InstrumentId) {
+        (self.account, self.instrument)
+    }
+}
+
+impl Holding {
+    /// Tokens in consumption that no reservation holds.
+    #[must_use]
+    pub const fn free_tokens(&self) -> Tokens {
+        self.free
+    }
+
+    /// Tokens in consumption that reservations hold.
+    #[must_use]
+    pub const fn reserved_tokens(&self) -> Tokens {
+        self.reserved
+    }
+
+    /// Tokens in consumption by lot, in the order in which they are spent.
+    #[must_use]
+    pub const fn lots(&self) -> &VecDeque<Lot> {
+        &self.lots
+    }
+
+    /// Adds Units at the back, joined with the last ones when they are of the same origin. Once there are
+    /// [`limits::TRANCHES`], they join the newest of the same issuer: what anyone owes and is owed stays exact, and only
+    /// which trade brought them is forgotten.
+    pub(crate) fn push_tranche(&mut self, tranche: Tranche) {
+        let sold = |tranche: &Tranche| tranche.trade != TradeId::default();
+        let kin = |other: &Tranche| other.issuer == tranche.issuer && sold(other) == sold(&tranche);
+        let joined = match self.tranches.back() {
+            Some(last) if last.issuer == tranche.issuer && last.trade == tranche.trade => {
+                Some(self.tranches.len() - 1)
+            }
+            _ if self.tranches.len() >= limits::TRANCHES => self.tranches.iter().rposition(kin),
+            _ => None,
+        };
+        let Some(joined) = joined else {
+            return self.tranches.push_back(tranche);
+        };
+        let last = &mut self.tranches[joined];
+        last.qty = last.qty.plus(tranche.qty);
+        last.escrow = last.escrow.plus(tranche.escrow);
+        last.cost = last.cost.plus(tranche.cost);
+    }
+
+    /// Moves `qty` Units from the front to `taken`. A tranche that is split gives its escrow and cost in proportion, and
+    /// keeps the rest to the last nano-dollar.
+    pub(crate) fn take_tranches(&mut self, qty: Qty, taken: &mut Vec<Tranche>) {
+        let mut left = qty;
+        while !left.is_zero() {
+            let front = self.tranches.front_mut().expect("available and held are the tranches' sum");
+            if front.qty <= left {
+                left = left.minus(front.qty);
+                taken.push(*front);
+                self.tranches.pop_front();
+            } else {
+                taken.push(front.split(left));
+                return;
+            }
+        }
+    }
+
+    /// Adds a lot: nearest deadline first, none last, then oldest first.
+    pub fn add_lot(&mut self, lot: Lot) {
+        self.free = self.free.plus(lot.free);
+        self.reserved = self.reserved.plus(lot.reserved);
+        let key = |lot: &Lot| (lot.expires_at.unwrap_or(Nanos(u64::MAX)), lot.id);
+        if self.lots.back().is_none_or(|last| key(last) < key(&lot)) {
+            return self.lots.push_back(lot);
+        }
+        let at = self.lots.partition_point(|other| key(other) < key(&lot));
+        self.lots.insert(at, lot);
+    }
+
+    /// Reserves `tokens` of what is free, from the front. The caller has made sure that they are there.
+    pub(crate) fn reserve(&mut self, tokens: Tokens, draws: &mut Vec<Draw>) {
+        let mut left = tokens;
+        for lot in &mut self.lots {
+            if left.is_zero() {
+                break;
+            }
+            let take = lot.free.min(left);
+            if take.is_zero() {
+                continue;
+            }
+            lot.free = lot.free.minus(take);
+            lot.reserved = lot.reserved.plus(take);
+            left = left.minus(take);
+            draws.push(Draw {
+                lot: lot.id,
+                issuer: lot.issuer,
+                trade: lot.trade,
+                tokens: take,
+                cost: Usd::ZERO,
+            });
+        }
+        assert!(left.is_zero(), "the caller made sure that enough is free");
+        self.free = self.free.minus(tokens);
+        self.reserved = self.reserved.plus(tokens);
+    }
+
+    /// Frees reserved tokens of a lot. True when its deadline is over by `now`.
+    pub(crate) fn unreserve(&mut self, id: LotId, tokens: Tokens, now: Nanos) -> bool {
+        self.reserved = self.reserved.minus(tokens);
+        self.free = self.free.plus(tokens);
+        let at = self.lot_at(id);
+        let lot = &mut self.lots[at];
+        lot.reserved = lot.reserved.minus(tokens);
+        lot.free = lot.free.plus(tokens);
+        lot.expires_at.is_some_and(|deadline| deadline <= now)
+    }
+
+    /// Turns reserved tokens of a lot into delivered ones. Returns the escrow that is due for them, and their cost.
+    pub(crate) fn deliver(&mut self, id: LotId, tokens: Tokens) -> (Usd, Usd) {
+        self.reserved = self.reserved.minus(tokens);
+        let at = self.lot_at(id);
+        let lot = &mut self.lots[at];
+        let before = lot.gone();
+        lot.reserved = lot.reserved.minus(tokens);
+        lot.drawn = lot.drawn.plus(tokens);
+        let parts = lot.parts_since(before);
+        self.drop_if_gone(at);
+        parts
+    }
+
+    /// Takes what is free of a lot at its deadline. Returns its issuer, the tokens and the escrow that is due for them;
+    /// nothing when nothing was left.
+    pub(crate) fn expire(&mut self, id: LotId) -> Option<(AccountId, Tokens, Usd)> {
+        let at = self.lots.iter().position(|lot| lot.id == id)?;
+        let lot = &mut self.lots[at];
+        let tokens = lot.free;
+        if tokens.is_zero() {
+            return None;
+        }
+        let (before, issuer) = (lot.gone(), lot.issuer);
+        lot.free = Tokens::ZERO;
+        lot.expired = lot.expired.plus(tokens);
+        let (released, _) = lot.parts_since(before);
+        self.free = self.free.minus(tokens);
+        self.totals.expired = Tokens(self.totals.expired.0.saturating_add(tokens.0));
+        self.drop_if_gone(at);
+        Some((issuer, tokens, released))
+    }
+
+    /// Makes tranches again of `qty` whole Units of lots that nobody has touched and no deadline hangs over. False, and
+    /// nothing done, when there are fewer.
+    pub(crate) fn back_to_trading(&mut self, qty: Qty) -> bool {
+        let movable: u64 = self.lots.iter().filter(|lot| lot.is_untouched()).map(|lot| lot.units().0).sum();
+        if qty.0 > movable {
+            return false;
+        }
+        let mut left = qty;
+        for at in 0..self.lots.len() {
+            let lot = &mut self.lots[at];
+            if left.is_zero() || !lot.is_untouched() {
+                continue;
+            }
+            let units = lot.units().min(left);
+            let tokens = units.tokens().expect("part of the lot");
+            let (escrow, cost) =
+                (lot.escrow.share(tokens.0, lot.tokens.0), lot.cost.share(tokens.0, lot.tokens.0));
+            lot.escrow = lot.escrow.minus(escrow);
+            lot.cost = lot.cost.minus(cost);
+            lot.tokens = lot.tokens.minus(tokens);
+            lot.free = lot.tokens;
+            let tranche = Tranche { issuer: lot.issuer, qty: units, escrow, cost, trade: lot.trade };
+            self.free = self.free.minus(tokens);
+            self.push_tranche(tranche);
+            left = left.minus(units);
+        }
+        self.lots.retain(|lot| !lot.tokens.is_zero());
+        self.available = self.available.plus(qty);
+        self.totals.moved_out = Qty(self.totals.moved_out.0.saturating_add(qty.0));
+        true
+    }
+
+    /// Lots that are drawn from lie at the front.
+    fn lot_at(&self, id: LotId) -> usize {
+        self.lots
+            .iter()
+            .position(|lot| lot.id == id)
+            .expect("a reserved lot stays until its tokens are used or returned")
+    }
+
+    fn drop_if_gone(&mut self, at: usize) {
+        if self.lots[at].gone() == self.lots[at].tokens {
+            self.lots.remove(at);
+        }
+    }
+}
+
+/// Units of one origin in trading. A Unit names the supplier that must deliver it (design §4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct Tranche {
+    /// Who must deliver.
+    pub issuer: AccountId,
+    /// How many Units.
+    pub qty: Qty,
+    /// Proceeds of their first sale, waiting for delivery.
+    pub escrow: Usd,
+    /// What the present holder paid for them, before fees.
+    pub cost: Usd,
+    /// The trade that brought them here, or the first of them; 0 while they were never sold.
+    pub trade: TradeId,
+}
+
+impl Tranche {
+    /// Takes a part of it, which is less than the whole.
+    pub(crate) fn split(&mut self, qty: Qty) -> Self {
+        let part = Self {
+            qty,
+            escrow: self.escrow.share(qty.0, self.qty.0),
+            cost: self.cost.share(qty.0, self.qty.0),
+            ..*self
+        };
+        self.qty = self.qty.minus(part.qty);
+        self.escrow = self.escrow.minus(part.escrow);
+        self.cost = self.cost.minus(part.cost);
+        part
+    }
+}
+
+/// Tokens that entered consumption together.
+///
+/// Invariant: `free + reserved + drawn + expired = tokens`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct Lot {
+    /// Its id.
+    pub id: LotId,
+    /// Who must deliver.
+    pub issuer: AccountId,
+    /// At the start.
+    pub tokens: Tokens,
+    /// Not used and not reserved.
+    pub free: Tokens,
+    /// Reserved by calls in progress.
+    pub reserved: Tokens,
+    /// Delivered.
+    pub drawn: Tokens,
+    /// Lost to the deadline.
+    pub expired: Tokens,
+    /// Proceeds of the first sale of the whole lot; the share of what is drawn or expired has been paid out.
+    pub escrow: Usd,
+    /// What the holder paid for the whole lot.
+    pub cost: Usd,
+    /// The trade that brought it here; 0 for a supplier's own.
+    pub trade: TradeId,
+    /// When it entered consumption.
+    pub opened_at: Nanos,
+    /// When the rest is lost; `None` never.
+    pub expires_at: Option<Nanos>,
+}
+
+impl Lot {
+    /// Tokens that are no longer in the lot.
+    #[must_use]
+    pub fn gone(&self) -> Tokens {
+        self.drawn.plus(self.expired)
+    }
+
+    /// Proceeds that still wait for delivery.
+    #[must_use]
+    pub fn escrow_left(&self) -> Usd {
+        self.escrow.minus(self.escrow.share(self.gone().0, self.tokens.0))
+    }
+
+    fn is_untouched(&self) -> bool {
+        self.free == self.tokens && self.expires_at.is_none()
+    }
+
+    fn units(&self) -> Qty {
+        Qty(self.tokens.0 / crate::units::TOKENS_PER_UNIT)
+    }
+
+    /// The escrow and the cost that belong to the tokens that left the lot since `before`.
+    fn parts_since(&self, before: Tokens) -> (Usd, Usd) {
+        let gone = self.gone();
+        let part =
+            |whole: Usd| whole.share(gone.0, self.tokens.0).minus(whole.share(before.0, self.tokens.0));
+        (part(self.escrow), part(self.cost))
+    }
+}
