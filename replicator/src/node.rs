@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, unbounded};
 use grid_sequencer::{
     Config as SequencerConfig, Driver, Handle, JournalConfig, LeaderWatch, Lender, LogReadError, LogReader,
-    Machine, NodeId, OutputPoller, Progress, RecoverError, Recovered, RecoveryReport, Sequencer,
+    Machine, Metrics, NodeId, OutputPoller, Progress, RecoverError, Recovered, RecoveryReport, Sequencer,
     StartError as StagesError, Stopped, Submitter, recover,
 };
 
@@ -287,6 +287,12 @@ impl<M: Machine> Node<M> {
     /// The poller of the owner's output of this name; `None` if there is none, or it was taken.
     pub fn take_output(&mut self, name: &str) -> Option<OutputPoller<M>> {
         self.handle.take_output(name)
+    }
+
+    /// The order path's figures, to look at from anywhere.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        self.handle.metrics()
     }
 
     /// Where a host with an event loop of its own borrows the stages of the order path, to step them itself.

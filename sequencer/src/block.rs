@@ -416,18 +416,21 @@ pub(crate) struct Draft<C> {
     epoch: u64,
     commands: Vec<C>,
     bytes: BlockBytes,
+    arrived: Option<Nanos>,
 }
 
 impl<C> Draft<C> {
     /// Empty, with room for so many commands and bytes of theirs before memory is asked for again.
     pub(crate) fn begin(epoch: u64, commands: usize, payload: usize) -> Self {
-        Self { epoch, commands: Vec::with_capacity(commands), bytes: BlockBytes::with_room(payload) }
+        let (commands, bytes) = (Vec::with_capacity(commands), BlockBytes::with_room(payload));
+        Self { epoch, commands, bytes, arrived: None }
     }
 
-    /// Takes a command in, with its log form behind its length in 4 bytes.
-    pub(crate) fn push(&mut self, command: C, framed: &[u8]) {
+    /// Takes a command in, with its log form behind its length in 4 bytes, and when it arrived, if it is to be followed.
+    pub(crate) fn push(&mut self, command: C, framed: &[u8], arrived: Option<Nanos>) {
         self.commands.push(command);
         self.bytes.0.extend_from_slice(framed);
+        self.arrived = self.arrived.or(arrived);
     }
 
     pub(crate) fn epoch(&self) -> u64 {
@@ -442,8 +445,9 @@ impl<C> Draft<C> {
         self.bytes.payload().len()
     }
 
-    pub(crate) fn into_parts(self) -> (Vec<C>, BlockBytes) {
-        (self.commands, self.bytes)
+    /// The commands, the bytes to be sealed, and when the first command arrived that is to be followed.
+    pub(crate) fn into_parts(self) -> (Vec<C>, BlockBytes, Option<Nanos>) {
+        (self.commands, self.bytes, self.arrived)
     }
 }
 

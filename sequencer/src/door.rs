@@ -1,6 +1,6 @@
-//! What lets a shutdown wait for producers that are in the middle of a submission.
+//! What lets a shutdown wait for producers that are in the middle of a submission, and says how much was handed in.
 //!
-//! A producer counts itself in, then looks whether the door is closed. A shutdown closes the door, then looks whether anybody is counted in.
+//! A producer counts itself in, then looks whether the door is closed. A shutdown closes the door, then looks whether all are counted out.
 //! All in one order that everyone agrees on (`SeqCst`), so a producer that found the door open is seen by the shutdown.
 
 use crossbeam::utils::CachePadded;
@@ -11,7 +11,12 @@ use crate::sync::{AtomicBool, AtomicUsize, Ordering};
 #[derive(Debug, Default)]
 pub(crate) struct Door {
     closed: AtomicBool,
-    entering: CachePadded<AtomicUsize>,
+    /// Producers that came; never fewer than those that went.
+    entered: CachePadded<AtomicUsize>,
+    /// Producers that went again, with or without having handed something in.
+    left: AtomicUsize,
+    /// Of those, the ones that had to go with what they came with.
+    refused: AtomicUsize,
 }
 
 impl Door {
@@ -25,16 +30,27 @@ impl Door {
 
     /// True once no submission can succeed any more. What is in the ring then is all there will be.
     pub(crate) fn is_shut(&self) -> bool {
-        self.is_closed() && self.entering.load(Ordering::SeqCst) == 0
+        // First who went: whoever comes in between finds the door closed.
+        self.is_closed() && self.left.load(Ordering::SeqCst) == self.entered.load(Ordering::SeqCst)
     }
 
     /// False if the door is closed. Either way, [`Door::leave`] must follow.
     pub(crate) fn enter(&self) -> bool {
-        self.entering.fetch_add(1, Ordering::SeqCst);
+        self.entered.fetch_add(1, Ordering::SeqCst);
         !self.is_closed()
     }
 
     pub(crate) fn leave(&self) {
-        self.entering.fetch_sub(1, Ordering::SeqCst);
+        self.left.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Says, before leaving, that what was to be handed in was not.
+    pub(crate) fn refuse(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many commands were handed in so far, or a moment ago.
+    pub(crate) fn handed_in(&self) -> u64 {
+        self.left.load(Ordering::Relaxed).saturating_sub(self.refused.load(Ordering::Relaxed)) as u64
     }
 }

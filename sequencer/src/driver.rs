@@ -156,7 +156,9 @@ impl<C: Consensus, Cmd> Core<C, Cmd> {
     fn flush(&mut self, cursors: &Cursors) {
         if self.unwritten.is_some() {
             let unwritten = &mut self.unwritten;
+            let ticket = unwritten.as_ref().map_or(0, |persist| persist.ticket);
             if self.to_journal.try_publish(|slot| *slot = unwritten.take()).is_ok() {
+                cursors.handed.store(ticket, Ordering::Relaxed);
                 cursors.bell_journal.ring();
             }
         }
@@ -171,6 +173,8 @@ impl<C: Consensus, Cmd> Core<C, Cmd> {
     fn flush_backlog(&mut self, cursors: &Cursors) {
         let mut moved = None;
         while let Some(index) = self.backlog.front().map(Committed::index) {
+            // Before the matcher can see it.
+            cursors.clocks.committed(index);
             let backlog = &mut self.backlog;
             if self.to_matcher.try_publish(|slot| *slot = backlog.pop_front()).is_err() {
                 break;

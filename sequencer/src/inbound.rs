@@ -9,7 +9,10 @@
 
 use disruptor::{EventPoller, MultiProducer, MultiProducerBarrier, Polling, Producer, SingleConsumerBarrier};
 
+use grid_engine::Nanos;
+
 use crate::block::push_command;
+use crate::clocks::{Clocks, Sampler};
 use crate::door::Door;
 use crate::doorbell::Doorbell;
 use crate::leadership::Board;
@@ -59,6 +62,19 @@ struct Filled<C> {
     command: Option<C>,
     /// The epoch that it was handed in for.
     epoch: u64,
+    /// When it arrived, if it is one to be followed.
+    arrived: Option<Nanos>,
+}
+
+/// What the sequencer takes out of a slot.
+pub(crate) struct Taken<'a, C> {
+    pub(crate) command: C,
+    /// Length prefix and log form, as they will stand in the block.
+    pub(crate) framed: &'a [u8],
+    /// The epoch that it was handed in for.
+    pub(crate) epoch: u64,
+    /// When it arrived, if it is one to be followed.
+    pub(crate) arrived: Option<Nanos>,
 }
 
 type Slot<C> = Mutex<Filled<C>>;
@@ -76,6 +92,7 @@ pub struct Submitter<M: Machine> {
     bell: Arc<Doorbell>,
     buffer: Vec<u8>,
     command_bytes_max: usize,
+    sampler: Sampler,
 }
 
 impl<M: Machine> Clone for Submitter<M> {
@@ -87,6 +104,7 @@ impl<M: Machine> Clone for Submitter<M> {
             bell: Arc::clone(&self.bell),
             buffer: Vec::new(),
             command_bytes_max: self.command_bytes_max,
+            sampler: self.sampler.clone(),
         }
     }
 }
@@ -98,6 +116,12 @@ impl<M: Machine> std::fmt::Debug for Submitter<M> {
 }
 
 impl<M: Machine> Submitter<M> {
+    /// For the stage clocks: what is handed in from now on, until this is called again, arrived now. Who reads many commands at
+    /// once says so when it has read; otherwise a command arrives when it is handed in.
+    pub fn arrive(&mut self) {
+        self.sampler.arrive();
+    }
+
     /// Hands a command in without waiting and wakes the sequencer.
     ///
     /// `Ok` means that it is queued and, unless this node stops leading first, will be in the log. It is acknowledged only by
@@ -153,18 +177,24 @@ impl<M: Machine> Submitter<M> {
             });
         }
         if !self.door.enter() {
+            self.door.refuse();
             self.door.leave();
             // A shutdown may have found this thread in the door.
             self.bell.ring();
             return Err(SubmitError::Closed(command));
         }
+        let arrived = self.sampler.next();
         let (buffer, mut command) = (&mut self.buffer, Some(command));
         let filled = self.ring.try_publish(|slot| {
             let mut slot = open(slot);
             std::mem::swap(&mut slot.bytes, buffer);
             slot.command = command.take();
             slot.epoch = epoch;
+            slot.arrived = arrived;
         });
+        if filled.is_err() {
+            self.door.refuse();
+        }
         self.door.leave();
         match (filled, command) {
             (Err(_), Some(command)) => Err(SubmitError::Full(command)),
@@ -190,12 +220,21 @@ pub(crate) fn inbound<M: Machine>(
     door: Arc<Door>,
     board: Arc<Board>,
     bell: Arc<Doorbell>,
+    clocks: &Arc<Clocks>,
 ) -> (Submitter<M>, Inbound<M::Command>) {
-    let empty = || Mutex::new(Filled { bytes: Vec::new(), command: None, epoch: 0 });
+    let empty = || Mutex::new(Filled { bytes: Vec::new(), command: None, epoch: 0, arrived: None });
     let (poller, builder) =
         disruptor::build_multi_producer(slots, empty, disruptor::BusySpin).new_event_poller();
-    let submitter =
-        Submitter { ring: builder.build(), door, board, bell, buffer: Vec::new(), command_bytes_max };
+    let sampler = clocks.sampler();
+    let submitter = Submitter {
+        ring: builder.build(),
+        door,
+        board,
+        bell,
+        buffer: Vec::new(),
+        command_bytes_max,
+        sampler,
+    };
     (submitter, Inbound { poller })
 }
 
@@ -205,8 +244,8 @@ impl<C: Send + 'static> Inbound<C> {
         self.poller.has_available()
     }
 
-    /// Takes all that is ready and gives each command with its framed log form and its epoch to `take`; returns how many.
-    pub(crate) fn drain(&mut self, mut take: impl FnMut(C, &[u8], u64)) -> usize {
+    /// Takes all that is ready and gives each to `take`; returns how many.
+    pub(crate) fn drain(&mut self, mut take: impl FnMut(Taken<'_, C>)) -> usize {
         let mut ready = match self.poller.poll() {
             Ok(ready) => ready,
             Err(Polling::NoEvents | Polling::Shutdown) => return 0,
@@ -215,7 +254,8 @@ impl<C: Send + 'static> Inbound<C> {
         for slot in &mut ready {
             let mut slot = open(slot);
             let command = slot.command.take().expect("a published slot holds a command");
-            take(command, &slot.bytes, slot.epoch);
+            let (epoch, arrived) = (slot.epoch, slot.arrived);
+            take(Taken { command, framed: &slot.bytes, epoch, arrived });
             taken += 1;
         }
         taken

@@ -11,6 +11,7 @@
 
 mod block;
 mod clock;
+mod clocks;
 mod consensus;
 mod disk;
 mod door;
@@ -25,6 +26,7 @@ mod layout;
 mod leadership;
 mod log_reader;
 mod machine;
+mod metrics;
 mod outbound;
 mod recover;
 mod repair;
@@ -33,6 +35,7 @@ mod segment;
 mod sequencer;
 mod snapshot;
 mod stages;
+mod stall;
 mod sync;
 #[cfg(test)]
 mod torture;
@@ -40,6 +43,7 @@ mod trail;
 
 pub use block::{Block, BlockHeader, BlockKind, CommandBytes, CommittedBlock, NotABlock, Position};
 pub use clock::Clock;
+pub use clocks::{Leg, LegTimes, StageClocks};
 pub use consensus::{Consensus, HardState, Leadership, NodeId, Persist, Ready, Solo};
 pub use disk::{Access, Background, Disk, DiskFile, DiskLock, Inline, Job, RealDisk, SideThread};
 pub use driver::Driver;
@@ -55,6 +59,7 @@ pub use layout::{LayoutError, Stage, StageName, Step, ThreadLayout, ThreadPlan, 
 pub use leadership::LeaderWatch;
 pub use log_reader::{LogReadError, LogReader};
 pub use machine::{Machine, Unreadable};
+pub use metrics::Metrics;
 pub use outbound::{Output, OutputPoller, Polled, Waker};
 pub use recover::{
     DataDir, Progress, RecoverError, Recovered, RecoveryReport, Replayed, Upto, recover, recover_on,
@@ -65,3 +70,4 @@ pub use segment::TornTail;
 pub use sequencer::{Assembly, Config, Handle, Running, Sequencer, StartError, Stopped};
 pub use snapshot::{SnapshotError, SnapshotMeta, SnapshotReceiver, SnapshotSource, SnapshotStore};
 pub use stages::{BlockLimits, Status};
+pub use stall::Culprit;

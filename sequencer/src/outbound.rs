@@ -14,6 +14,7 @@ use disruptor::{
 use grid_engine::Seq;
 
 use crate::block::CommittedBlock;
+use crate::clocks::{Clocks, Stamps};
 use crate::doorbell::{Doorbell, Sleeper, doorbell};
 use crate::machine::Machine;
 use crate::room::RoomCall;
@@ -29,6 +30,8 @@ pub struct Output<M: Machine> {
     events: Vec<M::Event>,
     /// Where the events of each command end: as many as there are commands, none before the one ahead of it.
     ends: Vec<u32>,
+    /// Of a block that the stage clocks follow.
+    pub(crate) stamps: Option<Stamps>,
 }
 
 impl<M: Machine> Output<M> {
@@ -51,7 +54,7 @@ impl<M: Machine> Output<M> {
             machine.apply(seq, at, command, &mut events);
             ends.push(u32::try_from(events.len()).expect("a block has far fewer than 2^32 events"));
         }
-        Self { block, events, ends }
+        Self { block, events, ends, stamps: None }
     }
 
     /// All events, in order.
@@ -135,6 +138,7 @@ struct Hall<M: Machine> {
     /// Pollers whose consumer is gone; the matcher moves them along.
     orphans: Mutex<Vec<RingPoller<M>>>,
     orphan_count: AtomicUsize,
+    clocks: Arc<Clocks>,
     closed: AtomicBool,
     /// The matcher found the ring full and wants to hear of progress.
     blocked: RoomCall,
@@ -167,6 +171,8 @@ pub struct OutputPoller<M: Machine> {
     hall: Arc<Hall<M>>,
     seat: usize,
     sleeper: Sleeper,
+    /// Of the last block polled that the stage clocks follow, until it is sent.
+    stamps: Option<Stamps>,
 }
 
 /// What a poll brought.
@@ -185,6 +191,7 @@ pub(crate) fn outbound<M: Machine>(
     slots: usize,
     names: &[String],
     matcher: Arc<Doorbell>,
+    clocks: Arc<Clocks>,
 ) -> (Outbound<M>, Vec<OutputPoller<M>>) {
     let mut builder =
         disruptor::build_single_producer(slots, || None, disruptor::BusySpin).with_multi_consumer();
@@ -208,6 +215,7 @@ pub(crate) fn outbound<M: Machine>(
         seats,
         orphan_count: AtomicUsize::new(orphans.len()),
         orphans: Mutex::new(orphans),
+        clocks,
         closed: AtomicBool::new(false),
         blocked: RoomCall::default(),
         matcher,
@@ -219,6 +227,7 @@ pub(crate) fn outbound<M: Machine>(
             hall: Arc::clone(&hall),
             seat,
             sleeper,
+            stamps: None,
         })
         .collect();
     (Outbound { ring: Some(ring), spare: Vec::new(), hall }, pollers)
@@ -329,9 +338,11 @@ impl<M: Machine> OutputPoller<M> {
         let polled = match ring.take(limit as u64) {
             Ok(mut ready) => {
                 let before = into.len();
-                into.extend(
-                    (&mut ready).map(|slot| Arc::clone(slot.as_ref().expect("a published slot is filled"))),
-                );
+                for slot in &mut ready {
+                    let output = slot.as_ref().expect("a published slot is filled");
+                    self.stamps = output.stamps.or(self.stamps);
+                    into.push(Arc::clone(output));
+                }
                 Polled::Some(into.len() - before)
             }
             Err(Polling::NoEvents) => return Polled::Empty,
@@ -339,6 +350,14 @@ impl<M: Machine> OutputPoller<M> {
         };
         self.hall.tell_matcher_if_blocked();
         polled
+    }
+
+    /// For the stage clocks: what the outputs polled so far did is on its way to whom it concerns. One consumer says so, the one
+    /// whose clients wait.
+    pub fn sent(&mut self) {
+        if let Some(stamps) = self.stamps.take() {
+            self.hall.clocks.reported(stamps);
+        }
     }
 
     /// Parks until there is something to poll, the venue has stopped, or `limit` has passed.

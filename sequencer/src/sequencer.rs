@@ -4,10 +4,9 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crossbeam::utils::CachePadded;
-
 use crate::block::{BLOCK_ALIGN, HEADER_BYTES, Position};
 use crate::clock::{Clock, Stamper};
+use crate::clocks::Clocks;
 use crate::consensus::{Consensus, Solo};
 use crate::door::Door;
 use crate::doorbell::{Doorbell, Sleeper, doorbell};
@@ -18,13 +17,13 @@ use crate::journal::JournalError;
 use crate::layout::{LayoutError, Stage, StageName, ThreadLayout, ThreadPlan};
 use crate::leadership::{Board, LeaderWatch};
 use crate::machine::Machine;
+use crate::metrics::{Metrics, Watch};
 use crate::outbound::{OutputPoller, outbound};
 use crate::recover::{DataDir, Recovered};
-use crate::room::RoomCall;
 use crate::stages::{
-    BlockLimits, Cursors, JournalStage, MatcherStage, Pending, SequencerStage, Status, TimerStage,
+    BlockLimits, Cursors, JournalStage, MatcherStage, Pending, SequencerStage, StageBells, Status, TimerStage,
 };
-use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, PoisonError};
+use crate::sync::{Arc, Mutex, Ordering, PoisonError};
 
 /// How a sequencer runs.
 #[derive(Clone, Debug)]
@@ -49,6 +48,10 @@ pub struct Config {
     pub clock: Clock,
     /// How long one step of the consensus core's time is; elections and heartbeats count in these.
     pub core_tick: Duration,
+    /// The stage clocks follow one command of each producer's in so many; 0 for none.
+    pub clock_every: u32,
+    /// A stage that has work and gets nowhere for longer than this is named in the log; zero for never.
+    pub stall_after: Duration,
 }
 
 impl Config {
@@ -66,6 +69,8 @@ impl Config {
             grace: Duration::from_secs(5),
             clock: Clock::system(),
             core_tick: Duration::from_millis(50),
+            clock_every: 32,
+            stall_after: Duration::from_secs(1),
         }
     }
 }
@@ -134,8 +139,12 @@ impl Sequencer {
         config: Config,
         consensus: C,
     ) -> Result<Running<M, C>, StartError> {
+        let (clock, stall_after) = (config.clock.clone(), config.stall_after);
         let Assembly { mut stages, mut handle, driver, threads } =
             Self::assemble(recovered, config, consensus)?;
+        if !stall_after.is_zero() {
+            handle.watch = Some(Watch::start(handle.metrics(), clock, stall_after)?);
+        }
         for (plan, sleeper, bell) in threads {
             let of_thread = plan.stages.iter().filter_map(|name| {
                 let at = stages.iter().position(|(stage, _)| stage == name)?;
@@ -162,38 +171,35 @@ impl Sequencer {
         let Recovered { machine, position, journal, data, .. } = recovered;
         let bells = Bells::new(&config.layout);
         let board = Arc::new(Board::starting_at(position.term));
-        let cursors = Arc::new(Cursors {
-            sequenced: CachePadded::new(AtomicU64::new(0)),
-            sequencer_done: AtomicBool::new(false),
-            matcher_done: AtomicBool::new(false),
-            committed: CachePadded::new(AtomicU64::new(position.index)),
-            groups: AtomicU64::new(0),
-            applied: CachePadded::new(AtomicU64::new(position.index)),
-            applied_seq: AtomicU64::new(position.seq.0),
-            deadline: AtomicU64::new(machine.next_deadline().map_or(u64::MAX, |at| at.0)),
-            release: AtomicU64::new(0),
-            sequencer_blocked: RoomCall::default(),
-            core_blocked: RoomCall::default(),
-            board: Arc::clone(&board),
-            abandon: AtomicBool::new(false),
-            bell_sequencer: bells.of(StageName::Sequencer),
-            bell_journal: bells.of(StageName::Journal),
-            bell_matcher: bells.of(StageName::Matcher),
-            bell_timer: bells.of(StageName::Timer),
-        });
+        let door = Arc::new(Door::default());
+        let clocks = Clocks::new(config.clock.clone(), config.clock_every);
+        let cursors = Arc::new(Cursors::at(
+            &position,
+            machine.next_deadline(),
+            Arc::clone(&board),
+            Arc::clone(&door),
+            Arc::clone(&clocks),
+            StageBells {
+                sequencer: bells.of(StageName::Sequencer),
+                journal: bells.of(StageName::Journal),
+                matcher: bells.of(StageName::Matcher),
+                timer: bells.of(StageName::Timer),
+            },
+        ));
         // The timer has to look again when this node begins to lead.
         let bell_timer = bells.of(StageName::Timer);
         LeaderWatch(Arc::clone(&board)).wake_with(Arc::new(move || bell_timer.ring()));
-        let door = Arc::new(Door::default());
         let (submitter, inbound) = inbound::<M>(
             config.inbound_slots,
             config.command_bytes_max,
             Arc::clone(&door),
             Arc::clone(&board),
             bells.of(StageName::Sequencer),
+            &clocks,
         );
+        let matchers_bell = bells.of(StageName::Matcher);
         let (outbound, outputs) =
-            outbound::<M>(config.outbound_slots, &config.outputs, bells.of(StageName::Matcher));
+            outbound::<M>(config.outbound_slots, &config.outputs, matchers_bell, Arc::clone(&clocks));
         let ring = || disruptor::build_single_producer(config.log_slots, || None, disruptor::BusySpin);
         let (from_core, to_journal) = ring().new_event_poller();
         let ring = || disruptor::build_single_producer(config.log_slots, || None, disruptor::BusySpin);
@@ -250,7 +256,7 @@ impl Sequencer {
                     submitter: submitter.clone(),
                     core,
                     door: Arc::clone(&door),
-                    clock: config.clock,
+                    clock: config.clock.clone(),
                     cursors: Arc::clone(&cursors),
                     submitted: None,
                     core_tick: config.core_tick,
@@ -263,8 +269,10 @@ impl Sequencer {
             submitter: Some(submitter),
             outputs: outputs.into_iter().map(Some).collect(),
             door,
+            metrics: Metrics::new(Arc::clone(&cursors), clocks),
             cursors,
             threads: Vec::new(),
+            watch: None,
             ended,
             grace: config.grace,
             data,
@@ -324,7 +332,9 @@ pub struct Handle<M: Machine> {
     outputs: Vec<Option<OutputPoller<M>>>,
     door: Arc<Door>,
     cursors: Arc<Cursors>,
+    metrics: Metrics,
     threads: Vec<RunningThread>,
+    watch: Option<Watch>,
     ended: Arc<Mutex<Option<(M, Position)>>>,
     grace: Duration,
     data: DataDir,
@@ -355,6 +365,12 @@ impl<M: Machine> Handle<M> {
             .iter_mut()
             .find(|output| output.as_ref().is_some_and(|output| output.name() == name))?
             .take()
+    }
+
+    /// The node's figures, to look at from anywhere.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        self.metrics.clone()
     }
 
     /// Where the stages are.
@@ -423,6 +439,9 @@ impl<M: Machine> Handle<M> {
         }
         self.cursors.abandon.store(true, Ordering::Release);
         bell_matcher.ring();
+        if let Some(watch) = self.watch.take() {
+            watch.stop();
+        }
         for running in self.threads.drain(..) {
             // A panic in it would have ended the process.
             let _ = running.thread.join();

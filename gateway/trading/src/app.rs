@@ -32,7 +32,11 @@ pub(crate) struct RequestedPath(pub(crate) String);
 #[derive(Clone)]
 pub struct App {
     inner: Arc<Inner>,
+    metrics: Option<MetricsText>,
 }
+
+/// Makes the text that a Prometheus server reads. Called from the tier's runtime for each request: it must not wait.
+pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
 
 struct Inner {
     door: Arc<dyn Door>,
@@ -53,7 +57,19 @@ impl App {
         let throttle = Throttle::new(limits.requests_per_second, limits.burst);
         let inner =
             Inner { door, view, history, limits, throttle, marks: Mutex::default(), used: Mutex::default() };
-        Self { inner: Arc::new(inner) }
+        Self { inner: Arc::new(inner), metrics: None }
+    }
+
+    /// The same tier, which also answers `GET /metrics`. Anyone who reaches the listener reads it, so give it to one that operators
+    /// reach, not the public.
+    #[must_use]
+    pub fn with_metrics(mut self, text: MetricsText) -> Self {
+        self.metrics = Some(text);
+        self
+    }
+
+    pub(crate) fn metrics(&self) -> Option<MetricsText> {
+        self.metrics.clone()
     }
 
     pub(crate) fn view(&self) -> &dyn View {

@@ -25,7 +25,7 @@ mod throttle;
 pub mod time;
 mod venue;
 
-pub use app::App;
+pub use app::{App, MetricsText};
 pub use config::Limits;
 pub use door::{Answer, Door, DoorError, Outcome, Pending, View};
 pub use history::{Feed, History, HistoryError};

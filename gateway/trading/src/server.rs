@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Request, StatusCode, Uri};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{Method, Request, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -51,6 +52,7 @@ pub async fn serve(addr: SocketAddr, app: App) -> std::io::Result<RunningTier> {
 
 async fn accept(listener: TcpListener, app: App, mut stopped: watch::Receiver<bool>) {
     let limits = Arc::new(app.limits().clone());
+    let metrics = app.metrics();
     let router = crate::api::router(app);
     let graceful = GracefulShutdown::new();
     let seats = Arc::new(Semaphore::new(limits.connections_max));
@@ -79,10 +81,17 @@ async fn accept(listener: TcpListener, app: App, mut stopped: watch::Receiver<bo
         let _ = stream.set_nodelay(true);
         let router = router.clone();
         let shared = Arc::clone(&limits);
-        let service = hyper::service::service_fn(move |request| {
+        let metrics = metrics.clone();
+        let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
             let router = router.clone();
             let limits = Arc::clone(&shared);
-            async move { Ok::<_, std::convert::Infallible>(dispatch(router, &limits, request).await) }
+            let metrics = metrics.clone().filter(|_| asks_for_metrics(&request));
+            async move {
+                Ok::<_, std::convert::Infallible>(match metrics {
+                    Some(text) => metrics_answer(text()),
+                    None => dispatch(router, &limits, request).await,
+                })
+            }
         });
         let io = TokioIo::new(Patient::new(stream, &limits));
         let connection = graceful.watch(http.serve_connection(io, service));
@@ -99,6 +108,14 @@ async fn accept(listener: TcpListener, app: App, mut stopped: watch::Receiver<bo
 /// Resolves once the listener is told to stop.
 async fn told(stopped: &mut watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stop| *stop).await;
+}
+
+fn asks_for_metrics(request: &Request<hyper::body::Incoming>) -> bool {
+    request.method() == Method::GET && request.uri().path() == "/metrics"
+}
+
+fn metrics_answer(text: String) -> Response {
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
 /// Takes the path's generation off, routes, and adds what every answer carries.

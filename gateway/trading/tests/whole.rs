@@ -67,7 +67,9 @@ impl Node {
         let client = connect.await.expect("joined").expect("a session");
         let door = Arc::new(ClientDoor::new(client.clone()));
         let view = Arc::new(ReplicaView::new(Arc::new(replica.clone())));
-        let app = App::new(door, view, history.clone(), Limits::default());
+        let metrics = log.metrics();
+        let app = App::new(door, view, history.clone(), Limits::default())
+            .with_metrics(Arc::new(move || metrics.text()));
         let tier = serve("127.0.0.1:0".parse().expect("an address"), app).await.expect("a free port");
         Self { log, replica, following, gateway, client, history, follower, tier }
     }
@@ -111,6 +113,25 @@ impl Node {
 async fn ask(addr: SocketAddr, user: &User, method: &str, target: &str, body: Value) -> Response {
     let body = if body.is_null() { String::new() } else { body.to_string() };
     signed_at(addr, user, method, target, &body).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metrics_say_where_the_time_of_commands_went() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let node = Node::start(directory.path()).await;
+    let user = node.user("trader", 1).await;
+    let answer = ask(node.tier.addr, &user, "GET", "/metrics", Value::Null).await;
+    assert_eq!(answer.status, 200);
+    let value = |name: &str| -> f64 {
+        let line = answer.body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name} in {}", answer.body))
+    };
+    assert!(value("grid_applied_seq") >= 3.0);
+    for leg in ["close", "durable", "commit", "match"] {
+        assert!(value(&format!("grid_stage_seconds_count{{leg=\"{leg}\"}}")) >= 1.0, "{leg} was measured");
+    }
+    assert!(value("grid_stage_stalls_total{stage=\"journal\"}") >= 0.0);
+    node.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -34,6 +34,10 @@ impl<C> JournalStage<C> {
             self.journal.sync()?;
         }
         self.cursors.groups.fetch_add(1, Ordering::Relaxed);
+        self.cursors.durable.store(last, Ordering::Relaxed);
+        if let Some(block) = self.group.iter().rev().find_map(|persist| persist.blocks.last()) {
+            self.cursors.clocks.durable(block.header().index);
+        }
         self.core.persisted(last);
         if !sync_first {
             self.journal.sync()?;

@@ -64,7 +64,8 @@ impl<M: Machine> MatcherStage<M> {
             let refused = self.position.refuses(block.block().header());
             assert!(refused.is_none(), "committed blocks are applied in log order: {refused:?}");
             let machine = self.machine.as_mut().expect("present until the end");
-            let output = Output::of(Arc::clone(block), machine, &mut ahead, self.outbound.parts());
+            let mut output = Output::of(Arc::clone(block), machine, &mut ahead, self.outbound.parts());
+            output.stamps = self.cursors.clocks.matched(block.index(), block.block().header().term);
             self.position = block.position();
             self.applied.push_back(Arc::new(output));
             unpublished += block.plain_commands().len();
@@ -92,8 +93,12 @@ impl<M: Machine> MatcherStage<M> {
                 self.complain();
             }
         }
+        let behind = !self.applied.is_empty();
+        if self.cursors.consumer_behind.load(Ordering::Relaxed) != behind {
+            self.cursors.consumer_behind.store(behind, Ordering::Relaxed);
+        }
         let Some(Place { index, seq, term }) = out else { return };
-        if self.applied.is_empty() {
+        if !behind {
             self.blocked_since = None;
         }
         self.cursors.applied_seq.store(seq.0, Ordering::Release);

@@ -23,8 +23,8 @@ use crate::consensus::Persist;
 use crate::machine::Machine;
 use crate::sync::Arc;
 
-pub(crate) use cursors::Cursors;
 pub use cursors::Status;
+pub(crate) use cursors::{Cursors, StageBells};
 pub(crate) use journal::JournalStage;
 pub(crate) use matcher::MatcherStage;
 pub(crate) use pending::Pending;

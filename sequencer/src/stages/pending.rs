@@ -3,7 +3,8 @@
 
 use std::collections::VecDeque;
 
-use crate::block::{BlockBytes, Draft};
+use crate::block::Draft;
+use crate::inbound::Taken;
 use crate::stages::BlockLimits;
 
 /// Commands taken from the ring and not yet in a block: at most one ring full and one block.
@@ -32,15 +33,16 @@ impl<C> Pending<C> {
         self.commands
     }
 
-    /// Takes a command in with its log form, length in front, in the block being filled or the next one.
-    pub(crate) fn push(&mut self, command: C, framed: &[u8], epoch: u64) {
+    /// Takes a command into the block being filled, or the next one.
+    pub(crate) fn push(&mut self, taken: Taken<'_, C>) {
+        let Taken { command, framed, epoch, arrived } = taken;
         self.commands += 1;
         if let Some(draft) = self.drafts.back_mut()
             && draft.epoch() == epoch
             && draft.commands() < self.limits.commands
             && draft.payload_bytes() + framed.len() <= self.limits.bytes
         {
-            draft.push(command, framed);
+            draft.push(command, framed, arrived);
             return;
         }
         if let Some(before) = self.drafts.back() {
@@ -48,7 +50,7 @@ impl<C> Pending<C> {
         }
         let (commands, bytes) = self.last;
         let mut draft = Draft::begin(epoch, commands.max(1), bytes.max(framed.len()));
-        draft.push(command, framed);
+        draft.push(command, framed, arrived);
         self.drafts.push_back(draft);
     }
 
@@ -76,12 +78,12 @@ impl<C> Pending<C> {
         }
     }
 
-    /// The commands of the next block, and its bytes to be sealed, after [`Pending::expire`] for its term.
-    pub(crate) fn cut(&mut self) -> Option<(Vec<C>, BlockBytes)> {
+    /// The next block to be sealed, after [`Pending::expire`] for its term.
+    pub(crate) fn cut(&mut self) -> Option<Draft<C>> {
         let draft = self.drafts.pop_front()?;
         self.commands -= draft.commands();
         self.last = (draft.commands(), draft.payload_bytes());
-        Some(draft.into_parts())
+        Some(draft)
     }
 
     /// Forgets everything; returns how many commands that were.
@@ -99,14 +101,19 @@ mod tests {
         let mut blocks = Vec::new();
         loop {
             pending.expire(term);
-            let Some((commands, bytes)) = pending.cut() else { return blocks };
+            let Some(draft) = pending.cut() else { return blocks };
+            let (commands, bytes, _) = draft.into_parts();
             blocks.push((commands, bytes.payload().to_vec()));
         }
     }
 
+    fn push(pending: &mut Pending<char>, command: char, framed: &str, epoch: u64) {
+        pending.push(Taken { command, framed: framed.as_bytes(), epoch, arrived: None });
+    }
+
     fn push_all(pending: &mut Pending<char>, commands: impl IntoIterator<Item = (char, u64)>) {
         for (command, epoch) in commands {
-            pending.push(command, command.to_string().as_bytes(), epoch);
+            push(pending, command, &command.to_string(), epoch);
         }
     }
 
@@ -127,7 +134,7 @@ mod tests {
         assert!(!pending.fills());
         push_all(&mut pending, [('b', 1), ('c', 1)]);
         assert!(pending.fills());
-        pending.push('d', b"dddd", 1);
+        push(&mut pending, 'd', "dddd", 1);
         assert_eq!(
             blocks(&mut pending, 1),
             [(vec!['a', 'b'], b"ab".to_vec()), (vec!['c'], b"c".to_vec()), (vec!['d'], b"dddd".to_vec())]
@@ -139,6 +146,6 @@ mod tests {
         let mut pending = Pending::new(BlockLimits { commands: 2, ..BlockLimits::default() });
         push_all(&mut pending, [('a', 1), ('b', 1), ('c', 1)]);
         assert_eq!((pending.clear(), pending.len()), (3, 0));
-        assert_eq!(pending.cut().map(|(commands, _)| commands), None);
+        assert!(pending.cut().is_none());
     }
 }

@@ -50,7 +50,13 @@ impl<M: Machine> SequencerStage<M> {
 
     fn drain(&mut self) -> bool {
         let pending = &mut self.pending;
-        self.inbound.drain(|command, framed, epoch| pending.push(command, framed, epoch)) > 0
+        let taken = self.inbound.drain(|taken| pending.push(taken)) as u64;
+        if taken == 0 {
+            return false;
+        }
+        // Nobody else writes it.
+        self.cursors.taken.store(self.cursors.taken.load(Ordering::Relaxed) + taken, Ordering::Relaxed);
+        true
     }
 
     /// Keeps the block open for what is just arriving, until the input is empty, the block full, or its time over. With
@@ -76,8 +82,11 @@ impl<M: Machine> SequencerStage<M> {
             if blocks == SEAL_BLOCKS || !room {
                 return None;
             }
-            let (commands, bytes) = pending.cut()?;
+            let (commands, bytes, arrived) = pending.cut()?.into_parts();
             blocks += 1;
+            if let Some(arrived) = arrived {
+                cursors.clocks.closed(before.index + 1, term, arrived);
+            }
             let at = stamper.stamp_after(before.at);
             let block = Block::sealed(before, term, at, commands.len() as u32, bytes);
             Some((Arc::new(block), commands))

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use grid_engine::{Nanos, Seq};
 use grid_sequencer::{
-    Clock, Config, JournalConfig, Machine, Output, Polled, RecoverError, Sequencer, StageName, Step,
-    SubmitError, ThreadLayout, ThreadPlan, Wait, recover, replay_from_first_block,
+    Clock, Config, JournalConfig, Leg, Machine, Output, Polled, RecoverError, Sequencer, StageClocks,
+    StageName, Step, SubmitError, ThreadLayout, ThreadPlan, Wait, recover, replay_from_first_block,
 };
 
 use crate::toy::{Command, Dice, Event, Toy};
@@ -280,6 +280,35 @@ fn a_fused_host_finds_what_it_submitted_published_after_one_turn() {
     let events: usize = outputs.iter().map(|output| output.events().len()).sum();
     assert_eq!(events, 100);
     drop(hosted);
+    handle.shutdown();
+}
+
+#[test]
+fn the_stage_clocks_follow_a_command_from_its_arrival_to_its_report() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut handle = start(dir.path(), Config { clock_every: 1, ..config(&["test"]) });
+    let mut poller = handle.take_output("test").expect("asked for");
+    let mut submitter = handle.submitter();
+    for nth in 0..20 {
+        submit(&mut submitter, deposit(0, nth));
+        read_until(&mut poller, |_| true);
+        poller.sent();
+    }
+    let clocks = handle.metrics().clocks();
+    for leg in Leg::ALL {
+        assert_eq!(clocks.leg(leg).count, 20, "{leg:?}");
+    }
+    let inside = [Leg::Close, Leg::Durable, Leg::Commit, Leg::Match, Leg::Report];
+    let parts: u64 = inside.iter().map(|leg| clocks.leg(*leg).sum_ns).sum();
+    assert_eq!(parts, clocks.leg(Leg::Whole).sum_ns, "the parts are the whole");
+    handle.shutdown();
+
+    let mut handle = start(dir.path(), Config { clock_every: 0, ..config(&["test"]) });
+    let mut poller = handle.take_output("test").expect("asked for");
+    submit(&mut handle.submitter(), deposit(0, 20));
+    read_until(&mut poller, |_| true);
+    poller.sent();
+    assert_eq!(handle.metrics().clocks(), StageClocks::default(), "off");
     handle.shutdown();
 }
 

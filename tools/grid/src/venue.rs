@@ -149,7 +149,7 @@ impl Venue {
             }
         };
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("http").build()?;
-        let tiers = start_tiers(&runtime, config, &base.secrets, sessions, base.node.replica(), &history)?;
+        let tiers = start_tiers(&runtime, config, &base.secrets, sessions, &base.node, &history)?;
         let urls = Urls {
             trading_url: format!("http://{}/v1", tiers.trading.addr),
             inference_url: tiers.inference.inference_url(),
@@ -576,10 +576,11 @@ fn start_tiers(
     config: &Config,
     secrets: &Secrets,
     sessions: [Client; 2],
-    replica: &Arc<Replica<Engine>>,
+    node: &Node<Engine>,
     history: &History,
 ) -> Result<Tiers, StartError> {
     let [trading_session, inference_session] = sessions;
+    let (replica, metrics) = (node.replica(), node.metrics());
     let app = grid_trading::App::new(
         Arc::new(grid_trading::ClientDoor::new(trading_session.clone())),
         Arc::new(grid_trading::ReplicaView::new(Arc::clone(replica))),
@@ -593,6 +594,8 @@ fn start_tiers(
     let (trading, platform, inference) = runtime.block_on(async {
         let trading =
             grid_trading::serve(config.listen.at(0), app.clone()).await.map_err(in_use(config, 0))?;
+        // Operators reach the platform's listener, the public reaches the trading tier's.
+        let app = app.with_metrics(Arc::new(move || metrics.text()));
         let platform = grid_trading::serve(config.listen.at(3), app).await.map_err(in_use(config, 3))?;
         let inference = grid_inference::serve(inference_config(config, secrets), deps)
             .await

@@ -96,10 +96,6 @@ impl AtomicUsize {
     pub(crate) fn fetch_add(&self, by: usize, order: Ordering) -> usize {
         ordered(order, || self.0.fetch_add(by, of_both(order)))
     }
-
-    pub(crate) fn fetch_sub(&self, by: usize, order: Ordering) -> usize {
-        ordered(order, || self.0.fetch_sub(by, of_both(order)))
-    }
 }
 
 #[derive(Debug, Default)]

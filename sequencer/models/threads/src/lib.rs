@@ -15,6 +15,8 @@
 mod block;
 #[path = "../../../src/clock.rs"]
 mod clock;
+#[path = "../../../src/clocks.rs"]
+mod clocks;
 #[path = "../../../src/consensus.rs"]
 mod consensus;
 #[path = "../../../src/door.rs"]
@@ -41,6 +43,8 @@ mod progress;
 mod room;
 #[path = "../../../src/stages/mod.rs"]
 mod stages;
+#[path = "../../../src/stall.rs"]
+mod stall;
 mod sync;
 
 mod venue;

@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crossbeam::utils::CachePadded;
 use grid_engine::{Nanos, Seq};
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 
 use crate::block::{Block, Position};
 use crate::clock::{Clock, Stamper};
+use crate::clocks::Clocks;
 use crate::consensus::{Consensus, HardState, Leadership, Persist, Ready, Solo};
 use crate::door::Door;
 use crate::doorbell::{Sleeper, doorbell};
@@ -20,8 +20,7 @@ use crate::leadership::{Board, LeaderWatch};
 use crate::machine::{Machine, Unreadable};
 use crate::outbound::{OutputPoller, Polled, outbound};
 use crate::progress::Progress;
-use crate::room::RoomCall;
-use crate::stages::{BlockLimits, Cursors, JournalStage, MatcherStage, Pending, SequencerStage};
+use crate::stages::{BlockLimits, Cursors, JournalStage, MatcherStage, Pending, SequencerStage, StageBells};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, PoisonError, thread};
 
 /// Time that never passes in a model.
@@ -152,30 +151,33 @@ impl<C: Consensus> Venue<C> {
         let (bell_order_path, order_path) = doorbell();
         let (bell_journal, journal_thread) = doorbell();
         let board = Arc::new(Board::starting_at(position.term));
-        let cursors = Arc::new(Cursors {
-            sequenced: CachePadded::new(AtomicU64::new(0)),
-            sequencer_done: AtomicBool::new(false),
-            matcher_done: AtomicBool::new(false),
-            committed: CachePadded::new(AtomicU64::new(0)),
-            groups: AtomicU64::new(0),
-            applied: CachePadded::new(AtomicU64::new(0)),
-            applied_seq: AtomicU64::new(0),
-            deadline: AtomicU64::new(u64::MAX),
-            release: AtomicU64::new(0),
-            sequencer_blocked: RoomCall::default(),
-            core_blocked: RoomCall::default(),
-            board: Arc::clone(&board),
-            abandon: AtomicBool::new(false),
-            bell_sequencer: Arc::clone(&bell_order_path),
-            bell_journal,
-            bell_matcher: Arc::clone(&bell_order_path),
-            bell_timer: Arc::clone(&bell_order_path),
-        });
         let door = Arc::new(Door::default());
-        let (submitter, inbound) =
-            inbound::<Echo>(64, 1024, Arc::clone(&door), Arc::clone(&board), Arc::clone(&bell_order_path));
+        let clock = Clock::manual(Nanos(1));
+        // Every command is timed: as much for the clocks to go wrong in as there can be.
+        let clocks = Clocks::new(clock.clone(), 1);
+        let cursors = Arc::new(Cursors::at(
+            &position,
+            None,
+            Arc::clone(&board),
+            Arc::clone(&door),
+            Arc::clone(&clocks),
+            StageBells {
+                sequencer: Arc::clone(&bell_order_path),
+                journal: bell_journal,
+                matcher: Arc::clone(&bell_order_path),
+                timer: Arc::clone(&bell_order_path),
+            },
+        ));
+        let (submitter, inbound) = inbound::<Echo>(
+            64,
+            1024,
+            Arc::clone(&door),
+            Arc::clone(&board),
+            Arc::clone(&bell_order_path),
+            &clocks,
+        );
         let names: Vec<String> = outputs.iter().map(|name| (*name).to_owned()).collect();
-        let (outbound, outputs) = outbound::<Echo>(SLOTS, &names, bell_order_path);
+        let (outbound, outputs) = outbound::<Echo>(SLOTS, &names, bell_order_path, clocks);
         let ring = || disruptor::build_single_producer(SLOTS, || None, disruptor::BusySpin);
         let (from_core, to_journal) = ring().new_event_poller();
         let ring = || disruptor::build_single_producer(SLOTS, || None, disruptor::BusySpin);
@@ -183,7 +185,6 @@ impl<C: Consensus> Venue<C> {
         let driver = Driver::new(consensus, to_journal.build(), to_matcher.build(), Arc::clone(&cursors));
         let core: Arc<dyn Drive<u64>> = Arc::new(driver.clone());
         let disk = Arc::new(Disk::default());
-        let clock = Clock::manual(Nanos(1));
         let sequencer = SequencerStage::<Echo> {
             inbound,
             door: Arc::clone(&door),
