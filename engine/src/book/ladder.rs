@@ -1,26 +1,38 @@
 //! The price levels of one book: what rests at each price, and which price is best.
 //!
-//! Derived from the orders, so it is neither hashed nor written to snapshots. A side is a vector of levels sorted so
-//! that the best is last: the touch moves without shifting anything.
+//! A book begins as two sorted vectors. Once a side passes [`CROWDED`] levels, a window of ticks around the touch takes
+//! in what it covers (`window.rs`), and the vectors keep what lies beyond it: a price outside is slower to reach, never
+//! lost. The window stays where it is while the touch moves within it. When orders keep coming in beyond it, as many as
+//! there are levels, it is laid anew around the touch, larger if that helps: so each level that is carried over has been
+//! paid for by a command, whatever the market does. A window is kept until the next start, so that a book which is
+//! emptied and filled again allocates nothing.
+//!
+//! Derived from the orders, so neither hashed nor in snapshots; which form a book has changes nothing but time.
 
-use crate::command::Side;
+use zerocopy::FromZeros;
 
 use super::slab::NONE;
+use super::sorted::Sorted;
+use super::window::{TICKS_MAX, Window};
+use crate::command::Side;
 
-/// What rests at one price: never empty once an order is in it. The order's links hold the rest of the list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A side with more levels than this gets a window.
+const CROWDED: usize = 64;
+
+/// What rests at one price: never empty once an order is in it. The orders' links hold the rest of the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromZeros)]
 #[repr(C)]
 pub(crate) struct Cell {
     /// Open quantity.
     pub(crate) qty: u64,
-    /// The oldest order.
+    /// The oldest order, if there is one.
     pub(crate) head: u32,
     /// How many orders.
     pub(crate) count: u32,
 }
 
 impl Cell {
-    const EMPTY: Self = Self { qty: 0, head: NONE, count: 0 };
+    pub(crate) const EMPTY: Self = Self { qty: 0, head: NONE, count: 0 };
 }
 
 const _: () = assert!(size_of::<Cell>() == 16, "four levels in a cache line");
@@ -28,70 +40,387 @@ const _: () = assert!(size_of::<Cell>() == 16, "four levels in a cache line");
 /// The levels of one book.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ladder {
-    /// By side, worst first.
-    sides: [Vec<(u32, Cell)>; 2],
+    /// The best price of each side.
+    best: [Option<u32>; 2],
+    window: Option<Box<Window>>,
+    /// Levels beyond the window, or all of them, by rank.
+    far: [Sorted; 2],
+    /// Accesses beyond the window since it was laid.
+    strain: u32,
+    /// Levels on their way from one window to the next; empty otherwise.
+    moving: Vec<(Side, u32, Cell)>,
+    /// Levels that were ever carried over.
+    #[cfg(test)]
+    carried: u64,
+}
+
+/// Grows towards the better price; its own inverse.
+#[inline]
+const fn rank(side: Side, price: u32) -> u32 {
+    match side {
+        Side::Buy => price,
+        Side::Sell => !price,
+    }
 }
 
 impl Ladder {
+    /// The best price of a side.
+    #[inline]
+    pub(crate) fn best_price(&self, side: Side) -> Option<u32> {
+        self.best[side as usize]
+    }
+
     /// The best price of a side and what rests there.
     #[inline]
     pub(crate) fn best(&self, side: Side) -> Option<(u32, Cell)> {
-        self.sides[side as usize].last().copied()
+        let price = self.best[side as usize]?;
+        self.cell(side, price).map(|&cell| (price, cell))
     }
 
     /// What rests at a price.
     #[inline]
     pub(crate) fn cell(&self, side: Side, price: u32) -> Option<&Cell> {
-        self.find(side, price).ok().map(|at| &self.sides[side as usize][at].1)
+        if let Some(window) = &self.window
+            && let Some(at) = window.place(price)
+        {
+            return window.get(side, at);
+        }
+        self.far[side as usize].get(rank(side, price))
     }
 
-    /// What rests at a price, to change; it must not become empty.
+    /// What rests at a price where something rests, to change; it must not become empty.
     #[inline]
     pub(crate) fn cell_mut(&mut self, side: Side, price: u32) -> Option<&mut Cell> {
-        self.find(side, price).ok().map(|at| &mut self.sides[side as usize][at].1)
+        if let Some(window) = &mut self.window
+            && let Some(at) = window.place(price)
+        {
+            return Some(window.at_mut(at));
+        }
+        self.far[side as usize].get_mut(rank(side, price))
     }
 
     /// The level at a price, made if there is none; the caller puts an order into it.
     #[inline]
     pub(crate) fn cell_or_empty(&mut self, side: Side, price: u32) -> &mut Cell {
-        let at = match self.find(side, price) {
-            Ok(at) => at,
-            Err(at) => {
-                self.sides[side as usize].insert(at, (price, Cell::EMPTY));
-                at
-            }
-        };
-        &mut self.sides[side as usize][at].1
+        let best = &mut self.best[side as usize];
+        if best.is_none_or(|best| rank(side, price) > rank(side, best)) {
+            *best = Some(price);
+        }
+        if self.window.as_ref().is_none_or(|window| window.place(price).is_none()) {
+            self.pass_by(side);
+        }
+        if let Some(window) = &mut self.window
+            && let Some(at) = window.place(price)
+        {
+            return window.get_or_insert(side, at);
+        }
+        self.far[side as usize].get_or_insert(rank(side, price)).0
     }
 
     /// Takes a level away: its last order has left.
     #[inline]
     pub(crate) fn clear(&mut self, side: Side, price: u32) {
-        if let Ok(at) = self.find(side, price) {
-            self.sides[side as usize].remove(at);
+        let far = &mut self.far[side as usize];
+        let was_best = self.best[side as usize] == Some(price);
+        let mut near = None;
+        match &mut self.window {
+            Some(window) if let Some(at) = window.place(price) => {
+                window.remove(side, at);
+                if was_best {
+                    near = window.worse(side, at).map(|at| window.base() + at);
+                }
+            }
+            window => {
+                far.remove(rank(side, price));
+                if was_best {
+                    near = window.as_ref().and_then(|window| Some(window.base() + window.best(side)?));
+                }
+            }
+        }
+        if was_best {
+            let beyond = far.best().map(|(beyond, _)| beyond);
+            let better = near.map(|near| rank(side, near)).max(beyond);
+            self.best[side as usize] = better.map(|better| rank(side, better));
         }
     }
 
     /// The levels of a side, best first.
     pub(crate) fn levels(&self, side: Side) -> impl Iterator<Item = (u32, Cell)> {
-        self.sides[side as usize].iter().rev().copied()
+        let mut near = self.window.iter().flat_map(move |window| window.iter(side)).peekable();
+        let mut far =
+            self.far[side as usize].iter().map(move |(order, cell)| (rank(side, order), cell)).peekable();
+        std::iter::from_fn(move || match (near.peek(), far.peek()) {
+            (Some(&(near_price, _)), Some(&(far_price, _)))
+                if rank(side, near_price) < rank(side, far_price) =>
+            {
+                far.next()
+            }
+            (Some(_), _) => near.next(),
+            (None, _) => far.next(),
+        })
     }
 
     /// True when nothing rests.
     pub(crate) fn is_empty(&self) -> bool {
-        self.sides.iter().all(Vec::is_empty)
+        self.best == [None, None]
     }
 
-    /// Where a price is on a side, or where it belongs. Looks from the best end, where most of the traffic is.
-    fn find(&self, side: Side, price: u32) -> Result<usize, usize> {
-        let levels = &self.sides[side as usize];
-        match levels.last() {
-            None => Err(0),
-            Some(best) if best.0 == price => Ok(levels.len() - 1),
-            Some(_) => levels.binary_search_by(|level| match side {
-                Side::Buy => level.0.cmp(&price),
-                Side::Sell => price.cmp(&level.0),
-            }),
+    fn len(&self) -> usize {
+        self.window.as_ref().map_or(0, |window| window.levels() as usize)
+            + self.far[0].len()
+            + self.far[1].len()
+    }
+
+    /// An order comes in beyond the window, or where there is none: lays one once that has happened often enough.
+    #[inline]
+    fn pass_by(&mut self, side: Side) {
+        if self.window.is_none() && self.far[side as usize].len() < CROWDED {
+            return;
+        }
+        self.strain += 1;
+        if self.window.is_none() || self.strain as usize > CROWDED + self.len() {
+            self.lay_window();
+        }
+    }
+
+    /// Lays a window around the touch and carries over every level that changes its place.
+    #[cold]
+    fn lay_window(&mut self) {
+        self.strain = 0;
+        let (base, ticks) = self.plan();
+        if let Some(window) = &self.window
+            && window.ticks() >= ticks
+            && window.base().abs_diff(base) < window.ticks() / 4
+        {
+            return; // it lies well; what is beyond it would be beyond any
+        }
+        let mut moving = std::mem::take(&mut self.moving);
+        for side in [Side::Buy, Side::Sell] {
+            moving.extend(self.levels(side).map(|(price, cell)| (side, price, cell)));
+            self.far[side as usize].clear();
+        }
+        #[cfg(test)]
+        {
+            self.carried += moving.len() as u64;
+        }
+        let window = match self.window.take() {
+            Some(mut window) if window.ticks() >= ticks => {
+                window.begin_at(base);
+                window
+            }
+            _ => Box::new(Window::new(base, ticks)),
+        };
+        let window = self.window.insert(window);
+        for (side, price, cell) in moving.drain(..).rev() {
+            match window.place(price) {
+                Some(at) => *window.get_or_insert(side, at) = cell,
+                None => self.far[side as usize].push_best(rank(side, price), cell),
+            }
+        }
+        self.moving = moving;
+    }
+
+    /// Where a window should begin, and how many ticks it should cover.
+    fn plan(&self) -> (u32, u32) {
+        let [bid, ask] = self.best;
+        // A touch so wide that no window covers both its ends: the side with more beyond the window.
+        let middle = match (bid, ask) {
+            (Some(bid), Some(ask)) if ask.abs_diff(bid) < TICKS_MAX / 2 => bid.midpoint(ask),
+            (Some(bid), Some(ask)) => {
+                if self.far[0].len() > self.far[1].len() {
+                    bid
+                } else {
+                    ask
+                }
+            }
+            (Some(only), None) | (None, Some(only)) => only,
+            (None, None) => return (0, Window::ticks_for(0)),
+        };
+        let ends = |side: Side| {
+            let near = self.window.iter().flat_map(|window| window.iter(side)).map(|(price, _)| price).last();
+            let far = self.far[side as usize].worst().map(|order| rank(side, order));
+            near.into_iter().chain(far)
+        };
+        let reach = ends(Side::Buy).chain(ends(Side::Sell)).chain(bid).chain(ask);
+        let reach = reach.map(|price| price.abs_diff(middle)).max().unwrap_or(0);
+        let ticks = Window::ticks_for(reach.saturating_mul(2));
+        (middle.saturating_sub(ticks / 2).min(u32::MAX - (ticks - 1)), ticks)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    /// A ladder beside a map by price.
+    #[derive(Default)]
+    struct Pair {
+        ladder: Ladder,
+        naive: [BTreeMap<u32, Cell>; 2],
+        orders: Vec<(Side, u32)>,
+        steps: u64,
+    }
+
+    impl Pair {
+        fn best(&self, side: Side) -> Option<u32> {
+            let levels = &self.naive[side as usize];
+            match side {
+                Side::Buy => levels.last_key_value(),
+                Side::Sell => levels.first_key_value(),
+            }
+            .map(|(&price, _)| price)
+        }
+
+        /// Adds an order, unless it would trade.
+        fn add(&mut self, side: Side, price: u32, dice: u64) {
+            let opposite = self.best(side.opposite());
+            if opposite.is_some_and(|opposite| rank(side, price) >= rank(side, opposite)) {
+                return;
+            }
+            let qty = dice % 100 + 1;
+            for cell in [
+                self.ladder.cell_or_empty(side, price),
+                self.naive[side as usize].entry(price).or_insert(Cell::EMPTY),
+            ] {
+                cell.qty += qty;
+                cell.count += 1;
+                cell.head = 1;
+            }
+            self.orders.push((side, price));
+            self.compare(side, price);
+        }
+
+        /// Takes an order out.
+        fn take(&mut self, nth: usize) {
+            let (side, price) = self.orders.swap_remove(nth);
+            let naive = self.naive[side as usize].get_mut(&price).unwrap();
+            naive.count -= 1;
+            let gone = naive.count == 0;
+            self.ladder.cell_mut(side, price).unwrap().count -= 1;
+            if gone {
+                self.naive[side as usize].remove(&price);
+                self.ladder.clear(side, price);
+            }
+            self.compare(side, price);
+        }
+
+        fn compare(&mut self, side: Side, price: u32) {
+            self.steps += 1;
+            for side in [Side::Buy, Side::Sell] {
+                let best = self.best(side);
+                assert_eq!(self.ladder.best_price(side), best, "step {}", self.steps);
+                let expected = best.map(|best| (best, self.naive[side as usize][&best]));
+                assert_eq!(self.ladder.best(side), expected, "step {}", self.steps);
+            }
+            assert_eq!(self.ladder.cell(side, price), self.naive[side as usize].get(&price));
+            assert_eq!(
+                self.ladder.cell(side.opposite(), price),
+                self.naive[side.opposite() as usize].get(&price)
+            );
+            if self.steps.is_multiple_of(997) {
+                let levels = |side| self.naive[side as usize].iter().map(|(&price, &cell)| (price, cell));
+                assert!(self.ladder.levels(Side::Buy).eq(levels(Side::Buy).rev()), "step {}", self.steps);
+                assert!(self.ladder.levels(Side::Sell).eq(levels(Side::Sell)), "step {}", self.steps);
+            }
+        }
+
+        /// However the market moved, each command has paid for the levels that were carried over.
+        fn settle(&self) {
+            assert!(
+                self.ladder.carried <= 2 * self.steps + 1_000,
+                "{} in {}",
+                self.ladder.carried,
+                self.steps
+            );
+        }
+    }
+
+    struct Dice(u64);
+
+    impl Dice {
+        fn roll(&mut self) -> u64 {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            self.0 >> 32
+        }
+    }
+
+    /// `flow` says at which price the next order of a side comes, given the step and a number; about `resting` rest.
+    fn flow(resting: usize, steps: u64, price: impl Fn(Side, u64, u64) -> u32) -> Pair {
+        let (mut pair, mut dice) = (Pair::default(), Dice(42));
+        for step in 0..steps {
+            if pair.orders.len() > resting {
+                let nth = match dice.roll() % 3 {
+                    // The newest, the oldest, anyone.
+                    0 => pair.orders.len() - 1,
+                    1 => 0,
+                    _ => dice.roll() as usize % pair.orders.len(),
+                };
+                pair.take(nth);
+            }
+            let side = if dice.roll().is_multiple_of(2) { Side::Buy } else { Side::Sell };
+            let roll = dice.roll();
+            pair.add(side, price(side, step, roll), roll);
+        }
+        pair.settle();
+        while !pair.orders.is_empty() {
+            pair.take(pair.orders.len() - 1);
+        }
+        assert!(pair.ladder.is_empty());
+        pair
+    }
+
+    fn around(middle: u32, side: Side, distance: u64) -> u32 {
+        match side {
+            Side::Buy => middle - distance as u32,
+            Side::Sell => middle + 1 + distance as u32,
+        }
+    }
+
+    #[test]
+    fn a_small_book_needs_no_window_and_a_crowded_one_gets_it() {
+        let small = flow(60, 20_000, |side, _, roll| around(10_000, side, roll % 50));
+        assert!(small.ladder.window.is_none());
+        let large = flow(1_000, 20_000, |side, _, roll| around(10_000, side, roll % 400));
+        assert_eq!(large.ladder.window.unwrap().ticks(), 2_048);
+    }
+
+    #[test]
+    fn a_market_that_drifts_takes_its_window_along() {
+        let pair =
+            flow(1_000, 300_000, |side, step, roll| around(1_000_000 + (step * 3) as u32, side, roll % 600));
+        assert!(pair.ladder.window.unwrap().base() > 1_500_000);
+        let down =
+            flow(1_000, 300_000, |side, step, roll| around(1_000_000 - (step * 3) as u32, side, roll % 600));
+        assert!(down.ladder.window.unwrap().base() < 500_000);
+    }
+
+    #[test]
+    fn prices_far_from_the_touch_are_kept() {
+        flow(3_000, 100_000, |side, _, roll| match roll % 4 {
+            0 => around(2_000_000_000, side, roll / 4 % 1_999_999_999),
+            1 => around(2_000_000_000, side, roll / 4 % 100_000),
+            _ => around(2_000_000_000, side, roll / 4 % 1_000),
+        });
+    }
+
+    #[test]
+    fn the_ends_of_all_prices_can_be_the_touch() {
+        flow(500, 50_000, |side, _, roll| around(400, side, roll % 400));
+        flow(500, 50_000, |side, _, roll| around(u32::MAX - 500, side, roll % 499));
+        flow(500, 50_000, |side, _, roll| match side {
+            Side::Buy => 1 + (roll % 300) as u32,
+            Side::Sell => u32::MAX - (roll % 300) as u32,
+        });
+    }
+
+    #[test]
+    fn a_touch_that_jumps_to_and_fro_is_not_followed_at_every_jump() {
+        for period in [1, 2, 64, 500, 5_000] {
+            flow(2_000, 100_000, |side, step, roll| {
+                let middle = if (step / period).is_multiple_of(2) { 100_000 } else { 900_000 };
+                around(middle, side, roll % 1_000)
+            });
         }
     }
 }

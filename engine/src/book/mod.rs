@@ -5,12 +5,15 @@
 //!  bids [.. 78 79 80]   asks [.. 83 82 81]      80 ─► #4 ⇄ #9 ⇄ #2      head is oldest, tail is newest
 //!                 └ best             └ best     an id names its slot, freed slots are reused newest first
 //! ```
+//! A busy book's levels around the touch are in an array by tick instead (window.rs).
 //! The orders are state; the ladders follow from them and are made anew when a snapshot is read. Storage is narrow
 //! (32 bits for a price or a quantity), what readers get is [`Order`], as wide as the venue speaks.
 //! Books know no money and no rules; `engine::matching` decides what trades.
 
 mod ladder;
 mod slab;
+mod sorted;
+mod window;
 
 use std::hash::{Hash, Hasher};
 
@@ -207,10 +210,16 @@ impl Books {
         self.slab.label(slot, self.slab.at(slot).terms())
     }
 
-    /// The best price of a side and the slot of the order that trades first.
+    /// The slot of the order that trades first on a side.
     #[inline]
-    pub(crate) fn front(&self, instrument: InstrumentId, side: Side) -> Option<(u32, u32)> {
-        self.ladder(instrument).best(side).map(|(price, cell)| (price, cell.head))
+    pub(crate) fn front(&self, instrument: InstrumentId, side: Side) -> Option<u32> {
+        self.ladder(instrument).best(side).map(|(_, cell)| cell.head)
+    }
+
+    /// The best price of a side.
+    #[inline]
+    pub(crate) fn best_price(&self, instrument: InstrumentId, side: Side) -> Option<u32> {
+        self.ladder(instrument).best_price(side)
     }
 
     /// A side's orders as they would trade.

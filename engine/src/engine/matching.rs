@@ -70,12 +70,15 @@ impl Step<'_> {
     pub(super) fn take(&mut self, incoming: &mut Incoming) -> Stopped {
         let opposite = incoming.side.opposite();
         while !incoming.remaining.is_zero() {
-            let Some((price, slot)) = self.state.books.front(incoming.instrument, opposite) else {
+            let Some(price) = self.state.books.best_price(incoming.instrument, opposite) else {
                 return Stopped::BookEmpty;
             };
             if beyond(incoming, Price(price.into())) {
                 return Stopped::Limit;
             }
+            let Some(slot) = self.state.books.front(incoming.instrument, opposite) else {
+                return Stopped::BookEmpty;
+            };
             let own = self.state.books.record(slot).account == incoming.account.0;
             if !own || incoming.stp == SelfTrade::Allow {
                 self.trade(incoming, slot);

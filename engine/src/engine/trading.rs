@@ -207,14 +207,13 @@ impl Step<'_> {
     }
 
     fn would_trade(&self, instrument: InstrumentId, side: Side, price: Price) -> bool {
-        let best = self.state.books.front(instrument, side.opposite());
-        best.is_some_and(|(best, _)| crosses(side, price, Price(best.into())))
+        let best = self.state.books.best_price(instrument, side.opposite());
+        best.is_some_and(|best| crosses(side, price, Price(best.into())))
     }
 
     /// The worst price within `bps` hundredths of a percent of the best opposite one; `None` on an empty book.
     pub(super) fn slippage_limit(&self, instrument: InstrumentId, side: Side, bps: u16) -> Option<Price> {
-        let (best, _) = self.state.books.front(instrument, side.opposite())?;
-        let best = u64::from(best);
+        let best = u64::from(self.state.books.best_price(instrument, side.opposite())?);
         let limit = match side {
             Side::Buy => best * (10_000 + u64::from(bps)) / 10_000,
             Side::Sell => (best * u64::from(10_000_u16.saturating_sub(bps))).div_ceil(10_000),
