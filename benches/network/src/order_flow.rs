@@ -21,8 +21,8 @@ use grid_wire::{
 use crate::echo::Echo;
 use crate::flow::{Flow, PlaceCancel};
 use crate::load::Load;
-use crate::order_to_ack::{PRICE, layouts, memory, on_a_thread, wait_name};
-use crate::venue::{INSTRUMENT, Venue, keys};
+use crate::order_to_ack::{PRICE, memory, on_a_thread, wait_name};
+use crate::venue::{INSTRUMENT, Layout, Venue, keys};
 use crate::{Failure, session};
 
 /// Recorded prices are in hundredths of a cent; ticks are cents.
@@ -57,7 +57,7 @@ impl Scenario for OrderFlowReal {
         let script: Arc<Script> = Arc::new(Script::of(&flow)?);
         let ground = Ground::under(&memory(settings))?;
         let mut rows = Vec::new();
-        for layout in layouts() {
+        for layout in Layout::all() {
             let (mut ours, mut floor, mut trades) = (Rounds::default(), Rounds::default(), Rounds::default());
             for round in 0..settings.rounds {
                 let echo = Echo::start(layout.wait, layout.core)?;

@@ -37,7 +37,7 @@ impl Scenario for OrderToAck {
         let rate = settings.rate_or(RATE);
         let seconds = settings.commands.map_or(settings.seconds, |commands| commands as f64 / rate);
         let mut rows = Vec::new();
-        for layout in layouts() {
+        for layout in Layout::all() {
             let (mut ours, mut floor, mut kept) =
                 (Latencies::default(), Rounds::default(), Rounds::default());
             for round in 0..settings.rounds {
@@ -83,11 +83,6 @@ pub(crate) fn wait_name(wait: Wait) -> &'static str {
         Wait::Spin => "spinning",
         Wait::Park => "blocking",
     }
-}
-
-/// The layouts that this machine has cores for.
-pub(crate) fn layouts() -> Vec<Layout> {
-    vec![Layout::parked()]
 }
 
 fn one_at_a_time(

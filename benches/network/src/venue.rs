@@ -12,7 +12,7 @@ use grid_engine::instrument::{
     DeliveryTerms, InstrumentSpec, InstrumentStatus, MarketTerms, Movement, QualityTerms,
 };
 use grid_engine::{AccountId, Engine, Fingerprint, InstrumentId, Price, Qty, Seq, SessionId, Usd};
-use grid_orders::{Config as GatewayConfig, Gateway, LogLine, Rate, Wait};
+use grid_orders::{Config as GatewayConfig, Gateway, LogLine, Rate, Wait, to_be_hosted};
 use grid_replicator::{ClusterConfig, Node, NodeConfig};
 use grid_sequencer::{Config as SequencerConfig, JournalConfig, ThreadLayout};
 
@@ -35,16 +35,33 @@ const ORDERS: &str = "orders";
 pub(crate) struct Layout {
     pub(crate) name: &'static str,
     pub(crate) threads: ThreadLayout,
-    /// What the gateway's thread does when it is idle.
+    /// What the gateway's thread does when it is idle, and with it the client and the echo.
     pub(crate) wait: Wait,
     /// Where it runs.
     pub(crate) core: Option<usize>,
 }
 
 impl Layout {
-    /// Threads that sleep when there is nothing to do.
-    pub(crate) fn parked() -> Self {
-        Self { name: "parked", threads: ThreadLayout::parked(), wait: Wait::Park, core: None }
+    fn of(name: &'static str, threads: ThreadLayout) -> Self {
+        let config = to_be_hosted(&threads).map_or_else(GatewayConfig::default, GatewayConfig::hosting);
+        Self { name, threads, wait: config.wait, core: config.core }
+    }
+
+    /// All that this machine has cores for.
+    pub(crate) fn all() -> Vec<Self> {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let mut asleep = ThreadLayout::fused(cores - 1);
+        asleep.threads[0].wait = grid_sequencer::Wait::Park;
+        asleep.threads[0].core = None;
+        let mut all = vec![Self::of("parked", ThreadLayout::parked()), Self::of("fused, sleeping", asleep)];
+        if cores > 1 {
+            all.push(Self::of("fused, spinning", ThreadLayout::fused(cores - 1)));
+        }
+        if cores >= 8 {
+            let spread = Self::of("spread", ThreadLayout::spread(cores - 3));
+            all.push(Self { wait: Wait::Spin, core: Some(cores - 4), ..spread });
+        }
+        all
     }
 }
 
@@ -73,6 +90,7 @@ impl Venue {
         found(&node)?;
         let outputs = node.take_output(ORDERS).ok_or("the output is configured")?;
         let line = LogLine::new(node.submitter(), outputs, node.leadership(), node.leader_address());
+        let line = if to_be_hosted(&layout.threads).is_some() { line.hosting(node.lender()) } else { line };
         let unbounded = Rate { per_second: 100_000_000, burst: 100_000_000 };
         let config = GatewayConfig {
             core: layout.core,

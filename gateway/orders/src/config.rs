@@ -69,6 +69,18 @@ pub struct Rate {
     pub burst: u32,
 }
 
+impl Config {
+    /// The usual bounds, on the core and with the waiting of the thread whose stages the gateway steps.
+    #[must_use]
+    pub fn hosting(plan: &grid_sequencer::ThreadPlan) -> Self {
+        let wait = match plan.wait {
+            grid_sequencer::Wait::Spin => Wait::Spin,
+            grid_sequencer::Wait::Yield | grid_sequencer::Wait::Park => Wait::Park,
+        };
+        Self { core: plan.core, wait, ..Self::default() }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {

@@ -154,8 +154,15 @@ impl<L: Line, V: View> Loop<L, V> {
     pub(crate) fn run(mut self) {
         let mut events = Events::with_capacity(1024);
         loop {
-            let timeout = self.desk.patience();
-            let polled = self.desk.poll.poll(&mut events, timeout);
+            let polled = match self.desk.patience() {
+                Some(Duration::ZERO) => self.desk.poll.poll(&mut events, Some(Duration::ZERO)),
+                limit => {
+                    let limit = self.line.doze(limit);
+                    let polled = self.desk.poll.poll(&mut events, limit);
+                    self.line.rouse();
+                    polled
+                }
+            };
             self.desk.bell.awake();
             match polled {
                 Ok(()) => {}
@@ -184,10 +191,15 @@ impl<L: Line, V: View> Loop<L, V> {
             self.pay_owed();
             self.report_orphans();
             self.serve_all();
+            self.turn_line();
+            let mut settled = false;
             while let Some(outcome) = self.desk.back_office.outcome() {
                 self.settle(outcome);
+                settled = true;
             }
-            self.line.submitted();
+            if settled {
+                self.turn_line();
+            }
             if self.publish() {
                 self.desk.take_up(epoch);
             }
@@ -215,7 +227,13 @@ impl<L: Line, V: View> Loop<L, V> {
             self.serve(id);
         }
         self.serving = serving;
-        self.line.submitted();
+    }
+
+    /// Lets the line go on with what was put in it; those that wait for room in it may try again.
+    fn turn_line(&mut self) {
+        if self.line.turn() {
+            self.desk.turn_again |= !self.desk.again.is_empty() || !self.desk.owed.is_empty();
+        }
     }
 
     /// Puts a command in line and notes whether the line moves at all.

@@ -44,7 +44,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 pub use config::{Config, Rate, Wait};
-pub use line::LogLine;
+pub use line::{LogLine, to_be_hosted};
 pub use venue::{Line, LineError, View, Wake};
 
 /// A running order gateway; dropping it ends it.

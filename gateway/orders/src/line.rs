@@ -3,15 +3,28 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use grid_engine::{Engine, Entry, Event, Nanos, Seq, State};
 use grid_replicator::Replica;
-use grid_sequencer::{LeaderWatch, Output, OutputPoller, Polled, SubmitError, Submitter};
+use grid_sequencer::{
+    Hosted, LeaderWatch, Lender, Output, OutputPoller, Polled, StageName, Step, SubmitError, Submitter,
+    ThreadLayout, ThreadPlan, Wait,
+};
 
 use crate::venue::{Line, LineError, View, Wake};
 
 /// Blocks taken from the outbound ring at one time.
 const BLOCKS: usize = 64;
+
+/// The thread of a layout whose stages the gateway's thread should step instead: one that sleeps when it is idle, or that
+/// has them all, would only be a hop between a frame and its report. One that spins on a core of its own is left alone.
+#[must_use]
+pub fn to_be_hosted(layout: &ThreadLayout) -> Option<&ThreadPlan> {
+    let matcher = layout.threads.iter().find(|plan| plan.stages.contains(&StageName::Matcher))?;
+    let spares_a_hop = matcher.wait == Wait::Park || matcher.stages.len() == StageName::ALL.len();
+    spares_a_hop.then_some(matcher)
+}
 
 /// The order path of a running sequencer.
 pub struct LogLine {
@@ -22,6 +35,8 @@ pub struct LogLine {
     taken: Vec<Arc<Output<Engine>>>,
     /// Commands are queued that the sequencer was not woken for yet.
     queued: bool,
+    lender: Option<Lender>,
+    hosted: Option<Hosted>,
 }
 
 impl std::fmt::Debug for LogLine {
@@ -40,7 +55,24 @@ impl LogLine {
         leader: impl Fn() -> Option<SocketAddr> + Send + 'static,
     ) -> Self {
         let taken = Vec::with_capacity(BLOCKS);
-        Self { submitter, poller, leadership, leader: Box::new(leader), taken, queued: false }
+        Self {
+            submitter,
+            poller,
+            leadership,
+            leader: Box::new(leader),
+            taken,
+            queued: false,
+            lender: None,
+            hosted: None,
+        }
+    }
+
+    /// Has the gateway's thread step the stages of the order path itself, see [`to_be_hosted`]: then a frame becomes a
+    /// report without a hop between threads, or, where the journal has a thread of its own, with that one.
+    #[must_use]
+    pub fn hosting(mut self, lender: Option<Lender>) -> Self {
+        self.lender = lender;
+        self
     }
 }
 
@@ -55,9 +87,28 @@ impl Line for LogLine {
         })
     }
 
-    fn submitted(&mut self) {
-        if std::mem::take(&mut self.queued) {
-            self.submitter.wake();
+    fn turn(&mut self) -> bool {
+        let queued = std::mem::take(&mut self.queued);
+        match &mut self.hosted {
+            Some(hosted) => hosted.turn() == Step::Worked,
+            None if queued => {
+                self.submitter.wake();
+                false
+            }
+            None => false,
+        }
+    }
+
+    fn doze(&mut self, limit: Option<Duration>) -> Option<Duration> {
+        match &mut self.hosted {
+            Some(hosted) => hosted.doze(limit),
+            None => limit,
+        }
+    }
+
+    fn rouse(&mut self) {
+        if let Some(hosted) = &mut self.hosted {
+            hosted.rouse();
         }
     }
 
@@ -77,7 +128,8 @@ impl Line for LogLine {
     fn wake_with(&mut self, wake: Wake) {
         let wake: Arc<dyn Fn() + Send + Sync> = Arc::from(wake);
         self.poller.set_waker(Arc::clone(&wake));
-        self.leadership.wake_with(wake);
+        self.leadership.wake_with(Arc::clone(&wake));
+        self.hosted = self.lender.take().and_then(|lender| lender.lend(wake));
     }
 
     fn epoch(&self) -> Option<u64> {

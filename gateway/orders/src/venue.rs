@@ -2,6 +2,7 @@
 //! come back, and a view of the state for everything that is not on the order path.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use grid_engine::{Entry, Event, Nanos, Seq, State};
 
@@ -27,8 +28,19 @@ pub trait Line: Send + 'static {
     /// so that a client's later command cannot come before an earlier one that was lost with a leadership.
     fn submit(&mut self, entry: Entry, epoch: u64) -> Result<(), LineError>;
 
-    /// The commands of this turn are all in line. A line that is woken only now is woken once for all of them.
-    fn submitted(&mut self) {}
+    /// The commands of this turn are all in line. A line that is woken only now is woken once for all of them; one that
+    /// does its work on this very thread does it now, and their events are there to be polled. Whether it did any.
+    fn turn(&mut self) -> bool {
+        false
+    }
+
+    /// The caller is about to sleep for `limit` at most, `None` for ever; the answer is how long it may.
+    fn doze(&mut self, limit: Option<Duration>) -> Option<Duration> {
+        limit
+    }
+
+    /// The caller has slept, and is awake.
+    fn rouse(&mut self) {}
 
     /// Hands committed events on in log order, with the stamp of their command, block by block up to some
     /// bound of its own; whether there may be more. A block's events are never parted between two calls.

@@ -19,7 +19,7 @@ use grid_replicator::core::{Addresses, Members};
 use grid_replicator::links::{Identity, Limits, Tls};
 use grid_replicator::{ClusterConfig, LinkSettings, Node, NodeConfig, NodeEvent, Replica};
 use grid_sequencer::{
-    Config as SequencerConfig, JournalConfig, LeaderWatch, Position, RecoveryReport, ThreadLayout,
+    Config as SequencerConfig, JournalConfig, LeaderWatch, Position, RecoveryReport, ThreadLayout, ThreadPlan,
 };
 use grid_trading::{Follower, History, HistoryError};
 use serde::Serialize;
@@ -233,7 +233,9 @@ impl Base {
         step(&durability(config));
         let (mut bar, mut last) = (None, None);
         let began = Instant::now();
-        let mut node = Node::start(node_config(config)?, Engine::new, |progress| {
+        let node_config = node_config(config)?;
+        let hosted = grid_orders::to_be_hosted(&node_config.sequencer.layout).cloned();
+        let mut node = Node::start(node_config, Engine::new, |progress| {
             let bar = bar.get_or_insert_with(|| progress::replay(progress.bytes_total));
             bar.set_position(progress.bytes_done);
             bar.set_message(format!("{} commands, {} a second", progress.commands, progress.per_second()));
@@ -255,7 +257,9 @@ impl Base {
         let listener = bind(config.listen.at(4))?;
         let outputs = node.take_output(ORDERS).ok_or("every consumer is configured")?;
         let line = LogLine::new(node.submitter(), outputs, node.leadership(), node.leader_address());
-        let gateway = Gateway::start(listener, gateway_config(config), line, Arc::clone(node.replica()))?;
+        let line = if hosted.is_some() { line.hosting(node.lender()) } else { line };
+        let gateway_config = gateway_config(config, hosted.as_ref());
+        let gateway = Gateway::start(listener, gateway_config, line, Arc::clone(node.replica()))?;
         let binary_addr = gateway.address();
         Ok(Self { node, gateway, binary_addr, secrets, secrets_path, roles })
     }
@@ -558,7 +562,8 @@ fn sequencer_config(config: &Config) -> Result<SequencerConfig, StartError> {
     Ok(sequencer)
 }
 
-fn gateway_config(config: &Config) -> grid_orders::Config {
+fn gateway_config(config: &Config, hosted: Option<&ThreadPlan>) -> grid_orders::Config {
+    let usual = hosted.map_or_else(grid_orders::Config::default, grid_orders::Config::hosting);
     let sessions = &config.sessions;
     let rate = |per_second| Rate { per_second, burst: per_second };
     grid_orders::Config {
@@ -567,7 +572,7 @@ fn gateway_config(config: &Config) -> grid_orders::Config {
         login_timeout: Duration::from_millis(sessions.login_timeout_ms),
         requests: rate(sessions.orders_per_second),
         cancels: rate(sessions.cancels_per_second),
-        ..grid_orders::Config::default()
+        ..usual
     }
 }
 
