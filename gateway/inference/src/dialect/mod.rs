@@ -141,3 +141,6 @@ fn event(out: &mut String, name: &str, data: &str) {
         out.push_str(part);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,9 @@
 
 mod aborts;
 mod calls;
+mod clients;
+mod dialects;
 mod edges;
 mod market;
+mod sdk;
 mod support;

@@ -298,7 +298,11 @@ fn item_of(
     nothing_left(item, place)
 }
 
-fn nothing_left(item: Members<'_>, place: &str) -> Result<(), Refusal> {
+fn nothing_left(mut item: Members<'_>, place: &str) -> Result<(), Refusal> {
+    // What OpenAI's own libraries write into an answer's items, which come back as they are.
+    for theirs in ["parsed", "parsed_arguments"] {
+        item.take(theirs);
+    }
     match item.rest().find(|(_, value)| value.get() != "null") {
         Some((name, _)) => Err(cannot("input", format!("{place}.{name} is not known here"))),
         None => Ok(()),

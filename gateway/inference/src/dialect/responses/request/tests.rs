@@ -92,7 +92,7 @@ fn items_become_the_turns_of_a_chat() {
             {"type": "output_text", "text": "let me ", "annotations": [], "logprobs": []},
             {"type": "output_text", "text": "see", "annotations": []}]},
         {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "f", "arguments": "{\"a\":1}", "status": "completed"},
-        {"type": "function_call", "call_id": "c2", "name": "g", "arguments": "{}"},
+        {"type": "function_call", "call_id": "c2", "name": "g", "arguments": "{}", "parsed_arguments": {}},
         {"type": "function_call_output", "call_id": "c1", "output": "sunny"},
         {"type": "function_call_output", "call_id": "c2", "output": [{"type": "input_text", "text": "24"}]},
         {"type": "reasoning", "id": "rs_2", "summary": [{"type": "summary_text", "text": "so"}]},
