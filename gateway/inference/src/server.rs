@@ -392,7 +392,7 @@ impl Asked<'_> {
         let (_, _in_flight, body) = self.admitted(body).await?;
         let (chat, wishes) = dialect::messages::request::read(&body, For::Count)?;
         let symbol = wishes.model.to_ascii_lowercase();
-        if self.tier.directory.read(|state| state.symbols.get(&symbol).is_none()) {
+        if self.tier.directory.read(|state| !state.symbols.contains_key(&symbol)) {
             return Err(unknown_instrument());
         }
         let counted = tokio::task::spawn_blocking(move || meter::prompt_tokens(&chat)).await;
