@@ -35,7 +35,8 @@ id! {
     LotId(u64)
 }
 id! {
-    /// Tokens set aside for one inference call: the log sequence of its `Reserve`.
+    /// Tokens set aside for one inference call: the number of its reservation, counted from 1, and in the lowest 24 bits the
+    /// slot where it lies. Later reservations have higher ids.
     ReservationId(u64)
 }
 id! {

@@ -7,21 +7,21 @@ mod derived;
 mod holding;
 mod index;
 mod pairs;
+mod reservations;
 mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::book::{Books, OpenOrders};
 use crate::command::{AccountMode, AutoBuy, Capabilities, SupplierProfile};
-use crate::event::{Draw, Report};
-use crate::ids::{
-    AccountId, Fingerprint, InstrumentId, KeyHash, Label, LotId, OrderId, ReservationId, SessionId,
-};
+use crate::event::Report;
+use crate::ids::{AccountId, Fingerprint, InstrumentId, KeyHash, Label, LotId, OrderId, SessionId};
 use crate::instrument::InstrumentSpec;
 use crate::units::{Nanos, Price, Qty, Seq, Tokens, Usd, UsdTotal};
 
 pub use holding::{Holding, HoldingTotals, Lot, Tranche};
 pub use pairs::{Pair, Pairs};
+pub use reservations::{Reservation, Reservations};
 pub use sessions::{SessionIndex, Sessions};
 
 /// Everything.
@@ -55,10 +55,8 @@ pub struct State {
     /// What they owe, per instrument.
     pub supplies: Pairs<Supply>,
     /// Open reservations.
-    pub reservations: BTreeMap<ReservationId, Reservation>,
-    /// Open reservations by account and request handle.
-    pub requests: BTreeMap<(AccountId, u128), ReservationId>,
-    /// What falls due when, earliest first.
+    pub reservations: Reservations,
+    /// What else falls due when, earliest first.
     pub timers: BTreeSet<(Nanos, Timer)>,
     /// Last numbers given out.
     pub counters: Counters,
@@ -268,22 +266,7 @@ impl Supply {
     }
 }
 
-/// Tokens set aside for one call.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
-pub struct Reservation {
-    /// Whose.
-    pub account: AccountId,
-    /// Of what.
-    pub instrument: InstrumentId,
-    /// The call's handle.
-    pub request: u128,
-    /// From which lots, in the order in which they are drawn down. `cost` is filled in when settled.
-    pub draws: Vec<Draw>,
-    /// When it lapses.
-    pub expires_at: Nanos,
-}
-
-/// Something that falls due.
+/// Something besides a reservation that falls due; at the same moment reservations come first.
 #[derive(
     Clone,
     Copy,
@@ -299,8 +282,6 @@ pub struct Reservation {
 )]
 #[rkyv(derive(PartialEq, Eq, PartialOrd, Ord))]
 pub enum Timer {
-    /// A reservation lapses.
-    Reservation(ReservationId),
     /// A lot's deadline.
     Lot(AccountId, InstrumentId, LotId),
     /// A DAY order's midnight.

@@ -124,7 +124,7 @@ fn check_holding(
 
 fn reserved_by_lot(state: &State) -> BTreeMap<(AccountId, InstrumentId, LotId), u64> {
     let mut reserved = BTreeMap::new();
-    for reservation in state.reservations.values() {
+    for (_, reservation) in state.reservations.iter() {
         for draw in &reservation.draws {
             *reserved.entry((reservation.account, reservation.instrument, draw.lot)).or_default() +=
                 draw.tokens.0;
@@ -208,15 +208,16 @@ fn check_sessions(state: &State) -> Result<(), String> {
 }
 
 fn check_timers(state: &State) -> Result<(), String> {
-    for (id, reservation) in &state.reservations {
-        let timer = (reservation.expires_at, Timer::Reservation(*id));
-        hold!(state.timers.contains(&timer), "{id:?} lapses at its time");
-        hold!(
-            state.requests.get(&(reservation.account, reservation.request)) == Some(id),
-            "{id:?} has its handle"
-        );
+    state.reservations.check()?;
+    for (id, open) in state.reservations.iter() {
+        let place = state.holdings.place(open.account, open.instrument);
+        hold!(place == Some(open.holding), "{id:?} knows its holding");
     }
-    hold!(state.requests.len() == state.reservations.len(), "handles name open reservations");
+    hold!(
+        state.reservations.first_due().is_none_or(|(due, _)| due > state.now),
+        "no reservation that fell due is left open at {:?}",
+        state.now
+    );
     hold!(
         state.timers.first().is_none_or(|&(due, _)| due > state.now),
         "nothing that fell due is left undone at {:?}: {:?}",

@@ -9,8 +9,18 @@ use crate::ids::{AccountId, InstrumentId, Label, LotId, OrderId, ReservationId};
 use crate::instrument::{InstrumentStatus, Movement};
 use crate::limits;
 use crate::reject::Reject;
-use crate::state::{Holding, Lot, Reservation, SessionIndex, Timer, Tranche};
+use crate::state::{Holding, Lot, Pair, Reservation, SessionIndex, Timer, Tranche};
 use crate::units::{Nanos, Price, Qty, Tokens, Usd};
+
+/// A reservation that was taken out.
+struct Ended {
+    account: AccountId,
+    instrument: InstrumentId,
+    request: u128,
+    /// Where it lies.
+    holding: u32,
+    draws: Vec<Draw>,
+}
 
 /// What Auto Mode bought for a reservation.
 #[derive(Clone, Copy, Default)]
@@ -126,26 +136,31 @@ impl Step<'_> {
         if valid_for > limits::RESERVATION_LIFE || valid_for == Nanos::ZERO {
             return Err(Reject::OutOfRange.into());
         }
-        if self.state.requests.contains_key(&(self.account, request)) {
+        if self.state.reservations.by_request(self.account, request).is_some() {
             return Err(Reject::DuplicateRequest.into());
         }
-        if self.state.reservations.len() >= limits::RESERVATIONS {
+        if !self.state.reservations.has_room() {
             return Err(Reject::LimitReached.into());
         }
-        let bought = self.top_up(instrument, tokens)?;
+        let known = self.state.holdings.place(self.account, instrument);
+        let free = known.map_or(Tokens::ZERO, |place| self.state.holdings[place].free_tokens());
+        let bought = self.top_up(instrument, tokens, free)?;
 
-        let id = ReservationId(self.seq.0);
-        let mut draws = Vec::with_capacity(2);
-        self.holding_mut(self.account, instrument).reserve(tokens, &mut draws);
-        let expires_at = self.at.after(valid_for);
+        let (account, at) = (self.account, self.at);
+        let state = &mut *self.state;
+        let holding = known.unwrap_or_else(|| state.holdings.place_or_new(account, instrument, at));
+        let held = &mut state.holdings[holding];
+        held.updated_at = at;
         let mut issuers = Issuers::default();
-        for draw in &draws {
-            issuers.push(draw.issuer);
-        }
-        let reservation = Reservation { account: self.account, instrument, request, draws, expires_at };
-        self.state.reservations.insert(id, reservation);
-        self.state.requests.insert((self.account, request), id);
-        self.state.timers.insert((expires_at, Timer::Reservation(id)));
+        let id = state.reservations.open(|new| {
+            new.request = request;
+            new.account = account;
+            new.instrument = instrument;
+            new.holding = holding;
+            new.expires_at = at.after(valid_for);
+            held.reserve(tokens, &mut new.draws);
+            new.draws.iter().for_each(|draw| issuers.push(draw.issuer));
+        });
         self.answer(ReportBody::Reserved {
             reservation: id,
             tokens,
@@ -158,11 +173,10 @@ impl Step<'_> {
 
     /// Makes sure that `tokens` are free, buying in Auto Mode what is missing. A purchase that only refills the
     /// threshold is a courtesy: when it can't be had, the call goes on without it.
-    fn top_up(&mut self, instrument: InstrumentId, tokens: Tokens) -> Result<Bought, Reject> {
+    fn top_up(&mut self, instrument: InstrumentId, tokens: Tokens, free: Tokens) -> Result<Bought, Reject> {
         let account = &self.state.accounts[self.account.0 as usize];
         let policy = account.auto_buy;
         let automatic = account.mode == AccountMode::Easy || policy.enabled;
-        let free = self.state.holding(self.account, instrument).map_or(Tokens::ZERO, Holding::free_tokens);
         if let Some(rest) = free.checked_sub(tokens) {
             let threshold = policy.trigger_threshold.tokens().unwrap_or(Tokens(u64::MAX));
             if automatic && rest < threshold {
@@ -240,7 +254,7 @@ impl Step<'_> {
     }
 
     pub(super) fn settle(&mut self, id: ReservationId, usage: Usage) -> Result<(), Refusal> {
-        let owner = self.state.reservations.get(&id).map(|reservation| reservation.account);
+        let owner = self.state.reservations.get(id).map(|open| open.account);
         if owner != Some(self.account) {
             return Err(Reject::UnknownReservation.into());
         }
@@ -248,33 +262,35 @@ impl Step<'_> {
             return Err(Reject::NotASupplier.into());
         }
         let delivered = usage.prompt_tokens.checked_add(usage.completion_tokens).ok_or(Reject::OutOfRange)?;
-        let Reservation { account, instrument, request, draws, .. } = self.end_reservation(id);
+        let Ended { account, instrument, request, holding, draws } = self.end_reservation(id);
 
         let mut left = delivered;
-        let mut drawn = std::mem::take(&mut self.scratch.draws);
-        for draw in draws {
-            let used = Tokens(left.0.min(draw.tokens.0));
-            self.unreserve(account, instrument, draw.lot, draw.tokens.minus(used));
+        let mut drawn = std::mem::take(&mut self.scratch.drawn);
+        for &draw in &draws {
+            let used = left.min(draw.tokens);
+            self.unreserve(holding, draw.lot, draw.tokens.minus(used));
             if !used.is_zero() {
                 drawn.push(Draw { tokens: used, ..draw });
                 left = left.minus(used);
             }
         }
+        self.scratch.reserved = draws;
         // A call that used more than it reserved takes what is still free; beyond that the venue gave it away.
         if !left.is_zero() {
-            let holding = self.holding_mut(account, instrument);
+            let holding = self.holding_at(holding);
             let more = left.min(holding.free_tokens());
             holding.reserve(more, &mut drawn);
             left = left.minus(more);
         }
+        let payee = self.state.supplies.place_or_new(usage.supplier, instrument, self.at);
         let mut cost = Usd::ZERO;
         for draw in &mut drawn {
-            draw.cost = self.deliver(account, instrument, draw, usage.supplier);
+            draw.cost = self.deliver(holding, instrument, draw, payee);
             cost = cost.plus(draw.cost);
         }
         let billed = delivered.minus(left);
-        self.supply_mut(usage.supplier, instrument).calls += 1;
-        let totals = &mut self.holding_mut(account, instrument).totals;
+        self.state.supplies[payee].calls += 1;
+        let totals = &mut self.holding_at(holding).totals;
         totals.used = Tokens(totals.used.0.saturating_add(billed.0));
         let record = UsageRecord {
             reservation: id,
@@ -291,96 +307,108 @@ impl Step<'_> {
             self.events.push(Event::Drawn { reservation: id, item, draw });
         }
         drawn.clear();
-        self.scratch.draws = drawn;
+        self.scratch.drawn = drawn;
         self.answer(ReportBody::Settled { reservation: id, billed, unbilled: left, cost });
         Ok(())
     }
 
-    /// Turns reserved tokens of one lot into delivered ones and pays the supplier that delivered. Returns their cost.
-    fn deliver(
-        &mut self,
-        account: AccountId,
-        instrument: InstrumentId,
-        draw: &Draw,
-        supplier: AccountId,
-    ) -> Usd {
-        let (released, cost) = self.holding_mut(account, instrument).deliver(draw.lot, draw.tokens);
-        let owed = self.supply_mut(draw.issuer, instrument);
+    /// Turns reserved tokens of one lot into delivered ones and pays the supplier that delivered, whose supply lies at
+    /// `payee`. Returns their cost.
+    fn deliver(&mut self, holding: u32, instrument: InstrumentId, draw: &Draw, payee: u32) -> Usd {
+        let (released, cost) = self.holding_at(holding).deliver(draw.lot, draw.tokens);
+        let mut owing = payee;
+        if self.state.supplies[payee].pair().0 != draw.issuer {
+            owing = self.state.supplies.place_or_new(draw.issuer, instrument, self.at);
+        }
+        let owed = &mut self.state.supplies[owing];
         owed.delivered = owed.delivered.plus(draw.tokens);
-        self.pay_from_escrow(draw.issuer, supplier, instrument, released);
+        self.pay_from_escrow(owing, payee, released);
         let record = &mut self.state.instruments[usize::from(instrument.0)];
         record.delivered = record.delivered.plus(draw.tokens);
         cost
     }
 
-    fn pay_from_escrow(
-        &mut self,
-        issuer: AccountId,
-        payee: AccountId,
-        instrument: InstrumentId,
-        amount: Usd,
-    ) {
-        let owed = self.supply_mut(issuer, instrument);
+    /// Moves dollars from what waits for one supplier's deliveries, at `owing`, to another, at `payee`.
+    fn pay_from_escrow(&mut self, owing: u32, payee: u32, amount: Usd) {
+        let owed = &mut self.state.supplies[owing];
         owed.escrow = owed.escrow.minus(amount);
-        let earned = self.supply_mut(payee, instrument);
+        let earned = &mut self.state.supplies[payee];
         earned.earned = Usd(earned.earned.0.saturating_add(amount.0));
+        let (payee, _) = earned.pair();
         let account = self.account_mut(payee);
         account.usd_available = account.usd_available.plus(amount);
     }
 
     pub(super) fn release(&mut self, id: ReservationId, supplier: AccountId) -> Result<(), Refusal> {
-        let owner = self.state.reservations.get(&id).map(|reservation| reservation.account);
+        let owner = self.state.reservations.get(id).map(|open| open.account);
         if owner != Some(self.account) {
             return Err(Reject::UnknownReservation.into());
         }
-        let reservation = self.end_reservation(id);
+        let ended = self.end_reservation(id);
         if self.state.suppliers.contains_key(&supplier) {
-            self.supply_mut(supplier, reservation.instrument).failures += 1;
+            self.supply_mut(supplier, ended.instrument).failures += 1;
         }
-        self.give_back(id, reservation, false);
+        self.give_back(id, ended, false);
         self.answer(ReportBody::Done { created: 0 });
         Ok(())
     }
 
     /// A reservation that nobody settled in time: the proxy died, and nobody pays.
     pub(super) fn lapse(&mut self, id: ReservationId) {
-        if self.state.reservations.contains_key(&id) {
-            let reservation = self.end_reservation(id);
-            self.give_back(id, reservation, true);
-        }
+        let ended = self.end_reservation(id);
+        self.give_back(id, ended, true);
     }
 
-    fn end_reservation(&mut self, id: ReservationId) -> Reservation {
-        let reservation = self.state.reservations.remove(&id).expect("the caller found it");
-        self.state.requests.remove(&(reservation.account, reservation.request));
-        self.state.timers.remove(&(reservation.expires_at, Timer::Reservation(id)));
-        reservation
+    /// Takes an open reservation out. The draws are scratch that the caller gives back.
+    fn end_reservation(&mut self, id: ReservationId) -> Ended {
+        let mut draws = std::mem::take(&mut self.scratch.reserved);
+        draws.clear();
+        let open = self.state.reservations.end(id).expect("the caller found it");
+        draws.extend_from_slice(&open.draws);
+        let Reservation { account, instrument, request, holding, .. } = *open;
+        Ended { account, instrument, request, holding, draws }
     }
 
-    fn give_back(&mut self, id: ReservationId, reservation: Reservation, lapsed: bool) {
-        let Reservation { account, instrument, request, draws, .. } = reservation;
-        for draw in draws {
-            self.unreserve(account, instrument, draw.lot, draw.tokens);
+    fn give_back(&mut self, id: ReservationId, ended: Ended, lapsed: bool) {
+        let Ended { account, request, holding, draws, .. } = ended;
+        for draw in &draws {
+            self.unreserve(holding, draw.lot, draw.tokens);
         }
+        self.scratch.reserved = draws;
         self.events.push(Event::ReservationEnded { reservation: id, account, request, lapsed });
     }
 
     /// Frees reserved tokens. Past their lot's deadline they are lost at once: a reservation only delayed that.
-    fn unreserve(&mut self, account: AccountId, instrument: InstrumentId, id: LotId, tokens: Tokens) {
+    fn unreserve(&mut self, holding: u32, id: LotId, tokens: Tokens) {
         let now = self.at;
-        if self.holding_mut(account, instrument).unreserve(id, tokens, now) {
-            self.expire_lot(account, instrument, id);
+        if !tokens.is_zero() && self.holding_at(holding).unreserve(id, tokens, now) {
+            self.expire(holding, id);
+        }
+    }
+
+    fn holding_at(&mut self, place: u32) -> &mut Holding {
+        let holding = &mut self.state.holdings[place];
+        holding.updated_at = self.at;
+        holding
+    }
+
+    pub(super) fn expire_lot(&mut self, account: AccountId, instrument: InstrumentId, id: LotId) {
+        if let Some(holding) = self.state.holdings.place(account, instrument) {
+            self.expire(holding, id);
         }
     }
 
     /// What is free of a lot at its deadline is lost to its holder and earned by its issuer: take or pay.
-    pub(super) fn expire_lot(&mut self, account: AccountId, instrument: InstrumentId, id: LotId) {
-        let Some((issuer, tokens, released)) = self.holding_mut(account, instrument).expire(id) else {
+    fn expire(&mut self, holding: u32, id: LotId) {
+        let held = self.holding_at(holding);
+        let (account, instrument) = held.pair();
+        let Some((issuer, tokens, released)) = held.expire(id) else {
             return;
         };
-        let owed = self.supply_mut(issuer, instrument);
+        let owing = self.state.supplies.place_or_new(issuer, instrument, self.at);
+        let owed = &mut self.state.supplies[owing];
         owed.expired = owed.expired.plus(tokens);
-        self.pay_from_escrow(issuer, issuer, instrument, released);
+        self.pay_from_escrow(owing, owing, released);
         let record = &mut self.state.instruments[usize::from(instrument.0)];
         record.expired = record.expired.plus(tokens);
         self.events.push(Event::LotExpired { lot: id, account, instrument, tokens });

@@ -40,7 +40,8 @@ pub struct Engine {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Scratch {
     tranches: Vec<Tranche>,
-    draws: Vec<Draw>,
+    reserved: Vec<Draw>,
+    drawn: Vec<Draw>,
 }
 
 /// A broken invariant, in words: a fault.
@@ -102,7 +103,9 @@ impl Engine {
     /// When the next timer falls due, if any: by then the log needs a command, a `Tick` if nothing else comes.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Nanos> {
-        self.state.timers.first().map(|&(at, _)| at)
+        let lapse = self.state.reservations.first_due().map(|(at, _)| at);
+        let other = self.state.timers.first().map(|&(at, _)| at);
+        lapse.into_iter().chain(other).min()
     }
 
     /// Proves every invariant of the state; the first broken one is a fault.
@@ -128,6 +131,7 @@ impl Engine {
         let books = state.instruments.len();
         let derived = state.books.rebuild(books);
         let derived = derived.and_then(|()| state.holdings.rebuild()).and_then(|()| state.supplies.rebuild());
+        let derived = derived.and_then(|()| state.reservations.rebuild());
         derived.map_err(|reason| SnapshotError::Malformed { reason })?;
         Ok(Self { state, ..Self::default() })
     }
@@ -322,12 +326,19 @@ impl Step<'_> {
     }
 
     fn run_timers(&mut self) {
-        while let Some(&(due, timer)) = self.state.timers.first()
-            && due <= self.at
-        {
+        loop {
+            let other = self.state.timers.first().copied().filter(|&(due, _)| due <= self.at);
+            if let Some((due, reservation)) = self.state.reservations.first_due()
+                && due <= other.map_or(self.at, |(at, _)| at)
+            {
+                self.lapse(reservation);
+                continue;
+            }
+            let Some((_, timer)) = other else {
+                return;
+            };
             self.state.timers.pop_first();
             match timer {
-                Timer::Reservation(reservation) => self.lapse(reservation),
                 Timer::Lot(account, instrument, lot) => self.expire_lot(account, instrument, lot),
                 Timer::DayOrder(_, order) => self.expire_day_order(order),
                 Timer::Session(session) => self.cancel_disconnected(session),

@@ -47,7 +47,6 @@ impl Index {
     }
 
     /// Forgets the record at `place`. What follows in its run moves up, so that no mark of the removed one stays.
-    #[cfg(test)]
     pub(super) fn remove(&mut self, hash: u32, place: u32) {
         let gone = u64::from(hash) << 32 | (u64::from(place) + 1);
         let mask = self.slots.len() - 1;

@@ -523,7 +523,7 @@ impl World {
             .state()
             .reservations
             .iter()
-            .map(|(&id, open)| (id, open.account, open.draws.clone()))
+            .map(|(id, open)| (id, open.account, open.draws.clone()))
             .collect();
         let (reservation, account, draws) = if open.is_empty() || self.dice.chance(1, 30) {
             (ReservationId(self.dice.below(self.venue.seq.0)), self.actors[0].account, Vec::new())

@@ -338,7 +338,7 @@ fn delivery_is_refused_for_the_first_reason() {
             (Reject::InsufficientFunds, Operator, easy, reserve(LIVE, 2_000_000, 2, SECOND)),
         ],
     );
-    let &reservation = stage.venue.engine.state().reservations.keys().next().unwrap();
+    let (reservation, _) = stage.venue.engine.state().reservations.iter().next().unwrap();
     let settle = |reservation, supplier, tokens| Command::Settle {
         reservation,
         usage: Usage {

@@ -351,7 +351,14 @@ impl Stage {
             && !self.venue.events.iter().any(refused)
         {
             if reserves {
-                self.reservations.insert(name, ReservationId(self.venue.seq.0));
+                let reserved = self.venue.events.iter().find_map(|event| match event {
+                    Event::Report {
+                        report: Report { body: ReportBody::Reserved { reservation, .. }, .. },
+                        ..
+                    } => Some(*reservation),
+                    _ => None,
+                });
+                self.reservations.insert(name, reserved.expect("what is not refused is reserved"));
             } else {
                 let opened = self.venue.events.iter().find_map(|event| match event {
                     Event::OrderOpened(opened) => Some(opened.order),

@@ -196,7 +196,7 @@ async fn ask(tier: &Tier, call: &Call, tokens: u64) -> Result<(Reserved, Hold), 
 async fn release_if_made(directory: &dyn Directory, bureau: Bureau, account: AccountId, request: u128) {
     let mut wait = LOST_LOOK_MIN;
     while wait <= LOST_LOOK_MAX {
-        let made = directory.read(|state| state.requests.get(&(account, request)).copied());
+        let made = directory.read(|state| state.reservations.by_request(account, request));
         if let Some(reservation) = made {
             let hold = Hold::new(bureau, account, reservation, Bytes::new());
             drop(hold.release(AccountId::VENUE));

@@ -126,6 +126,9 @@ pub(crate) struct Model {
     sessions: BTreeMap<u128, Session>,
     markets: Vec<Market>,
     reservations: BTreeMap<u64, Reservation>,
+    /// The number of the last one, and the slots that are free again.
+    reserved: u64,
+    free_slots: Vec<u64>,
     to_consumption: BTreeMap<u64, bool>,
     /// Orders accepted. The model knows no slots and calls an order by its number alone.
     orders: u64,
@@ -850,8 +853,11 @@ impl Model {
         let draws = draw(&mut self.holding_mut(who, instrument).lots, tokens);
         let expires = self.at + valid_for.0;
         let held = Reservation { account: who, instrument: instrument.0, request, draws, expires };
-        self.reservations.insert(self.seq, held);
-        Ok(Answer::Reserved { reservation: self.seq, tokens })
+        self.reserved += 1;
+        let open = self.reservations.len() as u64;
+        let id = self.reserved << 24 | self.free_slots.pop().unwrap_or(open);
+        self.reservations.insert(id, held);
+        Ok(Answer::Reserved { reservation: id, tokens })
     }
 
     fn reservation_of(&self, who: u32, id: u64) -> Result<(), Reject> {
@@ -867,6 +873,7 @@ impl Model {
         let delivered =
             usage.prompt_tokens.0.checked_add(usage.completion_tokens.0).ok_or(Reject::OutOfRange)?;
         let held = self.reservations.remove(&id).expect("just seen");
+        self.free_slots.push(id & 0xFF_FFFF);
         let instrument = InstrumentId(held.instrument);
         let (mut left, mut used) = (delivered, Vec::new());
         for (lot, tokens) in held.draws {
@@ -907,6 +914,7 @@ impl Model {
 
     fn give_back(&mut self, id: u64) {
         let held = self.reservations.remove(&id).expect("the caller has seen it");
+        self.free_slots.push(id & 0xFF_FFFF);
         for (lot, tokens) in held.draws {
             self.unreserve(held.account, InstrumentId(held.instrument), lot, tokens);
         }

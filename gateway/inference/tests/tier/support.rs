@@ -236,18 +236,21 @@ impl Door for TestDoor {
                 return Err(error);
             }
             ledger.next += 1;
-            let id = ledger.next;
-            ledger.open.insert(id, tokens.0);
+            let reservation = venue.state.lock().reservations.open(|new| {
+                new.account = account;
+                new.instrument = instrument;
+                new.request = request;
+            });
+            ledger.open.insert(reservation.0, tokens.0);
             ledger.asked.push(Asked::Reserve { tokens: tokens.0, request });
             let issuers = ledger.ways.issuers.clone();
             let lost = std::mem::take(&mut ledger.ways.lose_reservation);
             drop(ledger);
-            venue.state.lock().requests.insert((account, request), ReservationId(id));
             venue.changed.send_replace(());
             if lost {
                 return Err(DoorError::Unavailable("the answer was lost".into()));
             }
-            Ok(Reserved { reservation: ReservationId(id), tokens, bought: Qty(0), spent: Usd(0), issuers })
+            Ok(Reserved { reservation, tokens, bought: Qty(0), spent: Usd(0), issuers })
         })
     }
 
