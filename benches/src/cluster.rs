@@ -187,6 +187,22 @@ impl Cluster {
         Ok(())
     }
 
+    /// Hands one command in and waits until it is told; how long that took.
+    ///
+    /// # Errors
+    /// The leader ended, or its ring is full, which that of an idle one is not.
+    pub fn commit(&mut self, entry: Entry) -> Result<Duration, Box<dyn Error>> {
+        let begin = Instant::now();
+        if self.try_submit(entry)?.is_some() {
+            return Err("an idle ring has room".into());
+        }
+        let mut told = false;
+        while !told {
+            self.take_told(|output| told |= output.block.commands().len() > 0)?;
+        }
+        Ok(begin.elapsed())
+    }
+
     /// Waits until every node's replica has what the leader has, so that nobody still works when the next thing is measured.
     ///
     /// # Errors

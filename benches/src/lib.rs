@@ -7,6 +7,7 @@
 pub mod cluster;
 pub mod commit;
 pub mod failover;
+pub mod growth;
 pub mod inproc;
 pub mod inside;
 mod live;
@@ -27,5 +28,6 @@ pub fn scenarios() -> Vec<Box<dyn Scenario>> {
         Box::new(replay::ReplayRate),
         Box::new(replay::Recovery),
         Box::new(failover::Failover),
+        Box::new(growth::Growth),
     ]
 }

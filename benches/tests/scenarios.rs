@@ -1,6 +1,6 @@
 //! Every scenario that runs in process goes through here once, small: what it checks holds, and its rows say what they should.
 
-use grid_benches::{commit, inproc, replay, rings};
+use grid_benches::{commit, growth, inproc, replay, rings};
 use grid_harness::{Row, Scenario, Settings};
 
 fn run(scenario: &dyn Scenario, commands: u64) -> Vec<Row> {
@@ -44,6 +44,15 @@ fn a_replay_comes_to_the_state_that_clients_made() {
 fn a_start_is_measured_with_and_without_a_snapshot() {
     let rows = run(&replay::Recovery, 20_000);
     assert_eq!(rows.len(), 2);
+}
+
+#[test]
+fn every_curve_of_growth_has_more_than_one_point() {
+    let rows = run(&growth::Growth, 1_000);
+    for axis in ["books", "resting orders", "accounts", "nodes"] {
+        let of_axis = |row: &&Row| row.point.as_ref().is_some_and(|point| point.axis == axis);
+        assert!(rows.iter().filter(of_axis).count() > 1, "{axis}: {rows:?}");
+    }
 }
 
 #[test]
