@@ -5,8 +5,8 @@
 
 use std::error::Error;
 
-use grid_engine::InstrumentId;
 use grid_engine::command::{Side, TimeInForce};
+use grid_engine::{InstrumentId, limits};
 use grid_engine_benches::dice::Dice;
 use grid_engine_benches::flow::{Flow, Wanted};
 use grid_engine_benches::measure;
@@ -35,9 +35,10 @@ struct Size {
 }
 
 /// What grows, and where the rest stays. The largest come last, so that a run that is stopped has the others.
-const BOOKS: [u16; 5] = [1, 10, 100, 1_000, 10_000];
+const BOOKS: [u16; 6] = [1, 10, 100, 1_000, 4_000, 10_000];
 const RESTING: [usize; 5] = [100, 1_000, 10_000, 100_000, 1_000_000];
 const ACCOUNTS: [u32; 4] = [100, 1_000, 10_000, 100_000];
+const CONNECTIONS: [usize; 4] = [1, 10, 100, 1_000];
 const NODES: [usize; 3] = [1, 3, 5];
 /// Resting orders in all books together while their number grows, and in the one book while the number of accounts does.
 const ORDERS: usize = 100_000;
@@ -82,12 +83,13 @@ impl Mix {
         }
     }
 
-    fn trader(&mut self, flow: &Flow, market: InstrumentId, side: Side) -> u32 {
+    fn trader(&mut self, market: InstrumentId, side: Side) -> u32 {
         match side {
             Side::Buy => self.dice.below(self.size.accounts.into()) as u32,
             Side::Sell => {
+                // Those that the instrument is supplied to.
                 let nth = self.dice.below(self.setup.sellers.into()) as u32;
-                flow.venue().seller(market, nth, &self.setup)
+                (u32::from(market.0) * self.setup.sellers + nth) % self.setup.traders
             }
         }
     }
@@ -96,7 +98,7 @@ impl Mix {
         let side = if self.dice.once_in(2) { Side::Buy } else { Side::Sell };
         let from_centre = if side == Side::Buy { -away } else { away };
         let price = (i64::from(CENTRE) + from_centre) as u32;
-        let trader = self.trader(flow, instrument, side);
+        let trader = self.trader(instrument, side);
         flow.place(Wanted { trader, instrument, side, price, qty, tif });
     }
 
@@ -118,7 +120,7 @@ fn engine_rows(settings: &Settings) -> Result<Vec<Row>, Box<dyn Error>> {
     let most = settings.commands.map_or(usize::MAX, |commands| (commands as usize).max(100));
     let fits = |at: usize| at <= most;
     let mut sizes: Vec<(&str, usize, Size)> = Vec::new();
-    for books in BOOKS {
+    for books in BOOKS.into_iter().filter(|books| usize::from(*books) <= limits::INSTRUMENTS) {
         let size = Size { books, resting: ORDERS.min(most), accounts: 1_000 };
         sizes.push(("books", books.into(), size));
     }
@@ -190,12 +192,18 @@ impl Scenario for Growth {
     }
 
     fn shows(&self) -> &'static str {
-        "Throughput and tail while one number grows: books, resting orders, accounts, nodes. Worse at one end only means that something began to \
+        "Throughput and tail while one number grows: books, resting orders, accounts, connections, nodes. Worse at one end only means that something began to \
          cost by its size."
     }
 
     fn run(&self, settings: &Settings) -> Result<Vec<Row>, Box<dyn Error>> {
         let mut rows = engine_rows(settings)?;
+        // A small run, of the tests, has a small crowd.
+        let most = settings.commands.unwrap_or(u64::MAX) / 100;
+        for connections in CONNECTIONS.into_iter().filter(|connections| *connections as u64 <= most) {
+            let row = grid_network_benches::over_connections(connections, settings)?;
+            rows.push(row.point("connections", connections as f64));
+        }
         rows.extend(node_rows(settings)?);
         Ok(rows)
     }

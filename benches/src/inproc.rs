@@ -143,7 +143,7 @@ impl Scenario for InprocOrderToAck {
             settings.commands_or(500_000),
         );
         // A disk takes some milliseconds for each.
-        let commits = settings.commands_or(((settings.seconds * 150.0) as u64).max(1));
+        let commits = settings.commands.unwrap_or(u64::MAX).min((settings.seconds * 150.0) as u64).max(1);
         let journal_load = Load::new(commits, 0, settings.commands_or(300_000));
         let seatings = Seating::of_this_machine();
         let mut found: Vec<Found> = seatings.iter().map(|_| Found::default()).collect();

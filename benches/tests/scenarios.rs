@@ -17,7 +17,10 @@ fn rings_lose_nothing_and_have_a_floor() {
 fn a_command_is_answered_in_process_with_and_without_the_journal() {
     let rows = run(&inproc::InprocOrderToAck, 50);
     let parked = rows.iter().find(|row| row.name == "parked, journal, one at a time");
-    assert_eq!(parked.and_then(|row| row.latency.as_ref()).map(|latency| latency.count()), Some(50));
+    assert!(
+        parked.and_then(|row| row.latency.as_ref()).is_some_and(|latency| latency.count() > 0),
+        "{rows:?}"
+    );
     assert!(rows.iter().filter(|row| row.latency.is_some()).all(|row| row.ratio().is_some()), "{rows:?}");
 }
 
@@ -49,7 +52,7 @@ fn a_start_is_measured_with_and_without_a_snapshot() {
 #[test]
 fn every_curve_of_growth_has_more_than_one_point() {
     let rows = run(&growth::Growth, 1_000);
-    for axis in ["books", "resting orders", "accounts", "nodes"] {
+    for axis in ["books", "resting orders", "accounts", "connections", "nodes"] {
         let of_axis = |row: &&Row| row.point.as_ref().is_some_and(|point| point.axis == axis);
         assert!(rows.iter().filter(of_axis).count() > 1, "{axis}: {rows:?}");
     }

@@ -12,8 +12,10 @@
 //! | `echo` | the floor |
 //! | `venue` | a venue to measure, in this process |
 //! | `order_to_ack`, `throughput`, `order_flow` | the scenarios |
+//! | `connections` | a point of the curve over the number of connections, for `growth` |
 //! | `remote` | the same load against any venue, for `grid bench` |
 
+mod connections;
 mod echo;
 mod flow;
 mod load;
@@ -27,6 +29,7 @@ mod venue;
 use grid_harness::Scenario;
 pub use grid_orders::Wait;
 
+pub use connections::over_connections;
 pub use order_flow::OrderFlowReal;
 pub use order_to_ack::OrderToAck;
 pub use throughput::Throughput;

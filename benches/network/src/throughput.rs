@@ -86,11 +86,11 @@ impl Scenario for Throughput {
     }
 }
 
-fn rate(outcome: &Outcome) -> f64 {
+pub(crate) fn rate(outcome: &Outcome) -> f64 {
     outcome.answered as f64 / outcome.took.as_secs_f64().max(1e-9)
 }
 
-fn flood(
+pub(crate) fn flood(
     address: SocketAddr,
     wait: Wait,
     connections: usize,
