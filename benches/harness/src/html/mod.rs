@@ -47,6 +47,16 @@ fn digits(figure: f64) -> String {
     }
 }
 
+/// Like [`short`], of what was counted: without digits that say nothing.
+fn count(figure: f64) -> String {
+    let said = short(figure);
+    let (digits, prefix) =
+        said.split_once(' ').map_or((said.as_str(), ""), |(digits, prefix)| (digits, prefix));
+    let digits =
+        if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { digits };
+    format!("{digits} {prefix}").trim_end().to_owned()
+}
+
 /// A time in the unit that fits.
 fn time(ns: f64) -> String {
     match ns {
@@ -290,6 +300,22 @@ mod tests {
                 page.matches(&format!("<{tag}>")).count() + page.matches(&format!("<{tag} ")).count();
             assert_eq!(opened, page.matches(&format!("</{tag}>")).count(), "{tag}");
         }
+    }
+
+    #[test]
+    fn figures_are_as_long_as_they_say_something() {
+        assert_eq!(
+            (short(1_234_567.0), short(12.34), short(0.5)),
+            ("1.23 M".into(), "12.3".into(), "0.50".into())
+        );
+        assert_eq!(
+            (count(1_000.0), count(2_700.0), count(100.0)),
+            ("1 k".into(), "2.7 k".into(), "100".into())
+        );
+        assert_eq!(
+            (time(52.0), time(6_800.0), time(4.1e6)),
+            ("52 ns".into(), "6.80 µs".into(), "4.10 ms".into())
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::{digits, plain, short, time};
+use super::{count, digits, plain, short, time};
 use crate::row::{Against, Row};
 
 /// Width of every drawing, in its own units.
@@ -129,6 +129,8 @@ pub(super) fn percentiles(rows: &[&Row]) -> String {
     const MARKS: [(&str, f64); 6] =
         [("p0", 0.0), ("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)];
     let nines = |quantile: f64| -(1.0 - quantile).max(1e-5).log10();
+    // The slowest of so many stands where its share of all of them is.
+    let place = |quantile: f64, of: u64| nines(quantile.min(1.0 - 1.0 / of.max(2) as f64));
     let curves: Vec<_> = rows.iter().filter_map(|row| Some((*row, row.latency.as_ref()?.curve()))).collect();
     let floor_of = |row: &Row| {
         let floor = row.floor.as_ref().filter(|floor| floor.of == Against::Latency);
@@ -158,9 +160,10 @@ pub(super) fn percentiles(rows: &[&Row]) -> String {
         text(&mut drawing, x, HEIGHT - 10.0, "middle", "", name);
     }
     for (nth, (row, curve)) in curves.iter().enumerate() {
+        let of = row.latency.as_ref().map_or(0, crate::Latencies::count);
         let points: Vec<_> = curve
             .iter()
-            .map(|(quantile, ns)| (along.place(nines(*quantile)), up.place(*ns as f64)))
+            .map(|(quantile, ns)| (along.place(place(*quantile, of)), up.place(*ns as f64)))
             .collect();
         if let Some(floor) = floor_of(row) {
             let y = up.place(floor);
@@ -214,7 +217,7 @@ pub(super) fn growth(axis: &str, rows: &[Row]) -> String {
     let mut drawing = String::new();
     open(&mut drawing, &format!("per second (left) and p99 (right) over {axis}"), HEIGHT);
     let (bottom, tall) = (HEIGHT - 30.0, HEIGHT - 50.0);
-    for (left, curve, is_rate) in [(60.0, &rates, true), (430.0, &tails, false)] {
+    for (left, curve, is_rate) in [(60.0, &rates, true), (420.0, &tails, false)] {
         if curve.is_empty() {
             continue;
         }
@@ -243,10 +246,10 @@ pub(super) fn growth(axis: &str, rows: &[Row]) -> String {
             let _ = writeln!(
                 drawing,
                 "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\" style=\"fill:var(--s{colour})\"><title>{} {}: {figure}</title></circle>",
-                short(*at),
+                count(*at),
                 plain(axis)
             );
-            text(&mut drawing, *x, HEIGHT - 10.0, "middle", "", &short(*at));
+            text(&mut drawing, *x, HEIGHT - 10.0, "middle", "", &count(*at));
         }
     }
     drawing.push_str("</svg></figure>\n");
