@@ -11,8 +11,8 @@ use core_affinity::CoreId;
 use grid_harness::floors::pair_of_cores;
 use grid_harness::{OpenLoop, histogram, nanos, per_second};
 use grid_sequencer::{
-    Config, Disk, Handle, Inline, JournalConfig, Machine, Output, OutputPoller, Polled, Sequencer, Stopped,
-    SubmitError, Submitter, ThreadLayout, Wait, recover_on,
+    Config, Disk, Handle, Inline, JournalConfig, Machine, Metrics, Output, OutputPoller, Polled, Sequencer,
+    Stopped, SubmitError, Submitter, ThreadLayout, Wait, recover_on,
 };
 use hdrhistogram::Histogram;
 
@@ -124,6 +124,12 @@ impl<M: Machine> Inside<M> {
         &mut self.ends
     }
 
+    /// Its figures, which outlive it.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        self.handle.metrics()
+    }
+
     /// Ends it in good order.
     #[must_use]
     pub fn stop(self) -> Stopped<M> {
@@ -150,7 +156,10 @@ impl<M: Machine> Ends<M> {
     fn poll(&mut self) -> Result<bool, Box<dyn Error + Send + Sync>> {
         self.batch.clear();
         match self.outputs.poll(BATCH, &mut self.batch) {
-            Polled::Some(_) => Ok(true),
+            Polled::Some(_) => {
+                self.outputs.sent();
+                Ok(true)
+            }
             Polled::Empty => Ok(false),
             Polled::Closed => Err("the venue ended".into()),
         }

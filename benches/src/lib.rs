@@ -14,6 +14,7 @@ mod live;
 pub mod no_disk;
 pub mod replay;
 pub mod rings;
+pub mod stages;
 
 use grid_harness::Scenario;
 
@@ -23,6 +24,7 @@ pub fn scenarios() -> Vec<Box<dyn Scenario>> {
     vec![
         Box::new(rings::RingOnly),
         Box::new(inproc::InprocOrderToAck),
+        Box::new(stages::Clocks),
         Box::new(commit::CommitLatency),
         Box::new(commit::ReplicatedThroughput),
         Box::new(replay::ReplayRate),

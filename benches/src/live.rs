@@ -64,7 +64,7 @@ pub(crate) fn over_a_session(
 
     let opening = mix.len() - measured;
     let mut open = VecDeque::with_capacity(OPEN);
-    let mut begin = Instant::now();
+    let (mut begin, mut orders) = (Instant::now(), 0);
     for (nth, entry) in mix.iter().enumerate().skip(FOUNDING) {
         if nth == opening {
             open.drain(..).try_for_each(answered)?;
@@ -73,7 +73,7 @@ pub(crate) fn over_a_session(
         if open.len() == OPEN {
             open.drain(..OPEN / 2).try_for_each(answered)?;
         }
-        open.push_back(client.submit(request(entry, nth as u64 + 1)));
+        open.push_back(client.submit(request(entry, &mut orders)));
     }
     open.drain(..).try_for_each(answered)?;
     let took = begin.elapsed();
@@ -88,14 +88,17 @@ fn answered(pending: Pending) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// As a client sends the command that is the `nth` of the mix. The mix knows orders by those numbers, which need not be theirs in this
-/// log, so they go along as labels.
-fn request(entry: &Entry, nth: u64) -> Request {
+/// As a client sends a command of the mix, which has placed so many `orders` before. The mix knows orders by ids that need not be theirs in this
+/// log, so their numbers go along as labels.
+fn request(entry: &Entry, orders: &mut u64) -> Request {
     let account = entry.account.0;
     match &entry.command {
-        Command::Place(order) => Request::from(wire_order(order, account, nth)),
+        Command::Place(order) => {
+            *orders += 1;
+            Request::from(wire_order(order, account, *orders))
+        }
         Command::Cancel { order: OrderRef::Id(order) } => {
-            let label = u128::from(order.0);
+            let label = u128::from(order.number());
             Request::from(grid_wire::CancelOrder { label, account, ..Default::default() })
         }
         other => {

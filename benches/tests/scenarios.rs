@@ -1,6 +1,6 @@
 //! Every scenario that runs in process goes through here once, small: what it checks holds, and its rows say what they should.
 
-use grid_benches::{commit, growth, inproc, replay, rings};
+use grid_benches::{commit, growth, inproc, replay, rings, stages};
 use grid_harness::{Row, Scenario, Settings};
 
 fn run(scenario: &dyn Scenario, commands: u64) -> Vec<Row> {
@@ -22,6 +22,13 @@ fn a_command_is_answered_in_process_with_and_without_the_journal() {
         "{rows:?}"
     );
     assert!(rows.iter().filter(|row| row.latency.is_some()).all(|row| row.ratio().is_some()), "{rows:?}");
+}
+
+#[test]
+fn stage_clocks_run_where_they_are_on_and_only_there() {
+    let rows = run(&stages::Clocks, 2_000);
+    assert!(rows[0].ratio().is_some(), "{rows:?}");
+    assert!(rows[1].figures.iter().any(|(name, _, _)| name == "durable p50"), "{rows:?}");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::error::Error;
 
 use grid_harness::{Against, Ground, Latencies, Rounds, Row, Settings};
 
+use crate::Wait;
 use crate::echo::Echo;
 use crate::order_to_ack::{memory, wait_name};
 use crate::throughput::{flood, rate};
@@ -19,7 +20,8 @@ const WINDOW: u64 = 8;
 /// The world failed, or an answer was wrong.
 pub fn over_connections(connections: usize, settings: &Settings) -> Result<Row, Box<dyn Error>> {
     let ground = Ground::under(&memory(settings))?;
-    let layout = Layout::parked();
+    let sleeping = Layout::all().into_iter().rfind(|layout| layout.wait == Wait::Park);
+    let layout = sleeping.ok_or("every machine has the cores for threads that sleep")?;
     let (mut ours, mut floor, mut latency) = (Rounds::default(), Rounds::default(), Latencies::default());
     for round in 0..settings.rounds {
         let echo = Echo::start(layout.wait, layout.core)?;
