@@ -123,3 +123,28 @@ fn measure(args: &Args) -> Result<(), Box<dyn Error>> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_scenarios_of_any_room_share_a_name() {
+        let mut names: Vec<_> = scenarios().iter().map(|scenario| scenario.name()).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count, "{names:?}");
+    }
+
+    #[test]
+    fn what_is_not_there_cannot_be_chosen() {
+        let chosen = |names: &[&str]| {
+            let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+            chosen(&names).map(|chosen| chosen.len())
+        };
+        assert_eq!(chosen(&["ring_only", "growth"]).expect("both are there"), 2);
+        assert_eq!(chosen(&["all"]).expect("it stands for everything"), scenarios().len());
+        assert!(chosen(&["ring_only", "rings"]).is_err());
+    }
+}
