@@ -37,6 +37,9 @@ struct Args {
     /// Writes the whole report there as one HTML page.
     #[arg(long)]
     html: Option<PathBuf>,
+    /// Writes every plot into this directory, as SVG.
+    #[arg(long)]
+    plots: Option<PathBuf>,
     /// Planned commands per second of the open loops, where not the scenario's own rate.
     #[arg(long)]
     rate: Option<f64>,
@@ -120,6 +123,10 @@ fn measure(args: &Args) -> Result<(), Box<dyn Error>> {
         if let Some(file) = &args.html {
             std::fs::write(file, report.html())?;
         }
+    }
+    if let Some(dir) = &args.plots {
+        std::fs::create_dir_all(dir)?;
+        report.plots().into_iter().try_for_each(|(name, svg)| std::fs::write(dir.join(name), svg))?;
     }
     Ok(())
 }

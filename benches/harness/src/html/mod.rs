@@ -87,10 +87,23 @@ impl Report {
         page
     }
 
+    /// Every plot as a file of its own: its name, and its SVG, which follows the reader's choice of light or dark.
+    #[must_use]
+    pub fn plots(&self) -> Vec<(String, String)> {
+        let alone = |Drawing { name, svg, .. }: Drawing| {
+            let (tag, rest) = svg.split_once('>').unwrap_or((&svg, ""));
+            (format!("{name}.svg"), format!("{tag}><style>{COLOURS}{SHAPES}</style>{rest}"))
+        };
+        self.scenarios.iter().flat_map(drawings).map(alone).collect()
+    }
+
     fn write_html(&self, page: &mut String) -> std::fmt::Result {
         writeln!(page, "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">")?;
         writeln!(page, "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">")?;
-        writeln!(page, "<title>Grid, measured</title>\n<style>{STYLE}</style></head>\n<body><main>")?;
+        writeln!(
+            page,
+            "<title>Grid, measured</title>\n<style>{COLOURS}{STYLE}{SHAPES}</style></head>\n<body><main>"
+        )?;
         writeln!(page, "<h1>Grid, measured</h1>")?;
         writeln!(
             page,
@@ -119,26 +132,8 @@ impl Report {
 fn section(page: &mut String, measured: &Measured) -> std::fmt::Result {
     let Measured { name, shows, rows } = measured;
     writeln!(page, "<section id=\"{0}\"><h2>{0}</h2><p>{1}</p>", plain(name), plain(shows))?;
-    let with_throughput: Vec<&Row> =
-        rows.iter().filter(|row| row.throughput.is_some() && row.point.is_none()).collect();
-    if !with_throughput.is_empty() {
-        page.push_str(&plot::bars(&with_throughput));
-    }
-    let with_latency: Vec<&Row> = rows
-        .iter()
-        .filter(|row| row.point.is_none() && row.latency.as_ref().is_some_and(|latency| latency.count() > 0))
-        .collect();
-    for lines in with_latency.chunks(LINES_MAX) {
-        page.push_str(&plot::percentiles(lines));
-    }
-    let mut axes: Vec<&str> = Vec::new();
-    for point in rows.iter().filter_map(|row| row.point.as_ref()) {
-        if !axes.contains(&point.axis.as_str()) {
-            axes.push(&point.axis);
-        }
-    }
-    for axis in axes {
-        page.push_str(&plot::growth(axis, rows));
+    for Drawing { caption, svg, .. } in drawings(measured) {
+        writeln!(page, "<figure><figcaption>{}</figcaption>{svg}</figure>", plain(&caption))?;
     }
     table(page, rows)?;
     figures(page, rows)?;
@@ -152,6 +147,50 @@ fn section(page: &mut String, measured: &Measured) -> std::fmt::Result {
         writeln!(page, "</ul>")?;
     }
     writeln!(page, "</section>")
+}
+
+/// One plot.
+struct Drawing {
+    name: String,
+    caption: String,
+    svg: String,
+}
+
+/// All plots of a scenario, with what each is.
+fn drawings(measured: &Measured) -> Vec<Drawing> {
+    let Measured { name, rows, .. } = measured;
+    let mut drawings = Vec::new();
+    let mut draw = |of: String, caption: String, svg: String| {
+        drawings.push(Drawing { name: format!("{name}-{of}"), caption, svg });
+    };
+    let with_throughput: Vec<&Row> =
+        rows.iter().filter(|row| row.throughput.is_some() && row.point.is_none()).collect();
+    if !with_throughput.is_empty() {
+        let caption = "per second; bar: median, thin line: the rounds, upright mark: the floor";
+        draw("throughput".into(), caption.into(), plot::bars(caption, &with_throughput));
+    }
+    let with_latency: Vec<&Row> = rows
+        .iter()
+        .filter(|row| row.point.is_none() && row.latency.as_ref().is_some_and(|latency| latency.count() > 0))
+        .collect();
+    for (nth, lines) in with_latency.chunks(LINES_MAX).enumerate() {
+        let caption =
+            "latency by percentile, both axes logarithmic; the end is the slowest; dashed: the floor";
+        let of = if nth == 0 { "latency".to_owned() } else { format!("latency-{}", nth + 1) };
+        draw(of, caption.into(), plot::percentiles(caption, lines));
+    }
+    let mut axes: Vec<&str> = Vec::new();
+    for point in rows.iter().filter_map(|row| row.point.as_ref()) {
+        if !axes.contains(&point.axis.as_str()) {
+            axes.push(&point.axis);
+        }
+    }
+    for axis in axes {
+        let caption = format!("per second (left) and p99 (right) over {axis}");
+        let svg = plot::growth(&caption, axis, rows);
+        draw(axis.replace(' ', "-"), caption, svg);
+    }
+    drawings
 }
 
 fn table(page: &mut String, rows: &[Row]) -> std::fmt::Result {
@@ -221,11 +260,15 @@ fn date(seconds: u64) -> String {
     format!("{year}-{month:02}-{day:02} {:02}:{:02} UTC", in_day / 3_600, in_day / 60 % 60)
 }
 
-const STYLE: &str = "
+/// By the names that drawings use.
+const COLOURS: &str = "
 :root{color-scheme:light dark;--page:#fcfcfb;--ink:#0b0b0b;--muted:#52514e;--rule:#d9d8d4;--floor:#52514e;
 --s0:#2a78d6;--s1:#1baf7a;--s2:#eda100;--s3:#008300;--s4:#4a3aa7;--s5:#e34948;--s6:#e87ba4;--s7:#eb6834}
 @media (prefers-color-scheme:dark){:root{--page:#1a1a19;--ink:#fff;--muted:#c3c2b7;--rule:#3c3c3a;--floor:#c3c2b7;
 --s0:#3987e5;--s1:#199e70;--s2:#c98500;--s3:#008300;--s4:#9085e9;--s5:#e66767;--s6:#d55181;--s7:#d95926}}
+";
+
+const STYLE: &str = "
 body{margin:0;background:var(--page);color:var(--ink);font:16px/1.5 system-ui,sans-serif}
 main{max-width:60rem;margin:0 auto;padding:2rem 1rem 4rem}
 h1{margin:0 0 .5rem}h2{margin:3rem 0 .25rem;font-size:1.25rem;font-family:ui-monospace,monospace}
@@ -237,11 +280,14 @@ th{font-weight:600}tbody th{text-align:left;white-space:normal;min-width:9rem;fo
 small{display:block;color:var(--muted);font-size:.75rem;white-space:normal}
 ul{font-size:.85rem;color:var(--muted);padding-left:1.2rem;max-width:50rem}
 figure{margin:1rem 0}figcaption{font-size:.85rem;color:var(--muted);margin-bottom:.25rem}
-svg{display:block;width:100%;max-width:46rem;height:auto}svg text{font:12px system-ui,sans-serif;fill:var(--muted)}
+svg{display:block;width:100%;max-width:46rem;height:auto}
+";
+
+/// What drawings are made of.
+const SHAPES: &str = "
+svg text{font:12px system-ui,sans-serif;fill:var(--muted)}
 svg text.name{fill:var(--ink)}.rule{stroke:var(--rule);stroke-width:1}.line{fill:none;stroke-width:2;stroke-linejoin:round}
 .floor{stroke:var(--floor);stroke-width:2}.dash{stroke-dasharray:4 4;stroke-width:1.5;opacity:.8}.span{stroke:var(--ink);stroke-width:1.5}
-.legend{display:flex;flex-wrap:wrap;gap:.15rem 1.2rem;font-size:.85rem;padding:0;margin:.25rem 0;list-style:none;color:var(--ink)}
-.legend i{display:inline-block;width:1rem;height:.2rem;margin-right:.4rem;vertical-align:middle}
 ";
 
 #[cfg(test)]
@@ -281,7 +327,7 @@ mod tests {
     #[test]
     fn the_page_stands_alone() {
         let page = report().html();
-        for foreign in ["<script", "http://", "https://", "<link", "<img", "url("] {
+        for foreign in ["<script", "src=", "https://", "<link", "<img", "url(", "@import"] {
             assert!(!page.contains(foreign), "{foreign}");
         }
         for part in
@@ -289,6 +335,8 @@ mod tests {
         {
             assert!(page.contains(part), "{part}");
         }
+        let links = page.matches("http://").count();
+        assert_eq!(links, page.matches(plot::SVG).count(), "the name of a language is none");
         assert!(!page.contains("NaN") && !page.contains("inf\""), "every place is a number");
     }
 
@@ -299,6 +347,17 @@ mod tests {
             let opened =
                 page.matches(&format!("<{tag}>")).count() + page.matches(&format!("<{tag} ")).count();
             assert_eq!(opened, page.matches(&format!("</{tag}>")).count(), "{tag}");
+        }
+    }
+
+    #[test]
+    fn a_plot_stands_alone_too() {
+        let plots = report().plots();
+        let names: Vec<_> = plots.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["named-throughput.svg", "named-latency.svg", "named-books.svg"]);
+        for (name, svg) in &plots {
+            assert!(svg.starts_with("<svg xmlns") && svg.trim_end().ends_with("</svg>"), "{name}: {svg}");
+            assert!(svg.contains("--s0:") && svg.contains(".rule{"), "{name} brings its colours");
         }
     }
 

@@ -6,6 +6,10 @@ use std::fmt::Write;
 use super::{count, digits, plain, short, time};
 use crate::row::{Against, Row};
 
+/// The name of the language of drawings, without which a file of its own is none.
+pub(super) const SVG: &str = "http://www.w3.org/2000/svg";
+/// Height of one line of a legend.
+const LEGEND: f64 = 18.0;
 /// Width of every drawing, in its own units.
 const WIDTH: f64 = 720.0;
 
@@ -44,7 +48,7 @@ impl Scale {
 fn open(drawing: &mut String, caption: &str, height: f64) {
     let _ = writeln!(
         drawing,
-        "<figure><figcaption>{0}</figcaption><svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{0}\">",
+        "<svg xmlns=\"{SVG}\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{0}\">",
         plain(caption)
     );
 }
@@ -78,11 +82,11 @@ fn path(drawing: &mut String, points: &[(f64, f64)], colour: usize, told: &str) 
 }
 
 /// Commands per second, one bar a row from 0; the thin line is the span of the rounds, the upright mark the floor.
-pub(super) fn bars(rows: &[&Row]) -> String {
+pub(super) fn bars(caption: &str, rows: &[&Row]) -> String {
     const STEP: f64 = 42.0;
     let mut drawing = String::new();
     let height = STEP * rows.len() as f64 + 8.0;
-    open(&mut drawing, "per second; bar: median, thin line: the rounds, upright mark: the floor", height);
+    open(&mut drawing, caption, height);
     let floor_of = |row: &Row| {
         let floor = row.floor.as_ref().filter(|floor| floor.of == Against::Throughput);
         floor.map(|floor| floor.rounds.median())
@@ -119,12 +123,12 @@ pub(super) fn bars(rows: &[&Row]) -> String {
         }
         text(&mut drawing, last + 8.0, middle + 4.0, "start", "", &said);
     }
-    drawing.push_str("</svg></figure>\n");
+    drawing.push_str("</svg>\n");
     drawing
 }
 
 /// Latency over the share of commands that stayed within it, the tail drawn out; dashed: the floor of the same colour.
-pub(super) fn percentiles(rows: &[&Row]) -> String {
+pub(super) fn percentiles(caption: &str, rows: &[&Row]) -> String {
     const HEIGHT: f64 = 320.0;
     const MARKS: [(&str, f64); 6] =
         [("p0", 0.0), ("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)];
@@ -144,11 +148,7 @@ pub(super) fn percentiles(rows: &[&Row]) -> String {
     let up = Scale::decades(least.min(most), most, HEIGHT - 30.0, -(HEIGHT - 45.0));
     let along = Scale { from: 0.0, to: 5.0, at: 64.0, length: WIDTH - 80.0, logarithmic: false };
     let mut drawing = String::new();
-    open(
-        &mut drawing,
-        "latency by percentile, both axes logarithmic; the end is the slowest; dashed: the floor",
-        HEIGHT,
-    );
+    open(&mut drawing, caption, HEIGHT + LEGEND * curves.len() as f64);
     for tick in up.ticks() {
         let y = up.place(tick);
         line(&mut drawing, (along.at, y), (WIDTH - 16.0, y), "rule");
@@ -184,22 +184,24 @@ pub(super) fn percentiles(rows: &[&Row]) -> String {
         );
         path(&mut drawing, &points, nth, &told);
     }
-    drawing.push_str("</svg>");
-    legend(&mut drawing, curves.iter().map(|(row, _)| row.name.as_str()));
-    drawing.push_str("</figure>\n");
+    legend(&mut drawing, HEIGHT, curves.iter().map(|(row, _)| row.name.as_str()));
+    drawing.push_str("</svg>\n");
     drawing
 }
 
-fn legend<'a>(drawing: &mut String, names: impl Iterator<Item = &'a str>) {
-    drawing.push_str("<ul class=\"legend\">");
+fn legend<'a>(drawing: &mut String, below: f64, names: impl Iterator<Item = &'a str>) {
     for (nth, name) in names.enumerate() {
-        let _ = write!(drawing, "<li><i style=\"background:var(--s{nth})\"></i>{}</li>", plain(name));
+        let y = below + LEGEND * nth as f64;
+        let _ = writeln!(
+            drawing,
+            "<rect x=\"64\" y=\"{y:.1}\" width=\"18\" height=\"3\" style=\"fill:var(--s{nth})\"/>"
+        );
+        text(drawing, 90.0, y + 6.0, "start", "name", name);
     }
-    drawing.push_str("</ul>");
 }
 
 /// How throughput (left) and p99 (right) change while one number grows.
-pub(super) fn growth(axis: &str, rows: &[Row]) -> String {
+pub(super) fn growth(caption: &str, axis: &str, rows: &[Row]) -> String {
     const HEIGHT: f64 = 240.0;
     let mut points: Vec<(f64, &Row)> = rows
         .iter()
@@ -215,7 +217,7 @@ pub(super) fn growth(axis: &str, rows: &[Row]) -> String {
         points.iter().filter_map(|(at, row)| Some((*at, row.latency.as_ref()?.at(0.99) as f64))).collect();
     let (least, most) = (points.first().map_or(1.0, |p| p.0), points.last().map_or(1.0, |p| p.0));
     let mut drawing = String::new();
-    open(&mut drawing, &format!("per second (left) and p99 (right) over {axis}"), HEIGHT);
+    open(&mut drawing, caption, HEIGHT);
     let (bottom, tall) = (HEIGHT - 30.0, HEIGHT - 50.0);
     for (left, curve, is_rate) in [(60.0, &rates, true), (420.0, &tails, false)] {
         if curve.is_empty() {
@@ -252,6 +254,6 @@ pub(super) fn growth(axis: &str, rows: &[Row]) -> String {
             text(&mut drawing, *x, HEIGHT - 10.0, "middle", "", &count(*at));
         }
     }
-    drawing.push_str("</svg></figure>\n");
+    drawing.push_str("</svg>\n");
     drawing
 }
