@@ -24,10 +24,11 @@ use crate::hold::{Bureau, Hold};
 use crate::meter::Bill;
 use crate::reply::{Out, Refusal, bytes_response};
 use crate::request::ChatRequest;
-use crate::roster::{self, Candidate, Slot, Verdict};
+use crate::roster::{Candidate, Slot, Verdict};
 use crate::server::{InFlight, Tier};
 use crate::sse::Event;
 use crate::stats::bump;
+use crate::trace::Trace;
 use crate::upstream::{Events, Failure, Opened, Order};
 
 /// Smallest output that a capped call is still worth starting for, in tokens.
@@ -49,6 +50,8 @@ pub(crate) struct Call {
     pub(crate) chat: ChatRequest,
     /// Tells the answer in the client's language, where that is not the suppliers' own.
     pub(crate) teller: Option<Box<Teller>>,
+    /// How it is routed, for an operator who asked.
+    pub(crate) trace: Trace,
     /// Counts the call while it lasts.
     pub(crate) _in_flight: InFlight,
 }
@@ -71,7 +74,11 @@ pub(crate) async fn run(tier: Arc<Tier>, mut call: Call, mut head: Head) {
         Some(Err(refusal)) => return drop(head.send(Err(refusal))),
         Some(Ok(reserved)) => reserved,
     };
-    roster::issuers_first(&mut call.candidates, &reserved.issuers);
+    let route = tier.roster.rank(&mut call.candidates, &reserved.issuers, call.chat.affinity);
+    call.trace.note(&route);
+    if !call.chat.fallbacks {
+        call.candidates.truncate(1);
+    }
     match deliver(&tier, &call, hold, cap, deadline, &mut head).await {
         Delivery::Over => {}
         Delivery::Refused(refusal) => drop(head.send(Err(refusal))),
@@ -94,6 +101,7 @@ pub(crate) async fn run(tier: Arc<Tier>, mut call: Call, mut head: Head) {
                 usage_event: None,
                 last: None,
                 finished: false,
+                waited: false,
             };
             relay.run(held).await;
         }
@@ -261,6 +269,7 @@ async fn deliver(
 ) -> Delivery {
     let mut failed = AccountId::VENUE;
     let mut tried = 0;
+    let mut unable = None;
     let last_resort = tier.roster.last_resort(&call.candidates);
     let regular = call.candidates.iter().map(|candidate| (candidate, false));
     for (candidate, forced) in regular.chain(last_resort.map(|candidate| (candidate, true))) {
@@ -302,6 +311,8 @@ async fn deliver(
             }
             Some(Ok(opened)) => {
                 hold.first_content();
+                slot.first_content();
+                call.trace.attempt(candidate.supplier, "delivers");
                 return match opened {
                     Opened::Stream { held, rest } => Delivery::Stream { held, rest, hold, slot },
                     Opened::Whole(body) => Delivery::Whole { body, hold, slot },
@@ -314,15 +325,27 @@ async fn deliver(
                 let _ = hold.release(AccountId::VENUE).await;
                 return Delivery::Refused(Refusal::new(status, "refused_upstream", message));
             }
-            Failure::Busy(pause) => slot.judge(Verdict::Busy(pause)),
+            Failure::Unable { param, message } => {
+                call.trace.attempt(candidate.supplier, "unable");
+                tier.roster.lacks(candidate, call.chat.needs.asked_by(&param));
+                unable = Some(message);
+            }
+            Failure::Busy(pause) => {
+                call.trace.attempt(candidate.supplier, "busy");
+                slot.judge(Verdict::Busy(pause));
+            }
             Failure::Failed(reason) => {
                 tracing::info!(supplier = candidate.supplier.0, request = %call.name, reason, "supplier failed");
+                call.trace.attempt(candidate.supplier, reason);
                 slot.judge(Verdict::Bad);
                 failed = candidate.supplier;
             }
         }
     }
     let _ = timeout(tier.config.clocks.settle, hold.release(failed)).await;
+    if let Some(message) = unable {
+        return Delivery::Refused(Refusal::new(StatusCode::BAD_REQUEST, "unsupported_parameter", message));
+    }
     Delivery::Refused(Refusal::unavailable(
         "no_supplier",
         "no supplier could deliver just now; nothing was billed",
@@ -369,6 +392,8 @@ struct Relay<'a> {
     last: Option<(String, String, u64)>,
     /// A choice has given its reason to stop.
     finished: bool,
+    /// The client kept the supplier waiting, so that its pace says nothing.
+    waited: bool,
 }
 
 /// What an event makes of the stream.
@@ -467,11 +492,12 @@ impl Relay<'_> {
     }
 
     /// Hands bytes to the client; false when it is gone, or has not read for so long that it may as well be.
-    async fn send(&self, bytes: Bytes) -> bool {
+    async fn send(&mut self, bytes: Bytes) -> bool {
         match self.events.try_send(bytes) {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Closed(_)) => false,
             Err(mpsc::error::TrySendError::Full(bytes)) => {
+                self.waited = true;
                 let stall = self.tier.config.clocks.client_stall;
                 self.events.send_timeout(bytes, stall).await.is_ok()
             }
@@ -515,10 +541,15 @@ impl Relay<'_> {
 
     /// Settles, and only then lets the client see the end: whoever has seen it finds the call in its balance.
     async fn finish(mut self) {
-        drop((self.rest, self.slot));
+        drop(self.rest);
+        let took = self.slot.since_first();
         let Some((hold, bill)) = self.hold.bill().await else {
             return;
         };
+        if let Some(took) = took.filter(|_| !self.waited) {
+            self.slot.pace(bill.completion, took);
+        }
+        drop(self.slot);
         settled(self.tier, hold, bill).await;
         let stall = self.tier.config.clocks.client_stall;
         if let Some(teller) = &mut self.teller {

@@ -1,8 +1,12 @@
 //! Every limit and clock of the tier by name, so that "full" and "too late" are answers and never surprises.
 
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use grid_engine::KeyHash;
+
+use crate::needs::Needs;
 use crate::seal::VenueKey;
 
 /// How the tier runs.
@@ -22,6 +26,12 @@ pub struct Config {
     pub routing: Routing,
     /// How far a supplier's count may stray from ours.
     pub metering: Metering,
+    /// What models are known to lack, by their name at the supplier. One that is not here is taken to do everything
+    /// until it refuses something.
+    pub lacks: HashMap<String, Needs>,
+    /// Hash of the secret with which an operator, in `x-grid-operator`, sees how calls are routed and what the tier
+    /// counts; nobody does where it is none.
+    pub operator: Option<KeyHash>,
 }
 
 impl Default for Config {
@@ -34,6 +44,8 @@ impl Default for Config {
             clocks: Clocks::default(),
             routing: Routing::default(),
             metering: Metering::default(),
+            lacks: HashMap::new(),
+            operator: None,
         }
     }
 }

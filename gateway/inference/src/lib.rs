@@ -11,12 +11,15 @@
 //!
 //! | module | knows |
 //! |---|---|
-//! | `server` | sockets, routes, `/v1/models` |
+//! | `server` | sockets, routes |
+//! | `catalogue` | `/v1/models`, `/instruments.json` |
 //! | `keys` | who is calling, and how much at once |
 //! | `request` | what may be asked, and the bytes that go to the supplier |
 //! | `call` | the life above: failover before the first content, three clocks, the end |
 //! | `upstream` | one attempt at one supplier |
-//! | `roster` | which supplier next: issuers first, circuit breakers, concurrency |
+//! | `needs` | what a request needs of a model beyond text |
+//! | `roster`, `choice` | which supplier next: who is able, circuit breakers, limits; and the order among them |
+//! | `patience` | how long a supplier's headers ask to be left alone |
 //! | `sse`, `answer` | events of a stream and what they say |
 //! | `dialect` | the other languages of clients: Anthropic Messages, OpenAI Responses |
 //! | `meter`, `tokens` | our own count, and whether the supplier's is believable |
@@ -29,12 +32,16 @@
 
 mod answer;
 mod call;
+mod catalogue;
+mod choice;
 mod config;
 mod dialect;
 mod door;
 mod hold;
 mod keys;
 mod meter;
+mod needs;
+mod patience;
 mod reply;
 mod request;
 mod roster;
@@ -43,11 +50,13 @@ mod server;
 mod sse;
 mod stats;
 mod tokens;
+mod trace;
 mod upstream;
 mod venue;
 
 pub use config::{Clocks, Config, KeyLimits, Limits, Metering, Routing};
 pub use door::{Deps, Directory, Door, DoorError, Pending, Reserved, Settled};
+pub use needs::{Need, Needs};
 pub use seal::{SealError, VenueKey};
 pub use server::{RunningTier, serve};
 pub use stats::Snapshot;

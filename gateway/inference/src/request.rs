@@ -10,10 +10,12 @@ use std::ops::Range;
 use bytes::Bytes;
 use hyper::StatusCode;
 use serde::Deserialize;
-use serde::de::{IgnoredAny, SeqAccess, Visitor};
+use serde::de::{SeqAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::choice;
+use crate::needs::{Need, Needs};
 use crate::reply::Refusal;
 
 /// Largest output limit that is taken for a number of tokens and not for a mistake.
@@ -22,6 +24,8 @@ const OUTPUT_TOKENS_MAX: u64 = 100_000_000;
 const CHOICES_MAX: u64 = 128;
 /// Allowed for an image, sound or file that the body only names, in tokens.
 const MEDIA_TOKENS: u64 = 4_096;
+/// So much of a prompt's first message tells which cache may hold it, in bytes; shorter ones are in none.
+const PREFIX_BYTES: usize = 1_024;
 /// What a template adds to any prompt, in tokens.
 const TEMPLATE_TOKENS: u64 = 64;
 
@@ -37,7 +41,15 @@ pub(crate) struct ChatRequest {
     /// The client's own output limit per choice, in tokens.
     pub(crate) output_limit: Option<u64>,
     pub(crate) choices: u64,
+    /// What a supplier must be able to do.
+    pub(crate) needs: Needs,
+    /// Prompts with the same long beginning, or the same key of the client's, have the same one.
+    pub(crate) affinity: Option<u64>,
+    /// The client takes the answer of any supplier, not only of the first.
+    pub(crate) fallbacks: bool,
     model: Range<usize>,
+    /// Fields that speak to the venue, which suppliers don't get.
+    ours: Vec<Range<usize>>,
     stream_options: Option<Range<usize>>,
     include_usage: Option<Range<usize>>,
     /// A `max_tokens: null` of the client, which a limit of ours replaces.
@@ -85,12 +97,21 @@ impl ChatRequest {
         let output_limit = peek.output_limit()?;
         let choices = whole("n", peek.n, 1, CHOICES_MAX)?.unwrap_or(1);
         let media_tokens = media_tokens(&body);
+        let needs = peek.needs(choices, &body);
+        let affinity = peek.affinity();
+        let fallbacks = peek.fallbacks()?;
+        let ours = [("route", peek.route), ("provider", peek.provider)];
+        let ours = without(text, ours.into_iter().filter_map(|(name, raw)| Some((name, span(raw?)))));
         Ok(Self {
             symbol: symbol.to_ascii_lowercase(),
             stream,
             wants_usage: stream && options.wanted,
             output_limit,
             choices,
+            needs,
+            affinity,
+            fallbacks,
+            ours,
             model: span(model),
             stream_options: peek.stream_options.map(&span),
             include_usage: options.include_usage.map(&span),
@@ -111,6 +132,7 @@ impl ChatRequest {
     pub(crate) fn rewritten(&self, model: &str, cap: Option<u64>) -> Bytes {
         let mut edits: Vec<(Range<usize>, Cow<'static, str>)> = Vec::with_capacity(3);
         edits.push((self.model.clone(), Value::from(model).to_string().into()));
+        edits.extend(self.ours.iter().map(|at| (at.clone(), "".into())));
         let mut inserted = String::new();
         if self.stream {
             match (&self.include_usage, &self.stream_options) {
@@ -134,7 +156,7 @@ impl ChatRequest {
             }
         }
         edits.push((self.inside..self.inside, inserted.into()));
-        edits.sort_by_key(|(at, _)| at.start);
+        edits.sort_by_key(|(at, _)| (at.start, at.end));
         let mut out = Vec::with_capacity(self.body.len() + 128);
         let mut copied = 0;
         for (at, text) in edits {
@@ -145,6 +167,44 @@ impl ChatRequest {
         out.extend_from_slice(&self.body[copied..]);
         Bytes::from(out)
     }
+}
+
+/// The ranges without which a body has none of these members, and is JSON all the same. A member whose name is
+/// written with escapes stays where it is.
+fn without<'a>(text: &str, members: impl Iterator<Item = (&'a str, Range<usize>)>) -> Vec<Range<usize>> {
+    let named = members.filter_map(|(name, value)| {
+        let before = text[..value.start].trim_ascii_end().strip_suffix(':')?.trim_ascii_end();
+        let before = before.strip_suffix('"')?.strip_suffix(name)?.strip_suffix('"')?;
+        Some(before.len()..value.end)
+    });
+    let mut named: Vec<Range<usize>> = named.collect();
+    named.sort_by_key(|at| at.start);
+    let mut ranges: Vec<Range<usize>> = Vec::new();
+    for mut at in named {
+        let rest = &text[at.end..];
+        match rest.trim_ascii_start().strip_prefix(',') {
+            Some(rest) => at.end = text.len() - rest.len(),
+            // The last one takes the comma before it along, and whoever has taken that one already.
+            None => {
+                let touches = |last: &Range<usize>| text[last.end..at.start].trim_ascii().is_empty();
+                if ranges.last().is_some_and(touches) {
+                    at.start = ranges.pop().map_or(at.start, |last| last.start);
+                }
+                let before = text[..at.start].trim_ascii_end();
+                at.start = before.strip_suffix(',').map_or(at.start, str::len);
+            }
+        }
+        ranges.push(at);
+    }
+    ranges
+}
+
+/// Whether the messages have a part of this type.
+fn has_part(body: &[u8], kind: &str) -> bool {
+    memchr::memmem::find_iter(body, kind).any(|at| {
+        let before = body[..at].trim_ascii_end().strip_suffix(b":");
+        before.is_some_and(|before| before.trim_ascii_end().ends_with(b"\"type\""))
+    })
 }
 
 /// An allowance for images, sounds and files, whose tokens don't follow from the bytes of the body.
@@ -159,7 +219,8 @@ pub(crate) fn media_tokens(body: &[u8]) -> u64 {
 struct Peek<'a> {
     #[serde(borrow, default, deserialize_with = "present")]
     model: Option<&'a RawValue>,
-    messages: Option<Messages>,
+    #[serde(borrow)]
+    messages: Option<Messages<'a>>,
     #[serde(borrow, default, deserialize_with = "present")]
     stream: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
@@ -216,6 +277,20 @@ struct Peek<'a> {
     store: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
     user: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    functions: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    function_call: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    modalities: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    metadata: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    audio: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    route: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    provider: Option<&'a RawValue>,
 }
 
 /// `Some` even where the value is null, so that an edit replaces it instead of repeating the key.
@@ -254,11 +329,26 @@ impl Peek<'_> {
                 return Err(Refusal::field(param, format!("{param} must be a string")));
             }
         }
-        for (param, raw) in [("prediction", self.prediction), ("web_search_options", self.web_search_options)]
-        {
+        for (param, raw) in [
+            ("prediction", self.prediction),
+            ("web_search_options", self.web_search_options),
+            ("metadata", self.metadata),
+            ("audio", self.audio),
+            ("provider", self.provider),
+        ] {
             if given(raw).is_some_and(|raw| !raw.starts_with('{')) {
                 return Err(Refusal::field(param, format!("{param} must be an object")));
             }
+        }
+        if given(self.top_logprobs).is_some() && given(self.logprobs) != Some("true") {
+            return Err(Refusal::field("top_logprobs", "top_logprobs needs logprobs to be true"));
+        }
+        if given(self.route).is_some_and(|raw| !raw.starts_with('"')) {
+            return Err(Refusal::field("route", "route must be a string"));
+        }
+        let strings = |raw| serde_json::from_str::<Vec<String>>(raw).is_ok();
+        if given(self.modalities).is_some_and(|raw| !strings(raw)) {
+            return Err(Refusal::field("modalities", "modalities must be an array of strings"));
         }
         self.check_stop()?;
         self.check_bias()?;
@@ -271,6 +361,65 @@ impl Peek<'_> {
         let new = whole("max_completion_tokens", self.max_completion_tokens, 1, OUTPUT_TOKENS_MAX)?;
         // Suppliers differ in which of the two they heed, so the larger one is what may come.
         Ok(old.max(new))
+    }
+
+    /// What not every supplier can do.
+    fn needs(&self, choices: u64, body: &[u8]) -> Needs {
+        let is = |raw, word| given(raw) == Some(word);
+        let set = |raw| given(raw).is_some();
+        let filled = |raw| {
+            let inside = given(raw).and_then(|text| text.get(1..text.len() - 1));
+            inside.is_some_and(|inside| !inside.trim_ascii().is_empty())
+        };
+        let has = |raw, word| given(raw).is_some_and(|text: &str| text.contains(word));
+        let tools = filled(self.tools) || filled(self.functions);
+        let free = |raw| matches!(given(raw), None | Some("\"auto\"" | "\"none\""));
+        Needs::default()
+            .with(Need::Tools, tools)
+            .with(Need::ToolChoice, tools && !(free(self.tool_choice) && free(self.function_call)))
+            .with(Need::ParallelToolCalls, tools && set(self.parallel_tool_calls))
+            .with(Need::JsonObject, has(self.response_format, "\"json_object\""))
+            .with(Need::JsonSchema, has(self.response_format, "\"json_schema\""))
+            .with(Need::Logprobs, is(self.logprobs, "true"))
+            .with(Need::LogitBias, filled(self.logit_bias))
+            .with(Need::Choices, choices > 1)
+            .with(Need::Seed, set(self.seed))
+            .with(Need::Stop, filled(self.stop))
+            .with(Need::Sampling, varies(self.temperature, 1.0) || varies(self.top_p, 1.0))
+            .with(Need::Penalties, varies(self.frequency_penalty, 0.0) || varies(self.presence_penalty, 0.0))
+            .with(Need::ReasoningEffort, set(self.reasoning_effort))
+            .with(Need::Verbosity, set(self.verbosity))
+            .with(Need::Prediction, set(self.prediction))
+            .with(Need::WebSearch, set(self.web_search_options))
+            .with(
+                Need::ServiceTier,
+                !matches!(given(self.service_tier), None | Some("\"auto\"" | "\"default\"")),
+            )
+            .with(Need::CacheRetention, is(self.prompt_cache_retention, "\"24h\""))
+            .with(Need::Images, has_part(body, "\"image_url\""))
+            .with(Need::AudioIn, has_part(body, "\"input_audio\""))
+            .with(Need::AudioOut, has(self.modalities, "\"audio\""))
+            .with(Need::Files, has_part(body, "\"file\""))
+            .with(Need::Store, is(self.store, "true"))
+    }
+
+    fn affinity(&self) -> Option<u64> {
+        let key = given(self.prompt_cache_key).map(str::as_bytes);
+        let first = || self.messages.as_ref()?.first?.get().as_bytes().get(..PREFIX_BYTES);
+        key.or_else(first).map(choice::hash)
+    }
+
+    fn fallbacks(&self) -> Result<bool, Refusal> {
+        #[derive(Deserialize)]
+        struct Provider {
+            allow_fallbacks: Option<bool>,
+        }
+        let Some(raw) = given(self.provider) else {
+            return Ok(true);
+        };
+        let provider: Provider = serde_json::from_str(raw)
+            .map_err(|_| Refusal::field("provider", "provider.allow_fallbacks must be true or false"))?;
+        Ok(provider.allow_fallbacks.unwrap_or(true))
     }
 
     fn check_stop(&self) -> Result<(), Refusal> {
@@ -416,33 +565,34 @@ impl<'a> StreamOptions<'a> {
     }
 }
 
-/// How many messages there are, and the first whose role is none.
-struct Messages {
+/// How many messages there are, the first whose role is none, and what the first one says.
+struct Messages<'a> {
     count: usize,
     bad_role: Option<usize>,
+    first: Option<&'a RawValue>,
 }
 
-impl<'de> Deserialize<'de> for Messages {
+impl<'de: 'a, 'a> Deserialize<'de> for Messages<'a> {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         struct Message<'a> {
             #[serde(borrow)]
             role: Option<Role<'a>>,
-            #[serde(rename = "content")]
-            _content: Option<IgnoredAny>,
+            #[serde(borrow)]
+            content: Option<&'a RawValue>,
         }
         #[derive(Deserialize)]
         struct Role<'a>(#[serde(borrow)] Cow<'a, str>);
         struct Count;
         impl<'de> Visitor<'de> for Count {
-            type Value = Messages;
+            type Value = Messages<'de>;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("an array of messages")
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Messages, A::Error> {
-                let mut messages = Messages { count: 0, bad_role: None };
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Messages<'de>, A::Error> {
+                let mut messages = Messages { count: 0, bad_role: None, first: None };
                 while let Some(message) = items.next_element::<Message<'de>>()? {
                     let known = message.role.is_some_and(|role| {
                         matches!(
@@ -452,6 +602,9 @@ impl<'de> Deserialize<'de> for Messages {
                     });
                     if !known && messages.bad_role.is_none() {
                         messages.bad_role = Some(messages.count);
+                    }
+                    if messages.count == 0 {
+                        messages.first = message.content;
                     }
                     messages.count += 1;
                 }
@@ -482,6 +635,11 @@ fn number(param: &'static str, raw: Option<&RawValue>, min: f64, max: f64) -> Re
         Ok(value) if (min..=max).contains(&value) => Ok(()),
         _ => Err(Refusal::field(param, format!("{param} must be a number from {min} to {max}"))),
     }
+}
+
+/// Whether a number is given that is not what everybody does anyway.
+fn varies(raw: Option<&RawValue>, usual: f64) -> bool {
+    given(raw).and_then(|raw| raw.parse::<f64>().ok()).is_some_and(|value| value != usual)
 }
 
 fn whole(param: &'static str, raw: Option<&RawValue>, min: u64, max: u64) -> Result<Option<u64>, Refusal> {
@@ -555,6 +713,8 @@ mod tests {
             r#","prompt_cache_retention":"24h","prompt_cache_key":"k","user":"u","store":true"#,
             r#","stream_options":null,"max_tokens":null"#,
             r#","route":"fallback","provider":{"allow_fallbacks":true},"brand_new":[1,{"a":2}]"#,
+            r#","modalities":["text"],"metadata":{"a":"b"},"audio":null,"provider":{"order":["x"]}"#,
+            r#","parallel_tool_calls":true,"prediction":{"type":"content","content":"x"},"web_search_options":{}"#,
         ];
         for extra in good {
             assert!(parse(extra).is_ok(), "{extra}: {:?}", parse(extra).err());
@@ -600,6 +760,17 @@ mod tests {
             (r#","prediction":"x""#, "prediction"),
             (r#","user":5"#, "user"),
             (r#","store":"x""#, "store"),
+            (r#","top_logprobs":2"#, "top_logprobs"),
+            (r#","logprobs":false,"top_logprobs":2"#, "top_logprobs"),
+            (r#","modalities":"text""#, "modalities"),
+            (r#","metadata":[]"#, "metadata"),
+            (r#","audio":"loud""#, "audio"),
+            (r#","route":5"#, "route"),
+            (r#","provider":"acme""#, "provider"),
+            (r#","provider":{"allow_fallbacks":"no"}"#, "provider"),
+            (r#","web_search_options":true"#, "web_search_options"),
+            (r#","prompt_cache_key":7"#, "prompt_cache_key"),
+            (r#","safety_identifier":[]"#, "safety_identifier"),
         ];
         for (extra, param) in bad {
             let refusal = parse(extra).expect_err(extra);
@@ -668,6 +839,89 @@ mod tests {
             let options = |value: &str| format!(r#","stream":true,"stream_options":{value}"#);
             assert_eq!(rewritten(&options(given), None), expect(&options(sent), ""), "{given}");
         }
+    }
+
+    #[test]
+    fn what_a_supplier_must_be_able_to_do_follows_from_the_fields() {
+        let tool = r#""tools":[{"type":"function","function":{"name":"f"}}]"#;
+        let image =
+            r#""messages":[{"role":"user","content":[{"type" : "image_url","image_url":{"url":"x"}}]}]"#;
+        for (extra, needs) in [
+            (String::new(), vec![]),
+            (r#","temperature":1,"top_p":null,"n":1,"logprobs":false,"tools":[ ],"logit_bias":{}"#.into(), vec![]),
+            (r#","service_tier":"auto","prompt_cache_retention":"in-memory","presence_penalty":0"#.into(), vec![]),
+            (format!(",{tool}"), vec![Need::Tools]),
+            (format!(",{tool},\"tool_choice\":\"auto\""), vec![Need::Tools]),
+            (
+                format!(",{tool},\"tool_choice\":\"required\",\"parallel_tool_calls\":false"),
+                vec![Need::Tools, Need::ToolChoice, Need::ParallelToolCalls],
+            ),
+            (r#","response_format":{"type":"json_object"}"#.into(), vec![Need::JsonObject]),
+            (
+                r#","response_format":{"type":"json_schema","json_schema":{"name":"x","schema":{}}}"#.into(),
+                vec![Need::JsonSchema],
+            ),
+            (r#","logprobs":true,"top_logprobs":3,"n":2"#.into(), vec![Need::Logprobs, Need::Choices]),
+            (r#","logit_bias":{"1":5},"seed":0,"stop":"x""#.into(), vec![Need::LogitBias, Need::Seed, Need::Stop]),
+            (r#","temperature":0,"frequency_penalty":1"#.into(), vec![Need::Sampling, Need::Penalties]),
+            (
+                r#","reasoning_effort":"none","verbosity":"low","prediction":{},"web_search_options":{}"#.into(),
+                vec![Need::ReasoningEffort, Need::Verbosity, Need::Prediction, Need::WebSearch],
+            ),
+            (
+                r#","service_tier":"flex","prompt_cache_retention":"24h","store":true,"modalities":["text","audio"]"#
+                    .into(),
+                vec![Need::ServiceTier, Need::CacheRetention, Need::AudioOut, Need::Store],
+            ),
+        ] {
+            assert_eq!(parse(&extra).unwrap().needs, needs.iter().copied().collect(), "{extra}");
+        }
+        let body = format!(r#"{{"model":"m",{image}}}"#);
+        let needs = ChatRequest::parse(body.into()).unwrap().needs;
+        assert_eq!(needs, [Need::Images].into_iter().collect());
+        let only_named = r#","tools":[{"type":"function","function":{"name":"f","parameters":{"properties":{"file":{}}}}}]"#;
+        assert_eq!(parse(only_named).unwrap().needs, [Need::Tools].into_iter().collect());
+    }
+
+    #[test]
+    fn fields_that_speak_to_the_venue_stay_here() {
+        for (given, sent) in [
+            (r#","route":"fallback","x":1"#, r#","x":1"#),
+            (r#","provider" : {"allow_fallbacks":false} "#, r#" "#),
+            (r#","route":"fallback","provider":{"a":[1,"}"]},"z":2"#, r#","z":2"#),
+            (r#","provider":{},"z":2,"route":"fallback""#, r#","z":2"#),
+            (r#", "route":"fallback" , "provider":{}"#, r#""#),
+        ] {
+            let request = parse(given).unwrap();
+            let sent = format!(r#"{{"model":"m","messages":[{{"role":"user","content":"hi"}}]{sent}}}"#);
+            let rewritten = request.rewritten("m", None);
+            assert_eq!(std::str::from_utf8(&rewritten).unwrap(), sent, "{given}");
+        }
+        let first = r#"{"route":"fallback", "model":"a","messages":[{"role":"user","content":"x"}]}"#;
+        let rewritten = ChatRequest::parse(first.into()).unwrap().rewritten("m", Some(5));
+        assert_eq!(
+            rewritten,
+            r#"{"max_tokens":5, "model":"m","messages":[{"role":"user","content":"x"}]}"#.as_bytes()
+        );
+        assert!(!parse(r#","provider":{"allow_fallbacks":false}"#).unwrap().fallbacks);
+        assert!(parse(r#","provider":{"order":[]}"#).unwrap().fallbacks);
+    }
+
+    #[test]
+    fn prompts_that_begin_alike_belong_together() {
+        let affinity = |extra: &str| parse(extra).unwrap().affinity;
+        assert_eq!(affinity(r#","prompt_cache_key":"k""#), affinity(r#","prompt_cache_key":"k","seed":2"#));
+        assert_ne!(affinity(r#","prompt_cache_key":"j""#), affinity(r#","prompt_cache_key":"k""#));
+        assert_eq!((affinity(""), affinity(r#","prompt_cache_key":null"#)), (None, None));
+        let long = |end: &str| {
+            let text = "system ".repeat(200);
+            let body = format!(
+                r#"{{"model":"m","messages":[{{"role":"system","content":"{text}{end}"}},{{"role":"user","content":"{end}"}}]}}"#
+            );
+            ChatRequest::parse(body.into()).unwrap().affinity
+        };
+        assert!(long("x").is_some());
+        assert_eq!(long("x"), long("y"));
     }
 
     #[test]

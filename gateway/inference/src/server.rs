@@ -7,14 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use grid_engine::command::Side;
-use grid_engine::instrument::InstrumentStatus;
-use grid_engine::state::{Instrument, State};
+use grid_engine::KeyHash;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::header::{ALLOW, EXPECT, HeaderValue};
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,6 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::time::timeout;
 
 use crate::call::{self, Call};
+use crate::catalogue::{self, is_offered};
 use crate::config::Config;
 use crate::dialect::messages::request::For;
 use crate::dialect::{self, Dialect};
@@ -29,10 +28,12 @@ use crate::door::{Deps, Directory};
 use crate::hold::Bureau;
 use crate::keys::{self, Caller, Permit, Turnstile};
 use crate::meter;
+use crate::needs::{Need, Needs};
 use crate::reply::{Out, Refusal, Surface, json_response};
 use crate::roster::{self, Roster};
 use crate::stats::{Snapshot, Stats, bump, drop_one};
 use crate::tokens;
+use crate::trace::Trace;
 use crate::upstream::Upstream;
 
 /// Of a refused body so much is still read, so that the client gets to see why, in bytes.
@@ -146,7 +147,7 @@ pub async fn serve(config: Config, deps: Deps) -> io::Result<RunningTier> {
             life: config.clocks.reservation,
         },
         stats,
-        roster: Roster::new(config.routing),
+        roster: Roster::new(config.routing, config.lacks.clone()),
         upstream: Upstream::new(config.clocks, &config.limits),
         turnstile: Turnstile::new(config.limits.key),
         calls: Arc::new(Semaphore::new(config.limits.calls)),
@@ -236,7 +237,8 @@ async fn handle(tier: Arc<Tier>, surface: Surface, request: Request<Incoming>) -
     let name = format!("req_{number:032x}");
     let head = request.method() == Method::HEAD;
     let (parts, body) = request.into_parts();
-    let asked = Asked { tier, surface, number, name: &name, parts };
+    let trace = if is_operator(&tier, &parts.headers) { Trace::on() } else { Trace::default() };
+    let asked = Asked { tier, surface, number, name: &name, parts, trace: trace.clone() };
     let mut response = match asked.route(body).await {
         Ok(response) => response,
         Err((refusal, surface)) => refusal.response(surface, &name),
@@ -249,8 +251,17 @@ async fn handle(tier: Arc<Tier>, surface: Surface, request: Request<Incoming>) -
         for header in ["x-grid-request-id", "x-request-id", "request-id"] {
             headers.insert(header, value.clone());
         }
+        if let Some(route) = trace.read().and_then(|route| HeaderValue::try_from(route).ok()) {
+            headers.insert("x-grid-route", route);
+        }
     }
     response
+}
+
+/// Whether the request carries the operator's secret.
+fn is_operator(tier: &Tier, headers: &HeaderMap) -> bool {
+    let told = || headers.get("x-grid-operator")?.to_str().ok().map(KeyHash::of);
+    tier.config.operator.is_some_and(|operator| told() == Some(operator))
 }
 
 /// One request, with its body apart.
@@ -260,6 +271,8 @@ struct Asked<'a> {
     number: u128,
     name: &'a str,
     parts: hyper::http::request::Parts,
+    /// Kept where an operator asks.
+    trace: Trace,
 }
 
 type Answer = Result<Response<Out>, (Refusal, Surface)>;
@@ -295,6 +308,10 @@ impl Asked<'_> {
             "/health" | "/v1/health" if reading => {
                 Ok(json_response(StatusCode::OK, &json!({"status": "ok"})))
             }
+            "/operator/stats" if reading && is_operator(&self.tier, &self.parts.headers) => {
+                Ok(json_response(StatusCode::OK, &json!(self.tier.stats.snapshot())))
+            }
+            "/instruments.json" if reading => Ok(self.instruments()),
             "/v1/models" if reading => self.models().map_err(|refusal| (refusal, surface)),
             "/v1/chat/completions" | "/v1/responses" => Err((method("POST"), Surface::OpenAi)),
             _ if path.starts_with("/v1/responses/") => Err((
@@ -342,9 +359,17 @@ impl Asked<'_> {
         }
         let models: Vec<Value> = self.tier.directory.read(|state| {
             let listed = state.instruments.iter().filter(|one| is_offered(one));
-            listed.map(|instrument| model_json(state, instrument)).collect()
+            listed.map(|instrument| catalogue::model(state, instrument, &self.tier.roster)).collect()
         });
-        Ok(json_response(StatusCode::OK, &json!({"object": "list", "data": models})))
+        Ok(json_response(StatusCode::OK, &catalogue::list(&models)))
+    }
+
+    fn instruments(&self) -> Response<Out> {
+        let instruments: Vec<Value> = self.tier.directory.read(|state| {
+            let all = state.instruments.iter();
+            all.map(|one| catalogue::instrument(state, one, &self.tier.roster)).collect()
+        });
+        json_response(StatusCode::OK, &json!({"instruments": instruments}))
     }
 
     fn model(&self, symbol: &str) -> Result<Response<Out>, Refusal> {
@@ -354,7 +379,7 @@ impl Asked<'_> {
         let found = self.tier.directory.read(|state| {
             let id = state.symbols.get(&symbol.to_ascii_lowercase())?;
             let instrument = state.instruments.get(usize::from(id.0))?;
-            is_offered(instrument).then(|| model_json(state, instrument))
+            is_offered(instrument).then(|| catalogue::model(state, instrument, &self.tier.roster))
         });
         found.map(|model| json_response(StatusCode::OK, &model)).ok_or_else(unknown_instrument)
     }
@@ -413,7 +438,7 @@ impl Asked<'_> {
             let output = u64::from(instrument.spec.quality.output_floor);
             Some((id, output, roster::offers(state, id)))
         });
-        let (instrument, output_floor, candidates) = known.ok_or_else(unknown_instrument)?;
+        let (instrument, output_floor, mut candidates) = known.ok_or_else(unknown_instrument)?;
         bump(&tier.stats.calls);
         if candidates.is_empty() {
             return Err(Refusal::unavailable(
@@ -422,6 +447,7 @@ impl Asked<'_> {
                 Duration::from_secs(5),
             ));
         }
+        tier.roster.able(&mut candidates, chat.needs).map_err(|lacks| unsupported(&chat.symbol, lacks))?;
         tier.roster.ready(&candidates).map_err(|wait| {
             Refusal::unavailable("no_supplier", "every supplier of this instrument is failing or full", wait)
         })?;
@@ -434,6 +460,7 @@ impl Asked<'_> {
             candidates,
             chat,
             teller,
+            trace: self.trace.clone(),
             _in_flight: in_flight,
         };
         let (head, answer) = oneshot::channel();
@@ -502,7 +529,7 @@ fn unknown_instrument() -> Refusal {
 
 /// Reads on for a moment after a refusal, because a socket that is closed with unread bytes loses the answer too.
 /// A client that waits for `100 Continue` has sent nothing yet.
-fn spare(headers: &hyper::HeaderMap, mut body: Incoming) {
+fn spare(headers: &HeaderMap, mut body: Incoming) {
     if body.is_end_stream() || headers.contains_key(EXPECT) {
         return;
     }
@@ -520,62 +547,12 @@ fn spare(headers: &hyper::HeaderMap, mut body: Incoming) {
     });
 }
 
-/// Delivery goes on while an instrument is halted; one in preview can't be had yet.
-fn is_offered(instrument: &Instrument) -> bool {
-    instrument.spec.status != InstrumentStatus::Preview
-}
-
-fn model_json(state: &State, instrument: &Instrument) -> Value {
-    let spec = &instrument.spec;
-    let quality = &spec.quality;
-    let best = state
-        .book(instrument.id)
-        .and_then(|book| book.best(Side::Sell))
-        .map(|level| level.price)
-        .or(instrument.last_trade.map(|trade| trade.price));
-    let pricing = best.and_then(|price| {
-        let unit = price.notional(grid_engine::Qty(1), spec.market.tick)?;
-        let token = per_token(unit.0);
-        Some(json!({"currency": "USD", "unit": unit.to_string(), "prompt": token, "completion": token}))
-    });
-    let floor = |value: u32| (value > 0).then_some(value);
-    json!({
-        "id": spec.symbol,
-        "object": "model",
-        "created": instrument.created_at.0 / 1_000_000_000,
-        "owned_by": "grid",
-        "display_name": spec.name,
-        "description": spec.description,
-        "status": match spec.status {
-            InstrumentStatus::Preview => "preview",
-            InstrumentStatus::Live => "live",
-            InstrumentStatus::Halted => "halted",
-        },
-        "context_length": floor(quality.context_floor),
-        "max_output_tokens": floor(quality.output_floor),
-        "capabilities": {"streaming": true, "tools": true, "json_mode": true},
-        "pricing": pricing,
-    })
-}
-
-/// A Unit's price in nano-dollars as decimal dollars per token: 810,000,000 is `0.00000081`.
-fn per_token(unit_nanos: i64) -> String {
-    let digits = format!("{unit_nanos:016}");
-    let (whole, part) = digits.split_at(digits.len() - 15);
-    let part = part.trim_end_matches('0');
-    if part.is_empty() { whole.to_owned() } else { format!("{whole}.{part}") }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_price_per_token_has_no_rounding() {
-        for (nanos, text) in
-            [(810_000_000, "0.00000081"), (1, "0.000000000000001"), (2_000_000_000_000_000, "2"), (0, "0")]
-        {
-            assert_eq!(per_token(nanos), text);
-        }
+/// 400 for a request that nobody on the roster can honour.
+fn unsupported(symbol: &str, lacks: Needs) -> Refusal {
+    let words: Vec<&str> = lacks.iter().map(Need::word).collect();
+    let message = format!("no supplier of {symbol} can honour this just now: {}", words.join(", "));
+    Refusal {
+        param: lacks.iter().next().map(Need::field),
+        ..Refusal::new(StatusCode::BAD_REQUEST, "unsupported_parameter", message)
     }
 }

@@ -21,7 +21,7 @@ pub(crate) struct Stats {
 }
 
 /// The counters at one moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Snapshot {
     /// Calls that passed authentication and validation.
     pub calls: u64,

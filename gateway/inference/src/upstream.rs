@@ -9,7 +9,8 @@
 //! | 200 with content | the one that delivers |
 //! | 200 and then an error event, another content type, no JSON, nothing | failed: try another |
 //! | 429, 503 with `Retry-After` | busy: leave it alone that long, try another |
-//! | 400, 413, 422 | the request is at fault: its answer goes to the client |
+//! | 400, 422 that say a field is not supported | unable: another model may be able |
+//! | other 400, 413, 422 | the request is at fault: its answer goes to the client |
 //! | anything else (401, 402, 404 are our contract with it, not the client's) | failed: try another |
 
 use std::time::Duration;
@@ -17,9 +18,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER, USER_AGENT,
-};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, USER_AGENT};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -29,6 +28,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::answer;
 use crate::config::{Clocks, Limits};
+use crate::patience;
 use crate::sse::{Event, Splitter};
 
 /// Idle connections kept per supplier.
@@ -79,6 +79,8 @@ pub(crate) enum Failure {
     Busy(Duration),
     /// The client's fault.
     Refused { status: StatusCode, message: String },
+    /// It can't do what this field asks for; another model may.
+    Unable { param: String, message: String },
 }
 
 impl Upstream {
@@ -127,13 +129,12 @@ impl Upstream {
 
     async fn accepted(&self, response: Response<Incoming>) -> Result<Response<Incoming>, Failure> {
         let status = response.status();
-        let after = response.headers().get(RETRY_AFTER);
-        let after = after.and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
+        let after = patience::asked(response.headers());
         match status.as_u16() {
             200 => Ok(response),
-            400 | 413 | 422 => Err(Failure::Refused { status, message: self.error_message(response).await }),
-            429 => Err(Failure::Busy(Duration::from_secs(after.unwrap_or(1)))),
-            503 if after.is_some() => Err(Failure::Busy(Duration::from_secs(after.unwrap_or(1)))),
+            400 | 413 | 422 => Err(self.refused(status, response).await),
+            429 => Err(Failure::Busy(after.unwrap_or(Duration::from_secs(1)))),
+            503 if after.is_some() => Err(Failure::Busy(after.unwrap_or_default())),
             300..=399 => Err(Failure::Failed("redirect")),
             401..=403 => Err(Failure::Failed("credential refused")),
             404 => Err(Failure::Failed("model unknown there")),
@@ -142,7 +143,7 @@ impl Upstream {
     }
 
     /// What the supplier finds wrong with the request; it goes to the client and nowhere else.
-    async fn error_message(&self, response: Response<Incoming>) -> String {
+    async fn refused(&self, status: StatusCode, response: Response<Incoming>) -> Failure {
         let read = collect(response.into_body(), ERROR_BYTES);
         let body = timeout(self.clocks.idle, read).await;
         let body = body.ok().and_then(Result::ok).unwrap_or_default();
@@ -150,7 +151,13 @@ impl Upstream {
         let message = ["/error/message", "/errors/detail", "/message", "/detail", "/error"]
             .iter()
             .find_map(|path| value.pointer(path)?.as_str());
-        message.unwrap_or("the request was refused upstream").to_owned()
+        let message = message.unwrap_or("the request was refused upstream").to_owned();
+        let code = value.pointer("/error/code").and_then(serde_json::Value::as_str).unwrap_or_default();
+        let unable = code.starts_with("unsupported") || message.to_ascii_lowercase().contains("not support");
+        match value.pointer("/error/param").and_then(serde_json::Value::as_str) {
+            Some(param) if unable => Failure::Unable { param: param.to_owned(), message },
+            _ => Failure::Refused { status, message },
+        }
     }
 
     async fn first_content(&self, response: Response<Incoming>) -> Result<Opened, Failure> {

@@ -7,5 +7,6 @@ mod clients;
 mod dialects;
 mod edges;
 mod market;
+mod routing;
 mod sdk;
 mod support;
