@@ -31,6 +31,8 @@ pub(crate) struct Said<'a> {
     pub(crate) usage: Option<Reported>,
     /// Some member is called `usage`, null or not.
     pub(crate) has_usage_key: bool,
+    /// It is neither null nor anything that could be read.
+    pub(crate) odd_usage: bool,
     /// An error instead of an answer, as JSON.
     pub(crate) error: Option<Cow<'a, str>>,
 }
@@ -140,6 +142,7 @@ impl<'a> Chunk<'a> {
             ..Said::default()
         };
         let usage = self.usage.and_then(reported_raw);
+        said.odd_usage = usage.is_none() && self.usage.is_some_and(|raw| raw.get() != "null");
         said.usage = usage.or_else(|| self.x_groq?.usage.and_then(reported_raw));
         for choice in self.choices {
             said.finished |= choice.finish_reason.is_some();
@@ -187,6 +190,7 @@ fn lenient<'a>(json: &[u8]) -> Result<Said<'a>, NotJson> {
         created: value["created"].as_u64().unwrap_or(0),
         usage: reported(&value["usage"]).or_else(|| reported(&value["x_groq"]["usage"])),
         has_usage_key: value.get("usage").is_some(),
+        odd_usage: !value["usage"].is_null() && reported(&value["usage"]).is_none(),
         error: value.get("error").filter(|error| !error.is_null()).map(|error| Cow::Owned(error.to_string())),
         ..Said::default()
     };
@@ -243,6 +247,16 @@ mod tests {
             ),
         ] {
             assert_eq!(read(json.as_bytes()).unwrap().usage, usage, "{json}");
+        }
+        for (json, odd) in [
+            (r#"{"choices":[],"usage":null}"#, false),
+            (r#"{"choices":[]}"#, false),
+            (r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}"#, false),
+            (r#"{"choices":[],"usage":{"prompt_tokens":-3,"completion_tokens":4}}"#, true),
+            (r#"{"choices":[],"usage":"none"}"#, true),
+            (r#"{"choices":"odd","usage":"none"}"#, true),
+        ] {
+            assert_eq!(read(json.as_bytes()).unwrap().odd_usage, odd, "{json}");
         }
     }
 

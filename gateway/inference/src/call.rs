@@ -474,9 +474,11 @@ impl Relay<'_> {
             self.hold.delivered(&said);
             return Flow::On;
         }
-        if said.usage.is_some() && !said.choices {
+        if (said.usage.is_some() || said.odd_usage) && !said.choices {
             self.hold.delivered(&said);
-            self.usage_event = Some(event);
+            if said.usage.is_some() {
+                self.usage_event = Some(event);
+            }
             return Flow::On;
         }
         let raw = if said.has_usage_key && !self.call.chat.wants_usage {

@@ -35,6 +35,7 @@ mod call;
 mod catalogue;
 mod choice;
 mod config;
+mod connect;
 mod dialect;
 mod door;
 mod hold;

@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use crate::choice::{self, Facts};
 use crate::config::Routing;
 use crate::needs::Needs;
+use crate::stats::{One, Stats};
 
 /// Longest pause that a supplier's `Retry-After` can ask for.
 const PATIENCE_MAX: Duration = Duration::from_secs(60);
@@ -90,6 +91,7 @@ pub(crate) struct Roster {
     routing: Routing,
     /// What models are known to lack, by their name.
     lacks: HashMap<String, Needs>,
+    stats: Arc<Stats>,
     health: Mutex<HashMap<(AccountId, InstrumentId), Health>>,
 }
 
@@ -182,11 +184,12 @@ pub(crate) struct Slot {
     first: Option<Instant>,
     /// Tokens and time after the first content, where it was the supplier's own pace.
     pace: Option<(u64, Duration)>,
+    _one: One,
 }
 
 impl Roster {
-    pub(crate) fn new(routing: Routing, lacks: HashMap<String, Needs>) -> Arc<Self> {
-        Arc::new(Self { routing, lacks, health: Mutex::default() })
+    pub(crate) fn new(routing: Routing, lacks: HashMap<String, Needs>, stats: Arc<Stats>) -> Arc<Self> {
+        Arc::new(Self { routing, lacks, stats, health: Mutex::default() })
     }
 
     /// Keeps the candidates that can do all of it. Where nobody can, the result is what the best of them lacks.
@@ -289,7 +292,8 @@ impl Roster {
     fn slot(self: &Arc<Self>, key: (AccountId, InstrumentId), probe: bool) -> Slot {
         let verdict = Verdict::Neutral;
         let entered = Instant::now();
-        Slot { roster: Arc::clone(self), key, verdict, probe, entered, first: None, pace: None }
+        let _one = One::of(Arc::clone(&self.stats), |stats| &stats.attempts);
+        Slot { roster: Arc::clone(self), key, verdict, probe, entered, first: None, pace: None, _one }
     }
 
     /// The one whose pause after failures ends soonest, where there is one.
@@ -429,6 +433,7 @@ mod tests {
                 ..Routing::default()
             },
             HashMap::from([("terse".to_owned(), [Need::Tools].into_iter().collect())]),
+            Arc::default(),
         )
     }
 

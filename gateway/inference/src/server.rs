@@ -31,7 +31,7 @@ use crate::meter;
 use crate::needs::{Need, Needs};
 use crate::reply::{Out, Refusal, Surface, json_response};
 use crate::roster::{self, Roster};
-use crate::stats::{Snapshot, Stats, bump, drop_one};
+use crate::stats::{One, Snapshot, Stats, bump, drop_one};
 use crate::tokens;
 use crate::trace::Trace;
 use crate::upstream::Upstream;
@@ -146,9 +146,9 @@ pub async fn serve(config: Config, deps: Deps) -> io::Result<RunningTier> {
             metering: config.metering,
             life: config.clocks.reservation,
         },
+        roster: Roster::new(config.routing, config.lacks.clone(), Arc::clone(&stats)),
+        upstream: Upstream::new(config.clocks, &config.limits, Arc::clone(&stats)),
         stats,
-        roster: Roster::new(config.routing, config.lacks.clone()),
-        upstream: Upstream::new(config.clocks, &config.limits),
         turnstile: Turnstile::new(config.limits.key),
         calls: Arc::new(Semaphore::new(config.limits.calls)),
         config,
@@ -200,6 +200,7 @@ async fn connection(
     mut stopped: watch::Receiver<bool>,
 ) {
     let _ = socket.set_nodelay(true);
+    let _one = One::of(Arc::clone(&tier.stats), |stats| &stats.connections);
     let limits = &tier.config.limits;
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder

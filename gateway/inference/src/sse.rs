@@ -99,6 +99,8 @@ impl Splitter {
 
     /// The event that the stream's end cut off before its blank line, if there is one.
     pub(crate) fn finish(&mut self) -> Option<Event> {
+        // Nothing comes any more that could belong to a last `\r`.
+        self.after_return = false;
         if self.line < self.buffer.len() {
             self.push(b"\n");
         }
@@ -152,6 +154,9 @@ fn with_newlines(raw: &[u8]) -> Bytes {
 
 #[cfg(test)]
 mod tests {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
     use super::*;
 
     fn split(pieces: &[&[u8]]) -> Vec<Event> {
@@ -217,7 +222,7 @@ mod tests {
 
     #[test]
     fn the_last_event_counts_without_its_blank_line() {
-        for tail in ["data: [DONE]", "data: [DONE]\n", "data: [DONE]\r\n"] {
+        for tail in ["data: [DONE]", "data: [DONE]\n", "data: [DONE]\r\n", "data: [DONE]\r"] {
             let events = split(&[tail.as_bytes()]);
             assert_eq!(events.len(), 1, "{tail:?}");
             assert_eq!(events[0].raw, "data: [DONE]\n\n".as_bytes());
@@ -230,5 +235,90 @@ mod tests {
         let mut splitter = Splitter::new(100);
         splitter.push(&[b'x'; 101]);
         assert_eq!(splitter.next(), Err(TooLong { limit: 100 }));
+    }
+
+    /// A stream made at random: its bytes, and the data that its events must turn out to have.
+    fn drawn(random: &mut StdRng) -> (Vec<u8>, Vec<Option<Vec<u8>>>) {
+        const LINE_ENDS: [&str; 3] = ["\n", "\r\n", "\r"];
+        const TEXTS: [&str; 8] = [
+            "",
+            "x",
+            " two  spaces",
+            "{\"a\": 1}",
+            "[DONE]",
+            "data: data:",
+            ": no comment",
+            "\u{e9}\u{1f680}\u{200b}",
+        ];
+        let (mut bytes, mut events) = (Vec::new(), Vec::new());
+        let count = random.random_range(0..6);
+        for at in 0..count {
+            // Within an event lines may end differently; but `\r` before `\n` is one end and not two.
+            let mut end = LINE_ENDS[random.random_range(0..3)];
+            let mut data: Vec<&str> = Vec::new();
+            let lines = random.random_range(1..5);
+            for _ in 0..lines {
+                let text = TEXTS[random.random_range(0..TEXTS.len())];
+                let line = match random.random_range(0..6) {
+                    0 => format!(": {text}"),
+                    1 => "event: note".to_owned(),
+                    2 => "retry: 10".to_owned(),
+                    3 if !text.starts_with(' ') => {
+                        data.push(text);
+                        format!("data:{text}")
+                    }
+                    _ => {
+                        data.push(text);
+                        format!("data: {text}")
+                    }
+                };
+                bytes.extend_from_slice(line.as_bytes());
+                bytes.extend_from_slice(end.as_bytes());
+                if end == "\r\n" || random.random_bool(0.5) {
+                    end = LINE_ENDS[random.random_range(0..2)];
+                    if bytes.ends_with(b"\r") {
+                        end = "\r";
+                    }
+                }
+            }
+            events.push((!data.is_empty()).then(|| data.join("\n").into_bytes()));
+            // The last blank line may be missing; others may be many.
+            if at + 1 < count || random.random_bool(0.5) {
+                let end = if bytes.ends_with(b"\r") { "\r" } else { end };
+                for _ in 0..random.random_range(1..3) {
+                    bytes.extend_from_slice(end.as_bytes());
+                }
+            }
+        }
+        (bytes, events)
+    }
+
+    #[test]
+    fn any_stream_is_understood_however_it_is_written_and_cut() {
+        for seed in 0..400 {
+            let random = &mut StdRng::seed_from_u64(seed);
+            let (bytes, wanted) = drawn(random);
+            let texts = |events: Vec<Event>| -> Vec<Option<Vec<u8>>> {
+                events.into_iter().map(|event| event.data.map(|data| data.to_vec())).collect()
+            };
+            let shown = String::from_utf8_lossy(&bytes).into_owned();
+            assert_eq!(texts(split(&[&bytes])), wanted, "seed {seed}: {shown:?}");
+            for at in 0..=bytes.len() {
+                let cut = split(&[&bytes[..at], &bytes[at..]]);
+                // What goes on to a client is understood the same way by it.
+                let again: Vec<u8> = cut.iter().flat_map(|event| event.raw.to_vec()).collect();
+                assert!(!again.contains(&b'\r'), "seed {seed} cut at {at}");
+                assert_eq!(texts(split(&[&again])), wanted, "seed {seed} cut at {at}, sent on: {shown:?}");
+                assert_eq!(texts(cut), wanted, "seed {seed} cut at {at}: {shown:?}");
+            }
+            let mut rest = bytes.as_slice();
+            let mut pieces = Vec::new();
+            while !rest.is_empty() {
+                let (piece, after) = rest.split_at(random.random_range(1..=rest.len().min(5)));
+                pieces.push(piece);
+                rest = after;
+            }
+            assert_eq!(texts(split(&pieces)), wanted, "seed {seed} in small pieces: {shown:?}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Counters that tests and operators read. Gauges come back to zero when nothing is going on.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The counters as they are kept.
@@ -18,6 +19,9 @@ pub(crate) struct Stats {
     pub(crate) partial: AtomicU64,
     pub(crate) estimated: AtomicU64,
     pub(crate) distrusted: AtomicU64,
+    pub(crate) connections: AtomicU64,
+    pub(crate) attempts: AtomicU64,
+    pub(crate) supplier_connections: AtomicU64,
 }
 
 /// The counters at one moment.
@@ -49,6 +53,32 @@ pub struct Snapshot {
     pub estimated: u64,
     /// Calls whose supplier reported more than we can believe.
     pub distrusted: u64,
+    /// Connections of clients that are open now.
+    pub connections: u64,
+    /// Attempts at suppliers in progress now.
+    pub attempts: u64,
+    /// Connections to suppliers that are open now, idle ones included.
+    pub supplier_connections: u64,
+}
+
+/// One more in a gauge, for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct One {
+    stats: Arc<Stats>,
+    gauge: fn(&Stats) -> &AtomicU64,
+}
+
+impl One {
+    pub(crate) fn of(stats: Arc<Stats>, gauge: fn(&Stats) -> &AtomicU64) -> Self {
+        bump(gauge(&stats));
+        Self { stats, gauge }
+    }
+}
+
+impl Drop for One {
+    fn drop(&mut self) {
+        drop_one((self.gauge)(&self.stats));
+    }
 }
 
 impl Stats {
@@ -68,6 +98,9 @@ impl Stats {
             partial: read(&self.partial),
             estimated: read(&self.estimated),
             distrusted: read(&self.distrusted),
+            connections: read(&self.connections),
+            attempts: read(&self.attempts),
+            supplier_connections: read(&self.supplier_connections),
         }
     }
 }

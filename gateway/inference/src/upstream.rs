@@ -13,6 +13,7 @@
 //! | other 400, 413, 422 | the request is at fault: its answer goes to the client |
 //! | anything else (401, 402, 404 are our contract with it, not the client's) | failed: try another |
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -28,8 +29,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::answer;
 use crate::config::{Clocks, Limits};
+use crate::connect::Counting;
 use crate::patience;
 use crate::sse::{Event, Splitter};
+use crate::stats::Stats;
 
 /// Idle connections kept per supplier.
 const IDLE_CONNECTIONS: usize = 4_096;
@@ -41,7 +44,7 @@ const ERROR_BYTES: usize = 64 << 10;
 /// Connections to all suppliers.
 #[derive(Clone, Debug)]
 pub(crate) struct Upstream {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: Client<HttpsConnector<Counting>, Full<Bytes>>,
     clocks: Clocks,
     answer_bytes: usize,
     event_bytes: usize,
@@ -84,7 +87,7 @@ pub(crate) enum Failure {
 }
 
 impl Upstream {
-    pub(crate) fn new(clocks: Clocks, limits: &Limits) -> Self {
+    pub(crate) fn new(clocks: Clocks, limits: &Limits, stats: Arc<Stats>) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(clocks.connect));
@@ -93,7 +96,7 @@ impl Upstream {
             .with_webpki_roots()
             .https_or_http()
             .enable_http1()
-            .wrap_connector(connector);
+            .wrap_connector(Counting::new(connector, stats));
         let client = Client::builder(TokioExecutor::new())
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
             .pool_idle_timeout(Duration::from_secs(60))
