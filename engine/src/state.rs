@@ -87,38 +87,41 @@ pub struct Counters {
 ///
 /// Invariants: no balance is negative; `usd_held` = the holds of its open buy orders; `orders` = its orders in the books.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[repr(C, align(64))] // what most commands look at comes first, in one cache line
 pub struct Account {
+    /// Free dollars.
+    pub usd_available: Usd,
+    /// Dollars behind open buy orders.
+    pub usd_held: Usd,
+    /// When a balance last changed.
+    pub updated_at: Nanos,
+    /// Its open orders; [`State::open_orders`] lists them.
+    pub orders: OpenOrders,
     /// Its id.
     pub id: AccountId,
-    /// For its owner to recognise.
-    pub name: String,
     /// Auto or Advanced.
     pub mode: AccountMode,
     /// What it may do.
     pub capabilities: Capabilities,
     /// How it buys in Auto Mode.
     pub auto_buy: AutoBuy,
-    /// Free dollars.
-    pub usd_available: Usd,
-    /// Dollars behind open buy orders.
-    pub usd_held: Usd,
-    /// Its open orders; [`State::open_orders`] lists them.
-    pub orders: OpenOrders,
     /// Labels of open orders.
     pub labels: BTreeMap<Label, OrderId>,
     /// Labels of orders that carried a tag, open or not: the last [`crate::limits::TAGS_KEPT`].
     pub tags: BTreeMap<Label, OrderId>,
     /// The same, oldest first.
     pub tags_by_age: VecDeque<Label>,
+    /// For its owner to recognise.
+    pub name: String,
     /// When it was opened.
     pub created_at: Nanos,
-    /// When a balance last changed.
-    pub updated_at: Nanos,
     /// Last deposit, or 0.
     pub deposited_at: Nanos,
     /// Last withdrawal, or 0.
     pub withdrawn_at: Nanos,
 }
+
+const _: () = assert!(std::mem::offset_of!(Account, auto_buy) <= 48);
 
 /// An instrument and its market's last trade.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]

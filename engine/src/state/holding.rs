@@ -341,3 +341,46 @@ impl Lot {
         (part(self.escrow), part(self.cost))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tranche(issuer: u32, trade: u64) -> Tranche {
+        Tranche {
+            issuer: AccountId(issuer),
+            qty: Qty(3),
+            escrow: Usd(70),
+            cost: Usd(100),
+            trade: TradeId(trade),
+        }
+    }
+
+    #[test]
+    fn tranches_are_bounded_and_nothing_of_them_is_lost() {
+        let mut holding = Holding::default();
+        let unsold = Tranche { escrow: Usd::ZERO, cost: Usd::ZERO, ..tranche(7, 0) };
+        holding.push_tranche(unsold);
+        for trade in 1..=5_000 {
+            holding.push_tranche(tranche(7 + trade as u32 % 2, trade));
+        }
+        holding.push_tranche(unsold);
+        assert_eq!(holding.tranches.len(), limits::TRANCHES);
+        assert_eq!(holding.tranches[0].qty, Qty(6), "what was never sold joins only its own kind");
+        let sums = holding.tranches.iter().fold((0, 0, 0), |(qty, escrow, cost), tranche| {
+            (qty + tranche.qty.0, escrow + tranche.escrow.0, cost + tranche.cost.0)
+        });
+        assert_eq!(sums, (5_002 * 3, 5_000 * 70, 5_000 * 100));
+
+        holding.push_tranche(tranche(9, 5_001));
+        assert_eq!(holding.tranches.len(), limits::TRANCHES + 1, "a further issuer has its own");
+    }
+
+    #[test]
+    fn a_split_tranche_keeps_every_nano_dollar() {
+        let mut whole = Tranche { escrow: Usd(100), cost: Usd(11), ..tranche(7, 1) };
+        let part = whole.split(Qty(2));
+        assert_eq!((part.qty, part.escrow, part.cost), (Qty(2), Usd(66), Usd(7)));
+        assert_eq!((whole.qty, whole.escrow, whole.cost), (Qty(1), Usd(34), Usd(4)));
+    }
+}

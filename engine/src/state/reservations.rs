@@ -4,6 +4,8 @@
 //! An id is the reservation's number with the slot that it lies in, as an order's is, so the id itself says where to look
 //! and a later reservation still has the higher one. Slots are reused newest first; the room for draws stays with the slot.
 
+use std::collections::BTreeMap;
+
 use rkyv::with::Skip;
 
 use super::derived::Derived;
@@ -151,20 +153,26 @@ impl Reservations {
     /// Works out again what is derived, after the rest was read from a snapshot.
     pub(crate) fn rebuild(&mut self) -> Result<(), String> {
         self.found = Derived::default();
+        let mut open = Vec::with_capacity(self.len());
         for (place, slot) in (0..).zip(&self.slots) {
             if slot.id.0 != 0 {
                 if slot_of(slot.id) != place as usize {
                     return Err(format!("{:?} lies where its id says, not at {place}", slot.id));
                 }
-                self.found.add(place, slot.id, &slot.open);
+                open.push((slot.open.expires_at, slot.id, place));
             }
+        }
+        // Whoever comes in the order of time waits in the queue.
+        open.sort_unstable();
+        for (_, id, place) in open {
+            self.found.add(place, id, &self.slots[place as usize].open);
         }
         self.check()
     }
 
     /// The first broken invariant in words.
     pub(crate) fn check(&self) -> Result<(), String> {
-        let mut open = 0;
+        let (mut open, mut due) = (0, BTreeMap::new());
         for (place, slot) in self.slots.iter().enumerate() {
             if slot.id.0 == 0 {
                 continue;
@@ -176,9 +184,7 @@ impl Reservations {
             if self.by_request(slot.open.account, slot.open.request) != Some(slot.id) {
                 return Err(format!("{:?} has its handle", slot.id));
             }
-            if self.found.due.at(place as u32) != Some((slot.open.expires_at, slot.id)) {
-                return Err(format!("{:?} lapses at its time", slot.id));
-            }
+            due.insert(place as u32, (slot.open.expires_at, slot.id));
         }
         let mut free = self.free.clone();
         free.sort_unstable();
@@ -190,7 +196,7 @@ impl Reservations {
         if self.found.by_request.len() != open {
             return Err(format!("{} handles name {open} reservations", self.found.by_request.len()));
         }
-        self.found.due.check(open)
+        self.found.due.check(&due)
     }
 }
 
@@ -201,35 +207,93 @@ impl Found {
     }
 }
 
-/// Open reservations by when they lapse and then by id: a heap of four children each, in which every reservation knows
-/// its place, so that the one that is settled first can leave from the middle.
-#[derive(Clone, Debug, Default)]
+/// No slot: an end of the queue.
+const NONE: u32 = u32::MAX;
+/// In place of what is before: the reservation waits in the heap, and what is behind says where.
+const IN_HEAP: u32 = u32::MAX - 1;
+
+/// Open reservations by when they lapse and then by id.
+///
+/// Most calls are given the same time, so most lapse in the order in which they came: those wait in a linked queue, which
+/// any of them leaves in one step. Whoever lapses before the last of the queue waits in a heap of four children each, in
+/// which every reservation knows its place.
+#[derive(Clone, Debug)]
 struct Due {
-    heap: Vec<(Nanos, ReservationId)>,
-    /// By slot: where in the heap. Nobody reads that of a free slot.
-    places: Vec<u32>,
+    /// By slot; nobody reads that of a free one.
+    waiting: Vec<Waiting>,
+    first: u32,
+    last: u32,
+    /// Time and then id, as one number, which is compared without a branch.
+    heap: Vec<u128>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Waiting {
+    at: Nanos,
+    id: ReservationId,
+    before: u32,
+    behind: u32,
+}
+
+impl Waiting {
+    fn key(&self) -> u128 {
+        u128::from(self.at.0) << 64 | u128::from(self.id.0)
+    }
+}
+
+impl Default for Due {
+    fn default() -> Self {
+        Self { waiting: Vec::new(), first: NONE, last: NONE, heap: Vec::new() }
+    }
 }
 
 impl Due {
     fn first(&self) -> Option<(Nanos, ReservationId)> {
-        self.heap.first().copied()
-    }
-
-    fn at(&self, slot: u32) -> Option<(Nanos, ReservationId)> {
-        self.heap.get(*self.places.get(slot as usize)? as usize).copied()
+        let queued = self.waiting.get(self.first as usize).map(Waiting::key);
+        let key = match (queued, self.heap.first()) {
+            (Some(queued), Some(&heaped)) => queued.min(heaped),
+            (Some(queued), None) => queued,
+            (None, heaped) => *heaped?,
+        };
+        Some((Nanos((key >> 64) as u64), ReservationId(key as u64)))
     }
 
     fn insert(&mut self, slot: u32, at: Nanos, id: ReservationId) {
-        if self.places.len() <= slot as usize {
-            self.places.resize(slot as usize + 1, 0);
+        if self.waiting.len() <= slot as usize {
+            self.waiting.resize(slot as usize + 1, Waiting::default());
         }
-        self.heap.push((at, id));
-        self.rise(self.heap.len() - 1);
+        let entry = Waiting { at, id, before: self.last, behind: NONE };
+        match self.waiting.get_mut(self.last as usize) {
+            Some(last) if last.key() > entry.key() => {
+                self.waiting[slot as usize] = Waiting { before: IN_HEAP, ..entry };
+                self.heap.push(entry.key());
+                self.rise(self.heap.len() - 1);
+                return;
+            }
+            Some(last) => last.behind = slot,
+            None => self.first = slot,
+        }
+        self.last = slot;
+        self.waiting[slot as usize] = entry;
     }
 
     fn remove(&mut self, slot: u32) {
-        let at = self.places[slot as usize] as usize;
-        let last = self.heap.pop().expect("an open reservation is in the heap");
+        let Waiting { before, behind, .. } = self.waiting[slot as usize];
+        if before == IN_HEAP {
+            return self.remove_from_heap(behind as usize);
+        }
+        match self.waiting.get_mut(before as usize) {
+            Some(entry) => entry.behind = behind,
+            None => self.first = behind,
+        }
+        match self.waiting.get_mut(behind as usize) {
+            Some(entry) => entry.before = before,
+            None => self.last = before,
+        }
+    }
+
+    fn remove_from_heap(&mut self, at: usize) {
+        let last = self.heap.pop().expect("what waits in the heap is there");
         if at == self.heap.len() {
             return;
         }
@@ -271,15 +335,35 @@ impl Due {
         self.put(at, moving);
     }
 
-    fn put(&mut self, at: usize, entry: (Nanos, ReservationId)) {
-        self.heap[at] = entry;
-        self.places[slot_of(entry.1)] = at as u32;
+    fn put(&mut self, at: usize, key: u128) {
+        self.heap[at] = key;
+        self.waiting[slot_of(ReservationId(key as u64))].behind = at as u32;
     }
 
-    fn check(&self, open: usize) -> Result<(), String> {
-        let sorted = (1..self.heap.len()).all(|at| self.heap[(at - 1) / 4] < self.heap[at]);
-        if !sorted || self.heap.len() != open {
-            return Err(format!("{} of {open} reservations lapse in order", self.heap.len()));
+    /// The first broken invariant in words; `open` are the open reservations by slot.
+    fn check(&self, open: &BTreeMap<u32, (Nanos, ReservationId)>) -> Result<(), String> {
+        let (mut queued, mut at, mut before) = (0, self.first, NONE);
+        while at != NONE {
+            let entry = self.waiting[at as usize];
+            let in_order = before == NONE || self.waiting[before as usize].key() < entry.key();
+            if open.get(&at) != Some(&(entry.at, entry.id)) || entry.before != before || !in_order {
+                return Err(format!("the queue of reservations is linked in the order of time: {entry:?}"));
+            }
+            (queued, before, at) = (queued + 1, at, entry.behind);
+        }
+        for (place, &key) in self.heap.iter().enumerate() {
+            let slot = slot_of(ReservationId(key as u64)) as u32;
+            let entry = self.waiting[slot as usize];
+            let knows = entry.before == IN_HEAP && entry.behind as usize == place && entry.key() == key;
+            let above = place == 0 || self.heap[(place - 1) / 4] < key;
+            if open.get(&slot) != Some(&(entry.at, entry.id)) || !knows || !above {
+                return Err(format!(
+                    "a reservation knows its place in the heap, below what is due before: {entry:?}"
+                ));
+            }
+        }
+        if before != self.last || queued + self.heap.len() != open.len() {
+            return Err(format!("{queued} and {} of {} reservations wait", self.heap.len(), open.len()));
         }
         Ok(())
     }
