@@ -37,6 +37,9 @@ struct Args {
     /// Writes the whole report there as one HTML page.
     #[arg(long)]
     html: Option<PathBuf>,
+    /// Writes all rows there as one Markdown table.
+    #[arg(long)]
+    table: Option<PathBuf>,
     /// Writes every plot into this directory, as SVG.
     #[arg(long)]
     plots: Option<PathBuf>,
@@ -123,6 +126,9 @@ fn measure(args: &Args) -> Result<(), Box<dyn Error>> {
         if let Some(file) = &args.html {
             std::fs::write(file, report.html())?;
         }
+    }
+    if let Some(file) = &args.table {
+        std::fs::write(file, report.markdown())?;
     }
     if let Some(dir) = &args.plots {
         std::fs::create_dir_all(dir)?;

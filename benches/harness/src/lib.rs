@@ -6,12 +6,14 @@
 //! another day. And no time decides whether a run passes: the result of the work does.
 
 mod awake;
+mod figures;
 pub mod floors;
 mod ground;
 pub mod heap;
 mod html;
 mod latencies;
 mod machine;
+mod markdown;
 mod open_loop;
 pub mod plain;
 mod report;

@@ -2,29 +2,10 @@
 
 use std::fmt::{self, Write};
 
+use crate::figures::number;
 use crate::latencies::PERCENTILES;
 use crate::rounds::Rounds;
 use crate::row::{Against, Row};
-
-/// Three digits that say something, and no more.
-pub(crate) fn number(figure: f64) -> String {
-    match figure {
-        figure if figure >= 1_000.0 => {
-            // Thousands apart, as one reads them aloud.
-            let digits = format!("{figure:.0}");
-            let mut apart = String::new();
-            for (nth, digit) in digits.chars().enumerate() {
-                if nth > 0 && (digits.len() - nth).is_multiple_of(3) {
-                    apart.push('\'');
-                }
-                apart.push(digit);
-            }
-            apart
-        }
-        figure if figure >= 100.0 => format!("{figure:.1}"),
-        figure => format!("{figure:.2}"),
-    }
-}
 
 fn line(out: &mut String, name: &str, rounds: &Rounds, unit: &str) -> fmt::Result {
     let (from, to) = rounds.span();

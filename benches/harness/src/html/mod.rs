@@ -5,6 +5,7 @@ mod plot;
 
 use std::fmt::Write;
 
+use crate::figures::{digits, short, time};
 use crate::latencies::PERCENTILES;
 use crate::report::{Measured, Report};
 use crate::rounds::Rounds;
@@ -26,45 +27,6 @@ fn plain(text: &str) -> String {
         }
     }
     plain
-}
-
-/// Three digits and the prefix that fits.
-fn short(figure: f64) -> String {
-    let (scaled, prefix) = match figure {
-        figure if figure >= 1e9 => (figure / 1e9, " G"),
-        figure if figure >= 1e6 => (figure / 1e6, " M"),
-        figure if figure >= 1e3 => (figure / 1e3, " k"),
-        figure => (figure, ""),
-    };
-    digits(scaled) + prefix
-}
-
-fn digits(figure: f64) -> String {
-    match figure {
-        figure if figure >= 100.0 => format!("{figure:.0}"),
-        figure if figure >= 10.0 => format!("{figure:.1}"),
-        figure => format!("{figure:.2}"),
-    }
-}
-
-/// Like [`short`], of what was counted: without digits that say nothing.
-fn count(figure: f64) -> String {
-    let said = short(figure);
-    let (digits, prefix) =
-        said.split_once(' ').map_or((said.as_str(), ""), |(digits, prefix)| (digits, prefix));
-    let digits =
-        if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { digits };
-    format!("{digits} {prefix}").trim_end().to_owned()
-}
-
-/// A time in the unit that fits.
-fn time(ns: f64) -> String {
-    match ns {
-        ns if ns >= 1e9 => digits(ns / 1e9) + " s",
-        ns if ns >= 1e6 => digits(ns / 1e6) + " ms",
-        ns if ns >= 1e3 => digits(ns / 1e3) + " µs",
-        ns => format!("{ns:.0} ns"),
-    }
 }
 
 /// Median, and from where to where.
@@ -359,22 +321,6 @@ mod tests {
             assert!(svg.starts_with("<svg xmlns") && svg.trim_end().ends_with("</svg>"), "{name}: {svg}");
             assert!(svg.contains("--s0:") && svg.contains(".rule{"), "{name} brings its colours");
         }
-    }
-
-    #[test]
-    fn figures_are_as_long_as_they_say_something() {
-        assert_eq!(
-            (short(1_234_567.0), short(12.34), short(0.5)),
-            ("1.23 M".into(), "12.3".into(), "0.50".into())
-        );
-        assert_eq!(
-            (count(1_000.0), count(2_700.0), count(100.0)),
-            ("1 k".into(), "2.7 k".into(), "100".into())
-        );
-        assert_eq!(
-            (time(52.0), time(6_800.0), time(4.1e6)),
-            ("52 ns".into(), "6.80 µs".into(), "4.10 ms".into())
-        );
     }
 
     #[test]

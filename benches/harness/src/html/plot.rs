@@ -3,7 +3,8 @@
 
 use std::fmt::Write;
 
-use super::{count, digits, plain, short, time};
+use super::plain;
+use crate::figures::{count, digits, short, time};
 use crate::row::{Against, Row};
 
 /// The name of the language of drawings, without which a file of its own is none.
