@@ -175,6 +175,20 @@ impl Flow {
         self.send(order.trader, Command::Cancel { order: OrderRef::Id(order.id) }, None);
     }
 
+    /// Asks for the cancel of an order that is not open, which is refused.
+    ///
+    /// # Panics
+    /// When it is not.
+    pub fn cancel_again(&mut self, nth: u32) {
+        let order = *self.order(nth);
+        self.venue.send(order.trader, Command::Cancel { order: OrderRef::Id(order.id) });
+        let refused = self.venue.events().iter().any(|event| match event {
+            Event::Report { report, .. } => matches!(report.body, ReportBody::Rejected { .. }),
+            _ => false,
+        });
+        assert!(refused, "an order that is not open can't be cancelled");
+    }
+
     /// Changes an order to another price or open quantity; without any, it is closed.
     pub fn replace(&mut self, nth: u32, price: u32, qty: u32) {
         let order = *self.order(nth);

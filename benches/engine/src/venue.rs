@@ -41,6 +41,7 @@ pub struct Venue {
     events: Vec<Event>,
     traders: Vec<AccountId>,
     tape: Vec<Entry>,
+    last: Entry,
     trades: u64,
 }
 
@@ -65,6 +66,7 @@ impl Venue {
             events: Vec::new(),
             traders: Vec::new(),
             tape: Vec::new(),
+            last: Entry::venue(Command::Tick),
             trades: 0,
         };
         venue.apply(Entry::venue(Command::Genesis { operator_key: OPERATOR_KEY }));
@@ -114,6 +116,17 @@ impl Venue {
     /// Applies a command of a trader, through the next session in turn; what happened is in [`Venue::events`].
     pub fn send(&mut self, trader: u32, command: Command) {
         self.submit(self.traders[trader as usize], command);
+    }
+
+    /// The first command of the stream again, or the last of the set-up, with the number that it had: it is answered and not executed.
+    ///
+    /// # Panics
+    /// When it is executed.
+    pub fn repeat(&mut self) {
+        let again = self.tape.first().unwrap_or(&self.last).clone();
+        self.apply(again);
+        let repeated = matches!(self.events[..], [Event::Repeated { report: Some(_), .. }]);
+        assert!(repeated, "an old number is answered: {:?}", self.events);
     }
 
     /// What the last command did.
@@ -166,6 +179,7 @@ impl Venue {
         self.events.clear();
         self.engine.apply(self.seq, Nanos(self.seq.0), &entry, &mut self.events);
         self.trades += self.events.iter().filter(|event| matches!(event, Event::Traded(_))).count() as u64;
+        self.last = entry.clone();
         self.tape.push(entry);
     }
 

@@ -2,12 +2,14 @@
 
 mod bursts;
 mod exchange_mix;
+mod hot;
 mod many_books;
 mod place_cancel_match;
 mod reserve_settle;
 
 pub use bursts::{cancel_burst, mass_cancel, quote_refresh, thin_book_sweep};
 pub use exchange_mix::exchange_mix;
+pub use hot::{Hot, hot};
 pub use many_books::Books;
 pub use place_cancel_match::{Depth, place_cancel_match};
 pub use reserve_settle::reserve_settle;

@@ -34,7 +34,7 @@ pub fn reserve_settle(commands: u64) -> Tape {
         consumers: CONSUMERS,
     };
     let mut flow = Flow::open(&setup);
-    let mut calls = Calls { dice: Dice::new(3), open: VecDeque::new(), request: 0 };
+    let mut calls = Calls::new();
     for nth in 0..50 * SUPPLIERS {
         let (trader, price) = (nth % SUPPLIERS, 1_000 + nth / SUPPLIERS);
         let ask = Wanted {
@@ -58,13 +58,17 @@ pub fn reserve_settle(commands: u64) -> Tape {
     Tape::record(flow, |flow| (0..commands).for_each(|_| calls.next(flow)))
 }
 
-struct Calls {
+pub(super) struct Calls {
     dice: Dice,
     open: VecDeque<(u32, ReservationId, AccountId)>,
     request: u128,
 }
 
 impl Calls {
+    pub(super) fn new() -> Self {
+        Self { dice: Dice::new(3), open: VecDeque::new(), request: 0 }
+    }
+
     fn next(&mut self, flow: &mut Flow) {
         // Two steps up and two down: the number of open calls stays.
         if self.open.len() < OPEN || (self.open.len() == OPEN && self.dice.below(2) == 0) {
@@ -75,7 +79,7 @@ impl Calls {
         }
     }
 
-    fn reserve(&mut self, flow: &mut Flow, consumer: u32) {
+    pub(super) fn reserve(&mut self, flow: &mut Flow, consumer: u32) {
         self.request += 1;
         // A handle is a hash or a random number in life, and never counted up.
         let request = (u128::from(self.dice.next()) << 64) | self.request;
@@ -93,7 +97,7 @@ impl Calls {
         self.open.push_back((consumer, reservation, issuer));
     }
 
-    fn settle(&mut self, flow: &mut Flow) {
+    pub(super) fn settle(&mut self, flow: &mut Flow) {
         let (consumer, reservation, supplier) = self.open.pop_front().expect("some are open");
         let usage = Usage {
             supplier,

@@ -1,0 +1,166 @@
+//! Instructions of every hot command, counted by callgrind. A count does not depend on what else the machine does, nor on where memory lies, so it
+//! may decide what a time may not: `cargo run -p grid-ratchet` compares these with the recorded ones.
+//!
+//! Each engine benchmark runs a hundred commands of one kind after a hundred of the same that warm up; eight mass cancels, of 100 orders each, after eight.
+
+#![expect(missing_docs, reason = "the macros make public items without documentation")]
+
+use std::hint::black_box;
+
+use grid_engine::command::Entry;
+use grid_engine::{Nanos, Seq};
+use grid_engine_benches::streams::{Hot, hot};
+use grid_engine_benches::tape::Run;
+use grid_sequencer::{Block, Position};
+use grid_wire::{ExecutionReport, MAX_FRAME_LEN, Message, NewOrder, scan};
+use gungraun::{library_benchmark, library_benchmark_group, main};
+
+/// How often each is done.
+const COUNT: u32 = 100;
+
+/// A run of one kind of command, warm, with as many left as it has done.
+fn warm(kind: Hot) -> Run<'static> {
+    let count = if kind == Hot::MassCancel { 8 } else { COUNT };
+    let tape = Box::leak(Box::new(hot(kind, 2 * count)));
+    let mut run = tape.run();
+    run.some(count as usize);
+    run
+}
+
+#[library_benchmark]
+#[bench::place_resting(args = (Hot::PlaceResting), setup = warm)]
+#[bench::place_crossing_1_level(args = (Hot::PlaceCrossingOne), setup = warm)]
+#[bench::place_crossing_5_levels(args = (Hot::PlaceCrossingFive), setup = warm)]
+#[bench::ioc_miss(args = (Hot::IocMiss), setup = warm)]
+#[bench::cancel(args = (Hot::Cancel), setup = warm)]
+#[bench::replace_keeping_priority(args = (Hot::ReplaceKeepingPriority), setup = warm)]
+#[bench::replace_moving(args = (Hot::ReplaceMoving), setup = warm)]
+#[bench::mass_cancel_of_100(args = (Hot::MassCancel), setup = warm)]
+#[bench::refused_with_one_report(args = (Hot::Refused), setup = warm)]
+#[bench::duplicate_client_seq(args = (Hot::Repeated), setup = warm)]
+#[bench::reserve(args = (Hot::Reserve), setup = warm)]
+#[bench::settle(args = (Hot::Settle), setup = warm)]
+#[bench::auto_buy(args = (Hot::AutoBuy), setup = warm)]
+fn engine(mut run: Run<'static>) -> Run<'static> {
+    run.all();
+    run
+}
+
+fn entries() -> (Vec<Entry>, Vec<u8>) {
+    (hot(Hot::PlaceResting, COUNT).entries, Vec::with_capacity(1 << 16))
+}
+
+fn encoded() -> Vec<Vec<u8>> {
+    let one = |entry: &Entry| {
+        let mut form = Vec::new();
+        entry.encode(&mut form);
+        form
+    };
+    entries().0.iter().map(one).collect()
+}
+
+/// The payload of a block of 64 commands.
+fn payload() -> Vec<u8> {
+    let mut payload = Vec::new();
+    for form in encoded().iter().take(64) {
+        payload.extend_from_slice(&(form.len() as u32).to_le_bytes());
+        payload.extend_from_slice(form);
+    }
+    payload
+}
+
+#[library_benchmark]
+#[bench::of_100(setup = entries)]
+fn encode_entry((entries, mut out): (Vec<Entry>, Vec<u8>)) -> (Vec<Entry>, Vec<u8>) {
+    entries.iter().for_each(|entry| entry.encode(&mut out));
+    (entries, out)
+}
+
+#[library_benchmark]
+#[bench::of_100(setup = encoded)]
+fn decode_entry(forms: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    for form in &forms {
+        let _ = black_box(Entry::decode(form));
+    }
+    forms
+}
+
+#[library_benchmark]
+#[bench::of_64_commands(setup = payload)]
+fn seal_block(payload: Vec<u8>) -> (Vec<u8>, Block) {
+    let block = Block::entry(&Position::default(), 1, Nanos(1), 64, &payload);
+    assert_eq!(block.header().first_seq, Seq(1));
+    (payload, block)
+}
+
+fn order() -> NewOrder {
+    NewOrder { account: 1, price: 10_000, qty: 10, label: 7, ..Default::default() }
+}
+
+fn report() -> ExecutionReport {
+    ExecutionReport {
+        session_seq: 1,
+        order_id: 1 << 24,
+        price: 10_000,
+        leaves_qty: 10,
+        label: 7,
+        ..Default::default()
+    }
+}
+
+fn room() -> Vec<u8> {
+    Vec::with_capacity(1 << 16)
+}
+
+#[library_benchmark]
+#[bench::of_100(setup = room)]
+fn encode_new_order(mut out: Vec<u8>) -> Vec<u8> {
+    (0..COUNT).for_each(|_| black_box(order()).encode(&mut out));
+    out
+}
+
+#[library_benchmark]
+#[bench::of_100(setup = room)]
+fn encode_execution_report(mut out: Vec<u8>) -> Vec<u8> {
+    (0..COUNT).for_each(|_| black_box(report()).encode(&mut out));
+    out
+}
+
+fn new_orders() -> Vec<u8> {
+    let mut out = room();
+    (0..COUNT).for_each(|_| order().encode(&mut out));
+    out
+}
+
+fn execution_reports() -> Vec<u8> {
+    let mut out = room();
+    (0..COUNT).for_each(|_| report().encode(&mut out));
+    out
+}
+
+#[library_benchmark]
+#[bench::of_100_new_orders(setup = new_orders)]
+#[bench::of_100_execution_reports(setup = execution_reports)]
+fn decode_frames(bytes: Vec<u8>) -> Vec<u8> {
+    let mut rest = &bytes[..];
+    while let Ok(Some((frame, length))) = scan(rest, MAX_FRAME_LEN) {
+        let _ = black_box(Message::decode(&frame));
+        rest = &rest[length..];
+    }
+    assert!(rest.is_empty(), "all are whole");
+    bytes
+}
+
+library_benchmark_group!(
+    name = hot_commands,
+    benchmarks = [
+        engine,
+        encode_entry,
+        decode_entry,
+        seal_block,
+        encode_new_order,
+        encode_execution_report,
+        decode_frames
+    ]
+);
+main!(library_benchmark_groups = hot_commands);
