@@ -227,6 +227,7 @@ pub enum Exec {
 }
 
 /// An order as it stands when something is told of it.
+#[derive(Clone, Copy)]
 pub(crate) struct Subject {
     pub(crate) order: OrderId,
     pub(crate) label: Label,
@@ -263,11 +264,6 @@ impl OrderReport {
             traded_qty,
             trade,
         }
-    }
-
-    /// The same with nothing left open.
-    pub(crate) const fn with_nothing_open(self) -> Self {
-        Self { remaining: 0, ..self }
     }
 
     /// What happened.

@@ -325,6 +325,15 @@ impl Books {
         }
     }
 
+    /// Moves a resting order behind all others of another price, or of its own, with another open quantity.
+    #[inline]
+    pub(crate) fn relocate(&mut self, slot: u32, price: u32, remaining: u32, at: Nanos) {
+        self.leave(slot);
+        let record = self.slab.at_mut(slot);
+        (record.price, record.remaining, record.updated_at) = (price, remaining, at.0);
+        self.join(slot);
+    }
+
     /// Lowers the open quantity of a resting order, which must not become zero.
     #[inline]
     pub(crate) fn shrink(&mut self, slot: u32, by: u32, at: Nanos) {

@@ -3,7 +3,7 @@
 use super::Step;
 use super::trading::{Incoming, crosses, narrow};
 use crate::command::{SelfTrade, Side};
-use crate::event::{Closure, Event, Exec, ReportBody, Trade};
+use crate::event::{Closure, Event, Exec, Trade};
 use crate::ids::{AccountId, InstrumentId, OrderId, TradeId};
 use crate::reject::Reject;
 use crate::state::{LastTrade, SessionIndex};
@@ -124,24 +124,23 @@ impl Step<'_> {
         let before = *self.state.books.record(slot);
         let (account, instrument) = (AccountId(before.account), InstrumentId(before.instrument));
         self.state.books.shrink(slot, narrow(by.0), self.at);
-        let report = self.resting_report(slot, Exec::Replaced);
-        match report.side {
+        let subject = self.subject(slot);
+        match subject.side {
             Side::Buy => {
                 let freed = self.hold_behind(&before).minus(self.hold_behind(self.state.books.record(slot)));
                 self.free_usd(account, freed);
             }
             Side::Sell => self.free_units(account, instrument, by),
         }
-        self.touch(instrument, report.side, before.price);
+        self.touch(instrument, subject.side, before.price);
         self.events.push(Event::OrderReplaced {
-            order: report.order,
+            order: subject.order,
             account,
             instrument,
-            price: report.price(),
-            remaining: report.remaining(),
+            price: Price(subject.price.into()),
+            remaining: Qty(subject.remaining.into()),
         });
-        let session = SessionIndex(before.session);
-        self.notify(session, account, ReportBody::Order(report));
+        self.notify_order(SessionIndex(before.session), account, &subject, Exec::Replaced);
     }
 
     /// One match: the order in `slot`, first of the other side, gives as much as both have.
@@ -197,13 +196,13 @@ impl Step<'_> {
             }
         }
         let exec = |aggressor| Exec::Trade { trade: trade.trade, price, qty, aggressor };
-        let report = self.resting_report(slot, exec(false));
+        let subject = self.subject(slot);
         let session = SessionIndex(before.session);
-        self.notify(session, maker, ReportBody::Order(report));
-        self.notify(incoming.session, incoming.account, ReportBody::Order(incoming.report(exec(true))));
-        if report.remaining().is_zero() {
-            self.retire(slot, report.label);
-            self.tell_closed(maker, session, report, Closure::Filled, false);
+        self.notify_order(session, maker, &subject, exec(false));
+        self.notify_order(incoming.session, incoming.account, &incoming.subject(), exec(true));
+        if subject.remaining == 0 {
+            self.retire(slot, subject.label);
+            self.tell_closed(maker, session, &subject, Closure::Filled, false);
         }
     }
 }

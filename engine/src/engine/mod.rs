@@ -42,6 +42,8 @@ pub(crate) struct Scratch {
     tranches: Vec<Tranche>,
     reserved: Vec<Draw>,
     drawn: Vec<Draw>,
+    /// Which events of the command in progress are reports to which session.
+    reports: Vec<(SessionIndex, u32)>,
 }
 
 /// A broken invariant, in words: a fault.
@@ -98,6 +100,7 @@ impl Engine {
         step.run_timers();
         step.execute(&entry.command);
         step.publish_levels();
+        step.keep_reports();
     }
 
     /// When the next timer falls due, if any: by then the log needs a command, a `Tick` if nothing else comes.
@@ -358,8 +361,19 @@ impl Step<'_> {
 
     /// Tells the market each level that the command touched, once, as it stands now.
     fn publish_levels(&mut self) {
-        self.touched.sort_unstable();
-        self.touched.dedup();
+        match &mut self.touched[..] {
+            [] | [_] => {}
+            // Most commands touch a level or two, never the same one in a row.
+            [one, other] => {
+                if one > other {
+                    std::mem::swap(one, other);
+                }
+            }
+            _ => {
+                self.touched.sort_unstable();
+                self.touched.dedup();
+            }
+        }
         for key in self.touched.drain(..) {
             let instrument = InstrumentId((key >> 33) as u16);
             let side = if key >> 32 & 1 == 0 { Side::Buy } else { Side::Sell };

@@ -1,10 +1,11 @@
 //! Sessions: at most once in, nothing lost out.
 
 use super::{Refusal, Step};
-use crate::event::{Event, Report, ReportBody, SessionPosition};
+use crate::event::{Event, Exec, OrderReport, Report, ReportBody, SessionPosition};
 use crate::ids::{AccountId, Fingerprint, SessionId};
 use crate::limits;
 use crate::reject::Reject;
+use crate::report::Subject;
 use crate::state::{Session, SessionIndex, Timer};
 use crate::units::Nanos;
 
@@ -34,7 +35,13 @@ impl Step<'_> {
 
     /// The answer to the command in progress.
     pub(super) fn answer(&mut self, body: ReportBody) {
-        self.report(self.session_index, self.client_seq, self.account, body);
+        let (seq, at, client_seq, account) = (self.seq, self.at, self.client_seq, self.account);
+        if let Some((session, number)) = self.number_report(self.session_index) {
+            self.events.push(Event::Report {
+                session,
+                report: Report { number, client_seq, seq, at, account, body },
+            });
+        }
     }
 
     /// The answer to a refused command.
@@ -43,25 +50,68 @@ impl Step<'_> {
         self.answer(ReportBody::Rejected { reject, label, order });
     }
 
-    /// Something that nobody asked for just now.
-    pub(super) fn notify(&mut self, session: SessionIndex, account: AccountId, body: ReportBody) {
-        self.report(session, 0, account, body);
+    /// The answer to the command in progress, where it is of an order.
+    pub(super) fn answer_order(&mut self, subject: &Subject, exec: Exec) {
+        self.tell_order(self.session_index, self.client_seq, self.account, subject, exec);
     }
 
-    fn report(&mut self, index: SessionIndex, client_seq: u64, account: AccountId, body: ReportBody) {
-        // The venue's own orders (auto-buy) have no session that would listen.
-        let id = self.state.sessions.id(index);
-        let Some(session) = self.state.sessions.at_mut(index) else {
-            return;
-        };
-        let report =
-            Report { number: session.next_report, client_seq, seq: self.seq, at: self.at, account, body };
-        session.next_report += 1;
-        if session.reports.len() == limits::REPORTS_KEPT {
-            session.reports.pop_front();
+    /// Something of an order that nobody asked for just now.
+    pub(super) fn notify_order(
+        &mut self,
+        session: SessionIndex,
+        account: AccountId,
+        subject: &Subject,
+        exec: Exec,
+    ) {
+        self.tell_order(session, 0, account, subject, exec);
+    }
+
+    // Written where it stays, field by field: putting a record of a hundred bytes together elsewhere and moving it
+    // costs more than all of its fields.
+    #[inline(never)]
+    fn tell_order(
+        &mut self,
+        index: SessionIndex,
+        client_seq: u64,
+        account: AccountId,
+        subject: &Subject,
+        exec: Exec,
+    ) {
+        let (seq, at) = (self.seq, self.at);
+        if let Some((session, number)) = self.number_report(index) {
+            let body = ReportBody::Order(OrderReport::new(subject, exec));
+            self.events.push(Event::Report {
+                session,
+                report: Report { number, client_seq, seq, at, account, body },
+            });
         }
-        session.reports.push_back(report);
-        self.events.push(Event::Report { session: id, report });
+    }
+
+    /// The number of a session's next report, which the caller makes the next event. `None` where nobody listens:
+    /// the venue's own orders (auto-buy) have no session.
+    #[inline]
+    fn number_report(&mut self, index: SessionIndex) -> Option<(SessionId, u64)> {
+        let id = self.state.sessions.id(index);
+        let session = self.state.sessions.at_mut(index)?;
+        let number = session.next_report;
+        session.next_report += 1;
+        self.scratch.reports.push((index, self.events.len() as u32));
+        Some((id, number))
+    }
+
+    /// Keeps the reports of the command so far with their sessions. Done once a command: what was written a moment ago
+    /// is slow to copy.
+    pub(super) fn keep_reports(&mut self) {
+        for (index, nth) in self.scratch.reports.drain(..) {
+            if let Some(session) = self.state.sessions.at_mut(index)
+                && let Some(Event::Report { report, .. }) = self.events.get(nth as usize)
+            {
+                if session.reports.len() == limits::REPORTS_KEPT {
+                    session.reports.pop_front();
+                }
+                session.reports.push_back(*report);
+            }
+        }
     }
 
     pub(super) fn open_session(&mut self, id: SessionId, key: Fingerprint) {
@@ -172,6 +222,8 @@ impl Step<'_> {
 
     /// Nobody has come back for so long that the numbers are forgotten; its orders stay what they are.
     pub(super) fn forget_session(&mut self, id: SessionId) {
+        // Its number may be another's before the command ends.
+        self.keep_reports();
         if let Some(session) = self.state.sessions.forget(id)
             && let Some(at) = session.cancels_at
         {

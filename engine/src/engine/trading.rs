@@ -6,7 +6,7 @@ use crate::book::{NONE, Record, Terms, WIDEST, hold_of};
 use crate::command::{
     AccountMode, MassCancelScope, NewOrder, OrderKind, OrderRef, SelfTrade, Side, TimeInForce,
 };
-use crate::event::{Closure, Event, Exec, OrderOpened, OrderReport, ReportBody};
+use crate::event::{Closure, Event, Exec, OrderOpened, ReportBody};
 use crate::ids::{AccountId, InstrumentId, Label, OrderId, SessionId};
 use crate::instrument::{InstrumentStatus, MarketTerms};
 use crate::limits;
@@ -50,8 +50,9 @@ impl Incoming {
         hold_of(self.price, self.remaining, self.maker_fee_bps.max(self.taker_fee_bps), self.tick)
     }
 
-    pub(super) fn report(&self, exec: Exec) -> OrderReport {
-        let subject = Subject {
+    #[inline]
+    pub(super) fn subject(&self) -> Subject {
+        Subject {
             order: self.id,
             label: self.label,
             instrument: self.instrument,
@@ -59,8 +60,7 @@ impl Incoming {
             price: narrow(self.price.0),
             remaining: narrow(self.remaining.0),
             filled: narrow(self.filled.0),
-        };
-        OrderReport::new(&subject, exec)
+        }
     }
 }
 
@@ -107,7 +107,7 @@ impl Step<'_> {
         self.accept(&mut incoming, needed);
         self.remember_tag(new, incoming.id);
         self.announce(&incoming, price, &new.tag);
-        self.answer(ReportBody::Order(incoming.report(Exec::New)));
+        self.answer_order(&incoming.subject(), Exec::New);
         self.run(&mut incoming);
         Ok(())
     }
@@ -231,6 +231,11 @@ impl Step<'_> {
         };
         let needed = needed.ok_or(Reject::OutOfRange)?;
         Ok(if incoming.side == Side::Buy { needed } else { Usd::ZERO })
+    }
+
+    /// Units that the account can sell.
+    fn units_available(&self, account: AccountId, instrument: InstrumentId) -> Qty {
+        self.state.holdings.get(account, instrument).map_or(Qty::ZERO, |holding| holding.available)
     }
 
     /// Numbers the order and sets its hold aside. The caller has checked that it is funded and that there is room.
@@ -370,40 +375,34 @@ impl Step<'_> {
                 self.state.books.give_slot(slot);
             }
         }
-        self.tell_closed(
-            incoming.account,
-            incoming.session,
-            incoming.report(Exec::Closed(reason)),
-            reason,
-            false,
-        );
+        self.tell_closed(incoming.account, incoming.session, &incoming.subject(), reason, false);
     }
 
-    /// Says that an order has ended. `report` has what was open of it; `answers` the command in progress or nobody's.
+    /// Says that an order has ended. `subject` has what was open of it; `answers` the command in progress or nobody's.
     pub(super) fn tell_closed(
         &mut self,
         account: AccountId,
         session: SessionIndex,
-        report: OrderReport,
+        subject: &Subject,
         reason: Closure,
         answers: bool,
     ) {
         self.events.push(Event::OrderClosed {
-            order: report.order,
+            order: subject.order,
             account,
-            instrument: report.instrument,
-            filled: report.filled(),
-            remaining: report.remaining(),
+            instrument: subject.instrument,
+            filled: Qty(subject.filled.into()),
+            remaining: Qty(subject.remaining.into()),
             reason,
         });
-        let report = report.with_nothing_open();
+        let (subject, exec) = (Subject { remaining: 0, ..*subject }, Exec::Closed(reason));
         if answers {
-            self.answer(ReportBody::Order(report));
+            self.answer_order(&subject, exec);
         }
         // A fill has told its session already; a cancel through another session has not.
         let told = reason == Closure::Filled || (answers && session == self.session_index);
         if !told {
-            self.notify(session, account, ReportBody::Order(report));
+            self.notify_order(session, account, &subject, exec);
         }
     }
 
@@ -436,10 +435,11 @@ impl Step<'_> {
         holding.available = holding.available.plus(qty);
     }
 
-    /// What is told of a resting order at this moment.
-    pub(super) fn resting_report(&self, slot: u32, exec: Exec) -> OrderReport {
+    /// A resting order as it stands at this moment.
+    #[inline]
+    pub(super) fn subject(&self, slot: u32) -> Subject {
         let record = self.state.books.record(slot);
-        let subject = Subject {
+        Subject {
             order: OrderId(record.id),
             label: self.state.books.label(slot),
             instrument: InstrumentId(record.instrument),
@@ -447,8 +447,7 @@ impl Step<'_> {
             price: record.price,
             remaining: record.remaining,
             filled: record.filled,
-        };
-        OrderReport::new(&subject, exec)
+        }
     }
 
     /// Takes a resting order out of the book and ends it.
@@ -456,18 +455,18 @@ impl Step<'_> {
         let record = *self.state.books.record(slot);
         let (account, instrument) = (AccountId(record.account), InstrumentId(record.instrument));
         let session = SessionIndex(record.session);
-        let report = self.resting_report(slot, Exec::Closed(reason));
-        self.touch(instrument, report.side, record.price);
-        match report.side {
+        let subject = self.subject(slot);
+        self.touch(instrument, subject.side, record.price);
+        match subject.side {
             Side::Buy => {
                 let hold = self.hold_behind(&record);
                 self.free_usd(account, hold);
             }
-            Side::Sell => self.free_units(account, instrument, report.remaining()),
+            Side::Sell => self.free_units(account, instrument, Qty(record.remaining.into())),
         }
         self.state.books.leave(slot);
-        self.retire(slot, report.label);
-        self.tell_closed(account, session, report, reason, answers);
+        self.retire(slot, subject.label);
+        self.tell_closed(account, session, &subject, reason, answers);
     }
 
     /// Dollars that a resting bid holds.
@@ -568,80 +567,80 @@ impl Step<'_> {
             self.close_resting(slot, Closure::Cancelled, true);
             return Ok(());
         }
-        let mut changed = self.reentering(slot, qty, price, stp);
-        let refuse = |reject: Reject| Refusal { reject, label: changed.label, order: changed.id };
-        let terms = self.open_market(changed.instrument).map_err(refuse)?;
+        let resting = *self.state.books.record(slot);
+        let before = self.subject(slot);
+        let instrument = before.instrument;
+        let refuse = |reject: Reject| Refusal { reject, label: before.label, order: before.order };
+        let terms = self.open_market(instrument).map_err(refuse)?;
         if qty > terms.max_qty || !is_multiple(qty, terms.lot) {
             return Err(refuse(Reject::InvalidQuantity));
         }
         check_price(price, terms).map_err(refuse)?;
-        let resting = *self.state.books.record(slot);
-        // An ask holds no dollars, but what it would bring must be a sum of dollars too.
-        let needed = match changed.side {
-            Side::Buy => changed.needs(),
-            Side::Sell => price.notional(qty, changed.tick),
+        let (agreed, old_qty) = (resting.terms(), Qty(resting.remaining.into()));
+        let fee = agreed.maker_fee_bps.max(agreed.taker_fee_bps);
+        let (held, needed) = match before.side {
+            Side::Buy => (self.hold_behind(&resting), hold_of(price, qty, fee, terms.tick)),
+            // An ask holds no dollars, but what it would bring must be a sum of dollars too.
+            Side::Sell => (Usd::ZERO, price.notional(qty, terms.tick)),
         };
         let needed = needed.ok_or(refuse(Reject::OutOfRange))?;
-        if qty.0 + changed.filled.0 > WIDEST {
+        if qty.0 + u64::from(resting.filled) > WIDEST {
             return Err(refuse(Reject::OutOfRange));
         }
-        let (old_price, old_qty) = (Price(resting.price.into()), Qty(resting.remaining.into()));
-        let held = if changed.side == Side::Buy { self.hold_behind(&resting) } else { Usd::ZERO };
-        let keeps_priority = price == old_price && qty <= old_qty;
-        if !keeps_priority {
-            if post_only && self.would_trade(changed.instrument, changed.side, price) {
-                return Err(refuse(Reject::WouldTrade));
-            }
-            let account = &self.state.accounts[self.account.0 as usize];
-            match changed.side {
-                Side::Buy if needed > account.usd_available.plus(held) => {
+        let keeps_priority = price == Price(resting.price.into()) && qty <= old_qty;
+        let trades = !keeps_priority && self.would_trade(instrument, before.side, price);
+        if trades && post_only {
+            return Err(refuse(Reject::WouldTrade));
+        }
+        match before.side {
+            Side::Buy => {
+                let account = &mut self.state.accounts[self.account.0 as usize];
+                let free = account.usd_available.plus(held);
+                if needed > free && !keeps_priority {
                     return Err(refuse(Reject::InsufficientFunds));
                 }
-                Side::Sell
-                    if qty > self.units_available(changed.account, changed.instrument).plus(old_qty) =>
-                {
-                    return Err(refuse(Reject::InsufficientUnits));
-                }
-                _ => {}
-            }
-        }
-        match changed.side {
-            Side::Buy => {
-                changed.hold = needed;
-                let account = self.account_mut(changed.account);
-                account.usd_available = account.usd_available.plus(held).minus(needed);
+                account.updated_at = self.at;
+                account.usd_available = free.minus(needed);
                 account.usd_held = account.usd_held.minus(held).plus(needed);
             }
             Side::Sell => {
-                let holding = self.holding_mut(changed.account, changed.instrument);
-                holding.available = holding.available.plus(old_qty).minus(qty);
+                let holding = self.state.holdings.open(self.account, instrument, self.at);
+                let free = holding.available.plus(old_qty);
+                if qty > free {
+                    return Err(refuse(Reject::InsufficientUnits));
+                }
+                holding.updated_at = self.at;
+                holding.available = free.minus(qty);
                 holding.held = holding.held.minus(old_qty).plus(qty);
             }
         }
-        self.touch(changed.instrument, changed.side, resting.price);
+        self.touch(instrument, before.side, resting.price);
         self.events.push(Event::OrderReplaced {
-            order: changed.id,
-            account: changed.account,
-            instrument: changed.instrument,
+            order: before.order,
+            account: self.account,
+            instrument,
             price,
             remaining: qty,
         });
-        let report = changed.report(Exec::Replaced);
-        self.answer(ReportBody::Order(report));
-        if changed.session != self.session_index {
-            self.notify(changed.session, changed.account, ReportBody::Order(report));
+        let (narrow_price, narrow_qty) = (narrow(price.0), narrow(qty.0));
+        let subject = Subject { price: narrow_price, remaining: narrow_qty, ..before };
+        self.answer_order(&subject, Exec::Replaced);
+        let session = SessionIndex(resting.session);
+        if session != self.session_index {
+            self.notify_order(session, self.account, &subject, Exec::Replaced);
         }
         if keeps_priority {
-            self.state.books.shrink(slot, resting.remaining - narrow(qty.0), self.at);
-        } else {
+            self.state.books.shrink(slot, resting.remaining - narrow_qty, self.at);
+        } else if trades {
+            let mut incoming = self.reentering(slot, qty, price, stp);
+            incoming.hold = needed;
             self.state.books.leave(slot);
-            self.run(&mut changed);
+            self.run(&mut incoming);
+        } else {
+            self.touch(instrument, before.side, narrow_price);
+            self.state.books.relocate(slot, narrow_price, narrow_qty, self.at);
         }
         Ok(())
-    }
-
-    fn units_available(&self, account: AccountId, instrument: InstrumentId) -> Qty {
-        self.state.holding(account, instrument).map_or(Qty::ZERO, |holding| holding.available)
     }
 
     /// A resting order as it would come in again.
