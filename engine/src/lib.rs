@@ -22,13 +22,14 @@ pub mod event;
 pub mod ids;
 pub mod instrument;
 pub mod limits;
+mod prefetch;
 pub mod reject;
 mod report;
 pub mod state;
 pub mod units;
 
 pub use command::{Command, Entry};
-pub use engine::{Engine, SnapshotError, Violation};
+pub use engine::{Ahead, Engine, SnapshotError, Violation};
 pub use event::Event;
 pub use ids::*;
 pub use reject::Reject;

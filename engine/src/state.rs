@@ -6,6 +6,7 @@
 mod derived;
 mod holding;
 mod index;
+mod kept;
 mod pairs;
 mod reservations;
 mod sessions;
@@ -14,12 +15,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::book::{Books, OpenOrders};
 use crate::command::{AccountMode, AutoBuy, Capabilities, SupplierProfile};
-use crate::event::Report;
 use crate::ids::{AccountId, Fingerprint, InstrumentId, KeyHash, Label, LotId, OrderId, SessionId};
 use crate::instrument::InstrumentSpec;
 use crate::units::{Nanos, Price, Qty, Seq, Tokens, Usd, UsdTotal};
 
 pub use holding::{Holding, HoldingTotals, Lot, Tranche};
+pub use kept::Kept;
 pub use pairs::{Pair, Pairs};
 pub use reservations::{Reservation, Reservations};
 pub use sessions::{SessionIndex, Sessions};
@@ -203,7 +204,7 @@ pub struct Session {
     /// The number of the next report.
     pub next_report: u64,
     /// The last [`crate::limits::REPORTS_KEPT`] reports, oldest first.
-    pub reports: VecDeque<Report>,
+    pub reports: Kept,
     /// The gateway's number of the connection that owns it; `None` while disconnected.
     pub connection: Option<u64>,
     /// Cancel its orders when it stays disconnected this long.

@@ -2,7 +2,7 @@
 
 use grid_engine::command::Entry;
 use grid_engine::event::Event;
-use grid_engine::{Engine, Nanos, Seq};
+use grid_engine::{Ahead, Engine, Nanos, Seq};
 
 use crate::flow::Flow;
 use grid_harness::plain::{Message, Tally};
@@ -97,8 +97,14 @@ impl Run<'_> {
     pub fn some(&mut self, count: usize) {
         let (now, left) = self.left.split_at(count.min(self.left.len()));
         self.left = left;
-        for batch in now.chunks(BATCH) {
-            for entry in batch {
+        for (nth, batch) in now.chunks(BATCH).enumerate() {
+            for (at, entry) in (nth * BATCH..).zip(batch) {
+                // What the ring has handed over is known before its turn comes.
+                for (ahead, step) in [(24, Ahead::First), (16, Ahead::Second), (8, Ahead::Third)] {
+                    if let Some(later) = now.get(at + ahead) {
+                        self.engine.prefetch(later, step);
+                    }
+                }
                 self.seq = self.seq.next();
                 self.engine.apply(self.seq, Nanos(self.seq.0), entry, &mut self.events);
             }

@@ -15,6 +15,7 @@ use super::slab::NONE;
 use super::sorted::Sorted;
 use super::window::{TICKS_MAX, Window};
 use crate::command::Side;
+use crate::prefetch::ask_for;
 
 /// A side with more levels than this gets a window.
 const CROWDED: usize = 64;
@@ -163,6 +164,22 @@ impl Ladder {
     /// True when nothing rests.
     pub(crate) fn is_empty(&self) -> bool {
         self.best == [None, None]
+    }
+
+    /// Asks for what is looked at first.
+    #[inline]
+    pub(crate) fn ask_for(&self) {
+        ask_for(&self.best);
+        ask_for(&self.far[1]);
+    }
+
+    /// Asks for the level at a price.
+    #[inline]
+    pub(crate) fn ask_for_level(&self, price: u32) {
+        match &self.window {
+            Some(window) => window.ask_for(price),
+            None => self.far.iter().for_each(Sorted::ask_for),
+        }
     }
 
     fn len(&self) -> usize {

@@ -19,6 +19,7 @@ use std::hash::{Hash, Hasher};
 
 use crate::command::{Side, TimeInForce};
 use crate::ids::{AccountId, InstrumentId, Label, OrderId, SessionId};
+use crate::prefetch::ask_for;
 use crate::state::{SessionIndex, Sessions};
 use crate::units::{Nanos, Price, Qty, Usd};
 
@@ -363,6 +364,54 @@ impl Books {
     #[inline]
     pub(crate) fn change(&mut self, slot: u32, change: impl FnOnce(&mut Record)) {
         change(self.slab.at_mut(slot));
+    }
+
+    /// Asks for the record of an order.
+    #[inline]
+    pub(crate) fn ask_for_order(&self, id: OrderId) {
+        if let Some(record) = id.slot().and_then(|slot| self.slab.get(slot)) {
+            ask_for(record);
+        }
+    }
+
+    /// Asks for what a book begins with.
+    #[inline]
+    pub(crate) fn ask_for_book(&self, instrument: InstrumentId) {
+        if let Some(ladder) = self.ladders.get(usize::from(instrument.0)) {
+            ladder.ask_for();
+        }
+    }
+
+    /// Asks for the orders that an order is linked with; where it rests.
+    #[inline]
+    pub(crate) fn ask_for_neighbours(&self, id: OrderId) -> Option<InstrumentId> {
+        let record = self.find(id)?;
+        for slot in [record.prev, record.next, record.own_prev, record.own_next] {
+            if let Some(neighbour) = self.slab.get(slot) {
+                ask_for(neighbour);
+            }
+        }
+        Some(InstrumentId(record.instrument))
+    }
+
+    /// Asks for an order's level and for the one at `price`; where it rests.
+    #[inline]
+    pub(crate) fn ask_for_levels(&self, id: OrderId, price: Price) -> Option<(InstrumentId, Side)> {
+        let record = self.find(id)?;
+        let instrument = InstrumentId(record.instrument);
+        self.ask_for_level(instrument, Price(record.price.into()));
+        self.ask_for_level(instrument, price);
+        Some((instrument, record.side()))
+    }
+
+    /// Asks for the level at a price.
+    #[inline]
+    pub(crate) fn ask_for_level(&self, instrument: InstrumentId, price: Price) {
+        if let (Some(ladder), Ok(price)) =
+            (self.ladders.get(usize::from(instrument.0)), u32::try_from(price.0))
+        {
+            ladder.ask_for_level(price);
+        }
     }
 
     /// The slots of an account's open orders, oldest first.

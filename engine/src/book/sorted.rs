@@ -5,6 +5,7 @@
 //! a quarter of a million shifts no more than a block of them.
 
 use super::ladder::Cell;
+use crate::prefetch::ask_for;
 
 /// Levels in a block.
 const BLOCK: usize = 256;
@@ -39,6 +40,14 @@ impl Sorted {
     #[inline]
     pub(crate) fn best(&self) -> Option<Entry> {
         self.blocks.last().and_then(|block| block.last()).copied()
+    }
+
+    /// Asks for the best levels.
+    #[inline]
+    pub(crate) fn ask_for(&self) {
+        if let Some(best) = self.blocks.last().and_then(|block| block.last()) {
+            ask_for(best);
+        }
     }
 
     /// The worst level's rank.

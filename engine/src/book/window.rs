@@ -10,6 +10,7 @@ use zerocopy::FromZeros;
 
 use super::ladder::Cell;
 use crate::command::Side;
+use crate::prefetch::ask_for;
 
 /// The most ticks that a window covers: 256 KiB of cells, which the second cache holds.
 pub(crate) const TICKS_MAX: u32 = 1 << 14;
@@ -58,6 +59,17 @@ impl Window {
     pub(crate) fn place(&self, price: u32) -> Option<u32> {
         let at = price.wrapping_sub(self.base);
         (at < self.ticks()).then_some(at)
+    }
+
+    /// Asks for the level at a price.
+    #[inline]
+    pub(crate) fn ask_for(&self, price: u32) {
+        if let Some(at) = self.place(price) {
+            ask_for(&self.cells[at as usize]);
+            for side in &self.sides {
+                ask_for(&side.words[at as usize / 64]);
+            }
+        }
     }
 
     /// What rests at a place on this side.

@@ -200,7 +200,7 @@ fn check_sessions(state: &State) -> Result<(), String> {
             hold!(state.timers.contains(&(at, Timer::SessionEnd(*id))), "{id:?} ends at its time");
         }
         let first = session.next_report - session.reports.len() as u64;
-        for (expected, report) in (first..).zip(&session.reports) {
+        for (expected, report) in (first..).zip(session.reports.iter()) {
             hold!(report.number == expected, "reports of {id:?} are numbered without gaps");
         }
     }

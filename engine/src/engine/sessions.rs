@@ -6,7 +6,7 @@ use crate::ids::{AccountId, Fingerprint, SessionId};
 use crate::limits;
 use crate::reject::Reject;
 use crate::report::Subject;
-use crate::state::{Session, SessionIndex, Timer};
+use crate::state::{Kept, Session, SessionIndex, Timer};
 use crate::units::Nanos;
 
 impl Step<'_> {
@@ -106,10 +106,7 @@ impl Step<'_> {
             if let Some(session) = self.state.sessions.at_mut(index)
                 && let Some(Event::Report { report, .. }) = self.events.get(nth as usize)
             {
-                if session.reports.len() == limits::REPORTS_KEPT {
-                    session.reports.pop_front();
-                }
-                session.reports.push_back(*report);
+                session.reports.keep(report);
             }
         }
     }
@@ -135,7 +132,7 @@ impl Step<'_> {
             account,
             last_client_seq: 0,
             next_report: 1,
-            reports: std::collections::VecDeque::new(),
+            reports: Kept::default(),
             connection: None,
             cancel_on_disconnect: None,
             cancels_at: None,

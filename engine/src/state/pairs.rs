@@ -9,6 +9,7 @@ use rkyv::with::Skip;
 use super::derived::Derived;
 use super::index::{Index, mix};
 use crate::ids::{AccountId, InstrumentId};
+use crate::prefetch::ask_for;
 use crate::units::Nanos;
 
 /// A record of an account and an instrument.
@@ -69,6 +70,15 @@ impl<T: Pair> Pairs<T> {
     pub fn open(&mut self, account: AccountId, instrument: InstrumentId, now: Nanos) -> &mut T {
         let place = self.place_or_new(account, instrument, now);
         &mut self.records[place as usize]
+    }
+
+    /// Asks for the record of an account and an instrument.
+    pub(crate) fn ask_for(&self, account: AccountId, instrument: InstrumentId) {
+        let asked = |place: u32| {
+            ask_for(&self.records[place as usize]);
+            true
+        };
+        let _ = self.found.index.find(hash(account, instrument), asked);
     }
 
     /// Where the record of an account and an instrument lies.
