@@ -7,7 +7,7 @@ use grid_harness::{Against, Ground, Latencies, Rounds, Row, Settings};
 use crate::Wait;
 use crate::echo::Echo;
 use crate::order_to_ack::{memory, wait_name};
-use crate::throughput::{flood, rate};
+use crate::throughput::flood;
 use crate::venue::{Layout, Venue};
 
 /// Requests in flight on each connection.
@@ -25,12 +25,13 @@ pub fn over_connections(connections: usize, settings: &Settings) -> Result<Row, 
     let (mut ours, mut floor, mut latency) = (Rounds::default(), Rounds::default(), Latencies::default());
     for round in 0..settings.rounds {
         let echo = Echo::start(layout.wait, layout.core)?;
-        floor.push(rate(&flood(echo.address, layout.wait, connections, WINDOW, settings.seconds)?));
+        let bare = flood(echo.address, layout.wait, connections, WINDOW, settings.seconds)?;
+        floor.push(bare.per_second());
         drop(echo);
         let venue = Venue::start(&ground.at(&format!("connections-{round}")), &layout, connections)?;
         let outcome = flood(venue.address(), layout.wait, connections, WINDOW, settings.seconds)?;
         venue.stop()?;
-        ours.push(rate(&outcome));
+        ours.push(outcome.per_second());
         latency.push(&outcome.latency);
     }
     Ok(Row::new(format!("{connections} connections"))

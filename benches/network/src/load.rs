@@ -62,6 +62,13 @@ pub(crate) struct Outcome {
     pub(crate) latency: Histogram<u64>,
 }
 
+impl Outcome {
+    /// Requests answered per second.
+    pub(crate) fn per_second(&self) -> f64 {
+        grid_harness::per_second(self.answered, self.took)
+    }
+}
+
 impl<F: Flow> Load<F> {
     /// Takes over live sessions, each with its flow.
     pub(crate) fn over(sessions: Vec<(Session, F)>, wait: Wait) -> Result<Self, Failure> {
@@ -318,6 +325,10 @@ impl<F: Flow> Line<F> {
                 } else {
                     match Message::decode(&frame)? {
                         Message::Sequence(_) => {}
+                        Message::Throttled(_) => {
+                            let why = "the venue throttles this session: plan a lower rate, or have its limits raised";
+                            return Err(why.into());
+                        }
                         other => return Err(format!("the venue said {other:?}").into()),
                     }
                 }

@@ -68,7 +68,7 @@ impl Scenario for OrderFlowReal {
                     Load::over(sessions.into_iter().map(flow).collect(), wait)?.closed(WINDOW, seconds)
                 })?;
                 drop(echo);
-                floor.push(bare.answered as f64 / bare.took.as_secs_f64());
+                floor.push(bare.per_second());
                 let venue = Venue::start(&ground.at(&format!("{}-{round}", layout.name)), &layout, 1)?;
                 let (address, script) = (venue.address(), Arc::clone(&script));
                 let (outcome, fills) = on_a_thread(wait, move || {
@@ -81,7 +81,7 @@ impl Scenario for OrderFlowReal {
                     Ok((outcome, fills))
                 })?;
                 venue.stop()?;
-                ours.push(outcome.answered as f64 / outcome.took.as_secs_f64());
+                ours.push(outcome.per_second());
                 trades.push(fills as f64 / outcome.took.as_secs_f64());
             }
             rows.push(

@@ -51,7 +51,7 @@ impl Scenario for OrderToAck {
                 let venue = Venue::start(&ground.at(&format!("{}-{round}", layout.name)), &layout, 1)?;
                 let outcome = one_at_a_time(venue.address(), layout.wait, rate, seconds)?;
                 venue.stop()?;
-                kept.push(outcome.answered as f64 / outcome.took.as_secs_f64());
+                kept.push(outcome.per_second());
                 ours.push(&outcome.latency);
             }
             let name = format!("1 connection, window 1, layout {}", layout.name);

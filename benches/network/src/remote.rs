@@ -1,63 +1,111 @@
-//! The network scenarios against any venue, as a client: what `grid bench` runs. The venue sees a participant whose
-//! orders nobody meets; what is told is what that participant sees, the network between included.
+//! The network scenarios against any venue, as one of its participants: what `grid bench` runs. The orders are bids that
+//! nobody meets; what is told is what that participant sees, the network between included. At the end nothing is left
+//! behind. There is no floor here: an echo would have to run where the venue does.
 
+use std::error::Error;
 use std::net::SocketAddr;
 
 use ed25519_dalek::SigningKey;
-use grid_harness::{Latencies, Rounds, Row};
+use grid_harness::{Latencies, Rounds, Row, Scenario, Settings};
 
 use crate::flow::PlaceCancel;
 use crate::load::Load;
-use crate::{Wait, session};
+use crate::order_to_ack::wait_name;
+use crate::{Failure, Wait, session};
 
-/// What to ask of which venue.
+/// Who asks, and what for.
 #[derive(Clone, Debug)]
-pub struct Plan {
-    /// Where its binary door is.
+pub struct Participant {
+    /// The venue's binary door.
     pub address: SocketAddr,
-    /// The seed of a trading key whose account has dollars for some hundred orders at `price`.
+    /// The seed of a trading key whose account has dollars for some orders of each connection at `price`.
     pub key: [u8; 32],
     /// The instrument, by number.
     pub instrument: u16,
-    /// The lowest price of the orders, in ticks; choose one that nobody meets.
+    /// The lowest of 64 prices of the orders, in ticks; choose one that nobody meets.
     pub price: u64,
-    /// How long each round lasts.
-    pub seconds: f64,
-    /// How many rounds.
-    pub rounds: usize,
-    /// Sessions, each on a connection.
-    pub connections: usize,
-    /// Requests in flight on each.
-    pub window: u64,
-    /// Requests per second, planned: then latencies are told, from the planned time. As many as the window lets
-    /// through where this is not given.
-    pub rate: Option<f64>,
     /// What the client does between answers.
     pub wait: Wait,
 }
 
-/// Runs the plan and checks every answer.
-///
-/// # Errors
-/// The venue could not be reached, refused the login, or answered otherwise than it must.
-pub fn run(plan: &Plan) -> Result<Row, Box<dyn std::error::Error>> {
-    let key = SigningKey::from_bytes(&plan.key);
-    let sessions = session::open(plan.address, &[key], plan.connections.max(1))?;
-    let flow = |session| (session, PlaceCancel::at(plan.instrument, plan.price));
-    let mut load = Load::over(sessions.into_iter().map(flow).collect(), plan.wait)?;
+impl Participant {
+    fn load(&self, connections: usize) -> Result<Load<PlaceCancel>, Failure> {
+        let key = SigningKey::from_bytes(&self.key);
+        let sessions = session::open(self.address, &[key], connections)?;
+        let flow = |session| (session, PlaceCancel::at(self.instrument, self.price));
+        Load::over(sessions.into_iter().map(flow).collect(), self.wait)
+    }
+}
+
+/// One connection, one request at a time, at the settings' rate.
+#[derive(Debug)]
+pub struct OneAtATime(pub Participant);
+
+impl Scenario for OneAtATime {
+    fn name(&self) -> &'static str {
+        "tcp_order_to_ack"
+    }
+
+    fn shows(&self) -> &'static str {
+        "how long a participant waits for each answer"
+    }
+
+    fn run(&self, settings: &Settings) -> Result<Vec<Row>, Box<dyn Error>> {
+        let rate = settings.rate_or(1_000.0);
+        let row = measure(&self.0, settings, (1, 1), Some(rate))?;
+        Ok(vec![row])
+    }
+}
+
+/// Several connections, several requests at a time.
+#[derive(Debug)]
+pub struct Flood {
+    /// Who asks.
+    pub participant: Participant,
+    /// Sessions, each on a connection of its own.
+    pub connections: usize,
+    /// Requests in flight on each.
+    pub window: u64,
+    /// Requests per second, planned; as many as the windows let through where this is not given.
+    pub rate: Option<f64>,
+}
+
+impl Scenario for Flood {
+    fn name(&self) -> &'static str {
+        "tcp_throughput"
+    }
+
+    fn shows(&self) -> &'static str {
+        "how many requests per second the venue acknowledges"
+    }
+
+    fn run(&self, settings: &Settings) -> Result<Vec<Row>, Box<dyn Error>> {
+        Ok(vec![measure(&self.participant, settings, (self.connections, self.window), self.rate)?])
+    }
+}
+
+fn measure(
+    participant: &Participant,
+    settings: &Settings,
+    (connections, window): (usize, u64),
+    rate: Option<f64>,
+) -> Result<Row, Failure> {
+    let mut load = participant.load(connections)?;
     let (mut latencies, mut throughput) = (Latencies::default(), Rounds::default());
-    for _ in 0..plan.rounds.max(1) {
-        let outcome = match plan.rate {
-            Some(rate) => load.open(rate, plan.seconds, plan.window.max(1))?,
-            None => load.closed(plan.window.max(1), plan.seconds)?,
+    for _ in 0..settings.rounds {
+        let outcome = match rate {
+            Some(rate) => load.open(rate, settings.seconds, window)?,
+            None => load.closed(window, settings.seconds)?,
         };
-        throughput.push(outcome.answered as f64 / outcome.took.as_secs_f64().max(1e-9));
+        throughput.push(outcome.per_second());
         latencies.push(&outcome.latency);
     }
     load.clear_up()?;
-    let name = format!("{} connections x {}", plan.connections, plan.window);
-    let row = Row::new(name).throughput(throughput).latency(latencies);
-    Ok(match plan.rate {
+    let row = Row::new(format!("{connections} connections x {window}"))
+        .throughput(throughput)
+        .latency(latencies)
+        .note(format!("half orders, half cancels; client {}", wait_name(participant.wait)));
+    Ok(match rate {
         Some(rate) => {
             row.note(format!("open loop at {rate:.0} requests per second, from the planned send time"))
         }

@@ -56,13 +56,13 @@ impl Scenario for Throughput {
                         let echo = Echo::start(layout.wait, layout.core)?;
                         let bare = flood(echo.address, layout.wait, connections, window, settings.seconds)?;
                         drop(echo);
-                        floor.push(rate(&bare));
+                        floor.push(bare.per_second());
                         let name = format!("{connections}-{}{suffix}-{round}", layout.name);
                         let venue = Venue::start(&ground.at(&name), &layout, connections)?;
                         let outcome =
                             flood(venue.address(), layout.wait, connections, window, settings.seconds)?;
                         venue.stop()?;
-                        ours.push(rate(&outcome));
+                        ours.push(outcome.per_second());
                         queue.push(outcome.latency.value_at_quantile(0.5) as f64 / 1_000.0);
                     }
                     rows.push(
@@ -84,10 +84,6 @@ impl Scenario for Throughput {
         }
         Ok(rows)
     }
-}
-
-pub(crate) fn rate(outcome: &Outcome) -> f64 {
-    outcome.answered as f64 / outcome.took.as_secs_f64().max(1e-9)
 }
 
 pub(crate) fn flood(

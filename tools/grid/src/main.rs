@@ -1,5 +1,6 @@
 //! `grid`: the one command. Starts the venue, tries it, looks inside its log.
 
+mod bench;
 mod cluster;
 mod config;
 mod demo;
@@ -54,6 +55,8 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// Run clusters in simulation, with every fault we can think of; needs the source tree.
     Sim(sim::SimArgs),
+    /// Measure a venue that runs, through its binary door, as one of its participants.
+    Bench(bench::BenchArgs),
     /// Run an order script against a fresh engine (JSON lines; `-` reads standard input).
     Script {
         /// The script.
@@ -126,6 +129,7 @@ fn main() -> ExitCode {
         Command::Keygen => keygen::run(),
         Command::Inspect(args) => inspect::run(&args),
         Command::Sim(args) => sim::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Script { file } => return script::run(&file),
         Command::Cluster(command) => cluster::run(command),
         Command::Operator { binary_addr, data_dir, command } => {
