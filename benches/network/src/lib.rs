@@ -9,6 +9,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `session`, `flow`, `load` | the load generator: logins, what is asked, and the loop that asks and checks |
+//! | `cpu` | how long threads were on a core |
 //! | `echo` | the floor |
 //! | `venue` | a venue to measure, in this process |
 //! | `order_to_ack`, `throughput`, `order_flow` | the scenarios |
@@ -16,6 +17,7 @@
 //! | `remote` | the same load against any venue, for `grid bench` |
 
 mod connections;
+mod cpu;
 mod echo;
 mod flow;
 mod load;

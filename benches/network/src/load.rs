@@ -12,6 +12,7 @@ use hdrhistogram::Histogram;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
+use crate::cpu::Cpu;
 use crate::flow::{Flow, PlaceCancel};
 use crate::session::Session;
 use crate::{Failure, Wait};
@@ -60,12 +61,23 @@ pub(crate) struct Outcome {
     pub(crate) took: Duration,
     /// Nanoseconds from when a request was sent (closed loop) or was to be sent (open loop) to its answer.
     pub(crate) latency: Histogram<u64>,
+    /// What the threads of this process used meanwhile.
+    pub(crate) cpu: Cpu,
 }
+
+/// The name of the thread on which a load runs.
+pub(crate) const GENERATOR: &str = "generator";
 
 impl Outcome {
     /// Requests answered per second.
     pub(crate) fn per_second(&self) -> f64 {
         grid_harness::per_second(self.answered, self.took)
+    }
+
+    /// Nanoseconds on a core for each request: the generator's, and everybody else's.
+    pub(crate) fn cpu_per_request(&self) -> (f64, f64) {
+        let each = |time: u64| time as f64 / self.answered.max(1) as f64;
+        (each(self.cpu.of(|name| name == GENERATOR)), each(self.cpu.of(|name| name != GENERATOR)))
     }
 }
 
@@ -103,16 +115,18 @@ impl<F: Flow> Load<F> {
         let mut begin = Instant::now();
         let until = begin + Duration::from_secs_f64(seconds);
         let mut answered = 0;
+        let mut cpu = Cpu::now();
         let mut events = Events::with_capacity(1024);
         self.stir_all();
         loop {
             let now = Instant::now();
             if warm.take_if(|warm| now >= begin + *warm).is_some() {
                 (begin, answered) = (now, 0);
+                cpu = Cpu::now();
                 latency.reset();
             }
             if now >= until {
-                let outcome = Outcome { answered, took: now - begin, latency };
+                let outcome = Outcome { answered, took: now - begin, latency, cpu: Cpu::now().since(&cpu) };
                 self.drain()?;
                 return Ok(outcome);
             }
@@ -138,6 +152,7 @@ impl<F: Flow> Load<F> {
         let mut events = Events::with_capacity(1024);
         let plan = OpenLoop::start(rate, seconds);
         let (mut sent, mut answered) = (0, 0);
+        let cpu = Cpu::now();
         let warm = plan.planned(plan.commands() / 5);
         let mut last = warm;
         while answered < plan.commands() {
@@ -167,14 +182,14 @@ impl<F: Flow> Load<F> {
             }
         }
         let took = last.saturating_duration_since(warm);
-        Ok(Outcome { answered: latency.len(), took, latency })
+        Ok(Outcome { answered: latency.len(), took, latency, cpu: Cpu::now().since(&cpu) })
     }
 
     /// Asks each flow until it has no more to ask, `window` at a time; how long that took.
     pub(crate) fn through(&mut self, window: u64) -> Result<Outcome, Failure> {
         let mut latency = histogram();
         let mut events = Events::with_capacity(1024);
-        let begin = Instant::now();
+        let (begin, cpu) = (Instant::now(), Cpu::now());
         let mut answered = 0;
         self.stir_all();
         loop {
@@ -188,7 +203,8 @@ impl<F: Flow> Load<F> {
             }
             self.stirred = stirred;
             if self.lines.iter().all(|line| line.next == line.open) {
-                return Ok(Outcome { answered, took: begin.elapsed(), latency });
+                let cpu = Cpu::now().since(&cpu);
+                return Ok(Outcome { answered, took: begin.elapsed(), latency, cpu });
             }
             self.turn(&mut events, None, &mut |since, at| {
                 answered += 1;

@@ -10,7 +10,7 @@ use grid_harness::{Against, Ground, Latencies, Rounds, Row, Scenario, Settings};
 
 use crate::echo::Echo;
 use crate::flow::PlaceCancel;
-use crate::load::{Load, Outcome};
+use crate::load::{GENERATOR, Load, Outcome};
 use crate::venue::{INSTRUMENT, Layout, Venue, keys};
 use crate::{Failure, Wait, cores, pin, session};
 
@@ -104,12 +104,13 @@ pub(crate) fn on_a_thread<R: Send>(
     work: impl FnOnce() -> Result<R, Failure> + Send,
 ) -> Result<R, Failure> {
     std::thread::scope(|scope| {
-        let running = scope.spawn(move || {
+        let thread = std::thread::Builder::new().name(GENERATOR.to_owned());
+        let running = thread.spawn_scoped(scope, move || {
             if wait == Wait::Spin {
                 pin(cores().0);
             }
             work().map_err(|error| error.to_string())
-        });
+        })?;
         match running.join() {
             Ok(done) => done.map_err(Failure::from),
             Err(_) => Err("the load generator panicked".into()),

@@ -52,17 +52,22 @@ impl Scenario for Throughput {
                     }
                     let (mut ours, mut floor) = (Rounds::default(), Rounds::default());
                     let mut queue = Rounds::default();
+                    let (mut generator, mut venue_cpu, mut echo_cpu) =
+                        (Rounds::default(), Rounds::default(), Rounds::default());
                     for round in 0..settings.rounds {
                         let echo = Echo::start(layout.wait, layout.core)?;
                         let bare = flood(echo.address, layout.wait, connections, window, settings.seconds)?;
                         drop(echo);
                         floor.push(bare.per_second());
+                        echo_cpu.push(bare.cpu_per_request().1);
                         let name = format!("{connections}-{}{suffix}-{round}", layout.name);
                         let venue = Venue::start(&ground.at(&name), &layout, connections)?;
                         let outcome =
                             flood(venue.address(), layout.wait, connections, window, settings.seconds)?;
                         venue.stop()?;
                         ours.push(outcome.per_second());
+                        generator.push(outcome.cpu_per_request().0);
+                        venue_cpu.push(outcome.cpu_per_request().1);
                         queue.push(outcome.latency.value_at_quantile(0.5) as f64 / 1_000.0);
                     }
                     rows.push(
@@ -77,6 +82,9 @@ impl Scenario for Throughput {
                             floor,
                         )
                         .figure("p50 in the full window", "µs", queue)
+                        .figure("on a core per request: venue", "ns", venue_cpu)
+                        .figure("on a core per request: load generator", "ns", generator)
+                        .figure("on a core per request: bare echo", "ns", echo_cpu)
                         .note("requests acknowledged, half orders and half cancels; closed loop"),
                     );
                 }
