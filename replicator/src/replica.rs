@@ -20,6 +20,9 @@ use crate::subscription::{Listener, Overflow, Subscription, subscription};
 
 /// Most outputs taken from the ring at a time.
 const BATCH: usize = 64;
+/// How long the thread lets outputs gather before it looks again. Only after it found none in all that time does it ask to be
+/// woken: whoever publishes one command at a time does not pay for a wake-up with each, and readers of the replica are behind by at most this.
+const NAP: Duration = Duration::from_micros(500);
 /// How long the thread sleeps if nothing wakes it; it is woken for everything, so this is only a belt beside the braces.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -338,9 +341,14 @@ impl<M: Machine> ReplicaStage<M> {
     }
 
     fn run(mut self) {
+        let mut followed = false;
         loop {
             match self.step() {
-                Ok(Followed::Worked) => {}
+                Ok(Followed::Worked) => followed = true,
+                Ok(Followed::Idle) if followed => {
+                    followed = false;
+                    std::thread::sleep(NAP);
+                }
                 Ok(Followed::Idle) => {
                     let inner = &self.inner;
                     self.outputs.wait_unless(IDLE, || inner.called.load(Ordering::Acquire));

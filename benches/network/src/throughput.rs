@@ -2,6 +2,9 @@
 //! connections, on a machine shared with the load generator. What a regression means: at the busiest moment of the day
 //! the door turns participants away earlier.
 //!
+//! Both ends of every connection are in this process: 1,000 connections need `ulimit -n` above 2,100 (a venue of its own
+//! needs one above its `max_connections`).
+//!
 //! Closed loop: the window is the load, and a latency under it says how long a queue of that window is, nothing more.
 
 use std::error::Error;

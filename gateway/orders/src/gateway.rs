@@ -208,6 +208,7 @@ impl<L: Line, V: View> Loop<L, V> {
             self.desk.advance_audit();
             self.desk.sweep();
             self.desk.flush();
+            self.line.sent();
         }
     }
 
@@ -222,6 +223,9 @@ impl<L: Line, V: View> Loop<L, V> {
             self.turns = self.turns.wrapping_add(1);
             let first = self.turns % serving.len();
             serving.rotate_left(first);
+        }
+        if !serving.is_empty() {
+            self.line.arrive();
         }
         for id in serving.drain(..) {
             self.serve(id);

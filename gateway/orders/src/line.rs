@@ -77,6 +77,10 @@ impl LogLine {
 }
 
 impl Line for LogLine {
+    fn arrive(&mut self) {
+        self.submitter.arrive();
+    }
+
     fn submit(&mut self, entry: Entry, epoch: u64) -> Result<(), LineError> {
         self.queued = true;
         self.submitter.try_queue_within(entry, epoch).map_err(|error| match error {
@@ -123,6 +127,10 @@ impl Line for LogLine {
             }
         }
         count == BLOCKS
+    }
+
+    fn sent(&mut self) {
+        self.poller.sent();
     }
 
     fn wake_with(&mut self, wake: Wake) {

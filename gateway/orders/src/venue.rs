@@ -24,6 +24,9 @@ pub type Wake = Box<dyn Fn() + Send + Sync>;
 
 /// The order path: commands in, committed events out.
 pub trait Line: Send + 'static {
+    /// What is put in line from now on, until this is called again, has arrived now.
+    fn arrive(&mut self) {}
+
     /// Puts a command in line, or refuses it whole; never waits. It enters the log within this epoch or not at all,
     /// so that a client's later command cannot come before an earlier one that was lost with a leadership.
     fn submit(&mut self, entry: Entry, epoch: u64) -> Result<(), LineError>;
@@ -45,6 +48,9 @@ pub trait Line: Send + 'static {
     /// Hands committed events on in log order, with the stamp of their command, block by block up to some
     /// bound of its own; whether there may be more. A block's events are never parted between two calls.
     fn poll(&mut self, each: &mut dyn FnMut(Seq, Nanos, &Event)) -> bool;
+
+    /// What was polled has been written to those whom it concerns, as far as their sockets took it.
+    fn sent(&mut self) {}
 
     /// Has `wake` called whenever there is something new to poll, or another epoch or leader.
     fn wake_with(&mut self, wake: Wake);
