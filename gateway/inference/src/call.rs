@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::answer::{self, Said};
-use crate::dialect::{Teller, Untold};
+use crate::dialect::{Teller, Untold, supplier};
 use crate::door::{Directory, DoorError, Reserved};
 use crate::hold::{Bureau, Hold};
 use crate::meter::Bill;
@@ -29,7 +29,7 @@ use crate::server::{InFlight, Tier};
 use crate::sse::Event;
 use crate::stats::bump;
 use crate::trace::Trace;
-use crate::upstream::{Events, Failure, Opened, Order};
+use crate::upstream::{Events, Failure, Opened, Order, Speaks};
 
 /// Smallest output that a capped call is still worth starting for, in tokens.
 const OUTPUT_MIN: u64 = 16;
@@ -269,12 +269,24 @@ async fn deliver(
 ) -> Delivery {
     let mut failed = AccountId::VENUE;
     let mut tried = 0;
-    let mut unable = None;
+    let (mut unable, mut unasked) = (None, None);
     let last_resort = tier.roster.last_resort(&call.candidates);
     let regular = call.candidates.iter().map(|candidate| (candidate, false));
     for (candidate, forced) in regular.chain(last_resort.map(|candidate| (candidate, true))) {
         if tried >= tier.config.routing.attempts || Instant::now() >= deadline || (forced && tried > 0) {
             break;
+        }
+        let mut body = call.chat.rewritten(&candidate.model, cap);
+        if Speaks::at(&candidate.base_url) == Speaks::Messages {
+            match supplier::write(&body, &candidate.model, call.output_default) {
+                Ok(written) => body = written,
+                Err(why) => {
+                    call.trace.attempt(candidate.supplier, "can't be asked");
+                    unasked =
+                        Some(format!("no supplier of this instrument can be asked this just now: {why}"));
+                    continue;
+                }
+            }
         }
         let entered = if forced { tier.roster.force(candidate) } else { tier.roster.enter(candidate) };
         let Some(mut slot) = entered else {
@@ -292,7 +304,7 @@ async fn deliver(
         let order = Order {
             base_url: &candidate.base_url,
             credential: &credential,
-            body: call.chat.rewritten(&candidate.model, cap),
+            body,
             stream: call.chat.stream,
             output_limit: call.chat.output_limit.unwrap_or(0),
             request: &call.name,
@@ -343,7 +355,7 @@ async fn deliver(
         }
     }
     let _ = timeout(tier.config.clocks.settle, hold.release(failed)).await;
-    if let Some(message) = unable {
+    if let Some(message) = unable.or(unasked.filter(|_| tried == 0)) {
         return Delivery::Refused(Refusal::new(StatusCode::BAD_REQUEST, "unsupported_parameter", message));
     }
     Delivery::Refused(Refusal::unavailable(

@@ -12,14 +12,20 @@
 //! | 400, 422 that say a field is not supported | unable: another model may be able |
 //! | other 400, 413, 422 | the request is at fault: its answer goes to the client |
 //! | anything else (401, 402, 404 are our contract with it, not the client's) | failed: try another |
+//!
+//! A supplier whose base URL ends in `/messages` speaks Anthropic Messages there. Its answers are chat chunks by the
+//! time anybody else sees them.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, USER_AGENT};
+use hyper::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT,
+};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -30,6 +36,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::answer;
 use crate::config::{Clocks, Limits};
 use crate::connect::Counting;
+use crate::dialect::supplier::{self, Listener};
 use crate::patience;
 use crate::sse::{Event, Splitter};
 use crate::stats::Stats;
@@ -48,6 +55,25 @@ pub(crate) struct Upstream {
     clocks: Clocks,
     answer_bytes: usize,
     event_bytes: usize,
+}
+
+/// The version of Messages that suppliers are asked in.
+const MESSAGES_VERSION: HeaderValue = HeaderValue::from_static("2023-06-01");
+
+/// What a supplier speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    /// OpenAI chat completions.
+    Chat,
+    /// Anthropic Messages.
+    Messages,
+}
+
+impl Speaks {
+    /// What is spoken at this address.
+    pub(crate) fn at(base_url: &str) -> Self {
+        if base_url.trim_end_matches('/').ends_with("/messages") { Self::Messages } else { Self::Chat }
+    }
 }
 
 /// What to send, and where.
@@ -114,14 +140,18 @@ impl Upstream {
                 + Duration::from_secs(order.output_limit / crate::config::SLOWEST_TOKENS_PER_SECOND)
         };
         let until = order.deadline.min(Instant::now() + clock);
-        let stream = order.stream;
+        let (stream, speaks) = (order.stream, Speaks::at(order.base_url));
         let attempt = async {
             let response =
                 self.client.request(request(&order)?).await.map_err(|error| {
                     Failure::Failed(if error.is_connect() { "connect" } else { "transport" })
                 })?;
             let response = self.accepted(response).await?;
-            if stream { self.first_content(response).await } else { self.whole(response).await }
+            if stream {
+                self.first_content(response, speaks).await
+            } else {
+                self.whole(response, speaks).await
+            }
         };
         timeout_at(until, attempt).await.unwrap_or(Err(Failure::Failed(if stream {
             "no content in time"
@@ -163,12 +193,17 @@ impl Upstream {
         }
     }
 
-    async fn first_content(&self, response: Response<Incoming>) -> Result<Opened, Failure> {
+    async fn first_content(&self, response: Response<Incoming>, speaks: Speaks) -> Result<Opened, Failure> {
         if !is_type(&response, "text/event-stream") || is_encoded(&response) {
             return Err(Failure::Failed("not an event stream"));
         }
-        let mut rest =
-            Events { body: response.into_body(), splitter: Splitter::new(self.event_bytes), ended: false };
+        let mut rest = Events {
+            body: response.into_body(),
+            splitter: Splitter::new(self.event_bytes),
+            ended: false,
+            listener: (speaks == Speaks::Messages).then(|| Box::new(Listener::new(now()))),
+            heard: VecDeque::new(),
+        };
         let mut held = Vec::new();
         while let Some(event) = rest.next().await? {
             let Some(data) = event.data.clone() else {
@@ -192,11 +227,14 @@ impl Upstream {
         Err(Failure::Failed("ended without content"))
     }
 
-    async fn whole(&self, response: Response<Incoming>) -> Result<Opened, Failure> {
+    async fn whole(&self, response: Response<Incoming>, speaks: Speaks) -> Result<Opened, Failure> {
         if !is_type(&response, "application/json") || is_encoded(&response) {
             return Err(Failure::Failed("not JSON"));
         }
-        let body = collect(response.into_body(), self.answer_bytes).await?;
+        let mut body = collect(response.into_body(), self.answer_bytes).await?;
+        if speaks == Speaks::Messages {
+            body = supplier::whole(&body, now()).map_err(|_| Failure::Failed("no message"))?;
+        }
         let said = answer::read(&body).map_err(|_| Failure::Failed("not JSON"))?;
         if said.error.is_some() || !said.choices {
             return Err(Failure::Failed("no choices"));
@@ -207,7 +245,12 @@ impl Upstream {
 
 /// The request is built from nothing: none of the client's headers go to a supplier, its key least of all.
 fn request(order: &Order<'_>) -> Result<Request<Full<Bytes>>, Failure> {
-    let url = format!("{}/chat/completions", order.base_url.trim_end_matches('/'));
+    let speaks = Speaks::at(order.base_url);
+    let base = order.base_url.trim_end_matches('/');
+    let url = match speaks {
+        Speaks::Chat => format!("{base}/chat/completions"),
+        Speaks::Messages => base.to_owned(),
+    };
     let uri: Uri = url.parse().map_err(|_| Failure::Failed("base URL"))?;
     let accept = if order.stream { "text/event-stream" } else { "application/json" };
     let mut request = Request::new(Full::new(order.body.clone()));
@@ -220,11 +263,18 @@ fn request(order: &Order<'_>) -> Result<Request<Full<Bytes>>, Failure> {
     if let Ok(value) = HeaderValue::from_str(order.request) {
         headers.insert("x-request-id", value);
     }
+    if speaks == Speaks::Messages {
+        headers.insert("anthropic-version", MESSAGES_VERSION);
+    }
     if !order.credential.is_empty() {
-        let bearer = [b"Bearer ".as_slice(), order.credential].concat();
-        let mut value = HeaderValue::from_bytes(&bearer).map_err(|_| Failure::Failed("credential"))?;
+        let (name, prefix) = match speaks {
+            Speaks::Chat => (AUTHORIZATION, b"Bearer ".as_slice()),
+            Speaks::Messages => (HeaderName::from_static("x-api-key"), b"".as_slice()),
+        };
+        let value = [prefix, order.credential].concat();
+        let mut value = HeaderValue::from_bytes(&value).map_err(|_| Failure::Failed("credential"))?;
         value.set_sensitive(true);
-        headers.insert(AUTHORIZATION, value);
+        headers.insert(name, value);
     }
     Ok(request)
 }
@@ -263,14 +313,24 @@ pub(crate) struct Events {
     body: Incoming,
     splitter: Splitter,
     ended: bool,
+    /// Turns events into chunks, where the supplier sends none.
+    listener: Option<Box<Listener>>,
+    /// Chunks that it made of the last event.
+    heard: VecDeque<Event>,
 }
 
 impl Events {
     /// The next event; `None` at the end. May be dropped and called again: nothing is lost.
     pub(crate) async fn next(&mut self) -> Result<Option<Event>, Failure> {
         loop {
+            if let Some(chunk) = self.heard.pop_front() {
+                return Ok(Some(chunk));
+            }
             if let Some(event) = self.splitter.next().map_err(|_| Failure::Failed("event too long"))? {
-                return Ok(Some(event));
+                match self.listen(event)? {
+                    Some(event) => return Ok(Some(event)),
+                    None => continue,
+                }
             }
             if self.ended {
                 return Ok(None);
@@ -284,9 +344,34 @@ impl Events {
                 Some(Err(_)) => return Err(Failure::Failed("transport")),
                 None => {
                     self.ended = true;
-                    return Ok(self.splitter.finish());
+                    if let Some(event) = self.splitter.finish()
+                        && let Some(event) = self.listen(event)?
+                    {
+                        return Ok(Some(event));
+                    }
                 }
             }
         }
     }
+
+    /// The event itself where it is a chunk already; else its chunks come out of `heard`.
+    fn listen(&mut self, event: Event) -> Result<Option<Event>, Failure> {
+        let Some(listener) = &mut self.listener else {
+            return Ok(Some(event));
+        };
+        let Some(data) = &event.data else {
+            return Ok(Some(event));
+        };
+        let chunks = listener.hear(data).map_err(|_| Failure::Failed("not JSON"))?;
+        self.heard.extend(chunks.into_iter().map(|data| {
+            let raw = [b"data: ".as_slice(), &data, b"\n\n"].concat();
+            Event { raw: Bytes::from(raw), data: Some(data) }
+        }));
+        Ok(None)
+    }
+}
+
+/// Unix seconds, for answers that don't say when they began.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

@@ -1,4 +1,4 @@
-//! The languages that clients speak, beside the one that suppliers speak.
+//! The languages of clients and suppliers, beside the one that most suppliers speak.
 //!
 //! A call lives the same life whatever its surface (see `call`): a request is turned into a chat completion request,
 //! and what the supplier's chunks say is told in the client's own events. Everything here is text in, text out: no
@@ -17,16 +17,18 @@
 //! | `blocks` | the order that both other languages want: one block after the other |
 //! | `messages` | Anthropic Messages |
 //! | `responses` | OpenAI Responses |
+//! | `supplier` | the other way round: suppliers that speak Messages |
 //!
 //! No field is dropped in silence. What a chat completion can say is translated; a field that we don't know is passed on
 //! as it is, at the same place, as the chat surface does; what we know and a chat completion can't say is a 400 that
-//! names it. Routing has no part in that: it looks at the translated request.
+//! names it. Where one supplier can't be asked what another can, routing goes on to the other.
 
 mod blocks;
 mod heard;
 mod members;
 pub(crate) mod messages;
 pub(crate) mod responses;
+pub(crate) mod supplier;
 
 use bytes::Bytes;
 

@@ -241,3 +241,84 @@ async fn tokens_are_counted_without_a_supplier_or_a_bill() {
     assert_eq!(caller.post(path, Some(KEY), &unknown).await.status, 404);
     assert!(venue.asked().is_empty());
 }
+
+/// A Messages endpoint as a supplier: its stream, or its one message.
+fn messages_script(got: &Got) -> Script {
+    let usage = json!({"input_tokens": 7, "cache_read_input_tokens": 2, "output_tokens": 3});
+    if got.json()["stream"] != true {
+        return Script::json(
+            &json!({"id": "msg_up", "type": "message", "role": "assistant", "model": "served-model",
+            "content": [{"type": "text", "text": "the market price"}], "stop_reason": "end_turn", "stop_sequence": null,
+            "usage": usage}),
+        );
+    }
+    let event = |data: Value| send(&format!("event: {}\ndata: {data}\n\n", data["type"].as_str().unwrap()));
+    let delta = |text: &str| json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}});
+    Script::events(
+        [
+            json!({"type": "message_start", "message": {"id": "msg_up", "type": "message", "role": "assistant",
+                "model": "served-model", "content": [], "stop_reason": null, "usage": usage}}),
+            json!({"type": "ping"}),
+            json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
+            delta("the market"),
+            delta(" price"),
+            json!({"type": "content_block_stop", "index": 0}),
+            json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 3}}),
+            json!({"type": "message_stop"}),
+        ]
+        .map(event)
+        .to_vec(),
+    )
+}
+
+#[tokio::test]
+async fn a_supplier_may_speak_messages_whatever_its_clients_speak() {
+    let venue = Venue::new();
+    let upstream = Upstream::start(|_, got| messages_script(got)).await;
+    venue.supplier(2, &format!("{}/messages", upstream.url));
+    let tier = tier(&venue, |_| {}).await;
+    let caller = Caller::new(&tier);
+    let chat = ask(json!({"stream_options": {"include_usage": true}}));
+    for (path, body) in
+        [("/v1/chat/completions", chat), (MESSAGES, message(json!({}))), (RESPONSES, response(json!({})))]
+    {
+        for stream in [true, false] {
+            let mut body = body.clone();
+            body["stream"] = json!(stream);
+            let answer = caller.post(path, Some(KEY), &body.to_string()).await;
+            assert_eq!(answer.status, 200, "{path}: {}", answer.text);
+            let said = answer.text.contains("the market price")
+                || (answer.text.contains("the market") && answer.text.contains(" price"));
+            assert!(said && answer.text.contains("served-model"), "{path} {stream}: {}", answer.text);
+            let last = venue.usages().pop().unwrap();
+            assert_eq!((last.prompt_tokens.0, last.completion_tokens.0, last.partial), (9, 3, false));
+        }
+    }
+    for got in upstream.got() {
+        assert_eq!(got.path, "/v1/messages");
+        assert_eq!(got.headers["x-api-key"], CREDENTIAL);
+        assert!(got.headers.get("authorization").is_none() && got.headers.contains_key("anthropic-version"));
+        assert_eq!(got.json()["model"], "model-of-2");
+        assert!(got.json()["max_tokens"].is_u64());
+    }
+    venue.assert_each_ended_once();
+}
+
+#[tokio::test]
+async fn what_one_supplier_can_t_be_asked_goes_to_another() {
+    let venue = Venue::new();
+    let claude = Upstream::start(|_, got| messages_script(got)).await;
+    venue.supplier(2, &format!("{}/messages", claude.url));
+    let tier = tier(&venue, |_| {}).await;
+    let caller = Caller::new(&tier);
+    let refused = caller.chat(&ask(json!({"seed": 1}))).await;
+    assert_eq!((refused.status, &refused.json()["error"]["code"]), (400, &json!("unsupported_parameter")));
+    assert!(refused.text.contains("seed"), "{}", refused.text);
+    let other = Upstream::always(Script::json(&whole("seeded", usage(9, 1)))).await;
+    venue.supplier(3, &other.url);
+    let answer = caller.chat(&ask(json!({"seed": 1}))).await;
+    assert!(answer.text.contains("seeded"), "{}", answer.text);
+    assert!(claude.got().is_empty());
+    assert_eq!(tier.stats().failovers, 0);
+    venue.assert_each_ended_once();
+}
