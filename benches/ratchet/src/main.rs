@@ -45,7 +45,9 @@ fn run(record: bool) -> Result<bool, Box<dyn Error>> {
         return Ok(true);
     }
     if recorded_with != compiler {
-        println!("not held against anybody: recorded with {recorded_with}, counted with {compiler}; record anew with `{RECORD}`");
+        println!(
+            "not held against anybody: recorded with {recorded_with}, counted with {compiler}; record anew with `{RECORD}`"
+        );
         return Ok(true);
     }
     println!("if that is meant, record it in the same commit: `{RECORD}`");
@@ -82,7 +84,8 @@ fn parsed(lines: &str) -> Result<Counts, Box<dyn Error>> {
         let summary: Value = serde_json::from_str(line)?;
         let text = |name: &str| summary[name].as_str().unwrap_or_default().to_owned();
         let name = format!("{} {}", text("function_name"), text("id"));
-        let instructions = new_count(&summary["profiles"], "Ir").ok_or_else(|| format!("{name} has no count"))?;
+        let instructions =
+            new_count(&summary["profiles"], "Ir").ok_or_else(|| format!("{name} has no count"))?;
         counts.insert(name, instructions);
     }
     Ok(counts)
