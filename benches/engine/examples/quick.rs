@@ -25,10 +25,13 @@ fn main() {
         "mass_cancel" => streams::mass_cancel(commands),
         "quote_refresh" => streams::quote_refresh(commands),
         "ten_thousand_books" => {
-            Books { books: number(3, 10_000) as u16, resting: 1_000_000, pareto: true }.tape(commands)
+            Books { books: number(3, 10_000) as u16, resting: 1_000_000, traders: 1_000, pareto: true }
+                .tape(commands)
         }
-        "ten_million_resting" => Books { books: 100, resting: 10_000_000, pareto: false }.tape(commands),
-        "one_small_book" => Books { books: 1, resting: 1_000, pareto: false }.tape(commands),
+        "ten_million_resting" => {
+            Books { books: 100, resting: 10_000_000, traders: 1_000, pareto: false }.tape(commands)
+        }
+        "one_small_book" => Books { books: 1, resting: 1_000, traders: 1_000, pareto: false }.tape(commands),
         "reserve_settle" => reserve_settle(commands),
         other => panic!("no stream is called {other}"),
     };

@@ -123,7 +123,7 @@ impl Scenario for TenThousandBooks {
         let commands = settings.commands_or(3_000_000);
         let books = 10_000.min(limits::INSTRUMENTS).min(commands as usize) as u16;
         let resting = 1_000_000.min(commands);
-        let books = Books { books, resting, pareto: true };
+        let books = Books { books, resting, traders: 1_000, pareto: true };
         Ok(vec![measured(books, commands, settings.rounds)?])
     }
 }
@@ -143,9 +143,13 @@ impl Scenario for TenMillionResting {
     fn run(&self, settings: &Settings) -> Result<Vec<Row>, Box<dyn Error>> {
         let commands = settings.commands_or(1_000_000);
         let full = if settings.commands.is_some() { 10_000_000.min(10 * commands) } else { 10_000_000 };
-        let small = Books { books: 1, resting: 1_000.min(commands), pareto: false };
+        let small = Books { books: 1, resting: 1_000.min(commands), traders: 1_000, pareto: false };
         let small = measured(small, commands, settings.rounds)?;
-        let large = measured(Books { books: 100, resting: full, pareto: false }, commands, settings.rounds)?;
+        let large = measured(
+            Books { books: 100, resting: full, traders: 1_000, pareto: false },
+            commands,
+            settings.rounds,
+        )?;
         let latencies = small.latency.as_ref().zip(large.latency.as_ref());
         let (under, over) = latencies.ok_or("both rows have percentiles")?;
         let (floor, tail) = (under.p50().clone(), ratios(over.p99(), under.p99()));
@@ -163,7 +167,8 @@ fn measured(books: Books, commands: u64, rounds: usize) -> Result<Row, Box<dyn E
     let empty = bytes_of(books.venue().venue().engine());
     let tape = books.tape(commands);
     let name = format!("{} books, {} orders", books.books, books.resting);
-    let row = measure::row(&name, &tape, rounds)?;
+    let blind: Rounds = (0..rounds).map(|_| measure::without_look_ahead(&tape)).collect::<Result<_, _>>()?;
+    let row = measure::row(&name, &tape, rounds)?.figure("without look-ahead", "commands/s", blind);
     // A program without the counting allocator has nothing to tell.
     Ok(match (empty, bytes_of(&tape.start)) {
         (Some(empty), Some(full)) => {

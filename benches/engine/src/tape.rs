@@ -77,6 +77,7 @@ impl Tape {
             events: Vec::with_capacity(16 * BATCH),
             trades: 0,
             told: 0,
+            ahead: true,
         }
     }
 }
@@ -90,9 +91,16 @@ pub struct Run<'a> {
     events: Vec<Event>,
     trades: u64,
     told: u64,
+    ahead: bool,
 }
 
 impl Run<'_> {
+    /// Without a look at the commands that come next.
+    #[must_use]
+    pub fn without_look_ahead(self) -> Self {
+        Self { ahead: false, ..self }
+    }
+
     /// The next `count` commands, or fewer if there are no more, in batches.
     pub fn some(&mut self, count: usize) {
         let (now, left) = self.left.split_at(count.min(self.left.len()));
@@ -101,7 +109,7 @@ impl Run<'_> {
             for (at, entry) in (nth * BATCH..).zip(batch) {
                 // What the ring has handed over is known before its turn comes.
                 for (ahead, step) in [(24, Ahead::First), (16, Ahead::Second), (8, Ahead::Third)] {
-                    if let Some(later) = now.get(at + ahead) {
+                    if let Some(later) = now.get(at + ahead).filter(|_| self.ahead) {
                         self.engine.prefetch(later, step);
                     }
                 }

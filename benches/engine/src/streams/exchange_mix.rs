@@ -12,6 +12,7 @@ use crate::tape::Tape;
 use crate::venue::Setup;
 
 const MARKET: InstrumentId = InstrumentId(0);
+/// As many as the original has.
 const TRADERS: u32 = 1_000;
 /// Orders that a side should have.
 const HALF: i64 = 500;
@@ -28,15 +29,15 @@ const HIGHEST: u32 = CENTRE + 5 * DEVIATION;
 /// `commands` of the mix, from a book that has filled up.
 #[must_use]
 pub fn exchange_mix(commands: u64) -> Tape {
-    let setup = Setup {
-        traders: TRADERS,
-        instruments: 1,
-        sellers: TRADERS,
-        sessions: 4,
-        max_price: 250_000,
-        consumers: 0,
-    };
-    let mut mix = Mix { dice: Dice::new(1), lacks: [HALF; 2], last: CENTRE, filling: true };
+    exchange_mix_among(TRADERS, commands)
+}
+
+/// The same among fewer or more traders.
+#[must_use]
+pub fn exchange_mix_among(traders: u32, commands: u64) -> Tape {
+    let setup =
+        Setup { traders, instruments: 1, sellers: traders, sessions: 4, max_price: 250_000, consumers: 0 };
+    let mut mix = Mix { traders, dice: Dice::new(1), lacks: [HALF; 2], last: CENTRE, filling: true };
     let mut flow = Flow::open(&setup);
     // Ten times the orders that it should have, so that where they were entered no longer shows.
     for nth in 0..20 * HALF as u64 {
@@ -46,6 +47,7 @@ pub fn exchange_mix(commands: u64) -> Tape {
 }
 
 struct Mix {
+    traders: u32,
     dice: Dice,
     /// How many orders the sides lack, as of the last look: buy, sell.
     lacks: [i64; 2],
@@ -99,7 +101,7 @@ impl Mix {
         let mean = (0..4).map(|_| dice.below(spread)).sum::<u64>() / 4;
         let away = (mean as i64 * 2 - spread as i64).unsigned_abs() as u32;
         let price = if side == Side::Buy { self.last - away } else { self.last + away };
-        let (trader, qty) = (dice.below(TRADERS.into()) as u32, size(dice));
+        let (trader, qty) = (dice.below(self.traders.into()) as u32, size(dice));
         flow.place(Wanted { trader, instrument: MARKET, side, price, qty, tif: TimeInForce::Gtc });
     }
 
@@ -107,7 +109,7 @@ impl Mix {
         let dice = &mut self.dice;
         let price = if side == Side::Buy { HIGHEST } else { LOWEST };
         let tif = if dice.once_in(32) { TimeInForce::Fok } else { TimeInForce::Ioc };
-        let (trader, qty) = (dice.below(TRADERS.into()) as u32, size(dice));
+        let (trader, qty) = (dice.below(self.traders.into()) as u32, size(dice));
         flow.place(Wanted { trader, instrument: MARKET, side, price, qty, tif });
     }
 }

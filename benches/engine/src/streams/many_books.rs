@@ -10,7 +10,6 @@ use crate::tape::Tape;
 use crate::venue::Setup;
 
 const CENTRE: u32 = 10_000;
-const TRADERS: u32 = 1_000;
 /// The tail of the weights of books: a few are busy, most are not.
 const TAIL: f64 = 1.5;
 
@@ -21,6 +20,8 @@ pub struct Books {
     pub books: u16,
     /// Orders that rest in all of them together.
     pub resting: u64,
+    /// Accounts that trade in them.
+    pub traders: u32,
     /// Whether some books get more of it all than others, by a Pareto law; or all the same.
     pub pareto: bool,
 }
@@ -29,17 +30,20 @@ impl Books {
     /// The venue that they are on, without any orders yet.
     #[must_use]
     pub fn venue(self) -> Flow {
-        // Everybody sells somewhere, and each book has enough who sell there.
-        let sellers = if self.books < 100 { TRADERS } else { 10 };
         let setup = Setup {
-            traders: TRADERS,
+            traders: self.traders,
             instruments: self.books,
-            sellers,
+            sellers: self.sellers(),
             sessions: 4,
             max_price: 20_000,
             consumers: 0,
         };
         Flow::open(&setup)
+    }
+
+    /// Of few books everybody trades each; of many, each has ten who do.
+    const fn sellers(self) -> u32 {
+        if self.books < 100 || self.traders < 10 { self.traders } else { 10 }
     }
 
     /// `commands` of the mix, on books that are full.
@@ -54,7 +58,6 @@ impl Books {
 
 struct Mix {
     books: Books,
-    sellers: u32,
     dice: Dice,
     /// Weights added up.
     upto: Vec<f64>,
@@ -70,8 +73,7 @@ impl Mix {
                 all
             })
             .collect();
-        let sellers = if books.books < 100 { TRADERS } else { 10 };
-        Self { books, sellers, dice, upto }
+        Self { books, dice, upto }
     }
 
     fn instrument(&mut self) -> InstrumentId {
@@ -115,9 +117,10 @@ impl Mix {
 
     /// One of those that the instrument is supplied to.
     fn trader(&mut self, instrument: InstrumentId) -> (u32, Side) {
-        let nth = self.dice.below(self.sellers.into()) as u32;
+        let (sellers, traders) = (self.books.sellers(), self.books.traders);
+        let nth = self.dice.below(sellers.into()) as u32;
         let side = if self.dice.below(2) == 0 { Side::Buy } else { Side::Sell };
-        ((u32::from(instrument.0) * self.sellers + nth) % TRADERS, side)
+        ((u32::from(instrument.0) * sellers + nth) % traders, side)
     }
 
     /// Around the middle, the wider the more orders a book has.

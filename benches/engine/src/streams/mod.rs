@@ -8,8 +8,8 @@ mod place_cancel_match;
 mod reserve_settle;
 
 pub use bursts::{cancel_burst, mass_cancel, quote_refresh, thin_book_sweep};
-pub use exchange_mix::exchange_mix;
+pub use exchange_mix::{exchange_mix, exchange_mix_among};
 pub use hot::{Hot, hot};
 pub use many_books::Books;
-pub use place_cancel_match::{Depth, place_cancel_match};
+pub use place_cancel_match::{Depth, place_cancel_match, place_cancel_match_among};
 pub use reserve_settle::reserve_settle;

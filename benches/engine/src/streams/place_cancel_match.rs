@@ -34,15 +34,15 @@ impl Depth {
 /// `commands` of the mix, from a book of full size.
 #[must_use]
 pub fn place_cancel_match(depth: Depth, commands: u64) -> Tape {
-    let setup = Setup {
-        traders: TRADERS,
-        instruments: 1,
-        sellers: TRADERS,
-        sessions: 4,
-        max_price: 20_000,
-        consumers: 0,
-    };
-    let mut mix = Mix { depth, dice: Dice::new(2), centre: CENTRE };
+    place_cancel_match_among(TRADERS, depth, commands)
+}
+
+/// The same among fewer or more traders.
+#[must_use]
+pub fn place_cancel_match_among(traders: u32, depth: Depth, commands: u64) -> Tape {
+    let setup =
+        Setup { traders, instruments: 1, sellers: traders, sessions: 4, max_price: 20_000, consumers: 0 };
+    let mut mix = Mix { traders, depth, dice: Dice::new(2), centre: CENTRE };
     let mut flow = Flow::open(&setup);
     while flow.open_orders(MARKET).len() < depth.orders() {
         mix.rest(&mut flow);
@@ -52,6 +52,7 @@ pub fn place_cancel_match(depth: Depth, commands: u64) -> Tape {
 }
 
 struct Mix {
+    traders: u32,
     depth: Depth,
     dice: Dice,
     centre: u32,
@@ -95,14 +96,14 @@ impl Mix {
     }
 
     fn rest(&mut self, flow: &mut Flow) {
-        let (trader, side) = (self.dice.below(TRADERS.into()) as u32, self.side());
+        let (trader, side) = (self.dice.below(self.traders.into()) as u32, self.side());
         let (price, qty) = (self.passive(side), 1 + self.dice.below(100) as u32);
         flow.place(Wanted { trader, instrument: MARKET, side, price, qty, tif: TimeInForce::Gtc });
     }
 
     /// What cancels leave over is taken: a book above its size meets immediate orders that fill, one below it those that miss.
     fn take(&mut self, flow: &mut Flow) {
-        let (trader, side) = (self.dice.below(TRADERS.into()) as u32, self.side());
+        let (trader, side) = (self.dice.below(self.traders.into()) as u32, self.side());
         let full = flow.open_orders(MARKET).len() >= self.depth.orders();
         let (reach, qty) = if full { (5, 1 + self.dice.below(60)) } else { (0, 1 + self.dice.below(20)) };
         let price = if side == Side::Buy { self.centre + reach } else { self.centre - reach };
