@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use grid_engine::{Command, Engine, Entry, Event, Nanos, Seq};
+use grid_engine::{Ahead, Command, Engine, Entry, Event, Nanos, Seq};
 
 /// Bytes that a machine cannot read back: a command of the log, or a snapshot body.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -83,6 +83,10 @@ impl Machine for Engine {
 
     fn apply(&mut self, seq: Seq, at: Nanos, command: &Entry, out: &mut Vec<Event>) {
         Self::apply(self, seq, at, command, out);
+    }
+
+    fn prefetch(&self, command: &Entry) {
+        Self::prefetch(self, command, Ahead::First);
     }
 
     fn encode_event(event: &Event, out: &mut Vec<u8>) {

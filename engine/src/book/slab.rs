@@ -94,6 +94,7 @@ impl Terms {
             | tif << 23
     }
 
+    #[inline]
     pub(crate) const fn unpack(bits: u32) -> Self {
         Self {
             side: if bits & 1 << 20 == 0 { Side::Buy } else { Side::Sell },

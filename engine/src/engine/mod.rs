@@ -438,6 +438,7 @@ impl Step<'_> {
     }
 
     /// Notes that a level changed, once for runs of changes to the same one. The key sorts by instrument, side, price.
+    #[inline]
     fn touch(&mut self, instrument: InstrumentId, side: Side, price: u32) {
         let key = u64::from(instrument.0) << 33 | (side as u64) << 32 | u64::from(price);
         if self.touched.last() != Some(&key) {
