@@ -51,7 +51,13 @@ impl Books {
     pub fn tape(self, commands: u64) -> Tape {
         let mut flow = self.venue();
         let mut mix = Mix::new(self);
-        (0..self.resting).for_each(|_| mix.rest(&mut flow));
+        for nth in 0..self.resting {
+            mix.rest(&mut flow);
+            if nth.is_multiple_of(1 << 16) {
+                // Millions of commands that nobody will run again.
+                flow.venue_mut().clear_tape();
+            }
+        }
         Tape::record(flow, |flow| (0..commands).for_each(|_| mix.next(flow)))
     }
 }
