@@ -8,6 +8,7 @@ use serde_json::Value;
 
 const REQUIREMENTS: &str = include_str!("../clients/requirements.txt");
 const LOCK: &str = include_str!("../clients/package-lock.json");
+const AGENT_LOCK: &str = include_str!("../clients/agent/package-lock.json");
 
 fn here() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")
@@ -59,14 +60,40 @@ pub(crate) fn python(script: &str, case: &Value) -> Value {
     told(Command::new(dir.join("bin/python")).arg(here().join(script)), case)
 }
 
-/// The same for a Node.js script.
+/// Installs what a folder's lock file names.
+fn installed(from: &Path, to: &Path) {
+    for file in ["package.json", "package-lock.json"] {
+        std::fs::copy(from.join(file), to.join(file)).expect("a copy");
+    }
+    done(Command::new("npm").args(["ci", "--no-audit", "--no-fund", "--silent"]).current_dir(to));
+}
+
+/// Asks Anthropic's coding agent, and reads what it prints. It runs in a home of its own and knows nobody but the tier.
+pub(crate) fn agent(prompt: &str, base_url: &str, key: &str) -> String {
+    let dir = once("agent", AGENT_LOCK, |dir| installed(&here().join("agent"), dir));
+    let home = dir.join("home");
+    let _ = std::fs::remove_dir_all(&home);
+    std::fs::create_dir_all(&home).expect("an empty directory");
+    let output = done(
+        Command::new(dir.join("node_modules/.bin/claude"))
+            .args(["-p", prompt])
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", &home)
+            .env("ANTHROPIC_BASE_URL", base_url)
+            .env("ANTHROPIC_AUTH_TOKEN", key)
+            .env("ANTHROPIC_MODEL", "text-prime")
+            .env("ANTHROPIC_DEFAULT_HAIKU_MODEL", "text-prime")
+            .env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1")
+            .current_dir(&home)
+            .stdin(std::process::Stdio::null()),
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Runs a Node.js script in the same way.
 pub(crate) fn node(script: &str, case: &Value) -> Value {
-    let dir = once("node", LOCK, |dir| {
-        for file in ["package.json", "package-lock.json"] {
-            std::fs::copy(here().join(file), dir.join(file)).expect("a copy");
-        }
-        done(Command::new("npm").args(["ci", "--no-audit", "--no-fund", "--silent"]).current_dir(dir));
-    });
+    let dir = once("node", LOCK, |dir| installed(&here(), dir));
     // Modules are looked for beside the script.
     let copy = dir.join(script);
     std::fs::copy(here().join(script), &copy).expect("a copy");

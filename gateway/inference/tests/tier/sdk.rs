@@ -136,3 +136,21 @@ async fn openai_s_python_sdk_works_with_responses() {
 async fn openai_s_node_sdk_works_with_responses() {
     is_served(clients::node, "responses_sdk.mjs").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_coding_agent_works_unmodified() {
+    let venue = Venue::new();
+    let upstream = Upstream::start(|_, got| script(got)).await;
+    venue.supplier(2, &upstream.url);
+    let tier = tier(&venue, |_| {}).await;
+    let base_url = format!("http://{}", tier.inference_addr);
+    let printed = tokio::task::spawn_blocking(move || clients::agent("say hi", &base_url, KEY));
+    let printed = printed.await.expect("the agent ends");
+    assert!(printed.contains("Two parties meet at a price."), "{printed}");
+    venue.until_settled().await;
+    venue.assert_each_ended_once();
+    let got = upstream.got();
+    let largest = got.iter().max_by_key(|got| got.body.len()).expect("a call");
+    assert!(largest.json()["tools"].as_array().is_some_and(|tools| tools.len() > 5));
+    assert_eq!(venue.usages().len(), got.len());
+}
