@@ -172,10 +172,8 @@ impl Engine {
             }
             Ahead::Third => match (id, place) {
                 (Some((id, price)), _) => {
-                    if let Some((instrument, side)) = state.books.ask_for_levels(id, price) {
-                        if side == Side::Sell {
-                            state.holdings.ask_for(entry.account, instrument);
-                        }
+                    if let Some((instrument, Side::Sell)) = state.books.ask_for_levels(id, price) {
+                        state.holdings.ask_for(entry.account, instrument);
                     }
                 }
                 (_, Some((instrument, price))) => {
