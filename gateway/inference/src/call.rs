@@ -321,7 +321,8 @@ async fn deliver(
                 drop(hold.release(AccountId::VENUE));
                 return Delivery::Over;
             }
-            Some(Ok(opened)) => {
+            Some(Ok((opened, spent))) => {
+                slot.spent(spent);
                 hold.first_content();
                 slot.first_content();
                 call.trace.attempt(candidate.supplier, "delivers");

@@ -184,6 +184,8 @@ pub(crate) struct Slot {
     first: Option<Instant>,
     /// Tokens and time after the first content, where it was the supplier's own pace.
     pace: Option<(u64, Duration)>,
+    /// It said that its limit is used up for so long.
+    spent: Option<Duration>,
     _one: One,
 }
 
@@ -293,7 +295,17 @@ impl Roster {
         let verdict = Verdict::Neutral;
         let entered = Instant::now();
         let _one = One::of(Arc::clone(&self.stats), |stats| &stats.attempts);
-        Slot { roster: Arc::clone(self), key, verdict, probe, entered, first: None, pace: None, _one }
+        Slot {
+            roster: Arc::clone(self),
+            key,
+            verdict,
+            probe,
+            entered,
+            first: None,
+            pace: None,
+            spent: None,
+            _one,
+        }
     }
 
     /// The one whose pause after failures ends soonest, where there is one.
@@ -359,8 +371,17 @@ impl Roster {
         }
         match slot.verdict {
             Verdict::Good => {
-                (health.failures, health.closed_until, health.asked) = (0, None, false);
+                let now = Instant::now();
+                health.failures = 0;
+                // Who asked for patience gets it, whatever calls say that had begun before.
+                if !health.asked || health.closed_until.is_none_or(|until| until <= now) {
+                    (health.closed_until, health.asked) = (None, false);
+                }
                 health.grow(&self.routing);
+                if let Some(pause) = slot.spent {
+                    health.closed_until = Some(now + pause.min(PATIENCE_MAX));
+                    health.asked = true;
+                }
             }
             Verdict::Bad => {
                 health.failures += 1;
@@ -389,6 +410,11 @@ impl Slot {
     /// The first content came.
     pub(crate) fn first_content(&mut self) {
         self.first.get_or_insert_with(Instant::now);
+    }
+
+    /// How long it wants no more calls, though it answers this one.
+    pub(crate) fn spent(&mut self, pause: Option<Duration>) {
+        self.spent = pause;
     }
 
     /// Time since the first content.
@@ -528,6 +554,20 @@ mod tests {
             fill().into_iter().for_each(|mut slot| slot.judge(Verdict::Good));
         }
         assert_eq!(fill().len(), 100, "the limit of the configuration stays");
+    }
+
+    #[test]
+    fn patience_that_was_asked_for_outlasts_good_answers_to_earlier_calls() {
+        let roster = roster(5, Duration::ZERO, 10);
+        let one = candidate(1);
+        let mut early = [roster.enter(&one).unwrap(), roster.enter(&one).unwrap()];
+        early.iter_mut().for_each(|slot| slot.judge(Verdict::Good));
+        let [first, mut last] = early;
+        last.spent(Some(Duration::from_secs(50)));
+        drop(last);
+        drop(first);
+        assert!(roster.enter(&one).is_none());
+        assert!(roster.force(&one).is_none());
     }
 
     #[test]

@@ -132,7 +132,8 @@ impl Upstream {
     }
 
     /// Sends the request and waits for the first content. Dropping the future cancels the request at the supplier.
-    pub(crate) async fn open(&self, order: Order<'_>) -> Result<Opened, Failure> {
+    /// Beside it: how long the supplier wants no more calls, where this one was the last that its limit allowed.
+    pub(crate) async fn open(&self, order: Order<'_>) -> Result<(Opened, Option<Duration>), Failure> {
         let clock = if order.stream {
             self.clocks.first_content
         } else {
@@ -147,11 +148,13 @@ impl Upstream {
                     Failure::Failed(if error.is_connect() { "connect" } else { "transport" })
                 })?;
             let response = self.accepted(response).await?;
-            if stream {
+            let spent = patience::exhausted(response.headers());
+            let opened = if stream {
                 self.first_content(response, speaks).await
             } else {
                 self.whole(response, speaks).await
-            }
+            };
+            Ok((opened?, spent))
         };
         timeout_at(until, attempt).await.unwrap_or(Err(Failure::Failed(if stream {
             "no content in time"

@@ -118,6 +118,21 @@ pub(crate) struct Inference {
     pub(crate) idle_timeout_ms: u64,
     pub(crate) whole_answer_timeout_ms: u64,
     pub(crate) max_open_streams: usize,
+    /// With it in `x-grid-operator`, an operator sees how a call was routed, and the tier's counters.
+    pub(crate) operator_key: Option<String>,
+    /// What suppliers' models are known to lack.
+    #[serde(default, rename = "model")]
+    pub(crate) models: Vec<ModelTerms>,
+}
+
+/// What is known of a model of some supplier.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ModelTerms {
+    /// Its name at the supplier.
+    pub(crate) name: String,
+    /// Words of what it can't do: calls that need it go elsewhere.
+    pub(crate) lacks: Vec<String>,
 }
 
 /// One instrument as written in a file.

@@ -602,7 +602,7 @@ fn start_tiers(
         // Operators reach the platform's listener, the public reaches the trading tier's.
         let app = app.with_metrics(Arc::new(move || metrics.text()));
         let platform = grid_trading::serve(config.listen.at(3), app).await.map_err(in_use(config, 3))?;
-        let inference = grid_inference::serve(inference_config(config, secrets), deps)
+        let inference = grid_inference::serve(inference_config(config, secrets)?, deps)
             .await
             .map_err(in_use(config, 1))?;
         Ok::<_, StartError>((trading, platform, inference))
@@ -622,7 +622,7 @@ fn trading_limits(config: &Config) -> grid_trading::Limits {
     }
 }
 
-fn inference_config(config: &Config, secrets: &Secrets) -> grid_inference::Config {
+fn inference_config(config: &Config, secrets: &Secrets) -> Result<grid_inference::Config, StartError> {
     let mut tier = grid_inference::Config {
         inference_addr: config.listen.at(1),
         messages_addr: Some(config.listen.at(2)),
@@ -639,7 +639,15 @@ fn inference_config(config: &Config, secrets: &Secrets) -> grid_inference::Confi
     tier.clocks.idle = Duration::from_millis(terms.idle_timeout_ms);
     tier.clocks.whole_answer = Duration::from_millis(terms.whole_answer_timeout_ms);
     tier.clocks.reservation = Duration::from_secs(terms.reservation_seconds);
-    tier
+    tier.operator = terms.operator_key.as_deref().map(grid_engine::KeyHash::of);
+    for model in &terms.models {
+        let lacks = model.lacks.iter().map(|word| {
+            grid_inference::Need::from_word(word)
+                .ok_or_else(|| format!("inference.model {}: no ability is called {word}", model.name))
+        });
+        tier.lacks.insert(model.name.clone(), lacks.collect::<Result<_, _>>()?);
+    }
+    Ok(tier)
 }
 
 fn bind(addr: SocketAddr) -> Result<TcpListener, StartError> {

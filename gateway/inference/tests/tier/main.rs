@@ -9,4 +9,5 @@ mod edges;
 mod market;
 mod routing;
 mod sdk;
+mod simulated;
 mod support;

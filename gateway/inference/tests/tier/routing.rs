@@ -154,6 +154,16 @@ async fn a_supplier_s_own_limits_are_heeded() {
         assert_eq!(caller.chat(&ask(json!({}))).await.status, 200);
         assert_eq!(asked(&upstreams), expected);
     }
+    // The last call that a limit allows is answered, and says that it was the last.
+    let mut last = good();
+    last.headers.push(("x-ratelimit-remaining-tokens", "0".into()));
+    last.headers.push(("x-ratelimit-reset-tokens", "6m0s".into()));
+    let (_venue, upstreams, tier) = scene(vec![last, good()], |_| {}).await;
+    let caller = Caller::new(&tier);
+    for expected in [[1, 0], [1, 1], [1, 2]] {
+        assert_eq!(caller.chat(&ask(json!({}))).await.status, 200);
+        assert_eq!(asked(&upstreams), expected);
+    }
 }
 
 #[tokio::test]
