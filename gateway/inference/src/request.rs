@@ -639,7 +639,7 @@ fn number(param: &'static str, raw: Option<&RawValue>, min: f64, max: f64) -> Re
 
 /// Whether a number is given that is not what everybody does anyway.
 fn varies(raw: Option<&RawValue>, usual: f64) -> bool {
-    given(raw).and_then(|raw| raw.parse::<f64>().ok()).is_some_and(|value| value != usual)
+    given(raw).and_then(|raw| raw.parse::<f64>().ok()).is_some_and(|value| (value - usual).abs() > 0.0)
 }
 
 fn whole(param: &'static str, raw: Option<&RawValue>, min: u64, max: u64) -> Result<Option<u64>, Refusal> {
