@@ -34,8 +34,7 @@ impl Entry {
 
     /// Appends the log form.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let bytes = postcard::to_allocvec(self).expect("plain data always has a log form");
-        out.extend_from_slice(&bytes);
+        crate::log_form::append(self, out);
     }
 
     /// Reads the log form. Errors where the bytes are not one whole entry.
@@ -51,8 +50,7 @@ impl Entry {
 impl Command {
     /// Appends the log form of the command alone, as directory requests carry it.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let bytes = postcard::to_allocvec(self).expect("plain data always has a log form");
-        out.extend_from_slice(&bytes);
+        crate::log_form::append(self, out);
     }
 
     /// Reads the log form of a command alone.

@@ -166,8 +166,7 @@ impl Event {
     /// # Panics
     /// Never: plain data always has a form in bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let bytes = postcard::to_allocvec(self).expect("plain data always has a form in bytes");
-        out.extend_from_slice(&bytes);
+        crate::log_form::append(self, out);
     }
 }
 

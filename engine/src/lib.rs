@@ -22,6 +22,7 @@ pub mod event;
 pub mod ids;
 pub mod instrument;
 pub mod limits;
+mod log_form;
 mod prefetch;
 pub mod reject;
 mod report;

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use grid_engine::Seq;
 use grid_sequencer::{
-    BlockKind, Machine, NodeId, Output, OutputPoller, Polled, Position, SnapshotMeta, SnapshotStore, Waker,
-    abort_on_panic,
+    BlockKind, LookAhead, Machine, NodeId, Output, OutputPoller, Polled, Position, SnapshotMeta,
+    SnapshotStore, Waker, abort_on_panic,
 };
 use parking_lot::{Mutex, RwLock};
 
@@ -456,7 +456,9 @@ fn apply<M: Machine>(
 ) -> Option<Voters> {
     let block = &output.block;
     assert_eq!(block.first_seq(), state.position.seq.next(), "a replica is fed without a gap");
+    let mut ahead = LookAhead::over(block.plain_commands().iter(), &state.machine);
     for (seq, command, told) in output.by_command() {
+        ahead.advance(&state.machine);
         events.clear();
         state.machine.apply(seq, block.at(), command, events);
         assert!(

@@ -146,7 +146,7 @@ impl Consensus for Solo {
         let header = block.header();
         assert_eq!(header.kind, BlockKind::Entry, "a cluster of one has no members to change");
         assert_eq!(self.last.refuses(header), None, "a block is sealed for its place");
-        self.last = Position::after(header);
+        self.last = block.position();
         self.unwritten.push(block);
     }
 

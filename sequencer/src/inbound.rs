@@ -55,6 +55,9 @@ impl<C> SubmitError<C> {
     }
 }
 
+/// Room for the log form of most commands.
+const COMMAND_BYTES: usize = 96;
+
 #[derive(Debug)]
 struct Filled<C> {
     /// Length prefix and log form, as they will stand in the block.
@@ -222,7 +225,8 @@ pub(crate) fn inbound<M: Machine>(
     bell: Arc<Doorbell>,
     clocks: &Arc<Clocks>,
 ) -> (Submitter<M>, Inbound<M::Command>) {
-    let empty = || Mutex::new(Filled { bytes: Vec::new(), command: None, epoch: 0, arrived: None });
+    let buffer = || Vec::with_capacity(COMMAND_BYTES);
+    let empty = || Mutex::new(Filled { bytes: buffer(), command: None, epoch: 0, arrived: None });
     let (poller, builder) =
         disruptor::build_multi_producer(slots, empty, disruptor::BusySpin).new_event_poller();
     let sampler = clocks.sampler();

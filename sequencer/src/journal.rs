@@ -423,6 +423,8 @@ pub struct Journal {
     failed: bool,
     /// Something was written and not synced yet.
     unsynced: bool,
+    /// Empty between two groups: its memory serves again.
+    memory: Write,
     next: Option<Receiver<Result<Box<dyn DiskFile>, JournalError>>>,
 }
 
@@ -478,6 +480,7 @@ impl Journal {
             trail: read.trail.settled(),
             failed: false,
             unsynced: false,
+            memory: Write::default(),
             next: None,
         };
         journal.order_next();
@@ -543,7 +546,7 @@ impl Journal {
     /// If a block cannot stand where it is to go, or a committed one would be replaced: a fault of consensus.
     pub fn write_group(&mut self, group: &[Persist]) -> Result<(), JournalError> {
         self.begin()?;
-        let mut write = Write::default();
+        let mut write = std::mem::take(&mut self.memory);
         for block in group.iter().flat_map(|persist| &persist.blocks) {
             self.place(Block::clone(block), &mut write)?;
         }
@@ -552,6 +555,7 @@ impl Journal {
             self.place(note, &mut write)?;
         }
         self.write(&mut write)?;
+        self.memory = write;
         self.failed = false;
         Ok(())
     }
@@ -697,23 +701,26 @@ impl Journal {
     }
 
     fn write(&mut self, write: &mut Write) -> Result<(), JournalError> {
-        let Write { blocks, bytes } = std::mem::take(write);
+        let Write { blocks, headers, bytes } = write;
         if blocks.is_empty() {
             return Ok(());
         }
-        let stamped = |(nth, block): (usize, &Block)| block.header().stamped(nth as u32);
-        let headers: Vec<[u8; HEADER_BYTES]> = blocks.iter().enumerate().map(stamped).collect();
+        headers.clear();
+        headers.extend(blocks.iter().enumerate().map(|(nth, block)| block.header().stamped(nth as u32)));
         let mut slices = Vec::with_capacity(blocks.len() * 2);
-        for (header, block) in headers.iter().zip(&blocks) {
+        for (header, block) in headers.iter().zip(&*blocks) {
             slices.push(IoSlice::new(header));
-            slices.push(IoSlice::new(&block.bytes()[HEADER_BYTES..]));
+            let rest = &block.bytes()[HEADER_BYTES..];
+            if !rest.is_empty() {
+                slices.push(IoSlice::new(rest));
+            }
         }
-        slices.retain(|slice| !slice.is_empty());
         crate::fault_point!("journal.write");
         self.unsynced = true;
         self.file.write_all_at(&mut slices, self.offset).map_err(io_error("write", self.path()))?;
         crate::fault_point!("journal.written");
-        self.offset += bytes;
+        self.offset += std::mem::take(bytes);
+        blocks.clear();
         Ok(())
     }
 
@@ -772,10 +779,12 @@ impl Drop for Journal {
 }
 
 /// Blocks that go to disk together.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Write {
     blocks: Vec<Block>,
     bytes: u64,
+    /// Room for their headers as they stand in the file.
+    headers: Vec<[u8; HEADER_BYTES]>,
 }
 
 /// Bytes of a hard state's block.

@@ -9,6 +9,10 @@
 //!
 //! The sequencer and the matcher share a thread before anything else does: both are short, and the hop between commit
 //! and match is then none. The journal is apart because it sleeps in the disk, and blocks should go on filling meanwhile.
+//!
+//! The matcher's thread may lend its stages to a host with an event loop of its own ([`crate::Lender`]): with `fused` the whole path
+//! is then on the host's thread, and no hop is left. A thread that waits busily takes a core for itself, so where there are
+//! not more cores than such threads, [`ThreadLayout::fit`] makes all of them park.
 
 use std::fmt;
 use std::str::FromStr;
@@ -152,6 +156,25 @@ impl ThreadLayout {
                 format!("{cores} cores: spinning would take a core from everybody else, so threads park"),
             ),
         }
+    }
+
+    /// The same stages on the same threads, fit for a machine of `cores`: where threads that wait busily would leave no core to others, the
+    /// stages they wait for among them, all park and none is pinned; and why, if so.
+    #[must_use]
+    pub fn fit(mut self, cores: usize) -> (Self, Option<String>) {
+        let busy = self.threads.iter().filter(|thread| thread.wait != Wait::Park).count();
+        if busy < cores.max(1) {
+            return (self, None);
+        }
+        for thread in &mut self.threads {
+            (thread.wait, thread.core) = (Wait::Park, None);
+        }
+        (
+            self,
+            Some(format!(
+                "{busy} threads that wait busily leave nobody else one of {cores} cores, so all park"
+            )),
+        )
     }
 
     /// The layout for this machine; logs its choice.
@@ -307,6 +330,29 @@ mod tests {
             assert!(busy < cores, "{cores} cores");
             let cores_used: Vec<_> = layout.threads.iter().filter_map(|thread| thread.core).collect();
             assert!(cores_used.iter().all(|core| *core < cores), "{cores} cores");
+        }
+    }
+
+    #[test]
+    fn a_layout_that_would_spin_against_itself_parks_instead() {
+        for (preset, cores, fits) in [
+            (ThreadLayout::spread(0), 2, false),
+            (ThreadLayout::spread(0), 3, false),
+            (ThreadLayout::spread(0), 4, true),
+            (ThreadLayout::paired(0), 2, false),
+            (ThreadLayout::paired(0), 3, true),
+            (ThreadLayout::fused(0), 1, false),
+            (ThreadLayout::fused(0), 2, true),
+            (ThreadLayout::parked(), 1, true),
+        ] {
+            let (fit, why) = preset.clone().fit(cores);
+            assert_eq!(why.is_none(), fits, "{preset} on {cores} cores");
+            assert_eq!(fit.check(), Ok(()));
+            if fits {
+                assert_eq!(fit, preset);
+            } else {
+                assert!(fit.threads.iter().all(|thread| thread.wait == Wait::Park && thread.core.is_none()));
+            }
         }
     }
 

@@ -58,7 +58,7 @@ pub use journal::{Durability, Journal, JournalConfig, JournalError};
 pub use layout::{LayoutError, Stage, StageName, Step, ThreadLayout, ThreadPlan, Wait};
 pub use leadership::LeaderWatch;
 pub use log_reader::{LogReadError, LogReader};
-pub use machine::{Machine, Unreadable};
+pub use machine::{LookAhead, Machine, Unreadable};
 pub use metrics::Metrics;
 pub use outbound::{Output, OutputPoller, Polled, Waker};
 pub use recover::{

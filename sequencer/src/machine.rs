@@ -35,10 +35,15 @@ pub trait Machine: Send + Sync + Sized + 'static {
     /// Applies the command at position `seq`, stamped `at`, and appends its events to `out`.
     fn apply(&mut self, seq: Seq, at: Nanos, command: &Self::Command, out: &mut Vec<Self::Event>);
 
+    /// Whether [`Machine::prefetch`] is worth its time just now; asked once for a block or so.
+    fn looks_ahead(&self) -> bool {
+        false
+    }
+
     /// A hint that this command is applied soon: brings what it will touch nearer to the processor. Changes nothing that anyone
-    /// could tell, and is not asked for every command.
-    fn prefetch(&self, command: &Self::Command) {
-        let _ = command;
+    /// could tell, and is not given for every command.
+    fn prefetch(&self, command: &Self::Command, ahead: Ahead) {
+        let _ = (command, ahead);
     }
 
     /// Appends an event's bytes to `out`, equal for equal events; nodes compare hashes over them. Nothing reads them back.
@@ -65,6 +70,43 @@ pub trait Machine: Send + Sync + Sized + 'static {
     fn state_hash(&self) -> u64;
 }
 
+/// Tells a machine what comes, some commands before it does: far enough ahead for memory to answer meanwhile, near enough for
+/// the caches to keep what came.
+#[derive(Clone, Debug)]
+pub struct LookAhead<I> {
+    steps: Option<[(Ahead, I); 3]>,
+}
+
+impl<'a, I, C: 'a> LookAhead<I>
+where
+    I: Iterator<Item = &'a C> + Clone,
+{
+    /// Over commands that are to be applied one after the other, the next one first.
+    #[must_use]
+    pub fn over<M: Machine<Command = C>>(commands: I, machine: &M) -> Self {
+        let skipped = |count: usize| {
+            let mut later = commands.clone();
+            if let Some(last) = count.checked_sub(1) {
+                later.nth(last);
+            }
+            later
+        };
+        let steps =
+            || [(Ahead::First, skipped(24)), (Ahead::Second, skipped(16)), (Ahead::Third, skipped(8))];
+        Self { steps: machine.looks_ahead().then(steps) }
+    }
+
+    /// Another command is about to be applied.
+    #[inline]
+    pub fn advance<M: Machine<Command = C>>(&mut self, machine: &M) {
+        for (ahead, later) in self.steps.iter_mut().flatten() {
+            if let Some(command) = later.next() {
+                machine.prefetch(command, *ahead);
+            }
+        }
+    }
+}
+
 /// The venue's machine. The only place in this crate that names the engine, and it looks at nothing inside a command.
 impl Machine for Engine {
     type Command = Entry;
@@ -85,8 +127,12 @@ impl Machine for Engine {
         Self::apply(self, seq, at, command, out);
     }
 
-    fn prefetch(&self, command: &Entry) {
-        Self::prefetch(self, command, Ahead::First);
+    fn looks_ahead(&self) -> bool {
+        Self::looks_ahead(self)
+    }
+
+    fn prefetch(&self, command: &Entry, ahead: Ahead) {
+        Self::prefetch(self, command, ahead);
     }
 
     fn encode_event(event: &Event, out: &mut Vec<u8>) {

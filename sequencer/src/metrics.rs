@@ -178,3 +178,55 @@ fn head(out: &mut String, name: &str, kind: &str, help: &str) {
 fn seconds(ns: u64) -> f64 {
     Duration::from_nanos(ns).as_secs_f64()
 }
+
+#[cfg(test)]
+mod tests {
+    use grid_engine::Nanos;
+
+    use super::*;
+    use crate::block::Position;
+    use crate::door::Door;
+    use crate::doorbell::doorbell;
+    use crate::leadership::Board;
+    use crate::stages::StageBells;
+
+    fn metrics(clock: &Clock) -> Metrics {
+        let clocks = Clocks::new(clock.clone(), 1);
+        let bell = || doorbell().0;
+        let bells = StageBells { sequencer: bell(), journal: bell(), matcher: bell(), timer: bell() };
+        let (board, door) = (Arc::new(Board::starting_at(0)), Arc::new(Door::default()));
+        let cursors = Cursors::at(&Position::default(), None, board, door, Arc::clone(&clocks), bells);
+        Metrics::new(Arc::new(cursors), clocks)
+    }
+
+    #[test]
+    fn the_stage_that_has_work_and_gets_nowhere_is_named_and_counted_until_it_moves() {
+        let clock = Clock::manual(Nanos(1));
+        let metrics = metrics(&clock);
+        let mut detector = Detector::new(Duration::from_secs(1));
+        let mut look_after = |seconds: u64| {
+            clock.advance(seconds * 1_000_000_000);
+            metrics.watch(&mut detector, &clock);
+            Culprit::ALL.map(|culprit| (metrics.stalls(culprit), metrics.is_stalled(culprit)))
+        };
+        let none = [(0, false); 5];
+        assert_eq!(look_after(0), none);
+        // A block is handed to the journal, and the disk does not answer.
+        metrics.cursors.handed.store(1, Ordering::Relaxed);
+        assert_eq!(look_after(5), none, "it may have come this moment");
+        let [sequencer, journal, quorum, matcher, consumer] = look_after(2);
+        assert_eq!((journal, sequencer, quorum), ((1, true), (0, false), (0, false)));
+        assert_eq!((matcher, consumer), ((0, false), (0, false)));
+        metrics.cursors.durable.store(1, Ordering::Relaxed);
+        metrics.cursors.committed.store(1, Ordering::Relaxed);
+        assert_eq!(look_after(5)[1], (1, false), "the journal goes on");
+        // Now the matcher stands, and then a consumer whom it waits for.
+        assert_eq!(look_after(2)[3], (1, true));
+        metrics.cursors.consumer_behind.store(true, Ordering::Relaxed);
+        assert_eq!(look_after(2)[3], (1, false));
+        let at_last = look_after(2);
+        assert_eq!((at_last[3], at_last[4]), ((1, false), (1, true)));
+        assert!(metrics.text().contains("grid_stage_stalls_total{stage=\"consumer\"} 1"));
+        assert!(metrics.text().contains("grid_stage_stalled{stage=\"journal\"} 0"));
+    }
+}

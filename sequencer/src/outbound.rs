@@ -16,7 +16,7 @@ use grid_engine::Seq;
 use crate::block::CommittedBlock;
 use crate::clocks::{Clocks, Stamps};
 use crate::doorbell::{Doorbell, Sleeper, doorbell};
-use crate::machine::Machine;
+use crate::machine::{LookAhead, Machine};
 use crate::room::RoomCall;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, PoisonError};
 
@@ -35,12 +35,11 @@ pub struct Output<M: Machine> {
 }
 
 impl<M: Machine> Output<M> {
-    /// What a machine makes of a block. `ahead` yields commands that come later, this block's own included: each is mentioned to
-    /// the machine when one is applied.
-    pub(crate) fn of<'a>(
+    /// What a machine makes of a block, `ahead` of which it is told what comes.
+    pub(crate) fn of<'a, I: Iterator<Item = &'a M::Command> + Clone>(
         block: Arc<CommittedBlock<M::Command>>,
         machine: &mut M,
-        ahead: &mut impl Iterator<Item = &'a M::Command>,
+        ahead: &mut LookAhead<I>,
         parts: Parts<M>,
     ) -> Self {
         let Parts { mut events, mut ends } = parts;
@@ -48,9 +47,7 @@ impl<M: Machine> Output<M> {
         ends.reserve(block.plain_commands().len());
         let at = block.at();
         for (seq, command) in block.commands() {
-            if let Some(later) = ahead.next() {
-                machine.prefetch(later);
-            }
+            ahead.advance(machine);
             machine.apply(seq, at, command, &mut events);
             ends.push(u32::try_from(events.len()).expect("a block has far fewer than 2^32 events"));
         }

@@ -136,9 +136,15 @@ impl Sequencer {
     /// [`StartError`].
     pub fn start_with<M: Machine, C: Consensus>(
         recovered: Recovered<M>,
-        config: Config,
+        mut config: Config,
         consensus: C,
     ) -> Result<Running<M, C>, StartError> {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let (layout, why) = config.layout.fit(cores);
+        config.layout = layout;
+        if let Some(why) = why {
+            tracing::warn!(why, "the thread layout is another one than was asked for");
+        }
         let (clock, stall_after) = (config.clock.clone(), config.stall_after);
         let Assembly { mut stages, mut handle, driver, threads } =
             Self::assemble(recovered, config, consensus)?;

@@ -118,12 +118,18 @@ impl Engine {
         step.keep_reports();
     }
 
+    /// Whether [`Engine::prefetch`] is worth its time just now.
+    #[must_use]
+    pub fn looks_ahead(&self) -> bool {
+        self.state.books.len() >= PREFETCH_FROM
+    }
+
     /// Asks for memory that a later command of the log will need; changes nothing and is never needed. Each step finds
     /// near what the one before it asked for, so whoever knows what comes takes all three, some commands apart.
     /// A venue whose orders are few enough to be near anyway asks for nothing: the asking takes time too.
     #[inline]
     pub fn prefetch(&self, entry: &Entry, ahead: Ahead) {
-        if self.state.books.len() >= PREFETCH_FROM {
+        if self.looks_ahead() {
             self.ask_ahead(entry, ahead);
         }
     }

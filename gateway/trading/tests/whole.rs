@@ -127,7 +127,7 @@ async fn the_metrics_say_where_the_time_of_commands_went() {
         line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name} in {}", answer.body))
     };
     assert!(value("grid_applied_seq") >= 3.0);
-    for leg in ["close", "durable", "commit", "match"] {
+    for leg in ["close", "durable", "commit", "match", "report", "whole"] {
         assert!(value(&format!("grid_stage_seconds_count{{leg=\"{leg}\"}}")) >= 1.0, "{leg} was measured");
     }
     assert!(value("grid_stage_stalls_total{stage=\"journal\"}") >= 0.0);

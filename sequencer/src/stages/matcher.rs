@@ -8,7 +8,7 @@ use disruptor::Polling;
 use crate::block::{CommittedBlock, Position};
 use crate::driver::Drive;
 use crate::layout::{Stage, Step};
-use crate::machine::Machine;
+use crate::machine::{LookAhead, Machine};
 use crate::outbound::{Outbound, Output, Place};
 use crate::stages::{Committed, CommittedPoller, Cursors, decode};
 use crate::sync::{Arc, Mutex, Ordering, PoisonError};
@@ -17,9 +17,6 @@ use crate::sync::{Arc, Mutex, Ordering, PoisonError};
 const MATCH_BLOCKS: u64 = 64;
 /// After so many commands at the latest their outputs are published, so that consumers need not wait for a whole batch.
 const PUBLISH_COMMANDS: usize = 32;
-/// How many commands ahead the machine hears of one that is to be applied: enough for memory to answer meanwhile, few enough for
-/// the nearest cache to keep what came.
-const LOOK_AHEAD: usize = 8;
 /// How often the matcher complains about a consumer that does not keep up.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(5);
 
@@ -58,7 +55,8 @@ impl<M: Machine> MatcherStage<M> {
     /// and waits, so what waits is bounded by a batch.
     fn apply(&mut self) {
         let batch = std::mem::take(&mut self.batch);
-        let mut ahead = batch.iter().flat_map(|block| block.plain_commands()).skip(LOOK_AHEAD);
+        let machine = self.machine.as_ref().expect("present until the end");
+        let mut ahead = LookAhead::over(batch.iter().flat_map(|block| block.plain_commands()), machine);
         let mut unpublished = 0;
         for block in &batch {
             let refused = self.position.refuses(block.block().header());
@@ -74,7 +72,6 @@ impl<M: Machine> MatcherStage<M> {
                 self.publish();
             }
         }
-        drop(ahead);
         self.batch = batch;
         self.batch.clear();
         self.publish();

@@ -46,8 +46,9 @@ pub(crate) struct TimerStage<M: Machine> {
 }
 
 impl<M: Machine> TimerStage<M> {
-    /// How long until a tick is to be submitted, `ZERO` for now.
-    fn due_in(&self) -> Option<Duration> {
+    /// How long until a tick is to be submitted, `ZERO` for now. Like the other, it is told the monotonic time: a thread that spins
+    /// should read the clock once for each look.
+    fn due_in(&self, now: Nanos) -> Option<Duration> {
         let deadline = self.cursors.deadline.load(Ordering::Acquire);
         // Followers hear of time from the leader.
         if deadline == u64::MAX || self.cursors.board.epoch().is_none() {
@@ -58,15 +59,15 @@ impl<M: Machine> TimerStage<M> {
                 // Never two under way: a venue that waits for a consumer must not fill up with ticks.
                 let under_way =
                     !tick.refused && tick.applied == self.cursors.applied_seq.load(Ordering::Acquire);
-                let rest = TICK_AGAIN.saturating_sub(since(self.clock.monotonic(), tick.when));
+                let rest = TICK_AGAIN.saturating_sub(since(now, tick.when));
                 Some(if under_way { TICK_AGAIN.min(rest + TICK_AGAIN) } else { rest })
             }
             _ => Some(Duration::from_nanos(deadline.saturating_sub(self.clock.now().0))),
         }
     }
 
-    fn core_due_in(&self) -> Duration {
-        self.core_tick.saturating_sub(since(self.clock.monotonic(), self.core_ticked))
+    fn core_due_in(&self, now: Nanos) -> Duration {
+        self.core_tick.saturating_sub(since(now, self.core_ticked))
     }
 }
 
@@ -85,13 +86,13 @@ impl<M: Machine> Stage for TimerStage<M> {
             self.clock.follow_wall();
         }
         let mut worked = false;
-        if self.core_due_in().is_zero() {
+        if self.core_due_in(now).is_zero() {
             // One at a time: a node that was asleep for long must not rush through a whole election timeout.
             self.core_ticked = now;
             self.core.tick();
             worked = true;
         }
-        if self.door.is_closed() || self.due_in() != Some(Duration::ZERO) {
+        if self.door.is_closed() || self.due_in(now) != Some(Duration::ZERO) {
             return if worked { Step::Worked } else { Step::Idle };
         }
         let deadline = self.cursors.deadline.load(Ordering::Acquire);
@@ -102,10 +103,10 @@ impl<M: Machine> Stage for TimerStage<M> {
     }
 
     fn has_work(&self) -> bool {
-        let closed = self.door.is_closed();
+        let (closed, now) = (self.door.is_closed(), self.clock.monotonic());
         (closed && self.cursors.matcher_done.load(Ordering::Acquire))
-            || self.core_due_in().is_zero()
-            || (!closed && self.due_in() == Some(Duration::ZERO))
+            || self.core_due_in(now).is_zero()
+            || (!closed && self.due_in(now) == Some(Duration::ZERO))
     }
 
     fn patience(&self) -> Option<Duration> {
@@ -114,7 +115,8 @@ impl<M: Machine> Stage for TimerStage<M> {
         } else {
             WALL_EVERY
         };
-        let most = most.min(self.core_due_in());
-        Some(self.due_in().map_or(most, |due| due.min(most)))
+        let now = self.clock.monotonic();
+        let most = most.min(self.core_due_in(now));
+        Some(self.due_in(now).map_or(most, |due| due.min(most)))
     }
 }
