@@ -105,6 +105,45 @@ fn shown(answer: &Reply, stream: bool, what: &str) -> (u64, u64) {
 }
 
 #[tokio::test]
+async fn every_fault_before_the_first_content_is_repaired_by_another_supplier_and_leaves_nothing() {
+    let spent = [("x-ratelimit-remaining-requests", "0"), ("x-ratelimit-reset-requests", "30s")];
+    let headers = spent.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let faults = [
+        ("refuses", Faults { refuse: true, ..Faults::default() }),
+        ("hangs before the headers", Faults { stall_before_headers_ms: 600_000, ..Faults::default() }),
+        ("hangs before the first token", Faults { stall_after_tokens: Some(0), ..Faults::default() }),
+        ("closes before the first token", Faults { die_after_tokens: Some(0), ..Faults::default() }),
+        ("closes in the first event", Faults { cut_after_tokens: Some(0), ..Faults::default() }),
+        ("says it is a web page", Faults { content_type: Some("text/html".into()), ..Faults::default() }),
+        ("says 429", Faults { status: Some(429), retry_after_s: Some(30), ..Faults::default() }),
+        ("has used up its limit", Faults { status: Some(429), headers, ..Faults::default() }),
+        ("says 500", Faults { status: Some(500), ..Faults::default() }),
+        ("says 503", Faults { status: Some(503), retry_after_s: Some(30), ..Faults::default() }),
+        ("forgets our credential", Faults { status: Some(401), ..Faults::default() }),
+        ("sends invalid JSON", Faults { invalid_json: true, ..Faults::default() }),
+        ("answers with a TLS alert", Faults { tls_alert: true, ..Faults::default() }),
+        ("can't do it", Faults { unable: vec!["max_tokens".into()], ..Faults::default() }),
+    ];
+    for (what, fault) in faults {
+        for stream in [false, true] {
+            let scene = Scene::open(2, fault.clone()).await;
+            let answer = Caller::new(&scene.tier).chat(&body(stream)).await;
+            assert_eq!(shown(&answer, stream, what), (PROMPT, COMPLETION), "{what}");
+            let now = scene.quiet(what, 2).await;
+            assert_eq!(now.failovers, 1, "{what}: {now:?}");
+            let usages = scene.venue.usages();
+            assert_eq!(usages.len(), 1, "{what}");
+            assert_eq!(usages[0].supplier, AccountId(3), "{what}");
+            assert_eq!(
+                (usages[0].prompt_tokens.0, usages[0].completion_tokens.0),
+                (PROMPT, COMPLETION),
+                "{what}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
 async fn every_fault_in_the_middle_ends_the_stream_with_an_error_and_bills_what_came() {
     for (what, fault) in [
         ("closes", Faults { die_after_tokens: Some(10), ..Faults::default() }),
