@@ -71,9 +71,7 @@ pub fn fill(dir: &Path, count: u64) -> Toy {
     let mut submitter = handle.submitter();
     for nth in 0..count {
         submit(&mut submitter, deposit(0, nth));
-        read_until(&mut poller, |output| {
-            output.events().iter().any(|event| *event == Event::Deposited { producer: 0, nth })
-        });
+        read_until(&mut poller, |output| output.events().contains(&Event::Deposited { producer: 0, nth }));
     }
     handle.shutdown().machine
 }
