@@ -43,8 +43,6 @@ pub(crate) struct Scratch {
     tranches: Vec<Tranche>,
     reserved: Vec<Draw>,
     drawn: Vec<Draw>,
-    /// Which events of the command in progress are reports to which session.
-    reports: Vec<(SessionIndex, u32)>,
 }
 
 /// Open orders that the second cache can't hold with all that belongs to them.
@@ -115,7 +113,6 @@ impl Engine {
         step.run_timers();
         step.execute(&entry.command);
         step.publish_levels();
-        step.keep_reports();
     }
 
     /// Whether [`Engine::prefetch`] is worth its time just now.

@@ -20,6 +20,7 @@ impl Step<'_> {
         };
         if client_seq > session.last_client_seq {
             session.last_client_seq = client_seq;
+            session.reports.ask_for_next();
             return true;
         }
         let report = session
@@ -35,13 +36,7 @@ impl Step<'_> {
 
     /// The answer to the command in progress.
     pub(super) fn answer(&mut self, body: ReportBody) {
-        let (seq, at, client_seq, account) = (self.seq, self.at, self.client_seq, self.account);
-        if let Some((session, number)) = self.number_report(self.session_index) {
-            self.events.push(Event::Report {
-                session,
-                report: Report { number, client_seq, seq, at, account, body },
-            });
-        }
+        self.tell(self.session_index, self.client_seq, self.account, body);
     }
 
     /// The answer to a refused command.
@@ -66,8 +61,6 @@ impl Step<'_> {
         self.tell_order(session, 0, account, subject, exec);
     }
 
-    // Written where it stays, field by field: putting a record of a hundred bytes together elsewhere and moving it
-    // costs more than all of its fields.
     #[inline(never)]
     fn tell_order(
         &mut self,
@@ -77,38 +70,25 @@ impl Step<'_> {
         subject: &Subject,
         exec: Exec,
     ) {
-        let (seq, at) = (self.seq, self.at);
-        if let Some((session, number)) = self.number_report(index) {
-            let body = ReportBody::Order(OrderReport::new(subject, exec));
-            self.events.push(Event::Report {
-                session,
-                report: Report { number, client_seq, seq, at, account, body },
-            });
-        }
+        self.tell(index, client_seq, account, ReportBody::Order(OrderReport::new(subject, exec)));
     }
 
-    /// The number of a session's next report, which the caller makes the next event. `None` where nobody listens:
-    /// the venue's own orders (auto-buy) have no session.
-    #[inline]
-    fn number_report(&mut self, index: SessionIndex) -> Option<(SessionId, u64)> {
-        let id = self.state.sessions.id(index);
-        let session = self.state.sessions.at_mut(index)?;
+    /// Numbers a report, keeps it with its session and tells it. Nobody listens to the venue's own orders (auto-buy):
+    /// they have no session.
+    ///
+    /// Both places are written field by field from the same registers: a report that is copied from one to the other
+    /// waits for the small writes of the first before it can be read in large pieces.
+    #[inline(always)]
+    fn tell(&mut self, index: SessionIndex, client_seq: u64, account: AccountId, body: ReportBody) {
+        let (seq, at) = (self.seq, self.at);
+        let Some((id, session)) = self.state.sessions.named_mut(index) else {
+            return;
+        };
         let number = session.next_report;
         session.next_report += 1;
-        self.scratch.reports.push((index, self.events.len() as u32));
-        Some((id, number))
-    }
-
-    /// Keeps the reports of the command so far with their sessions. Done once a command: what was written a moment ago
-    /// is slow to copy.
-    pub(super) fn keep_reports(&mut self) {
-        for (index, nth) in self.scratch.reports.drain(..) {
-            if let Some(session) = self.state.sessions.at_mut(index)
-                && let Some(Event::Report { report, .. }) = self.events.get(nth as usize)
-            {
-                session.reports.keep(report);
-            }
-        }
+        let report = Report { number, client_seq, seq, at, account, body };
+        session.reports.keep(report);
+        self.events.push(Event::Report { session: id, report });
     }
 
     pub(super) fn open_session(&mut self, id: SessionId, key: Fingerprint) {
@@ -219,8 +199,6 @@ impl Step<'_> {
 
     /// Nobody has come back for so long that the numbers are forgotten; its orders stay what they are.
     pub(super) fn forget_session(&mut self, id: SessionId) {
-        // Its number may be another's before the command ends.
-        self.keep_reports();
         if let Some(session) = self.state.sessions.forget(id)
             && let Some(at) = session.cancels_at
         {

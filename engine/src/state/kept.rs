@@ -2,6 +2,7 @@
 
 use crate::event::Report;
 use crate::limits::REPORTS_KEPT;
+use crate::prefetch::ask_for;
 
 /// The last [`REPORTS_KEPT`] reports.
 ///
@@ -32,12 +33,26 @@ impl Kept {
     }
 
     /// Keeps one more; the oldest makes room when there are enough.
-    #[inline]
-    pub(crate) fn keep(&mut self, report: &Report) {
+    #[inline(always)]
+    pub(crate) fn keep(&mut self, report: Report) {
         match self.ring.get_mut(self.next as usize) {
-            Some(place) => *place = *report,
-            None => self.ring.push(*report),
+            Some(place) => *place = report,
+            None => self.grow(report),
         }
         self.next = if self.next as usize + 1 == REPORTS_KEPT { 0 } else { self.next + 1 };
+    }
+
+    #[cold]
+    fn grow(&mut self, report: Report) {
+        self.ring.push(report);
+    }
+
+    /// Asks for where the next reports will lie: the ring has long left the caches when it comes round.
+    #[inline]
+    pub(crate) fn ask_for_next(&self) {
+        if let Some([first, second, ..]) = self.ring.get(self.next as usize..) {
+            ask_for(first);
+            ask_for(second);
+        }
     }
 }

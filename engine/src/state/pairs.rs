@@ -36,6 +36,8 @@ struct Found {
     index: Index,
     /// Per account in the order of the instruments.
     lists: Vec<Vec<(InstrumentId, u32)>>,
+    /// Per account which of its records was used last, and where that lies: what most commands ask for again.
+    recent: Vec<(InstrumentId, u32)>,
 }
 
 impl<T> Default for Pairs<T> {
@@ -43,6 +45,9 @@ impl<T> Default for Pairs<T> {
         Self { records: Vec::new(), found: Derived::default() }
     }
 }
+
+/// No place.
+const NOWHERE: u32 = u32::MAX;
 
 fn hash(account: AccountId, instrument: InstrumentId) -> u32 {
     mix(u64::from(account.0) << 16 | u64::from(instrument.0), 0)
@@ -82,14 +87,35 @@ impl<T: Pair> Pairs<T> {
     }
 
     /// Where the record of an account and an instrument lies.
+    #[inline]
     pub(crate) fn place(&self, account: AccountId, instrument: InstrumentId) -> Option<u32> {
+        match self.found.recent.get(account.0 as usize) {
+            Some(&(last, place)) if last == instrument && place != NOWHERE => Some(place),
+            _ => self.look_up(account, instrument),
+        }
+    }
+
+    #[inline(never)]
+    fn look_up(&self, account: AccountId, instrument: InstrumentId) -> Option<u32> {
         let is = |place: u32| self.records[place as usize].pair() == (account, instrument);
         self.found.index.find(hash(account, instrument), is)
     }
 
     /// As [`Self::place`], of a record made now if there is none.
+    #[inline]
     pub(crate) fn place_or_new(&mut self, account: AccountId, instrument: InstrumentId, now: Nanos) -> u32 {
-        if let Some(place) = self.place(account, instrument) {
+        match self.found.recent.get_mut(account.0 as usize) {
+            Some(&mut (last, place)) if last == instrument && place != NOWHERE => return place,
+            _ => {}
+        }
+        self.place_beyond(account, instrument, now)
+    }
+
+    /// As [`Self::place_or_new`], of another record than the account's last one.
+    #[inline(never)]
+    fn place_beyond(&mut self, account: AccountId, instrument: InstrumentId, now: Nanos) -> u32 {
+        if let Some(place) = self.look_up(account, instrument) {
+            self.found.recent[account.0 as usize] = (instrument, place);
             return place;
         }
         let place = u32::try_from(self.records.len()).expect("memory ends before 32 bits of records do");
@@ -115,7 +141,8 @@ impl<T: Pair> Pairs<T> {
     pub(crate) fn check(&self) -> Result<(), String> {
         for (place, record) in (0..).zip(&self.records) {
             let (account, instrument) = record.pair();
-            if self.place(account, instrument) != Some(place) {
+            let found = (self.place(account, instrument), self.look_up(account, instrument));
+            if found != (Some(place), Some(place)) {
                 return Err(format!("the record of {account:?} and {instrument:?} is found at {place}"));
             }
         }
@@ -134,7 +161,9 @@ impl Found {
         let nth = account.0 as usize;
         if self.lists.len() <= nth {
             self.lists.resize_with(nth + 1, Vec::new);
+            self.recent.resize(nth + 1, (InstrumentId::default(), NOWHERE));
         }
+        self.recent[nth] = (instrument, place);
         let list = &mut self.lists[nth];
         let at = list.partition_point(|&(earlier, _)| earlier < instrument);
         list.insert(at, (instrument, place));

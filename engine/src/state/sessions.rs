@@ -131,6 +131,13 @@ impl Sessions {
         self.slots.get_mut(usize::from(index.0))?.session.as_mut()
     }
 
+    /// The session at an index with its id.
+    #[inline]
+    pub(crate) fn named_mut(&mut self, index: SessionIndex) -> Option<(SessionId, &mut Session)> {
+        let slot = self.slots.get_mut(usize::from(index.0))?;
+        Some((slot.id, slot.session.as_mut()?))
+    }
+
     /// As [`Self::find`], for the session of the command in progress: looks first where it lay the last time. The
     /// venue's own index when there is none.
     pub(crate) fn locate(&mut self, id: SessionId) -> SessionIndex {
