@@ -15,6 +15,11 @@ REJECT = {
     "beyond_capacity": 51,
 }
 TAGS_KEPT = 16_384
+#: An order's id is its number, counted over the venue, and in the low 24 bits the slot where it rests.
+SLOT_BITS = 24
+NO_SLOT = (1 << SLOT_BITS) - 1
+#: What is left of these can rest.
+RESTING = ("gtc", "day", "post_only")
 OPERATORS_ONLY = {"open_account", "deposit", "withdraw", "define", "set_status", "register_supplier", "set_capacity"}
 TIERS_ONLY = {"reserve", "settle", "release"}
 #: Delivery changes neither books nor what may be traded, as long as nothing is bought by itself: only its answers
@@ -54,6 +59,9 @@ class Market:
         self.accounts, self.instruments, self.sessions, self.keys = [], [], {}, {}
         self.suppliers, self.hashes = set(), set()
         self.trades = 0
+        self.orders = 0
+        # Slots that rested once, the one to be taken next last, and how many there are in all.
+        self.free_slots, self.slots = [], 0
         self.transfers = 0
         self.issuances = 0
         self.said = []
@@ -321,7 +329,7 @@ class Market:
         else:
             price, tif = 0, "fok" if new["fok"] else "ioc"
             limit = self._slippage_limit(terms, new["side"], new["slippage"])
-        order = {"id": self.seq, "account": self.account, "session": self.session, "label": label,
+        order = {"id": 0, "account": self.account, "session": self.session, "label": label,
                  "instrument": new["instrument"], "side": new["side"], "price": price, "limit": limit, "tif": tif,
                  "remaining": new["qty"], "filled": 0, "hold": 0, "stp": new["stp"], "market": price == 0,
                  "to_consumption": new["to_consumption"], "fees": (terms["maker_fee"], terms["taker_fee"])}
@@ -339,6 +347,7 @@ class Market:
             raise Refused("funds", label)
         if new["side"] == "sell" and new["qty"] > account["holdings"].get(new["instrument"], {"free": 0})["free"]:
             raise Refused("units", label)
+        order["id"] = self._number(tif)
         if new["tag"]:
             if len(account["tags"]) == TAGS_KEPT:
                 del account["tags"][next(iter(account["tags"]))]
@@ -351,6 +360,17 @@ class Market:
             self._move_units(order, order["remaining"])
         self._answer(self._order_body(order, "new"))
         self._run(order)
+
+    def _number(self, tif):
+        """The id of the next order; one that may rest has its slot from now on, the one that came free last if any did."""
+        self.orders += 1
+        slot = NO_SLOT
+        if tif in RESTING:
+            if self.free_slots:
+                slot = self.free_slots.pop()
+            else:
+                slot, self.slots = self.slots, self.slots + 1
+        return self.orders << SLOT_BITS | slot
 
     def _move_units(self, order, qty):
         """Units of an ask from free to held, or back where `qty` is below zero."""
@@ -559,6 +579,8 @@ class Market:
             book[:] = [other for other in book if other is not order]
         if account["labels"].get(order["label"]) == order["id"]:
             del account["labels"][order["label"]]
+        if order["id"] & NO_SLOT != NO_SLOT:
+            self.free_slots.append(order["id"] & NO_SLOT)
         if order["side"] == "buy":
             self._free_usd(account, order["hold"])
             order["hold"] = 0
