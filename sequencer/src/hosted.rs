@@ -91,7 +91,7 @@ impl Hosted {
     /// [`Step::Done`] once all have ended. With the journal here this waits for the disk.
     pub fn turn(&mut self) -> Step {
         let stages = &mut self.held().stages;
-        let worked = fault::abort_on_panic("a hosted stage", || turn(stages));
+        let worked = fault::abort_on_panic("a hosted stage", || turn(stages, |_| true));
         match (worked, stages.is_empty()) {
             (_, true) => Step::Done,
             (true, false) => Step::Worked,

@@ -24,6 +24,9 @@ use crate::trail::{Moved, Trail};
 
 /// Zeros written at a time when a segment is prepared.
 const FILL_CHUNK: usize = 1 << 20;
+/// A commit index alone is written with other blocks once it is this far ahead of the one on disk: whoever reads the journal takes it for
+/// a lower bound, and consensus finds the true one.
+const COMMIT_LAG: u64 = 64;
 const PREPARED_NAME: &str = "journal-next.tmp";
 
 /// When a group of blocks counts as durable on a node.
@@ -418,7 +421,7 @@ pub struct Journal {
     ordinal: u64,
     offset: u64,
     trail: Trail,
-    /// An index known to be committed, to be written with whatever is written next.
+    /// An index known to be committed; on disk it may lag behind.
     committed: u64,
     failed: bool,
     /// Something was written and not synced yet.
@@ -522,7 +525,7 @@ impl Journal {
         self.config.segment_bytes.saturating_sub(SEGMENT_HEADER_BYTES as u64 + HARD_STATE_BYTES)
     }
 
-    /// Blocks up to `index`, of those written so far, are committed: written down with whatever is written next.
+    /// Blocks up to `index`, of those written so far, are committed: written down now and then with what is written anyway.
     pub fn commit(&mut self, index: u64) {
         self.committed = self.committed.max(index.min(self.trail.last().index));
     }
@@ -536,8 +539,8 @@ impl Journal {
         self.sync()
     }
 
-    /// Writes what is to become durable together: all blocks in their order, then the newest hard state, in one write.
-    /// Follow it with [`Journal::sync`].
+    /// Writes what is to become durable together: all blocks in their order, then the newest hard state if there is one, in one
+    /// write. What is known to be committed goes with them now and then. Follow it with [`Journal::sync`].
     ///
     /// # Errors
     /// Any [`JournalError`]; the group's fate on disk is then unknown and the journal refuses further writes.
@@ -545,14 +548,19 @@ impl Journal {
     /// # Panics
     /// If a block cannot stand where it is to go, or a committed one would be replaced: a fault of consensus.
     pub fn write_group(&mut self, group: &[Persist]) -> Result<(), JournalError> {
+        self.write_noting(group, COMMIT_LAG)
+    }
+
+    /// The same, with the commit index if it is `lag` ahead of the one on disk.
+    fn write_noting(&mut self, group: &[Persist], lag: u64) -> Result<(), JournalError> {
         self.begin()?;
         let mut write = std::mem::take(&mut self.memory);
         for block in group.iter().flat_map(|persist| &persist.blocks) {
-            self.place(Block::clone(block), &mut write)?;
+            self.place(Arc::clone(block), &mut write)?;
         }
         let newest = group.iter().rev().find_map(|persist| persist.hard_state);
-        if let Some(note) = self.hard_state_note(newest) {
-            self.place(note, &mut write)?;
+        if let Some(note) = self.hard_state_note(newest, lag) {
+            self.place(Arc::new(note), &mut write)?;
         }
         self.write(&mut write)?;
         self.memory = write;
@@ -582,7 +590,8 @@ impl Journal {
     /// # Errors
     /// As [`Journal::write_group`].
     pub fn close(&mut self) -> Result<(), JournalError> {
-        self.append(&[])
+        self.write_noting(&[], 1)?;
+        self.sync()
     }
 
     /// Notes that the log goes on behind a snapshot whose file is in place, and begins a new segment there.
@@ -597,8 +606,8 @@ impl Journal {
             commit: position.index,
         };
         let mut write = Write::default();
-        self.place(note, &mut write)?;
-        self.place(hard_state_block(&position, state), &mut write)?;
+        self.place(Arc::new(note), &mut write)?;
+        self.place(Arc::new(hard_state_block(&position, state)), &mut write)?;
         self.write(&mut write)?;
         self.failed = false;
         self.sync()
@@ -609,7 +618,7 @@ impl Journal {
         self.begin()?;
         self.next_segment(HARD_STATE_BYTES)?;
         let mut write = Write::default();
-        self.take_in(self.hard_state_note_here(), &mut write);
+        self.take_in(Arc::new(self.hard_state_note_here()), &mut write);
         self.write(&mut write)?;
         self.failed = false;
         self.sync()?;
@@ -664,30 +673,35 @@ impl Journal {
     }
 
     /// The note to end a group with, if there is anything new in it.
-    fn hard_state_note(&self, newest: Option<HardState>) -> Option<Block> {
+    fn hard_state_note(&self, newest: Option<HardState>, lag: u64) -> Option<Block> {
         let written = self.trail.hard_state();
         let state = newest.unwrap_or(written);
         let last = self.trail.last();
         // Committed elsewhere may be more than is here; what is said here is true of this journal.
         let commit = state.commit.max(self.committed).min(last.index).max(written.commit);
         let state = HardState { commit, ..state };
-        (state != written).then(|| hard_state_block(&last, state))
+        let worth = newest.is_some() || commit >= written.commit + lag;
+        (worth && state != written).then(|| hard_state_block(&last, state))
     }
 
     /// Takes a block into the write that is being put together, in the next segment if it does not fit into this one.
-    fn place(&mut self, block: Block, write: &mut Write) -> Result<(), JournalError> {
+    fn place(&mut self, block: Arc<Block>, write: &mut Write) -> Result<(), JournalError> {
         let own = block.bytes().len() as u64;
         if self.offset + write.bytes + own > self.segments.back().expect("a journal has a segment").bytes {
             self.write(write)?;
             self.next_segment(own)?;
-            self.take_in(self.hard_state_note_here(), write);
+            self.take_in(Arc::new(self.hard_state_note_here()), write);
         }
         self.take_in(block, write);
         Ok(())
     }
 
-    fn take_in(&mut self, block: Block, write: &mut Write) {
-        let taken = self.trail.accept(block.header(), block.payload());
+    fn take_in(&mut self, block: Arc<Block>, write: &mut Write) {
+        let header = block.header();
+        // Also where the file does not say so yet.
+        let final_already = header.kind.is_log() && header.index <= self.committed;
+        assert!(!final_already, "block {} is committed and never replaced", header.index);
+        let taken = self.trail.accept_block(&block);
         assert!(taken.is_ok(), "blocks reach the journal in the order of the log: {taken:?}");
         write.bytes += block.bytes().len() as u64;
         write.blocks.push(block);
@@ -702,22 +716,32 @@ impl Journal {
 
     fn write(&mut self, write: &mut Write) -> Result<(), JournalError> {
         let Write { blocks, headers, bytes } = write;
-        if blocks.is_empty() {
-            return Ok(());
-        }
-        headers.clear();
-        headers.extend(blocks.iter().enumerate().map(|(nth, block)| block.header().stamped(nth as u32)));
-        let mut slices = Vec::with_capacity(blocks.len() * 2);
-        for (header, block) in headers.iter().zip(&*blocks) {
-            slices.push(IoSlice::new(header));
-            let rest = &block.bytes()[HEADER_BYTES..];
-            if !rest.is_empty() {
-                slices.push(IoSlice::new(rest));
+        // The first of a write stands in the file as it was sealed.
+        let (mut alone, mut several);
+        let slices: &mut [IoSlice<'_>] = match blocks.as_slice() {
+            [] => return Ok(()),
+            [block] => {
+                alone = [IoSlice::new(block.bytes())];
+                &mut alone
             }
-        }
+            [first, later @ ..] => {
+                headers.clear();
+                headers.extend((1..).zip(later).map(|(nth, block)| block.header().stamped(nth)));
+                several = Vec::with_capacity(blocks.len() * 2);
+                several.push(IoSlice::new(first.bytes()));
+                for (header, block) in headers.iter().zip(later) {
+                    several.push(IoSlice::new(header));
+                    let rest = &block.bytes()[HEADER_BYTES..];
+                    if !rest.is_empty() {
+                        several.push(IoSlice::new(rest));
+                    }
+                }
+                &mut several
+            }
+        };
         crate::fault_point!("journal.write");
         self.unsynced = true;
-        self.file.write_all_at(&mut slices, self.offset).map_err(io_error("write", self.path()))?;
+        self.file.write_all_at(slices, self.offset).map_err(io_error("write", self.path()))?;
         crate::fault_point!("journal.written");
         self.offset += std::mem::take(bytes);
         blocks.clear();
@@ -781,9 +805,9 @@ impl Drop for Journal {
 /// Blocks that go to disk together.
 #[derive(Debug, Default)]
 struct Write {
-    blocks: Vec<Block>,
+    blocks: Vec<Arc<Block>>,
     bytes: u64,
-    /// Room for their headers as they stand in the file.
+    /// Room for the headers of all but the first, as they stand in the file.
     headers: Vec<[u8; HEADER_BYTES]>,
 }
 

@@ -251,11 +251,19 @@ pub trait Stage: Send {
     /// True when a step would do something; asked last before the thread parks.
     fn has_work(&self) -> bool;
 
+    /// False if nobody waits for what it does: a thread that spins then looks after it when it has worked, and now and then.
+    fn is_urgent(&self) -> bool {
+        true
+    }
+
     /// Longest time it may be left alone, if not for ever.
     fn patience(&self) -> Option<Duration> {
         None
     }
 }
+
+/// A thread that spins steps stages that are not urgent in one of so many turns without work.
+const LEISURE: u32 = 32;
 
 /// Steps the stages until all have ended, which is `true`, or somebody has called for them.
 pub(crate) fn drive(
@@ -264,13 +272,17 @@ pub(crate) fn drive(
     sleeper: &Sleeper,
     called: &AtomicBool,
 ) -> bool {
+    let mut idle: u32 = 0;
     while !stages.is_empty() {
         if called.load(Ordering::Relaxed) {
             return false;
         }
-        if turn(stages) {
+        let all = wait != Wait::Spin || idle.is_multiple_of(LEISURE);
+        if turn(stages, |stage| all || stage.is_urgent()) {
+            idle = 0;
             continue;
         }
+        idle = idle.wrapping_add(1);
         match wait {
             Wait::Spin => std::hint::spin_loop(),
             Wait::Yield => std::thread::yield_now(),
@@ -284,19 +296,13 @@ pub(crate) fn drive(
     true
 }
 
-/// Steps each stage once, and forgets those that have ended; false if there was nothing to do.
-pub(crate) fn turn(stages: &mut Vec<Box<dyn Stage>>) -> bool {
+/// Steps each stage that has its turn once, and forgets those that have ended; false if there was nothing to do.
+pub(crate) fn turn(stages: &mut Vec<Box<dyn Stage>>, has_turn: impl Fn(&dyn Stage) -> bool) -> bool {
     let mut worked = false;
-    stages.retain_mut(|stage| match stage.step() {
-        Step::Worked => {
-            worked = true;
-            true
-        }
-        Step::Idle => true,
-        Step::Done => {
-            worked = true;
-            false
-        }
+    stages.retain_mut(|stage| {
+        let step = if has_turn(&**stage) { stage.step() } else { Step::Idle };
+        worked |= step != Step::Idle;
+        step != Step::Done
     });
     worked
 }

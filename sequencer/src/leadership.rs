@@ -59,6 +59,10 @@ impl Board {
     pub(crate) fn post(&self, now: Leadership) {
         let led = if now.leads { now.term } else { 0 };
         let leader = now.leader.unwrap_or(0);
+        // Nobody else writes them, and news are rare.
+        if (self.led.load(Ordering::SeqCst), self.leader.load(Ordering::SeqCst)) == (led, leader) {
+            return;
+        }
         let was = (self.led.swap(led, Ordering::SeqCst), self.leader.swap(leader, Ordering::SeqCst));
         if was != (led, leader) {
             self.tell();
@@ -67,6 +71,10 @@ impl Board {
 
     /// Posts the term of a block that was just applied. Both sides write before they look, so one of them sees the epoch begin.
     pub(crate) fn post_applied(&self, term: u64) {
+        // Nobody else writes it.
+        if self.applied.load(Ordering::SeqCst) == term {
+            return;
+        }
         if self.applied.swap(term, Ordering::SeqCst) != term && self.led.load(Ordering::SeqCst) == term {
             self.tell();
         }

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use crate::block::{BlockHeader, BlockKind, Position};
+use crate::block::{Block, BlockHeader, BlockKind, Position};
 use crate::consensus::HardState;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,8 +92,22 @@ impl Trail {
 
     /// Takes in the next block of the stream, or says why it cannot be the next.
     pub(crate) fn accept(&mut self, header: &BlockHeader, payload: &[u8]) -> Result<Moved, String> {
+        self.accept_at(header, payload, || Position::after(header))
+    }
+
+    /// The same for a block that was sealed here, which knows the position behind it.
+    pub(crate) fn accept_block(&mut self, block: &Block) -> Result<Moved, String> {
+        self.accept_at(block.header(), block.payload(), || block.position())
+    }
+
+    fn accept_at(
+        &mut self,
+        header: &BlockHeader,
+        payload: &[u8],
+        after: impl FnOnce() -> Position,
+    ) -> Result<Moved, String> {
         match header.kind {
-            BlockKind::Entry | BlockKind::ConfChange => self.accept_log(header).map(|()| Moved::On),
+            BlockKind::Entry | BlockKind::ConfChange => self.accept_log(header, after).map(|()| Moved::On),
             BlockKind::HardState => {
                 self.follows_on_last(header)?;
                 let state = HardState::from_bytes(payload).ok_or("its hard state has another length")?;
@@ -125,7 +139,7 @@ impl Trail {
         self.last().refuses(header).map_or(Ok(()), Err)
     }
 
-    fn accept_log(&mut self, header: &BlockHeader) -> Result<(), String> {
+    fn accept_log(&mut self, header: &BlockHeader, after: impl FnOnce() -> Position) -> Result<(), String> {
         let last = self.last().index;
         if header.index == last + 1 {
             self.follows_on_last(header)?;
@@ -137,14 +151,14 @@ impl Trail {
             before.refuses(header).map_or(Ok(()), Err)?;
             self.later.truncate((before.index - self.base.index) as usize);
         } else if self.open {
-            self.base = Position::after(header);
+            self.base = after();
             self.start = self.base;
             self.later.clear();
             return Ok(());
         } else {
             return Err(format!("its index is {}, before the beginning of the log", header.index));
         }
-        self.later.push_back(Position::after(header));
+        self.later.push_back(after());
         Ok(())
     }
 
@@ -162,7 +176,6 @@ impl Trail {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::block::Block;
 
     /// A log of so many empty blocks of one term behind `before`.
     fn grow(trail: &mut Trail, term: u64, count: u64) {

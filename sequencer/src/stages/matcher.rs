@@ -159,14 +159,13 @@ impl<M: Machine> Stage for MatcherStage<M> {
         }
         let may_end = self.may_end();
         let worked = self.take();
-        if worked {
-            self.apply();
+        if !worked {
+            // Nothing was taken, so no room was made.
+            return if may_end { self.end() } else { Step::Idle };
         }
+        self.apply();
         if self.cursors.core_blocked.take() {
             self.core.resume();
-        }
-        if !worked {
-            return if may_end { self.end() } else { Step::Idle };
         }
         self.publish_deadline();
         self.outbound.wake();

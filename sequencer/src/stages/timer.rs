@@ -109,6 +109,10 @@ impl<M: Machine> Stage for TimerStage<M> {
             || (!closed && self.due_in(now) == Some(Duration::ZERO))
     }
 
+    fn is_urgent(&self) -> bool {
+        false
+    }
+
     fn patience(&self) -> Option<Duration> {
         let most = if self.clock.is_manual() || self.door.is_closed() {
             Duration::from_millis(1)
