@@ -6,6 +6,9 @@ use grid_engine_benches::streams::{self, Books, Depth, exchange_mix, place_cance
 use grid_harness::plain::Message;
 use rustix::time::{ClockId, clock_gettime};
 
+#[global_allocator]
+static COUNTING: grid_harness::heap::Counting = grid_harness::heap::Counting;
+
 fn cpu_ns() -> f64 {
     let now = clock_gettime(ClockId::ThreadCPUTime);
     now.tv_sec as f64 * 1e9 + now.tv_nsec as f64

@@ -7,8 +7,10 @@
     reason = "an allocator is unsafe by its interface; this one only counts and passes on"
 )]
 
-use std::alloc::{GlobalAlloc, Layout, System};
+use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
+
+use grid_memory::LargePages;
 
 thread_local! {
     static COUNTS: Cell<Counts> = const { Cell::new(Counts { calls: 0, live: 0 }) };
@@ -23,7 +25,7 @@ pub struct Counts {
     pub live: i64,
 }
 
-/// The system's allocator, with counts.
+/// The allocator that the venue has, with counts.
 #[derive(Debug)]
 pub struct Counting;
 
@@ -41,29 +43,29 @@ fn count(calls: u64, bytes: i64) {
     });
 }
 
-// SAFETY: every call goes to the system's allocator as it came; the counts are plain numbers without a destructor and allocate nothing.
+// SAFETY: every call goes to the venue's allocator as it came; the counts are plain numbers without a destructor and allocate nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(1, layout.size() as i64);
         // SAFETY: the caller keeps what `GlobalAlloc` asks for.
-        unsafe { System.alloc(layout) }
+        unsafe { LargePages.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         count(1, layout.size() as i64);
         // SAFETY: as above.
-        unsafe { System.alloc_zeroed(layout) }
+        unsafe { LargePages.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         count(0, -(layout.size() as i64));
         // SAFETY: as above.
-        unsafe { System.dealloc(at, layout) }
+        unsafe { LargePages.dealloc(at, layout) }
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count(1, size as i64 - layout.size() as i64);
         // SAFETY: as above.
-        unsafe { System.realloc(at, layout, size) }
+        unsafe { LargePages.realloc(at, layout, size) }
     }
 }

@@ -25,6 +25,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+#[global_allocator]
+static MEMORY: grid_memory::LargePages = grid_memory::LargePages;
+
 /// A spot market for AI inference: one venue, one log.
 #[derive(Parser)]
 #[command(version, about)]
