@@ -39,38 +39,15 @@ pub(crate) fn read(
     reservation_life: Nanos,
 ) -> Option<(Head, Result<Command, u16>)> {
     use wire::Message as M;
-    let head = |client_seq, sending_time, account, valid_for_us, label, class| Head {
-        client_seq,
-        sending_time,
-        valid_for_us,
-        account: AccountId(account),
-        label,
-        class,
-    };
     let plain = |seq, time, account| head(seq, time, account, 0, 0, Class::Request);
     Some(match message {
-        M::NewOrder(m) => (
-            head(m.client_seq, m.sending_time, m.account, m.valid_for_us, m.label, Class::Request),
-            place(m, String::new()),
-        ),
+        M::NewOrder(m) => new_order(m),
         M::NewOrderTagged(m) => (
             head(m.client_seq, m.sending_time, m.account, m.valid_for_us, m.label, Class::Request),
             place(&m.order(), m.tag.as_str().to_owned()),
         ),
-        M::CancelOrder(m) => (
-            head(m.client_seq, m.sending_time, m.account, m.valid_for_us, m.label, Class::Cancel),
-            order_ref(m.order_id, m.label).map(|order| Command::Cancel { order }),
-        ),
-        M::ReplaceOrder(m) => (
-            head(m.client_seq, m.sending_time, m.account, m.valid_for_us, m.label, Class::Request),
-            order_ref(m.order_id, m.label).map(|order| Command::Replace {
-                order,
-                qty: Qty(m.qty),
-                price: Price(m.price),
-                stp: self_trade(m.self_trade),
-                post_only: m.flags.has(wire::OrderFlags::POST_ONLY),
-            }),
-        ),
+        M::CancelOrder(m) => cancel(m),
+        M::ReplaceOrder(m) => replace(m),
         M::MassCancel(m) => (
             head(m.client_seq, m.sending_time, m.account, m.valid_for_us, 0, Class::MassCancel),
             Ok(Command::MassCancel(MassCancelScope {
@@ -139,6 +116,51 @@ pub(crate) fn read(
     })
 }
 
+fn head(
+    client_seq: u64,
+    sending_time: u64,
+    account: u32,
+    valid_for_us: u32,
+    label: u128,
+    class: Class,
+) -> Head {
+    Head { client_seq, sending_time, valid_for_us, account: AccountId(account), label, class }
+}
+
+/// See [`read`].
+#[inline]
+pub(crate) fn new_order(m: &wire::NewOrder) -> (Head, Result<Command, u16>) {
+    (
+        head(m.client_seq, m.sending_time, m.account, m.valid_for_us, m.label, Class::Request),
+        place(m, String::new()),
+    )
+}
+
+/// See [`read`].
+#[inline]
+pub(crate) fn cancel(m: &wire::CancelOrder) -> (Head, Result<Command, u16>) {
+    (
+        head(m.client_seq, m.sending_time, m.account, m.valid_for_us, m.label, Class::Cancel),
+        order_ref(m.order_id, m.label).map(|order| Command::Cancel { order }),
+    )
+}
+
+/// See [`read`].
+#[inline]
+pub(crate) fn replace(m: &wire::ReplaceOrder) -> (Head, Result<Command, u16>) {
+    (
+        head(m.client_seq, m.sending_time, m.account, m.valid_for_us, m.label, Class::Request),
+        order_ref(m.order_id, m.label).map(|order| Command::Replace {
+            order,
+            qty: Qty(m.qty),
+            price: Price(m.price),
+            stp: self_trade(m.self_trade),
+            post_only: m.flags.has(wire::OrderFlags::POST_ONLY),
+        }),
+    )
+}
+
+#[inline]
 fn place(m: &wire::NewOrder, tag: String) -> Result<Command, u16> {
     let post_only = m.flags.has(wire::OrderFlags::POST_ONLY);
     let kind = match (m.order_type, m.time_in_force, post_only) {

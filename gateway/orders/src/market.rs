@@ -100,15 +100,30 @@ impl Market {
 
     /// A level changed.
     pub(crate) fn level(&mut self, seq: Seq, at: Nanos, instrument: u16, level: Level) {
-        if seq > self.since {
-            self.pending_of(seq, at, instrument).levels.push(level);
+        if seq <= self.since {
+            return;
+        }
+        // Where nobody watches there is nothing to be told of the event when it is over.
+        match self.images.get_mut(usize::from(instrument)) {
+            Some(Some(image)) if !image.is_watched() => {
+                image.begin(seq.0, at.0);
+                image.set(&level);
+            }
+            _ => self.pending_of(seq, at, instrument).levels.push(level),
         }
     }
 
     /// Two orders traded.
     pub(crate) fn trade(&mut self, seq: Seq, at: Nanos, trade: Trade) {
-        if seq > self.since {
-            self.pending_of(seq, at, trade.instrument.0).trades.push(trade);
+        if seq <= self.since {
+            return;
+        }
+        match self.images.get_mut(usize::from(trade.instrument.0)) {
+            Some(Some(image)) if !image.is_watched() => {
+                image.begin(seq.0, at.0);
+                image.last_price = trade.price.0;
+            }
+            _ => self.pending_of(seq, at, trade.instrument.0).trades.push(trade),
         }
     }
 
@@ -209,22 +224,34 @@ impl Market {
 }
 
 impl Image {
+    /// Somebody is to be told of each event.
+    fn is_watched(&self) -> bool {
+        self.whole || !self.classes.is_empty()
+    }
+
+    /// Something of this command is to be noted; each command that touches the book is one event.
+    fn begin(&mut self, log_seq: u64, match_time: u64) {
+        self.channel_seq += u64::from(self.log_seq != log_seq);
+        (self.log_seq, self.match_time) = (log_seq, match_time);
+    }
+
+    fn set(&mut self, level: &Level) {
+        let side = match level.side {
+            wire::Side::Buy => &mut self.bids,
+            wire::Side::Sell => &mut self.asks,
+        };
+        match level.qty {
+            0 => side.remove(&level.price),
+            qty => side.insert(level.price, (qty, level.orders)),
+        };
+    }
+
     fn apply(&mut self, event: &Pending) {
-        self.channel_seq += 1;
-        (self.log_seq, self.match_time) = (event.log_seq, event.match_time);
+        self.begin(event.log_seq, event.match_time);
         if let Some(trade) = event.trades.last() {
             self.last_price = trade.price.0;
         }
-        for level in &event.levels {
-            let side = match level.side {
-                wire::Side::Buy => &mut self.bids,
-                wire::Side::Sell => &mut self.asks,
-            };
-            match level.qty {
-                0 => side.remove(&level.price),
-                qty => side.insert(level.price, (qty, level.orders)),
-            };
-        }
+        event.levels.iter().for_each(|level| self.set(level));
     }
 
     /// The best levels of both sides, bids first; all of them for depth zero.

@@ -72,8 +72,9 @@ pub(crate) fn encode(report: &Report, resent: bool, out: &mut Vec<u8>) {
     }
 }
 
+#[inline]
 fn execution(report: &Report, order: &OrderReport, flags: ReportFlags) -> wire::ExecutionReport {
-    let base = wire::ExecutionReport {
+    let mut told = wire::ExecutionReport {
         session_seq: report.number,
         log_seq: report.seq.0,
         match_time: report.at.0,
@@ -95,21 +96,18 @@ fn execution(report: &Report, order: &OrderReport, flags: ReportFlags) -> wire::
         ..wire::ExecutionReport::default()
     };
     match order.exec() {
-        Exec::New => wire::ExecutionReport { exec_type: wire::ExecType::New, ..base },
-        Exec::Replaced => wire::ExecutionReport { exec_type: wire::ExecType::Replaced, ..base },
-        Exec::Trade { trade, price, qty, aggressor } => wire::ExecutionReport {
-            exec_type: wire::ExecType::Trade,
-            trade_id: trade.0,
-            last_price: price.0,
-            last_qty: qty.0,
-            flags: flags.with(ReportFlags::AGGRESSOR, aggressor),
-            ..base
-        },
+        Exec::New => told.exec_type = wire::ExecType::New,
+        Exec::Replaced => told.exec_type = wire::ExecType::Replaced,
+        Exec::Trade { trade, price, qty, aggressor } => {
+            told.exec_type = wire::ExecType::Trade;
+            (told.trade_id, told.last_price, told.last_qty) = (trade.0, price.0, qty.0);
+            told.flags = flags.with(ReportFlags::AGGRESSOR, aggressor);
+        }
         Exec::Closed(reason) => {
-            let (closure, exec_type, ord_status) = closed(reason);
-            wire::ExecutionReport { closure, exec_type, ord_status, ..base }
+            (told.closure, told.exec_type, told.ord_status) = closed(reason);
         }
     }
+    told
 }
 
 fn closed(reason: Closure) -> (wire::Closure, wire::ExecType, wire::OrdStatus) {

@@ -25,6 +25,7 @@ impl Bucket {
     }
 
     /// Takes one token, or says in how many nanoseconds there will be one.
+    #[inline]
     pub(crate) fn take(&mut self, now: u64) -> Result<(), u64> {
         self.level_ns = self.level_ns.saturating_add(now.saturating_sub(self.at)).min(self.full_ns);
         self.at = self.at.max(now);

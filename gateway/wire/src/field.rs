@@ -83,9 +83,11 @@ macro_rules! number {
             type Raw = $raw;
             const KIND: Kind = Kind::Plain($name);
             const ALIGN: usize = size_of::<$raw>();
+            #[inline]
             fn to_raw(&self) -> $raw {
                 <$raw>::from(*self)
             }
+            #[inline]
             fn from_raw(raw: &$raw) -> Result<Self, BadValue> {
                 Ok((*raw).into())
             }
@@ -109,10 +111,12 @@ impl Wire for Option<u16> {
     type Raw = U16;
     const KIND: Kind = Kind::Plain("u16opt");
     const ALIGN: usize = 2;
+    #[inline]
     fn to_raw(&self) -> U16 {
         // 65535 is the schema's "absent"; a Some(65535) therefore cannot be said.
         self.unwrap_or(u16::MAX).into()
     }
+    #[inline]
     fn from_raw(raw: &U16) -> Result<Self, BadValue> {
         Ok(Some(raw.get()).filter(|value| *value != u16::MAX))
     }
@@ -135,9 +139,11 @@ impl Wire for u128 {
     type Raw = U128;
     const KIND: Kind = Kind::Words(&["Lo", "Hi"]);
     const ALIGN: usize = 8;
+    #[inline]
     fn to_raw(&self) -> U128 {
         U128::new(*self)
     }
+    #[inline]
     fn from_raw(raw: &U128) -> Result<Self, BadValue> {
         Ok(raw.get())
     }
@@ -156,9 +162,11 @@ impl Wire for [u8; 32] {
     type Raw = [u8; 32];
     const KIND: Kind = Kind::Words(FOUR);
     const ALIGN: usize = 8;
+    #[inline]
     fn to_raw(&self) -> [u8; 32] {
         *self
     }
+    #[inline]
     fn from_raw(raw: &[u8; 32]) -> Result<Self, BadValue> {
         Ok(*raw)
     }
@@ -184,9 +192,11 @@ impl Wire for Signature {
     type Raw = [u8; 64];
     const KIND: Kind = Kind::Words(EIGHT);
     const ALIGN: usize = 8;
+    #[inline]
     fn to_raw(&self) -> [u8; 64] {
         self.0
     }
+    #[inline]
     fn from_raw(raw: &[u8; 64]) -> Result<Self, BadValue> {
         Ok(Self(*raw))
     }
@@ -237,9 +247,11 @@ impl Wire for Tag {
     type Raw = [u8; 64];
     const KIND: Kind = Kind::Plain("text64t");
     const ALIGN: usize = 1;
+    #[inline]
     fn to_raw(&self) -> [u8; 64] {
         self.0
     }
+    #[inline]
     fn from_raw(raw: &[u8; 64]) -> Result<Self, BadValue> {
         let end = raw.iter().position(|byte| *byte == 0).unwrap_or(raw.len());
         let (text, padding) = raw.split_at(end);
@@ -286,9 +298,11 @@ macro_rules! wire_enum {
             type Raw = u8;
             const KIND: $crate::field::Kind = $crate::field::Kind::Enum(Self::CHOICES, $schema);
             const ALIGN: usize = 1;
+            #[inline]
             fn to_raw(&self) -> u8 {
                 *self as u8
             }
+            #[inline]
             fn from_raw(raw: &u8) -> Result<Self, $crate::field::BadValue> {
                 match *raw {
                     $first_value => Ok(Self::$first),
@@ -344,9 +358,11 @@ macro_rules! wire_set {
             type Raw = u8;
             const KIND: $crate::field::Kind = $crate::field::Kind::Set(Self::CHOICES, $schema);
             const ALIGN: usize = 1;
+            #[inline]
             fn to_raw(&self) -> u8 {
                 self.0
             }
+            #[inline]
             fn from_raw(raw: &u8) -> Result<Self, $crate::field::BadValue> {
                 if *raw & !Self::ALL == 0 {
                     Ok(Self(*raw))

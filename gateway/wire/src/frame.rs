@@ -68,6 +68,7 @@ impl Frame<'_> {
 
 /// Looks for a frame at the start of `bytes`: the frame and its whole length, or nothing if more
 /// bytes are needed.
+#[inline]
 pub fn scan(bytes: &[u8], max_len: usize) -> Result<Option<(Frame<'_>, usize)>, FrameError> {
     let Some(length) = bytes.first_chunk::<4>() else {
         return Ok(None);
@@ -101,6 +102,7 @@ pub fn scan(bytes: &[u8], max_len: usize) -> Result<Option<(Frame<'_>, usize)>, 
 }
 
 /// Length, magic and SBE header of a frame, in one piece.
+#[inline]
 pub(crate) fn header(length: usize, template: u16, block_length: usize) -> [u8; HEADER_LEN] {
     let mut header = [0; HEADER_LEN];
     header[..4].copy_from_slice(&(length as u32).to_le_bytes());

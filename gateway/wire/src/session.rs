@@ -24,6 +24,7 @@ pub enum Phase {
 
 impl Phase {
     /// Whether a message of this template may come from a client in this phase.
+    #[inline]
     pub fn admits(self, template: u16) -> bool {
         use crate::messages as m;
         match template {
@@ -67,11 +68,13 @@ impl Liveness {
     }
 
     /// Something arrived.
+    #[inline]
     pub fn heard(&mut self, now: u64) {
         self.heard = self.heard.max(now);
     }
 
     /// Something was sent.
+    #[inline]
     pub fn sent(&mut self, now: u64) {
         self.sent = self.sent.max(now);
     }
@@ -124,6 +127,7 @@ impl IdempotentFlow {
     }
 
     /// Takes note of a request's number.
+    #[inline]
     pub fn arrive(&mut self, client_seq: u64) -> Arrival {
         if client_seq < self.next {
             return Arrival::Duplicate;

@@ -2,7 +2,7 @@
 //! request back before the log: its phase, number, throttle, age, and the room there is. Past this file only the
 //! engine says no.
 
-use grid_engine::{AccountId, Entry, Nanos};
+use grid_engine::{AccountId, Command, Entry, Nanos};
 use grid_wire::{self as wire, Arrival, FrameError, Phase, TerminateCode, ThrottleLevel, gateway_reject};
 
 use super::{Desk, Loop, utc_now};
@@ -53,6 +53,26 @@ impl<L: Line, V: View> Loop<L, V> {
             self.desk.end(id, client, TerminateCode::OutOfPhase, &reason);
             return Handled::Taken;
         }
+        // What comes by the million is read as what it is; all else as one of many.
+        let hot = match frame.template {
+            wire::NewOrder::TEMPLATE => wire::NewOrder::decode(frame).map(|m| commands::new_order(&m)),
+            wire::CancelOrder::TEMPLATE => wire::CancelOrder::decode(frame).map(|m| commands::cancel(&m)),
+            wire::ReplaceOrder::TEMPLATE => wire::ReplaceOrder::decode(frame).map(|m| commands::replace(&m)),
+            _ => return self.handle_other(id, client, frame),
+        };
+        match hot {
+            Ok((head, command)) => {
+                client.liveness.heard(self.desk.now);
+                self.command(id, client, &head, command)
+            }
+            Err(error) => {
+                self.desk.refuse_undecoded(id, client, frame, &error);
+                Handled::Taken
+            }
+        }
+    }
+
+    fn handle_other(&mut self, id: u64, client: &mut Connection, frame: &wire::Frame<'_>) -> Handled {
         let message = match wire::Message::decode(frame) {
             Ok(message) => message,
             Err(error) => {
@@ -72,15 +92,15 @@ impl<L: Line, V: View> Loop<L, V> {
                 feed.subscribe(id, client, m, config, view);
             }
             wire::Message::MarketDataUnsubscribe(m) => self.desk.feed.unsubscribe(id, client, m),
-            command => return self.command(id, client, &command),
+            message => return self.other_command(id, client, &message),
         }
         Handled::Taken
     }
 
-    /// A command of a live session, on its way into the line.
-    fn command(&mut self, id: u64, client: &mut Connection, message: &wire::Message<'_>) -> Handled {
+    /// A message that is left is a command, or nobody's to send.
+    fn other_command(&mut self, id: u64, client: &mut Connection, message: &wire::Message<'_>) -> Handled {
         let life = Nanos(self.desk.config.reservation_life.as_nanos() as u64);
-        let Some((session, own)) = client.live.as_ref().map(|live| (live.session, live.account)) else {
+        let Some(session) = client.live.as_ref().map(|live| live.session) else {
             return Handled::Taken;
         };
         let Some((head, command)) = commands::read(message, session, life) else {
@@ -88,17 +108,31 @@ impl<L: Line, V: View> Loop<L, V> {
             self.desk.end(id, client, TerminateCode::BadMessage, &reason);
             return Handled::Taken;
         };
+        self.command(id, client, &head, command)
+    }
+
+    /// A command of a live session, on its way into the line.
+    fn command(
+        &mut self,
+        id: u64,
+        client: &mut Connection,
+        head: &Head,
+        command: Result<Command, u16>,
+    ) -> Handled {
+        let Some((session, own)) = client.live.as_ref().map(|live| (live.session, live.account)) else {
+            return Handled::Taken;
+        };
         // A frame that stalled has passed all this before, but it has grown older.
         if client.stalled.is_none() {
-            if !self.desk.admit(id, client, &head) {
+            if !self.desk.admit(id, client, head) {
                 return Handled::Taken;
             }
-        } else if is_stale(&head) {
-            return refuse(client, &head, gateway_reject::STALE);
+        } else if is_stale(head) {
+            return refuse(client, head, gateway_reject::STALE);
         }
         let command = match command {
             Ok(command) => command,
-            Err(code) => return refuse(client, &head, code),
+            Err(code) => return refuse(client, head, code),
         };
         let account = if head.account == AccountId::VENUE { own } else { head.account };
         let client_seq = head.client_seq;
@@ -107,13 +141,9 @@ impl<L: Line, V: View> Loop<L, V> {
             Err(LineError::Full) => {
                 let patience = self.desk.config.busy_after.as_nanos() as u64;
                 let full_for = self.full_since.map_or(0, |since| self.desk.now.saturating_sub(since));
-                if full_for >= patience {
-                    refuse(client, &head, gateway_reject::BUSY)
-                } else {
-                    Handled::Stall
-                }
+                if full_for >= patience { refuse(client, head, gateway_reject::BUSY) } else { Handled::Stall }
             }
-            Err(LineError::TooLarge) => refuse(client, &head, gateway_reject::PAYLOAD),
+            Err(LineError::TooLarge) => refuse(client, head, gateway_reject::PAYLOAD),
             // Never answered: the next turn ends every connection of the epoch that is over, and what was sent comes
             // again at the next leader, under the same number.
             Err(LineError::NotLeader) => Handled::Taken,
@@ -182,6 +212,7 @@ impl<V: View> Desk<V> {
     }
 }
 
+#[inline]
 fn tell_gap(client: &mut Connection, arrival: Arrival) {
     if let Arrival::Gap { from, count } = arrival {
         wire::NotApplied { from, count }.encode(client.out());
@@ -212,6 +243,7 @@ pub(super) fn reject(client: &mut Connection, client_seq: u64, label: u128, acco
         .encode(client.out());
 }
 
+#[inline]
 fn is_stale(head: &Head) -> bool {
     let life = u64::from(head.valid_for_us) * 1_000;
     // Most requests live for ever, and the clock is not read for them.
