@@ -335,6 +335,30 @@ mod tests {
     }
 
     #[test]
+    fn a_book_that_nobody_watched_is_numbered_and_whole_for_whoever_comes() {
+        let book = |market: &mut Market| {
+            let mut bytes = Vec::new();
+            market.snapshot(3, 0, 1, false, &mut bytes);
+            bytes
+        };
+        let (mut watched, mut alone) = (Market::default(), Market::default());
+        for market in [&mut watched, &mut alone] {
+            *market.place(3) = Some(Image::default());
+        }
+        book(&mut watched);
+        for seq in 1..50 {
+            for market in [&mut watched, &mut alone] {
+                // Several changes of one command are one event.
+                for price in [seq % 7, seq % 5] {
+                    market.level(Seq(seq), Nanos(seq), 3, level(wire::Side::Buy, 1 + price, seq % 3));
+                }
+                market.finish(|_, _, _| {});
+            }
+        }
+        assert_eq!(book(&mut alone), book(&mut watched));
+    }
+
+    #[test]
     fn every_depth_class_holds_exactly_its_levels_after_every_event() {
         for seed in 1..20_u64 {
             let mut state = seed;
