@@ -87,7 +87,7 @@ impl Log {
 
     /// Where the log stands after its last block.
     pub(super) fn end(&self) -> Position {
-        self.blocks.back().map_or(self.before, |slot| Position::after(slot.block.header()))
+        self.blocks.back().map_or(self.before, |slot| slot.block.position())
     }
 
     /// Where it stands after the block of this index, if that is in memory (or the last before it).
@@ -95,7 +95,15 @@ impl Log {
         if index == self.before.index {
             return Some(self.before);
         }
-        self.slot(index).map(|slot| Position::after(slot.block.header()))
+        self.slot(index).map(|slot| slot.block.position())
+    }
+
+    /// The term of that block alone.
+    pub(super) fn recent_term(&self, index: u64) -> Option<u64> {
+        if index == self.before.index {
+            return Some(self.before.term);
+        }
+        self.slot(index).map(|slot| slot.block.header().term)
     }
 
     fn slot(&self, index: u64) -> Option<&Slot> {
@@ -154,7 +162,7 @@ impl Log {
             if held <= self.window_bytes || header.index > applied || !stands {
                 break;
             }
-            self.before = Position::after(header);
+            self.before = slot.block.position();
             self.bytes_before = slot.bytes_to;
             self.blocks.pop_front();
         }
@@ -273,8 +281,8 @@ impl Storage for Log {
         if index < self.start.get().0 {
             return Err(raft::Error::Store(StorageError::Compacted));
         }
-        if let Some(position) = self.position(index) {
-            return Ok(position.term);
+        if let Some(term) = self.recent_term(index) {
+            return Ok(term);
         }
         if index > self.before.index {
             return Err(raft::Error::Store(StorageError::Unavailable));

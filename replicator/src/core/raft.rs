@@ -362,7 +362,7 @@ impl RaftCore {
             if let Some(why) = end.refuses(block.header()) {
                 return Err(CoreError::Tail { index: block.header().index, why });
             }
-            end = Position::after(block.header());
+            end = block.position();
         }
         // A torn write can leave blocks of a term without the hard state beside them: this node has not voted in that term.
         let mut start = hard_state;
@@ -488,7 +488,7 @@ impl RaftCore {
             if own.is_some_and(|own| own.term == header.term && own.next_chain() != header.next_chain()) {
                 return Some((header.index, "it has the same index and term and other content".to_owned()));
             }
-            end = Position::after(header);
+            end = block.position();
         }
         None
     }
@@ -813,9 +813,7 @@ impl RaftCore {
     fn absorb(&mut self, offered: &[Arc<Block>]) {
         let raft_log = &mut self.raw.raft.r.raft_log;
         let (log, entries) = (&mut raft_log.store, &mut raft_log.unstable.entries);
-        let known = |log: &Log, entry: &Entry| {
-            log.position(entry.index).is_some_and(|position| position.term == entry.term)
-        };
+        let known = |log: &Log, entry: &Entry| log.recent_term(entry.index) == Some(entry.term);
         // Equal index and term is an equal log up to there, so looking back as far as the first known one is enough.
         let new = entries.len() - entries.iter().rev().take_while(|entry| !known(log, entry)).count();
         let Some(first) = entries.get(new) else { return };
