@@ -148,7 +148,7 @@ fn a_whole_conversation_keeps_its_order_and_its_parts() {
                 {"type": "text", "text": "T\ns\nc"},
             ]},
             {"role": "assistant", "content": "let me see", "reasoning_content": "hm", "tool_calls": [
-                {"id": "t1", "type": "function", "function": {"name": "f", "arguments": "{\"a\":[1],\"b\":1.5}"}},
+                {"id": "t1", "type": "function", "function": {"name": "f", "arguments": "{\"b\":1.5,\"a\":[1]}"}},
                 {"id": "t2", "type": "function", "function": {"name": "g", "arguments": "{}"}},
             ]},
             {"role": "tool", "tool_call_id": "t1", "content": "sunny"},
