@@ -3,7 +3,8 @@
 mod support;
 
 use grid_engine::command::{AccountMode, Command, Side, Usage};
-use grid_engine::{InstrumentId, Nanos, ReservationId, Tokens};
+use grid_engine::{InstrumentId, Nanos, Tokens};
+use grid_trading::View as _;
 use grid_trading::ids::{self, USD};
 use serde_json::{Value, json};
 use support::{Fixture, fixture, get, masked, request, signed};
@@ -382,7 +383,10 @@ async fn lots_show_what_was_drawn_from_them() {
     signed(&fixture, &fixture.trader, "POST", "/v1/transfers/trading-to-consumption", &body).await;
     let reserve =
         Command::Reserve { instrument, tokens: Tokens(1_000), request: 77, valid_for: Nanos(60_000_000_000) };
-    let reservation = ReservationId(fixture.venue.run(trader, reserve).seq.0);
+    fixture.venue.run(trader, reserve);
+    let mut reservation = None;
+    fixture.venue.read(&mut |engine| reservation = engine.state().reservations.by_request(trader, 77));
+    let reservation = reservation.expect("the tokens are set aside");
     let usage = Usage {
         supplier: fixture.supplier.account,
         prompt_tokens: Tokens(21),
