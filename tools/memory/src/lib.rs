@@ -1,8 +1,8 @@
 //! The allocator of the programs that run or measure an engine: the system's, which also asks for large pages under what is large.
 //!
 //! An engine's orders, accounts and kept reports are some arrays of many megabytes, and a command touches a few lines anywhere in them. With
-//! pages of 4 KiB the processor's table of pages holds a small part of that, so that most misses of the cache miss the table as well: on
-//! ten thousand books a fifth of a command's time. Systems give large pages to whoever asks, and only then (`madvise`, the usual setting).
+//! pages of 4 KiB the processor's table of pages holds a small part of that, so that most misses of the cache miss the table as well.
+//! What it saves is seen in `grid-benches ten_thousand_books`. Systems give large pages to whoever asks, and only then (`madvise`, the usual setting).
 
 #![expect(
     unsafe_code,
