@@ -32,6 +32,10 @@ pub(crate) struct InspectArgs {
     /// Replay everything from the first block (or the oldest snapshot, where that is gone), prove every invariant and print the state hash.
     #[arg(long)]
     replay: bool,
+    /// Replay to the last block, also past what the journal says is committed, which after a kill may be up to 64 blocks behind.
+    /// Right for a venue of one node, where what is written is committed; of a cluster's node those blocks may yet be replaced.
+    #[arg(long, requires = "replay")]
+    to_end: bool,
     /// One JSON object instead of words.
     #[arg(long)]
     json: bool,
@@ -167,7 +171,8 @@ fn print_commands(
 
 fn replay(args: &InspectArgs, summary: &JournalSummary) -> Result<Engine, Box<dyn std::error::Error>> {
     let bar = progress::replay(summary.bytes);
-    let replayed = replay_all_kept(&args.data_dir, Upto::KnownCommit, Engine::new, |progress| {
+    let upto = if args.to_end { Upto::End } else { Upto::KnownCommit };
+    let replayed = replay_all_kept(&args.data_dir, upto, Engine::new, |progress| {
         bar.set_length(progress.bytes_total);
         bar.set_position(progress.bytes_done);
         bar.set_message(format!("{} commands, {} a second", progress.commands, progress.per_second()));
