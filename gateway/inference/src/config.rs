@@ -124,8 +124,15 @@ pub struct Clocks {
     pub settle: Duration,
     /// For a supplier to accept a connection.
     pub connect: Duration,
-    /// From the request to a supplier's first content.
+    /// From the request to a supplier's first content, at most. Where the instrument promises a first token sooner,
+    /// a supplier has [`Routing::ttft_factor`] times as long as that, but not less than `first_content_min`.
     pub first_content: Duration,
+    /// From the request to a supplier's first content, at least.
+    pub first_content_min: Duration,
+    /// From the reservation to the first content, whichever supplier it comes from: no attempt at a stream goes on for
+    /// longer. A client that says how long it waits (`x-stainless-read-timeout`, `x-stainless-timeout`) is never kept
+    /// longer than that.
+    pub search: Duration,
     /// Between two frames of a supplier's stream.
     pub idle: Duration,
     /// From the request to a supplier's whole answer, where it is not streamed; the time for as many tokens as the
@@ -149,6 +156,8 @@ impl Default for Clocks {
             settle: Duration::from_secs(25),
             connect: Duration::from_secs(2),
             first_content: Duration::from_secs(20),
+            first_content_min: Duration::from_secs(5),
+            search: Duration::from_secs(60),
             idle: Duration::from_secs(20),
             whole_answer: Duration::from_secs(180),
             call: Duration::from_secs(840),
@@ -161,12 +170,24 @@ impl Default for Clocks {
 /// Choice of suppliers.
 #[derive(Clone, Copy, Debug)]
 pub struct Routing {
-    /// Suppliers tried for one call.
-    pub attempts: usize,
+    /// Attempts for one call, at all suppliers together.
+    pub attempts: u32,
+    /// How many times the instrument's ceiling of the time to the first token an attempt is waited for.
+    pub ttft_factor: u32,
+    /// Longest wait before the second attempt of a call; each further one may be twice as long, and the wait lies
+    /// somewhere in its upper half.
+    pub retry_wait: Duration,
+    /// Longest wait before any attempt, and longest pause of a busy supplier that a call waits for where there is
+    /// nobody else.
+    pub retry_wait_max: Duration,
     /// Failures in a row after which a supplier gets no calls of an instrument.
     pub breaker_failures: u32,
-    /// For how long; then one probe decides.
+    /// For how long; then one probe decides. Twice as long each time that the probe fails.
     pub breaker_open: Duration,
+    /// For how long at most.
+    pub breaker_open_max: Duration,
+    /// How long a supplier is left alone that has too much to do and does not say until when; twice as long each time.
+    pub busy_pause: Duration,
     /// Calls in progress at one supplier.
     pub supplier_concurrent: u32,
     /// Output limit where neither client nor instrument names one, in tokens.
@@ -176,9 +197,14 @@ pub struct Routing {
 impl Default for Routing {
     fn default() -> Self {
         Self {
-            attempts: 3,
+            attempts: 4,
+            ttft_factor: 2,
+            retry_wait: Duration::from_millis(20),
+            retry_wait_max: Duration::from_secs(2),
             breaker_failures: 5,
-            breaker_open: Duration::from_secs(10),
+            breaker_open: Duration::from_secs(5),
+            breaker_open_max: Duration::from_secs(120),
+            busy_pause: Duration::from_secs(1),
             supplier_concurrent: 4_096,
             output_tokens: 16_384,
         }

@@ -15,11 +15,14 @@
 //! | `catalogue` | `/v1/models`, `/instruments.json` |
 //! | `keys` | who is calling, and how much at once |
 //! | `request` | what may be asked, and the bytes that go to the supplier |
-//! | `call` | the life above: failover before the first content, three clocks, the end |
+//! | `call` | the life above |
+//! | `search` | failover before the first content, within one deadline; `backoff`: the waits in between |
+//! | `relay` | from the first content on: passing events, three clocks, the end |
 //! | `upstream` | one attempt at one supplier |
 //! | `needs` | what a request needs of a model beyond text |
-//! | `roster`, `choice` | which supplier next: who is able, circuit breakers, limits; and the order among them |
-//! | `patience` | how long a supplier's headers ask to be left alone |
+//! | `roster`, `choice` | which supplier next: who is able and may be asked, and the order among them |
+//! | `health`, `breaker` | what is remembered of a supplier: circuit breaker, room, limits, speed |
+//! | `patience` | what headers of suppliers and clients say of waiting |
 //! | `sse`, `answer` | events of a stream and what they say |
 //! | `dialect` | the other languages of clients: Anthropic Messages, OpenAI Responses |
 //! | `meter`, `tokens` | our own count, and whether the supplier's is believable |
@@ -31,6 +34,8 @@
 //! to a supplier.
 
 mod answer;
+mod backoff;
+mod breaker;
 mod call;
 mod catalogue;
 mod choice;
@@ -38,15 +43,18 @@ mod config;
 mod connect;
 mod dialect;
 mod door;
+mod health;
 mod hold;
 mod keys;
 mod meter;
 mod needs;
 mod patience;
+mod relay;
 mod reply;
 mod request;
 mod roster;
 mod seal;
+mod search;
 mod server;
 mod sse;
 mod stats;

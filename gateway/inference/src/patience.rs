@@ -1,4 +1,5 @@
-//! How long a supplier wants to be left alone, in whichever of the usual headers it says so.
+//! How long a supplier wants to be left alone, and how long a client waits, in whichever of the usual headers they say
+//! so.
 
 use std::time::{Duration, SystemTime};
 
@@ -22,13 +23,41 @@ pub(crate) fn asked(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// From any answer: until when a limit is used up, where the supplier says that nothing of it remains.
-pub(crate) fn exhausted(headers: &HeaderMap) -> Option<Duration> {
-    let text = |name: String| headers.get(name)?.to_str().ok().map(str::trim);
-    let resets = ["requests", "tokens"].into_iter().filter_map(|of| {
-        let remaining = text(format!("x-ratelimit-remaining-{of}"))?;
-        (remaining == "0").then(|| text(format!("x-ratelimit-reset-{of}")).and_then(span))?
-    });
-    resets.max()
+fn exhausted(headers: &HeaderMap) -> Option<Duration> {
+    allowance(headers).filter(|allowance| allowance.calls == 0).map(|allowance| allowance.resets)
+}
+
+/// What a supplier says is left of its own limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Allowance {
+    /// Calls that may still begin; none where its limit of tokens is used up.
+    pub(crate) calls: u32,
+    /// When its limit starts anew.
+    pub(crate) resets: Duration,
+}
+
+/// From any answer: how many calls are left until when, where the supplier says both.
+pub(crate) fn allowance(headers: &HeaderMap) -> Option<Allowance> {
+    let text = |name: &'static str| headers.get(name)?.to_str().ok().map(str::trim);
+    let limit = |remaining: &'static str, reset: &'static str| {
+        let calls = text(remaining)?.parse::<u64>().ok()?;
+        Some(Allowance {
+            calls: u32::try_from(calls).unwrap_or(u32::MAX),
+            resets: text(reset).and_then(span)?,
+        })
+    };
+    let calls = limit("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests");
+    let tokens = limit("x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens");
+    let spent = [calls, tokens].into_iter().flatten().filter(|limit| limit.calls == 0);
+    // How many calls are in the remaining tokens nobody knows.
+    spent.max_by_key(|limit| limit.resets).or(calls)
+}
+
+/// From a client's request: how long it waits for an answer, in seconds. OpenAI's and Anthropic's libraries say so.
+pub(crate) fn of_client(headers: &HeaderMap) -> Option<Duration> {
+    let said = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
+    let seconds = said("x-stainless-read-timeout").or_else(|| said("x-stainless-timeout"))?;
+    Duration::try_from_secs_f64(seconds).ok().filter(|patience| !patience.is_zero())
 }
 
 /// `1s`, `6m0s`, `20ms`, `1h30m`, or bare seconds.
@@ -85,5 +114,26 @@ mod tests {
         assert_eq!(millis(&[remaining, ("x-ratelimit-reset-requests", "1 fortnight")]), None);
         let some_left = [("x-ratelimit-remaining-tokens", "5"), ("x-ratelimit-reset-tokens", "9s")];
         assert_eq!(exhausted(&headers(&some_left)), None);
+    }
+
+    #[test]
+    fn what_is_left_of_a_limit_is_told_by_any_answer() {
+        let left = |calls, seconds| Some(Allowance { calls, resets: Duration::from_secs(seconds) });
+        let requests = |count| ("x-ratelimit-remaining-requests", count);
+        let (reset, tokens_reset) =
+            (("x-ratelimit-reset-requests", "2s"), ("x-ratelimit-reset-tokens", "9s"));
+        for (pairs, expected) in [
+            (vec![], None),
+            (vec![requests("3")], None),
+            (vec![requests("3"), reset], left(3, 2)),
+            (vec![requests("99999999999"), reset], left(u32::MAX, 2)),
+            (vec![requests("some"), reset], None),
+            (vec![requests("3"), reset, ("x-ratelimit-remaining-tokens", "0"), tokens_reset], left(0, 9)),
+            (vec![requests("0"), reset, ("x-ratelimit-remaining-tokens", "0"), tokens_reset], left(0, 9)),
+            (vec![requests("0"), reset, ("x-ratelimit-remaining-tokens", "50"), tokens_reset], left(0, 2)),
+            (vec![("x-ratelimit-remaining-tokens", "50"), tokens_reset], None),
+        ] {
+            assert_eq!(allowance(&headers(&pairs)), expected, "{pairs:?}");
+        }
     }
 }

@@ -1,33 +1,33 @@
-//! Which supplier gets the call: what is remembered of each of them.
+//! Which supplier gets the call: who offers the instrument, who of them is able, and who may be asked now.
 //!
 //! A supplier that failed several times in a row is left alone for a while and then probed with one call; one that is
 //! full, or asked for patience, is passed over. When that leaves nobody, the one that was left alone for longest gets
 //! the call after all: a supplier that may have recovered is better than none. Every 429 halves the calls that it gets
-//! at once, and every round of answers lets them grow again, so that its own limit is found without being told.
-//! What it refuses as unsupported is remembered, and calls that need it go elsewhere. The order among those that may
-//! be asked is `choice`'s.
+//! at once, and every round of answers lets them grow again, so that its own limit is found without being told; where
+//! its headers tell, that is heeded. What it refuses as unsupported is remembered, and calls that need it go
+//! elsewhere. What is remembered of one supplier is `health`'s, the order among them `choice`'s.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use grid_engine::command::Side;
 use grid_engine::state::State;
-use grid_engine::{AccountId, InstrumentId};
+use grid_engine::{AccountId, InstrumentId, Price};
 use parking_lot::Mutex;
 
-use crate::choice::{self, Facts};
+use crate::breaker::{Moment, Pass};
+use crate::choice::{self, Facts, Why};
 use crate::config::Routing;
+use crate::health::Health;
+pub(crate) use crate::health::Verdict;
 use crate::needs::Needs;
+use crate::patience::Allowance;
 use crate::stats::{One, Stats};
 
-/// Longest pause that a supplier's `Retry-After` can ask for.
-const PATIENCE_MAX: Duration = Duration::from_secs(60);
-/// What a supplier said it can't do is believed for so long.
-const LACK_LASTS: Duration = Duration::from_secs(600);
-/// So many calls are measured before a supplier can count as slow.
-const MEASURED_MIN: u32 = 8;
-/// Weight of the newest measurement, as a divisor.
-const NEWEST: u64 = 8;
+/// So many resting orders are looked at for the candidates' best asks, best first. Who has none among them comes after
+/// all who have.
+const ASKS_READ: usize = 256;
 
 /// A supplier's model that may serve the call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub(crate) struct Candidate {
     pub(crate) sealed_credential: Vec<u8>,
     /// The instrument's floors.
     pub(crate) floors: Floors,
+    /// Its best resting ask, once somebody has looked.
+    pub(crate) ask: Option<Price>,
 }
 
 /// What an instrument promises of speed; 0 promises nothing.
@@ -67,22 +69,32 @@ pub(crate) fn offers(state: &State, instrument: InstrumentId) -> Vec<Candidate> 
                 base_url: profile.base_url.clone(),
                 sealed_credential: profile.sealed_credential.clone(),
                 floors,
+                ask: None,
             })
         })
         .collect()
 }
 
-/// How an attempt at a supplier went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// It delivered.
-    Good,
-    /// It failed.
-    Bad,
-    /// It asked to be left alone this long.
-    Busy(Duration),
-    /// Nothing to learn: the client left, or asked for the impossible.
-    Neutral,
+/// Notes what each candidate asks for a Unit just now.
+pub(crate) fn read_asks(state: &State, candidates: &mut [Candidate]) {
+    let Some(instrument) = candidates.first().map(|candidate| candidate.instrument) else {
+        return;
+    };
+    let Some(book) = state.book(instrument) else {
+        return;
+    };
+    let mut missing = candidates.len();
+    for order in book.queue(Side::Sell).take(ASKS_READ) {
+        for candidate in candidates.iter_mut() {
+            if candidate.supplier == order.account && candidate.ask.is_none() {
+                candidate.ask = Some(order.price);
+                missing -= 1;
+            }
+        }
+        if missing == 0 {
+            return;
+        }
+    }
 }
 
 /// The state of every supplier that was ever tried.
@@ -92,85 +104,8 @@ pub(crate) struct Roster {
     /// What models are known to lack, by their name.
     lacks: HashMap<String, Needs>,
     stats: Arc<Stats>,
+    began: Instant,
     health: Mutex<HashMap<(AccountId, InstrumentId), Health>>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Health {
-    in_flight: u32,
-    failures: u32,
-    closed_until: Option<Instant>,
-    /// It is closed because it asked for it, not because it failed.
-    asked: bool,
-    probing: bool,
-    /// Calls at once that it was found to take; none found yet where it is nothing.
-    room: Option<u32>,
-    /// Answers since `room` last changed.
-    answers: u32,
-    /// What it refused, and until when that is believed.
-    lacks: Option<(Needs, Instant)>,
-    speed: Speed,
-}
-
-/// Moving averages of what was measured.
-#[derive(Clone, Copy, Debug, Default)]
-struct Speed {
-    first_us: u64,
-    firsts: u32,
-    millitokens_per_second: u64,
-    paces: u32,
-}
-
-impl Speed {
-    fn is_below(&self, floors: Floors) -> bool {
-        let late = self.firsts >= MEASURED_MIN
-            && floors.ttft_ceiling_ms > 0
-            && self.first_us > u64::from(floors.ttft_ceiling_ms) * 1_000;
-        let dragging = self.paces >= MEASURED_MIN
-            && self.millitokens_per_second < u64::from(floors.tokens_per_second) * 1_000;
-        late || dragging
-    }
-}
-
-fn average(average: &mut u64, count: &mut u32, value: u64) {
-    *average = match *count {
-        0 => value,
-        _ => (*average * (NEWEST - 1) + value) / NEWEST,
-    };
-    *count = count.saturating_add(1);
-}
-
-impl Health {
-    fn room(&self, routing: &Routing) -> u32 {
-        self.room.unwrap_or(u32::MAX).min(routing.supplier_concurrent)
-    }
-
-    fn is_full(&self, routing: &Routing) -> bool {
-        self.in_flight >= self.room(routing)
-    }
-
-    fn lacks(&self, now: Instant) -> Needs {
-        self.lacks.filter(|(_, until)| now < *until).map_or_else(Needs::default, |(lacks, _)| lacks)
-    }
-
-    /// A limit was hit: half of what was under way is tried from now on.
-    fn shrink(&mut self) {
-        self.room = Some(self.in_flight.div_ceil(2).max(1));
-        self.answers = 0;
-    }
-
-    /// An answer came: after as many as there is room for, there is a quarter more.
-    fn grow(&mut self, routing: &Routing) {
-        let Some(room) = self.room else {
-            return;
-        };
-        self.answers += 1;
-        if self.answers >= room {
-            self.answers = 0;
-            let more = room.saturating_add(room.div_ceil(4));
-            self.room = Some(more).filter(|more| *more < routing.supplier_concurrent);
-        }
-    }
 }
 
 /// A place at a supplier, given back when the attempt is over.
@@ -179,27 +114,36 @@ pub(crate) struct Slot {
     roster: Arc<Roster>,
     key: (AccountId, InstrumentId),
     verdict: Verdict,
-    probe: bool,
+    pass: Pass,
     entered: Instant,
     first: Option<Instant>,
     /// Tokens and time after the first content, where it was the supplier's own pace.
     pace: Option<(u64, Duration)>,
-    /// It said that its limit is used up for so long.
-    spent: Option<Duration>,
+    /// What it said is left of its limit.
+    allowance: Option<Allowance>,
     _one: One,
 }
 
 impl Roster {
     pub(crate) fn new(routing: Routing, lacks: HashMap<String, Needs>, stats: Arc<Stats>) -> Arc<Self> {
-        Arc::new(Self { routing, lacks, stats, health: Mutex::default() })
+        Arc::new(Self { routing, lacks, stats, began: Instant::now(), health: Mutex::default() })
     }
 
-    /// Keeps the candidates that can do all of it. Where nobody can, the result is what the best of them lacks.
-    pub(crate) fn able(&self, candidates: &mut Vec<Candidate>, needs: Needs) -> Result<(), Needs> {
+    fn now(&self) -> Moment {
+        self.began.elapsed()
+    }
+
+    /// Keeps the candidates that can do all of it, and says whom that leaves out. Where nobody can, the result is what
+    /// the best of them lacks.
+    pub(crate) fn able(
+        &self,
+        candidates: &mut Vec<Candidate>,
+        needs: Needs,
+    ) -> Result<Vec<AccountId>, Needs> {
         if needs.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        let now = Instant::now();
+        let now = self.now();
         let all = self.health.lock();
         let lacking = |candidate: &Candidate| {
             let told = self.lacks.get(&candidate.model).copied().unwrap_or_default();
@@ -210,15 +154,18 @@ impl Roster {
         match least {
             Some(least) if !least.is_empty() => Err(least),
             _ => {
-                candidates.retain(|candidate| lacking(candidate).is_empty());
-                Ok(())
+                let (able, unable) = std::mem::take(candidates)
+                    .into_iter()
+                    .partition::<Vec<_>, _>(|candidate| lacking(candidate).is_empty());
+                *candidates = able;
+                Ok(unable.into_iter().map(|candidate| candidate.supplier).collect())
             }
         }
     }
 
     /// What any of the candidates can do.
     pub(crate) fn abilities(&self, candidates: &[Candidate]) -> Needs {
-        let now = Instant::now();
+        let now = self.now();
         let all = self.health.lock();
         candidates.iter().fold(Needs::default(), |able, candidate| {
             let told = self.lacks.get(&candidate.model).copied().unwrap_or_default();
@@ -228,30 +175,30 @@ impl Roster {
         })
     }
 
-    /// Puts the candidates into the order in which a call tries them, and tells why.
+    /// Puts the candidates into the order in which a call tries them, and tells why, in a word and in facts.
     pub(crate) fn rank(
         &self,
         candidates: &mut Vec<Candidate>,
         issuers: &[AccountId],
         affinity: Option<u64>,
-    ) -> String {
-        let now = Instant::now();
+    ) -> (Why, String) {
+        let now = self.now();
         let all = self.health.lock();
         let facts = |candidate: &Candidate| {
             let health = all.get(&(candidate.supplier, candidate.instrument)).copied().unwrap_or_default();
-            let room = health.room(&self.routing);
             Facts {
                 supplier: candidate.supplier,
                 draw: issuers.iter().position(|issuer| *issuer == candidate.supplier),
-                slow: health.speed.is_below(candidate.floors),
-                crowded: u64::from(health.in_flight) * 4 >= u64::from(room) * 3,
-                resting: health.closed_until.is_some_and(|until| now < until || health.probing),
+                ask: candidate.ask,
+                health: health.state(now, &self.routing),
+                slow: health.is_below(candidate.floors),
+                load: health.load(&self.routing),
             }
         };
         let mut known: Vec<(Facts, Candidate)> =
             candidates.drain(..).map(|candidate| (facts(&candidate), candidate)).collect();
         drop(all);
-        choice::order(&mut known, affinity);
+        let why = choice::order(&mut known, affinity);
         let mut told = String::new();
         for (facts, candidate) in known {
             if !told.is_empty() {
@@ -260,61 +207,52 @@ impl Roster {
             facts.describe(&mut told);
             candidates.push(candidate);
         }
-        told
+        (why, told)
     }
 
     /// The candidate refused these as unsupported: calls that need them go elsewhere for a while.
     pub(crate) fn lacks(&self, candidate: &Candidate, needs: Needs) {
-        let now = Instant::now();
+        let now = self.now();
         let mut all = self.health.lock();
-        let health = all.entry((candidate.supplier, candidate.instrument)).or_default();
-        health.lacks = Some((health.lacks(now).or(needs), now + LACK_LASTS));
+        all.entry((candidate.supplier, candidate.instrument)).or_default().refused(needs, now);
     }
 
     /// A place at the candidate, unless it is full or left alone for now.
     pub(crate) fn enter(self: &Arc<Self>, candidate: &Candidate) -> Option<Slot> {
-        let key = (candidate.supplier, candidate.instrument);
-        let mut all = self.health.lock();
-        let health = all.entry(key).or_default();
-        if health.is_full(&self.routing) {
-            return None;
-        }
-        let probe = match health.closed_until {
-            Some(until) if health.probing || Instant::now() < until => return None,
-            Some(_) => {
-                health.probing = true;
-                true
-            }
-            None => false,
-        };
-        health.in_flight += 1;
-        Some(self.slot(key, probe))
+        self.admit(candidate, Health::enter)
     }
 
-    fn slot(self: &Arc<Self>, key: (AccountId, InstrumentId), probe: bool) -> Slot {
-        let verdict = Verdict::Neutral;
-        let entered = Instant::now();
-        let _one = One::of(Arc::clone(&self.stats), |stats| &stats.attempts);
-        Slot {
+    /// A place at a candidate that is left alone for its failures, unless it is full or being probed.
+    pub(crate) fn force(self: &Arc<Self>, candidate: &Candidate) -> Option<Slot> {
+        self.admit(candidate, Health::force)
+    }
+
+    fn admit(
+        self: &Arc<Self>,
+        candidate: &Candidate,
+        admit: fn(&mut Health, Moment, &Routing) -> Option<Pass>,
+    ) -> Option<Slot> {
+        let key = (candidate.supplier, candidate.instrument);
+        let now = self.now();
+        let pass = admit(self.health.lock().entry(key).or_default(), now, &self.routing)?;
+        Some(Slot {
             roster: Arc::clone(self),
             key,
-            verdict,
-            probe,
-            entered,
+            verdict: Verdict::Neutral,
+            pass,
+            entered: Instant::now(),
             first: None,
             pace: None,
-            spent: None,
-            _one,
-        }
+            allowance: None,
+            _one: One::of(Arc::clone(&self.stats), |stats| &stats.attempts),
+        })
     }
 
     /// The one whose pause after failures ends soonest, where there is one.
     pub(crate) fn last_resort<'a>(&self, candidates: &'a [Candidate]) -> Option<&'a Candidate> {
         let all = self.health.lock();
-        let until = |candidate: &Candidate| {
-            let health = all.get(&(candidate.supplier, candidate.instrument))?;
-            health.closed_until.filter(|_| !health.asked)
-        };
+        let until =
+            |candidate: &Candidate| all.get(&(candidate.supplier, candidate.instrument))?.failing_until();
         candidates
             .iter()
             .filter_map(|candidate| Some((until(candidate)?, candidate)))
@@ -322,82 +260,44 @@ impl Roster {
             .map(|(_, candidate)| candidate)
     }
 
-    /// A place at a candidate that is left alone for its failures, unless it is full.
-    pub(crate) fn force(self: &Arc<Self>, candidate: &Candidate) -> Option<Slot> {
-        let key = (candidate.supplier, candidate.instrument);
-        let mut all = self.health.lock();
-        let health = all.entry(key).or_default();
-        if health.asked || health.is_full(&self.routing) {
-            return None;
-        }
-        health.in_flight += 1;
-        Some(self.slot(key, false))
+    /// How long the candidate lets nobody in; nothing where it would now.
+    pub(crate) fn wait(&self, candidate: &Candidate) -> Option<Duration> {
+        let now = self.now();
+        let all = self.health.lock();
+        all.get(&(candidate.supplier, candidate.instrument))?.wait(now, &self.routing, false)
     }
 
     /// Whether anybody could be entered now, if only as the last resort, and if not, when.
     pub(crate) fn ready(&self, candidates: &[Candidate]) -> Result<(), Duration> {
-        let now = Instant::now();
+        let now = self.now();
         let all = self.health.lock();
-        let mut soonest = Duration::from_secs(1);
-        for (at, candidate) in candidates.iter().enumerate() {
-            let health = all.get(&(candidate.supplier, candidate.instrument)).copied();
-            let health = health.unwrap_or_default();
-            let wait = match health.closed_until {
-                Some(until) if health.asked && now < until => until - now,
-                Some(_) if health.asked && health.probing => Duration::from_millis(100),
-                _ if health.is_full(&self.routing) => Duration::from_millis(100),
-                _ => return Ok(()),
+        let wait = |candidate: &Candidate| {
+            all.get(&(candidate.supplier, candidate.instrument))?.wait(now, &self.routing, true)
+        };
+        let mut soonest: Option<Duration> = None;
+        for candidate in candidates {
+            let Some(wait) = wait(candidate) else {
+                return Ok(());
             };
-            soonest = if at == 0 { wait } else { soonest.min(wait) };
+            soonest = Some(soonest.map_or(wait, |soonest| soonest.min(wait)));
         }
-        Err(soonest)
+        soonest.map_or(Ok(()), Err)
     }
 
     fn leave(&self, slot: &Slot) {
+        let now = self.now();
         let mut all = self.health.lock();
         let health = all.entry(slot.key).or_default();
-        if slot.probe {
-            health.probing = false;
-        }
         if let Some(first) = slot.first {
-            let took = first.duration_since(slot.entered).as_micros();
-            let took = u64::try_from(took).unwrap_or(u64::MAX >> NEWEST);
-            average(&mut health.speed.first_us, &mut health.speed.firsts, took);
+            health.first_content(first.duration_since(slot.entered));
         }
         if let Some((tokens, time)) = slot.pace {
-            let pace = u128::from(tokens) * 1_000_000_000 / time.as_micros().max(1);
-            let pace = u64::try_from(pace).unwrap_or(u64::MAX >> NEWEST).min(u64::MAX >> NEWEST);
-            average(&mut health.speed.millitokens_per_second, &mut health.speed.paces, pace);
+            health.pace(tokens, time);
         }
-        match slot.verdict {
-            Verdict::Good => {
-                let now = Instant::now();
-                health.failures = 0;
-                // Who asked for patience gets it, whatever calls say that had begun before.
-                if !health.asked || health.closed_until.is_none_or(|until| until <= now) {
-                    (health.closed_until, health.asked) = (None, false);
-                }
-                health.grow(&self.routing);
-                if let Some(pause) = slot.spent {
-                    health.closed_until = Some(now + pause.min(PATIENCE_MAX));
-                    health.asked = true;
-                }
-            }
-            Verdict::Bad => {
-                health.failures += 1;
-                if slot.probe || health.failures >= self.routing.breaker_failures {
-                    health.closed_until = Some(Instant::now() + self.routing.breaker_open);
-                    health.asked = false;
-                }
-            }
-            Verdict::Busy(pause) => {
-                health.shrink();
-                health.closed_until = Some(Instant::now() + pause.min(PATIENCE_MAX));
-                health.asked = true;
-            }
-            Verdict::Neutral => {}
+        health.ended(slot.pass, slot.verdict, now, &self.routing);
+        if let Some(said) = slot.allowance {
+            health.allow(said, now);
         }
-        health.in_flight -= 1;
     }
 }
 
@@ -412,9 +312,9 @@ impl Slot {
         self.first.get_or_insert_with(Instant::now);
     }
 
-    /// How long it wants no more calls, though it answers this one.
-    pub(crate) fn spent(&mut self, pause: Option<Duration>) {
-        self.spent = pause;
+    /// What it said is left of its limit, though it answers this call.
+    pub(crate) fn allows(&mut self, allowance: Option<Allowance>) {
+        self.allowance = allowance;
     }
 
     /// Time since the first content.
@@ -437,6 +337,7 @@ impl Drop for Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::health::{MEASURED_MIN, PATIENCE_MAX};
     use crate::needs::Need;
 
     fn candidate(supplier: u32) -> Candidate {
@@ -447,6 +348,7 @@ mod tests {
             base_url: String::new(),
             sealed_credential: Vec::new(),
             floors: Floors { ttft_ceiling_ms: 100, tokens_per_second: 50 },
+            ask: None,
         }
     }
 
@@ -455,6 +357,7 @@ mod tests {
             Routing {
                 breaker_failures: failures,
                 breaker_open: open,
+                breaker_open_max: open,
                 supplier_concurrent: concurrent,
                 ..Routing::default()
             },
@@ -466,7 +369,7 @@ mod tests {
     fn ranked(roster: &Roster, candidates: &[Candidate], issuers: &[u32]) -> (Vec<u32>, String) {
         let mut candidates = candidates.to_vec();
         let issuers: Vec<AccountId> = issuers.iter().copied().map(AccountId).collect();
-        let told = roster.rank(&mut candidates, &issuers, None);
+        let (_, told) = roster.rank(&mut candidates, &issuers, None);
         (candidates.iter().map(|c| c.supplier.0).collect(), told)
     }
 
@@ -505,7 +408,10 @@ mod tests {
         let both: Needs = [Need::Tools, Need::Logprobs].into_iter().collect();
         let able = |needs| {
             let mut all = vec![terse.clone(), candidate(2)];
-            roster.able(&mut all, needs).map(|()| all.iter().map(|c| c.supplier.0).collect::<Vec<_>>())
+            let unable = roster.able(&mut all, needs)?;
+            let able: Vec<u32> = all.iter().map(|c| c.supplier.0).collect();
+            assert_eq!(able.len() + unable.len(), 2);
+            Ok::<_, Needs>(able)
         };
         assert_eq!(able(Needs::default()), Ok(vec![1, 2]));
         assert_eq!(able(both), Ok(vec![2]));
@@ -528,61 +434,22 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_that_was_hit_halves_the_calls_at_once_and_answers_let_them_grow() {
-        let roster = roster(5, Duration::ZERO, 100);
-        let one = candidate(1);
-        let fill = || {
-            let mut slots = Vec::new();
-            while let Some(slot) = roster.enter(&one) {
-                slots.push(slot);
-            }
-            slots
-        };
-        let mut slots: Vec<_> = (0..8).map(|_| roster.enter(&one).unwrap()).collect();
-        slots.pop().unwrap().judge(Verdict::Busy(Duration::ZERO));
-        for mut slot in slots {
-            slot.judge(Verdict::Good);
-        }
-        // Seven answers have come: once around four of them, and there is room for five.
-        let slots = fill();
-        assert_eq!(slots.len(), 5);
-        for mut slot in slots {
-            slot.judge(Verdict::Good);
-        }
-        assert!(fill().len() > 5);
-        for _ in 0..200 {
-            fill().into_iter().for_each(|mut slot| slot.judge(Verdict::Good));
-        }
-        assert_eq!(fill().len(), 100, "the limit of the configuration stays");
-    }
-
-    #[test]
     fn patience_that_was_asked_for_outlasts_good_answers_to_earlier_calls() {
         let roster = roster(5, Duration::ZERO, 10);
         let one = candidate(1);
         let mut early = [roster.enter(&one).unwrap(), roster.enter(&one).unwrap()];
         early.iter_mut().for_each(|slot| slot.judge(Verdict::Good));
         let [first, mut last] = early;
-        last.spent(Some(Duration::from_secs(50)));
+        last.allows(Some(Allowance { calls: 0, resets: Duration::from_secs(50) }));
         drop(last);
         drop(first);
         assert!(roster.enter(&one).is_none());
         assert!(roster.force(&one).is_none());
+        assert!(roster.wait(&one).is_some_and(|wait| wait > Duration::from_secs(40)));
     }
 
     #[test]
-    fn a_call_that_began_before_the_breaker_opened_does_not_end_the_probe() {
-        let roster = roster(1, Duration::ZERO, 10);
-        let one = candidate(1);
-        let early = roster.enter(&one).unwrap();
-        roster.enter(&one).unwrap().judge(Verdict::Bad);
-        let _probe = roster.enter(&one).expect("the pause is over");
-        drop(early);
-        assert!(roster.enter(&one).is_none(), "the probe is still under way");
-    }
-
-    #[test]
-    fn failures_in_a_row_close_a_supplier_and_one_success_forgives_them() {
+    fn failures_in_a_row_close_a_supplier_in_one_instrument_and_one_success_forgives_them() {
         let roster = roster(2, Duration::from_secs(3_600), 10);
         let one = candidate(1);
         for verdict in [Verdict::Bad, Verdict::Good, Verdict::Bad, Verdict::Neutral] {
@@ -590,6 +457,7 @@ mod tests {
         }
         roster.enter(&one).unwrap().judge(Verdict::Bad);
         assert!(roster.enter(&one).is_none());
+        assert!(roster.enter(&Candidate { instrument: InstrumentId(1), ..one.clone() }).is_some());
         assert!(roster.ready(&[one, candidate(2)]).is_ok());
     }
 
@@ -601,7 +469,7 @@ mod tests {
         for failing in [&all[1], &all[0]] {
             roster.enter(failing).unwrap().judge(Verdict::Bad);
         }
-        let asked = Verdict::Busy(Duration::from_secs(1));
+        let asked = Verdict::Busy(Some(Duration::from_secs(50)));
         roster.enter(&all[2]).unwrap().judge(asked);
         assert!(roster.ready(&all).is_ok());
         assert_eq!(roster.last_resort(&all), Some(&all[1]));
@@ -611,25 +479,13 @@ mod tests {
     }
 
     #[test]
-    fn after_the_pause_one_probe_decides() {
-        let roster = roster(1, Duration::ZERO, 10);
-        let one = candidate(1);
-        roster.enter(&one).unwrap().judge(Verdict::Bad);
-        let mut probe = roster.enter(&one).expect("the pause is over");
-        assert!(roster.enter(&one).is_none(), "only one probe at a time");
-        probe.judge(Verdict::Good);
-        drop(probe);
-        let (_a, _b) = (roster.enter(&one).unwrap(), roster.enter(&one).unwrap());
-    }
-
-    #[test]
     fn a_full_or_busy_supplier_is_passed_over() {
         let roster = roster(5, Duration::ZERO, 1);
         let (one, two) = (candidate(1), candidate(2));
         let slot = roster.enter(&one).unwrap();
         assert!(roster.enter(&one).is_none());
         drop(slot);
-        roster.enter(&two).unwrap().judge(Verdict::Busy(Duration::from_secs(9_999)));
+        roster.enter(&two).unwrap().judge(Verdict::Busy(Some(Duration::from_secs(9_999))));
         assert!(roster.ready(&[two]).unwrap_err() <= PATIENCE_MAX);
         assert!(roster.enter(&one).is_some());
     }

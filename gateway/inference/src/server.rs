@@ -29,6 +29,7 @@ use crate::hold::Bureau;
 use crate::keys::{self, Caller, Permit, Turnstile};
 use crate::meter;
 use crate::needs::{Need, Needs};
+use crate::patience;
 use crate::reply::{Out, Refusal, Surface, json_response};
 use crate::roster::{self, Roster};
 use crate::stats::{One, Snapshot, Stats, bump, drop_one};
@@ -448,7 +449,10 @@ impl Asked<'_> {
                 Duration::from_secs(5),
             ));
         }
-        tier.roster.able(&mut candidates, chat.needs).map_err(|lacks| unsupported(&chat.symbol, lacks))?;
+        let _unable = tier
+            .roster
+            .able(&mut candidates, chat.needs)
+            .map_err(|lacks| unsupported(&chat.symbol, lacks))?;
         tier.roster.ready(&candidates).map_err(|wait| {
             Refusal::unavailable("no_supplier", "every supplier of this instrument is failing or full", wait)
         })?;
@@ -461,6 +465,7 @@ impl Asked<'_> {
             candidates,
             chat,
             teller,
+            patience: patience::of_client(&self.parts.headers),
             trace: self.trace.clone(),
             _in_flight: in_flight,
         };

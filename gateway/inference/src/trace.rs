@@ -6,6 +6,8 @@ use std::sync::Arc;
 use grid_engine::AccountId;
 use parking_lot::Mutex;
 
+use crate::choice::Why;
+
 /// The notes of one call; empty ones cost nothing.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Trace(Option<Arc<Mutex<String>>>);
@@ -16,10 +18,10 @@ impl Trace {
         Self(Some(Arc::default()))
     }
 
-    /// The order in which suppliers are tried, and why.
-    pub(crate) fn note(&self, order: &str) {
+    /// What put the first supplier first, and the order in which they are tried.
+    pub(crate) fn note(&self, why: Why, order: &str) {
         if let Some(notes) = &self.0 {
-            let _ = write!(notes.lock(), "order: {order}");
+            let _ = write!(notes.lock(), "by {}: {order}", why.word());
         }
     }
 

@@ -37,7 +37,7 @@ use crate::answer;
 use crate::config::{Clocks, Limits};
 use crate::connect::Counting;
 use crate::dialect::supplier::{self, Listener};
-use crate::patience;
+use crate::patience::{self, Allowance};
 use crate::sse::{Event, Splitter};
 use crate::stats::Stats;
 
@@ -86,8 +86,10 @@ pub(crate) struct Order<'a> {
     /// What the client's own limit lets one choice have, in tokens; 0 where it names none.
     pub(crate) output_limit: u64,
     pub(crate) request: &'a str,
-    /// The whole call must be over by then.
-    pub(crate) deadline: Instant,
+    /// It may take so long to the first content of a stream.
+    pub(crate) first_content: Duration,
+    /// The attempt must be over, or its stream begun, by then.
+    pub(crate) until: Instant,
 }
 
 /// A supplier that has begun to deliver.
@@ -103,13 +105,38 @@ pub(crate) enum Opened {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// The supplier's fault or the network's: another one may do better.
-    Failed(&'static str),
-    /// It has too much to do.
-    Busy(Duration),
+    Failed(Fault, &'static str),
+    /// It has too much to do, for so long if it says so.
+    Busy(Option<Duration>),
     /// The client's fault.
     Refused { status: StatusCode, message: String },
     /// It can't do what this field asks for; another model may.
     Unable { param: String, message: String },
+}
+
+/// What kind of failure it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It answered with an error of its own.
+    Refused,
+    /// Nothing came within the time that is waited for the first content.
+    Slow,
+    /// It fell silent in the middle of an answer.
+    Stalled,
+    /// The connection ended in the middle of an answer.
+    Cut,
+    /// What came is not what the protocol says.
+    Malformed,
+    /// No connection could be made.
+    Unreachable,
+}
+
+impl Fault {
+    /// Whether the same supplier may do better a moment later. Whoever was too slow has had the call's time already, and
+    /// what is malformed stays so.
+    pub(crate) fn may_pass(self) -> bool {
+        matches!(self, Self::Refused | Self::Cut | Self::Unreachable)
+    }
 }
 
 impl Upstream {
@@ -132,35 +159,35 @@ impl Upstream {
     }
 
     /// Sends the request and waits for the first content. Dropping the future cancels the request at the supplier.
-    /// Beside it: how long the supplier wants no more calls, where this one was the last that its limit allowed.
-    pub(crate) async fn open(&self, order: Order<'_>) -> Result<(Opened, Option<Duration>), Failure> {
+    /// Beside it: what the supplier says is left of its own limit.
+    pub(crate) async fn open(&self, order: Order<'_>) -> Result<(Opened, Option<Allowance>), Failure> {
         let clock = if order.stream {
-            self.clocks.first_content
+            order.first_content
         } else {
             self.clocks.whole_answer
                 + Duration::from_secs(order.output_limit / crate::config::SLOWEST_TOKENS_PER_SECOND)
         };
-        let until = order.deadline.min(Instant::now() + clock);
+        let until = order.until.min(Instant::now() + clock);
         let (stream, speaks) = (order.stream, Speaks::at(order.base_url));
         let attempt = async {
-            let response =
-                self.client.request(request(&order)?).await.map_err(|error| {
-                    Failure::Failed(if error.is_connect() { "connect" } else { "transport" })
-                })?;
+            let response = self.client.request(request(&order)?).await.map_err(|error| {
+                if error.is_connect() {
+                    Failure::Failed(Fault::Unreachable, "connect")
+                } else {
+                    Failure::Failed(Fault::Cut, "transport")
+                }
+            })?;
             let response = self.accepted(response).await?;
-            let spent = patience::exhausted(response.headers());
+            let allowance = patience::allowance(response.headers());
             let opened = if stream {
                 self.first_content(response, speaks).await
             } else {
                 self.whole(response, speaks).await
             };
-            Ok((opened?, spent))
+            Ok((opened?, allowance))
         };
-        timeout_at(until, attempt).await.unwrap_or(Err(Failure::Failed(if stream {
-            "no content in time"
-        } else {
-            "no answer in time"
-        })))
+        let late = if stream { "no content in time" } else { "no answer in time" };
+        timeout_at(until, attempt).await.unwrap_or(Err(Failure::Failed(Fault::Slow, late)))
     }
 
     async fn accepted(&self, response: Response<Incoming>) -> Result<Response<Incoming>, Failure> {
@@ -169,12 +196,12 @@ impl Upstream {
         match status.as_u16() {
             200 => Ok(response),
             400 | 413 | 422 => Err(self.refused(status, response).await),
-            429 => Err(Failure::Busy(after.unwrap_or(Duration::from_secs(1)))),
-            503 if after.is_some() => Err(Failure::Busy(after.unwrap_or_default())),
-            300..=399 => Err(Failure::Failed("redirect")),
-            401..=403 => Err(Failure::Failed("credential refused")),
-            404 => Err(Failure::Failed("model unknown there")),
-            _ => Err(Failure::Failed("status")),
+            429 => Err(Failure::Busy(after)),
+            503 if after.is_some() => Err(Failure::Busy(after)),
+            300..=399 => Err(Failure::Failed(Fault::Malformed, "redirect")),
+            401..=403 => Err(Failure::Failed(Fault::Refused, "credential refused")),
+            404 => Err(Failure::Failed(Fault::Refused, "model unknown there")),
+            _ => Err(Failure::Failed(Fault::Refused, "status")),
         }
     }
 
@@ -198,7 +225,7 @@ impl Upstream {
 
     async fn first_content(&self, response: Response<Incoming>, speaks: Speaks) -> Result<Opened, Failure> {
         if !is_type(&response, "text/event-stream") || is_encoded(&response) {
-            return Err(Failure::Failed("not an event stream"));
+            return Err(Failure::Failed(Fault::Malformed, "not an event stream"));
         }
         let mut rest = Events {
             body: response.into_body(),
@@ -215,32 +242,33 @@ impl Upstream {
             if data.as_ref() == b"[DONE]" {
                 break;
             }
-            let said = answer::read(&data).map_err(|_| Failure::Failed("not JSON"))?;
+            let said = answer::read(&data).map_err(|_| Failure::Failed(Fault::Malformed, "not JSON"))?;
             if said.error.is_some() {
-                return Err(Failure::Failed("error event"));
+                return Err(Failure::Failed(Fault::Refused, "error event"));
             }
             held.push(event);
             if said.is_content() {
                 return Ok(Opened::Stream { held, rest });
             }
             if held.len() >= LIFECYCLE_EVENTS {
-                return Err(Failure::Failed("too many events without content"));
+                return Err(Failure::Failed(Fault::Malformed, "too many events without content"));
             }
         }
-        Err(Failure::Failed("ended without content"))
+        Err(Failure::Failed(Fault::Cut, "ended without content"))
     }
 
     async fn whole(&self, response: Response<Incoming>, speaks: Speaks) -> Result<Opened, Failure> {
         if !is_type(&response, "application/json") || is_encoded(&response) {
-            return Err(Failure::Failed("not JSON"));
+            return Err(Failure::Failed(Fault::Malformed, "not JSON"));
         }
         let mut body = collect(response.into_body(), self.answer_bytes).await?;
         if speaks == Speaks::Messages {
-            body = supplier::whole(&body, now()).map_err(|_| Failure::Failed("no message"))?;
+            body =
+                supplier::whole(&body, now()).map_err(|_| Failure::Failed(Fault::Malformed, "no message"))?;
         }
-        let said = answer::read(&body).map_err(|_| Failure::Failed("not JSON"))?;
+        let said = answer::read(&body).map_err(|_| Failure::Failed(Fault::Malformed, "not JSON"))?;
         if said.error.is_some() || !said.choices {
-            return Err(Failure::Failed("no choices"));
+            return Err(Failure::Failed(Fault::Malformed, "no choices"));
         }
         Ok(Opened::Whole(body))
     }
@@ -254,7 +282,7 @@ fn request(order: &Order<'_>) -> Result<Request<Full<Bytes>>, Failure> {
         Speaks::Chat => format!("{base}/chat/completions"),
         Speaks::Messages => base.to_owned(),
     };
-    let uri: Uri = url.parse().map_err(|_| Failure::Failed("base URL"))?;
+    let uri: Uri = url.parse().map_err(|_| Failure::Failed(Fault::Unreachable, "base URL"))?;
     let accept = if order.stream { "text/event-stream" } else { "application/json" };
     let mut request = Request::new(Full::new(order.body.clone()));
     *request.method_mut() = Method::POST;
@@ -275,7 +303,8 @@ fn request(order: &Order<'_>) -> Result<Request<Full<Bytes>>, Failure> {
             Speaks::Messages => (HeaderName::from_static("x-api-key"), b"".as_slice()),
         };
         let value = [prefix, order.credential].concat();
-        let mut value = HeaderValue::from_bytes(&value).map_err(|_| Failure::Failed("credential"))?;
+        let mut value =
+            HeaderValue::from_bytes(&value).map_err(|_| Failure::Failed(Fault::Refused, "credential"))?;
         value.set_sensitive(true);
         headers.insert(name, value);
     }
@@ -299,10 +328,10 @@ fn is_encoded<B>(response: &Response<B>) -> bool {
 async fn collect(mut body: Incoming, limit: usize) -> Result<Bytes, Failure> {
     let mut all = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| Failure::Failed("transport"))?;
+        let frame = frame.map_err(|_| Failure::Failed(Fault::Cut, "transport"))?;
         if let Some(data) = frame.data_ref() {
             if all.len() + data.len() > limit {
-                return Err(Failure::Failed("answer too large"));
+                return Err(Failure::Failed(Fault::Malformed, "answer too large"));
             }
             all.extend_from_slice(data);
         }
@@ -329,7 +358,9 @@ impl Events {
             if let Some(chunk) = self.heard.pop_front() {
                 return Ok(Some(chunk));
             }
-            if let Some(event) = self.splitter.next().map_err(|_| Failure::Failed("event too long"))? {
+            if let Some(event) =
+                self.splitter.next().map_err(|_| Failure::Failed(Fault::Malformed, "event too long"))?
+            {
                 match self.listen(event)? {
                     Some(event) => return Ok(Some(event)),
                     None => continue,
@@ -344,7 +375,7 @@ impl Events {
                         self.splitter.push(data);
                     }
                 }
-                Some(Err(_)) => return Err(Failure::Failed("transport")),
+                Some(Err(_)) => return Err(Failure::Failed(Fault::Cut, "transport")),
                 None => {
                     self.ended = true;
                     if let Some(event) = self.splitter.finish()
@@ -365,7 +396,7 @@ impl Events {
         let Some(data) = &event.data else {
             return Ok(Some(event));
         };
-        let chunks = listener.hear(data).map_err(|_| Failure::Failed("not JSON"))?;
+        let chunks = listener.hear(data).map_err(|_| Failure::Failed(Fault::Malformed, "not JSON"))?;
         self.heard.extend(chunks.into_iter().map(|data| {
             let raw = [b"data: ".as_slice(), &data, b"\n\n"].concat();
             Event { raw: Bytes::from(raw), data: Some(data) }

@@ -23,7 +23,12 @@ fn fickle(random: u64) -> Script {
     let at = (random >> 8) as usize % script.len();
     match random % 10 {
         0 => return Script::status(500),
-        1 => return Script::status(429),
+        1 => {
+            let soon = ("retry-after-ms", "1".to_owned());
+            let mut busy = Script::status(429);
+            busy.headers.push(soon);
+            return busy;
+        }
         2 => return Script::status(400),
         3 => script.insert(at, Step::Die),
         4 => script.insert(at, Step::Silence),

@@ -463,6 +463,7 @@ async fn a_supplier_that_keeps_failing_is_left_alone_while_there_is_another() {
     );
     venue.supplier(2, &bad.url);
     venue.supplier(3, &good.url);
+    venue.ways(|ways| ways.issuers = vec![AccountId(2)]);
     let tier = tier(&venue, |config| {
         config.routing.breaker_failures = 3;
         config.routing.breaker_open = Duration::from_secs(3_600);

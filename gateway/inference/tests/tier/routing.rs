@@ -175,11 +175,11 @@ async fn only_the_operator_sees_how_a_call_was_routed_and_what_the_tier_counts()
         Caller::read(caller.open(request).await).await
     };
     let told = route(OPERATOR).await;
-    assert_eq!(told.header("x-grid-route"), Some("order: 2, 3; 2: status; 3: delivers"));
+    assert_eq!(told.header("x-grid-route"), Some("by spread: 2, 3; 2: status; 3: delivers"));
     assert_eq!(
         route(OPERATOR).await.header("x-grid-route"),
-        told.header("x-grid-route"),
-        "as the time before"
+        Some("by health: 3, 2 shaky; 3: delivers"),
+        "what failed a moment ago comes later"
     );
     assert_eq!(route("guessed").await.header("x-grid-route"), None);
     let stats = as_operator(&caller, "GET", "/operator/stats", OPERATOR, &Value::Null);
