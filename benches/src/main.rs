@@ -55,6 +55,11 @@ fn main() -> ExitCode {
     {
         return told(failover::run_as_node(arguments));
     }
+    if let Some((grid_inference_benches::AS_PART, part)) =
+        words.split_first().map(|(word, rest)| (word.as_str(), rest))
+    {
+        return told(grid_inference_benches::run_as_part(part));
+    }
     told(measure(&Args::parse()))
 }
 
@@ -68,17 +73,18 @@ fn told(ended: Result<(), Box<dyn Error>>) -> ExitCode {
     }
 }
 
-/// Every scenario there is: the engine's first, then the path's and the network's.
-fn scenarios() -> Vec<Box<dyn Scenario>> {
+/// Every scenario there is: the engine's first, then the path's, the network's and the inference tier's.
+fn scenarios() -> Result<Vec<Box<dyn Scenario>>, Box<dyn Error>> {
     let mut all = grid_engine_benches::scenarios_beside(&grid_peers::contenders());
     all.extend(grid_benches::scenarios());
     all.extend(grid_network_benches::scenarios());
-    all
+    all.extend(grid_inference_benches::scenarios(std::env::current_exe()?));
+    Ok(all)
 }
 
 /// Those that were asked for, in the order in which `all` runs them.
 fn chosen(names: &[String]) -> Result<Vec<Box<dyn Scenario>>, Box<dyn Error>> {
-    let all = scenarios();
+    let all = scenarios()?;
     let known = |name: &String| name == "all" || all.iter().any(|scenario| scenario.name() == name);
     if let Some(unknown) = names.iter().find(|name| !known(name)) {
         return Err(format!("there is no scenario `{unknown}`; `list` names them").into());
@@ -89,7 +95,7 @@ fn chosen(names: &[String]) -> Result<Vec<Box<dyn Scenario>>, Box<dyn Error>> {
 
 fn measure(args: &Args) -> Result<(), Box<dyn Error>> {
     if args.scenarios.iter().any(|name| name == "list") {
-        for scenario in scenarios() {
+        for scenario in scenarios()? {
             println!("{:<24}{}", scenario.name(), scenario.shows());
         }
         return Ok(());
