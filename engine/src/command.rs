@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::funding::{AccountTerms, AutoReload, PaymentMethod, ReloadFailure};
 use crate::ids::{AccountId, Fingerprint, InstrumentId, KeyHash, Label, OrderId, ReservationId, SessionId};
 use crate::instrument::{InstrumentSpec, InstrumentStatus};
 use crate::units::{Nanos, Price, Qty, Tokens, Usd};
@@ -270,6 +271,46 @@ pub enum Command {
     },
     /// Time has passed and something is due.
     Tick,
+
+    // -- money ------------------------------------------------------------------------------------------------
+    /// The operator's: what accounts are given and how many calls they may make for nothing.
+    SetAccountTerms(AccountTerms),
+    /// The operator's: mint dollars into the account that nobody paid in. As long as it has only those, it is on the
+    /// free tier.
+    Credit {
+        /// How much.
+        amount: Usd,
+    },
+    /// The operator's: the credit of the terms, once per account.
+    SignUpCredit,
+    /// The owner's settings of Auto-Reload.
+    SetAutoReload(AutoReload),
+    /// The operator's: what the account is charged with from now on.
+    SetPaymentMethod(Option<Box<PaymentMethod>>),
+    /// The operator's: how much reloads may lend the account while it has nothing that can be charged.
+    SetCreditLine {
+        /// All together.
+        limit: Usd,
+    },
+    /// The operator's: the account has paid back what it was lent.
+    RepayCredit {
+        /// How much.
+        amount: Usd,
+    },
+    /// The operator's: the payment of a reload has arrived; mints it.
+    ReloadPaid {
+        /// Which reload.
+        reload: u64,
+        /// How much arrived: no more than was asked for.
+        amount: Usd,
+    },
+    /// The operator's: a reload came to nothing, and no other is begun until something changes.
+    ReloadFailed {
+        /// Which reload.
+        reload: u64,
+        /// Why.
+        reason: ReloadFailure,
+    },
 }
 
 /// A new order.

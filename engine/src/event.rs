@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Side, TimeInForce, Usage};
+use crate::funding::ReloadFailure;
 use crate::ids::{AccountId, InstrumentId, Label, LotId, OrderId, ReservationId, SessionId, TradeId};
 use crate::reject::Reject;
 pub use crate::report::{Exec, Issuers, OrderReport, Report, ReportBody};
@@ -157,6 +158,40 @@ pub enum Event {
         instrument: InstrumentId,
         /// What was left.
         tokens: Tokens,
+    },
+    /// Dollars were given.
+    Credited {
+        /// To whom.
+        account: AccountId,
+        /// How much.
+        amount: Usd,
+    },
+    /// A reload is due: somebody is to charge for it, under its number, and say what came of it.
+    ReloadDue {
+        /// Whose.
+        account: AccountId,
+        /// Reloads' own number, counted from 1.
+        reload: u64,
+        /// How much.
+        amount: Usd,
+    },
+    /// The payment of a reload arrived.
+    Reloaded {
+        /// Whose.
+        account: AccountId,
+        /// Which reload.
+        reload: u64,
+        /// How much.
+        amount: Usd,
+    },
+    /// A reload came to nothing.
+    ReloadFailed {
+        /// Whose.
+        account: AccountId,
+        /// Which reload.
+        reload: u64,
+        /// Why.
+        reason: ReloadFailure,
     },
 }
 

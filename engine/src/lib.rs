@@ -9,6 +9,7 @@
 //! | [`units`], [`ids`] | quantities and names, each its own type |
 //! | [`command`], [`event`], [`reject`] | what comes in, what goes out, and every "no" with its number |
 //! | [`instrument`] | the terms of what is traded |
+//! | [`funding`] | the terms on which money comes in |
 //! | [`state`] | all state as plain data |
 //! | [`book`] | one instrument's resting orders, by price and then time |
 //! | [`limits`] | every bound |
@@ -19,6 +20,7 @@ pub mod book;
 pub mod command;
 mod engine;
 pub mod event;
+pub mod funding;
 pub mod ids;
 pub mod instrument;
 pub mod limits;

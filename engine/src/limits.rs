@@ -1,6 +1,6 @@
 //! Every bound of the engine, in one place. Reaching one is a reject, never a fault (design §2.9).
 
-use crate::units::{DAY, Nanos, SECOND, Usd};
+use crate::units::{DAY, NANOS_PER_USD, Nanos, SECOND, Usd};
 
 /// Accounts on the venue.
 pub const ACCOUNTS: usize = 1_000_000;
@@ -31,6 +31,10 @@ pub const DISCONNECT_GRACE: Nanos = Nanos(3_600 * SECOND);
 pub const TEXT: usize = 64;
 /// Highest fee in hundredths of a percent.
 pub const FEE_BPS: u16 = 1_000;
+/// Smallest reload: what card networks can be asked for.
+pub const RELOAD_MIN: Usd = Usd(NANOS_PER_USD / 2);
+/// Largest reload.
+pub const RELOAD_MAX: Usd = Usd(100_000 * NANOS_PER_USD);
 /// All dollars on the venue together. Since no account can hold more than all, no balance can overflow.
 pub const ALL_USD: Usd = Usd(i64::MAX / 2);
 /// All tokens of one instrument together, for the same reason.

@@ -45,6 +45,9 @@ pub enum Reject {
     /// No such reservation, or settled, released or lapsed already.
     #[error("unknown reservation")]
     UnknownReservation = 40,
+    /// No such reload of this account is under way.
+    #[error("unknown reload")]
+    UnknownReload = 74,
     /// No such instrument.
     #[error("unknown instrument")]
     UnknownInstrument = 10,
@@ -81,6 +84,15 @@ pub enum Reject {
     /// A limit of the venue is reached: sessions, keys, accounts, instruments, reservations.
     #[error("limit reached")]
     LimitReached = 60,
+    /// The account has had its sign-up credit.
+    #[error("credited already")]
+    AlreadyCredited = 75,
+    /// The account never paid anything in, and today's free calls are used up (contract §4.6).
+    #[error("the free calls of today are used up")]
+    FreeTierSpent = 70,
+    /// As many calls of the account are in progress as what it paid in allows (contract §4.6).
+    #[error("too many calls at once")]
+    TooManyAtOnce = 71,
     /// Fewer tokens free in consumption than asked for, and Auto Mode is off.
     #[error("insufficient tokens")]
     InsufficientTokens = 32,
@@ -90,6 +102,12 @@ pub enum Reject {
     /// Fewer dollars available than the order would hold, or than the withdrawal takes.
     #[error("insufficient funds")]
     InsufficientFunds = 30,
+    /// Fewer dollars available than Auto Mode needs, and a reload is under way: try again shortly.
+    #[error("balance is being replenished")]
+    Replenishing = 72,
+    /// Fewer dollars available than Auto Mode needs, and the last reload failed.
+    #[error("the payment was declined")]
+    PaymentDeclined = 73,
     /// Fewer Units available than the order or transfer needs.
     #[error("insufficient units")]
     InsufficientUnits = 31,
@@ -100,7 +118,7 @@ pub enum Reject {
 
 impl Reject {
     /// Every reject, in the order of declaration.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 31] = [
         Self::UnknownSession,
         Self::NotPermitted,
         Self::UnknownAccount,
@@ -109,6 +127,7 @@ impl Reject {
         Self::AutoModeTradingRestricted,
         Self::UnknownOrder,
         Self::UnknownReservation,
+        Self::UnknownReload,
         Self::UnknownInstrument,
         Self::InstrumentNotLive,
         Self::InvalidQuantity,
@@ -121,9 +140,14 @@ impl Reject {
         Self::WouldTrade,
         Self::TooManyOrders,
         Self::LimitReached,
+        Self::AlreadyCredited,
+        Self::FreeTierSpent,
+        Self::TooManyAtOnce,
         Self::InsufficientTokens,
         Self::NoSupply,
         Self::InsufficientFunds,
+        Self::Replenishing,
+        Self::PaymentDeclined,
         Self::InsufficientUnits,
         Self::BeyondCapacity,
     ];

@@ -4,6 +4,7 @@
 //! `Engine::check_invariants` proves of it.
 
 mod derived;
+mod funding;
 mod holding;
 mod index;
 mod kept;
@@ -15,10 +16,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::book::{Books, OpenOrders};
 use crate::command::{AccountMode, AutoBuy, Capabilities, SupplierProfile};
+use crate::funding::AccountTerms;
 use crate::ids::{AccountId, Fingerprint, InstrumentId, KeyHash, Label, LotId, OrderId, SessionId};
 use crate::instrument::InstrumentSpec;
 use crate::units::{Nanos, Price, Qty, Seq, Tokens, Usd, UsdTotal};
 
+pub use funding::{Allowance, Funding, Reload};
 pub use holding::{Holding, HoldingTotals, Lot, Tranche};
 pub use kept::Kept;
 pub use pairs::{Pair, Pairs};
@@ -65,6 +68,10 @@ pub struct State {
     pub deposited: UsdTotal,
     /// Dollars burnt so far.
     pub withdrawn: UsdTotal,
+    /// What the venue gives away, and to whom.
+    pub terms: AccountTerms,
+    /// Reloads under way by number, and whose they are.
+    pub reloads: BTreeMap<u64, AccountId>,
 }
 
 /// Last numbers given out; the next is one more.
@@ -82,11 +89,14 @@ pub struct Counters {
     pub transfer: u64,
     /// Of issuances.
     pub issuance: u64,
+    /// Of reloads.
+    pub reload: u64,
 }
 
 /// One participant.
 ///
-/// Invariants: no balance is negative; `usd_held` = the holds of its open buy orders; `orders` = its orders in the books.
+/// Invariants: no balance is negative; `usd_held` = the holds of its open buy orders; `orders` = its orders in the books;
+/// `open_calls` = its open reservations; `watched` exactly while a shortage of dollars would begin a reload.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 #[repr(C, align(64))] // what most commands look at comes first, in one cache line
 pub struct Account {
@@ -104,6 +114,10 @@ pub struct Account {
     pub mode: AccountMode,
     /// What it may do.
     pub capabilities: Capabilities,
+    /// Its dollars are looked at after each of its commands.
+    pub watched: bool,
+    /// Its open reservations.
+    pub open_calls: u32,
     /// How it buys in Auto Mode.
     pub auto_buy: AutoBuy,
     /// Labels of open orders.
@@ -120,6 +134,8 @@ pub struct Account {
     pub deposited_at: Nanos,
     /// Last withdrawal, or 0.
     pub withdrawn_at: Nanos,
+    /// What it paid and was given, and its reloads.
+    pub funding: Funding,
 }
 
 const _: () = assert!(std::mem::offset_of!(Account, auto_buy) <= 48);
@@ -296,4 +312,6 @@ pub enum Timer {
     SessionEnd(SessionId),
     /// A scheduled sweep of an instrument.
     Sweep(InstrumentId),
+    /// The month begins in which an account may reload again.
+    Reload(AccountId),
 }

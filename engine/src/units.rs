@@ -222,6 +222,41 @@ impl Nanos {
         let period = DAY / 6;
         Self((self.0 / period + 1) * period)
     }
+
+    /// The UTC month that this moment is in, counted from January 1970.
+    #[must_use]
+    pub const fn month(self) -> u32 {
+        let (year, month) = civil_month(self.0 / DAY);
+        year * 12 + month
+    }
+
+    /// The moment at which the next UTC month begins; the end of time where there is none.
+    #[must_use]
+    pub const fn next_month(self) -> Self {
+        let month = self.month();
+        let mut day = self.0 / DAY;
+        // A month is over after 31 days at most.
+        while Self(day * DAY).month() == month {
+            day += 1;
+            if day > u64::MAX / DAY {
+                return Self(u64::MAX);
+            }
+        }
+        Self(day * DAY)
+    }
+}
+
+/// Years since 1970 and the month from 0 that a day, counted from 1970-01-01, lies in. Years are taken from March on,
+/// so that the leap day is a year's last; 400 of them are 146,097 days.
+const fn civil_month(day: u64) -> (u32, u32) {
+    let day = day + 719_468;
+    let (era, of_era) = (day / 146_097, day % 146_097);
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * of_year + 2) / 153;
+    let month = (from_march + 2) % 12;
+    let year = era * 400 + year_of_era + (month < 2) as u64;
+    ((year - 1970) as u32, month as u32)
 }
 
 impl Seq {
@@ -286,6 +321,28 @@ mod tests {
         for (nanos, text) in table {
             assert_eq!(Usd(nanos).to_string(), text);
         }
+    }
+
+    #[test]
+    fn months_are_those_of_the_calendar() {
+        // Days of 1970-01-01, -01-31, -02-01, 1972-02-29, -03-01, 2000-02-29, 2026-11-21, -12-31, 2027-01-01, 2100-03-01.
+        let table = [
+            (0, 0, 31),
+            (30, 0, 31),
+            (31, 1, 59),
+            (789, 25, 790),
+            (790, 26, 821),
+            (11_016, 361, 11_017),
+            (20_778, 682, 20_788),
+            (20_818, 683, 20_819),
+            (20_819, 684, 20_850),
+            (47_541, 1_562, 47_572),
+        ];
+        for (day, month, next) in table {
+            assert_eq!(Nanos(day * DAY + DAY - 1).month(), month, "day {day}");
+            assert_eq!(Nanos(day * DAY + 5).next_month(), Nanos(next * DAY), "day {day}");
+        }
+        assert!(Nanos(u64::MAX).next_month() == Nanos(u64::MAX));
     }
 
     #[test]

@@ -22,11 +22,16 @@ pub(super) fn check(state: &State) -> Result<(), String> {
         "every resting order is listed by its account"
     );
     let reserved = reserved_by_lot(state);
+    let mut calls: BTreeMap<AccountId, u32> = BTreeMap::new();
+    for (_, open) in state.reservations.iter() {
+        *calls.entry(open.account).or_default() += 1;
+    }
     let mut escrow: BTreeMap<(AccountId, InstrumentId), i128> = BTreeMap::new();
     let mut usd: i128 = 0;
     let mut tokens: BTreeMap<InstrumentId, u128> = BTreeMap::new();
     for account in &state.accounts {
         usd += check_account(state, account)?;
+        check_funding(state, account, calls.get(&account.id).copied().unwrap_or(0))?;
     }
     state.holdings.check()?;
     state.supplies.check()?;
@@ -41,6 +46,8 @@ pub(super) fn check(state: &State) -> Result<(), String> {
         }
         *tokens.entry(instrument).or_default() += held_tokens(holding);
     }
+    let pending = state.accounts.iter().filter(|account| account.funding.pending.is_some()).count();
+    hold!(state.reloads.len() == pending, "{pending} reloads are under way");
     check_money(state, usd, &escrow)?;
     check_tokens(state, &tokens)?;
     check_sessions(state)?;
@@ -68,6 +75,24 @@ fn check_account(state: &State, account: &Account) -> Result<i128, String> {
     hold!(account.labels.len() == labelled, "labels of {id:?} name open orders");
     hold!(account.usd_held == Usd(held), "{id:?} holds {held} behind its bids, not {:?}", account.usd_held);
     Ok(i128::from(account.usd_available.0) + i128::from(account.usd_held.0))
+}
+
+/// Calls in progress and reloads.
+fn check_funding(state: &State, account: &Account, open: u32) -> Result<(), String> {
+    let (id, funding) = (account.id, &account.funding);
+    hold!(account.open_calls == open, "{id:?} has {open} calls in progress");
+    hold!(account.watched == account.may_reload(), "dollars of {id:?} are watched while it may reload");
+    hold!(
+        funding.paid.0 >= 0 && funding.credited.0 >= 0 && funding.reloaded.0 >= 0 && funding.credit_used.0 >= 0,
+        "sums of {id:?} are not below zero: {funding:?}"
+    );
+    if let Some(pending) = &funding.pending {
+        hold!(state.reloads.get(&pending.number) == Some(&id), "the reload of {id:?} is found by its number");
+    }
+    if let Some(at) = funding.waits_until {
+        hold!(state.timers.contains(&(at, Timer::Reload(id))), "{id:?} reloads again when the month begins");
+    }
+    Ok(())
 }
 
 fn check_holding(

@@ -142,9 +142,14 @@ impl Step<'_> {
         if !self.state.reservations.has_room() {
             return Err(Reject::LimitReached.into());
         }
+        self.check_allowance()?;
         let known = self.state.holdings.place(self.account, instrument);
         let free = known.map_or(Tokens::ZERO, |place| self.state.holdings[place].free_tokens());
-        let bought = self.top_up(instrument, tokens, free)?;
+        let bought = match self.top_up(instrument, tokens, free) {
+            Err(Reject::InsufficientFunds) => return Err(self.out_of_money().into()),
+            bought => bought?,
+        };
+        self.count_call();
 
         let (account, at) = (self.account, self.at);
         let state = &mut *self.state;
@@ -366,6 +371,7 @@ impl Step<'_> {
         let open = self.state.reservations.end(id).expect("the caller found it");
         draws.extend_from_slice(&open.draws);
         let Reservation { account, instrument, request, holding, .. } = *open;
+        self.state.accounts[account.0 as usize].open_calls -= 1;
         Ended { account, instrument, request, holding, draws }
     }
 

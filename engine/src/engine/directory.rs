@@ -1,4 +1,4 @@
-//! Who takes part and what is traded: accounts, money in and out, keys, instruments, suppliers, issuance.
+//! Who takes part and what is traded: accounts, keys, instruments, suppliers, issuance.
 
 use super::{Refusal, Step};
 use crate::book::WIDEST;
@@ -42,6 +42,9 @@ impl Step<'_> {
             updated_at: self.at,
             deposited_at: Nanos::ZERO,
             withdrawn_at: Nanos::ZERO,
+            watched: false,
+            open_calls: 0,
+            funding: Default::default(),
         });
         id
     }
@@ -58,40 +61,6 @@ impl Step<'_> {
         }
         let id = self.insert_account(name, mode, capabilities);
         self.directory_changed(u64::from(id.0))
-    }
-
-    pub(super) fn deposit(&mut self, amount: Usd) -> Result<(), Refusal> {
-        let in_venue = self.state.deposited.0 - self.state.withdrawn.0;
-        if amount.0 <= 0 || in_venue + i128::from(amount.0) > i128::from(limits::ALL_USD.0) {
-            return Err(Reject::OutOfRange.into());
-        }
-        self.state.deposited = self.state.deposited.plus(amount);
-        let at = self.at;
-        let account = self.account_mut(self.account);
-        account.usd_available = account.usd_available.plus(amount);
-        account.deposited_at = at;
-        self.funded(amount)
-    }
-
-    pub(super) fn withdraw(&mut self, amount: Usd) -> Result<(), Refusal> {
-        if amount.0 <= 0 {
-            return Err(Reject::OutOfRange.into());
-        }
-        if amount > self.state.accounts[self.account.0 as usize].usd_available {
-            return Err(Reject::InsufficientFunds.into());
-        }
-        self.state.withdrawn = self.state.withdrawn.plus(amount);
-        let at = self.at;
-        let account = self.account_mut(self.account);
-        account.usd_available = account.usd_available.minus(amount);
-        account.withdrawn_at = at;
-        self.funded(Usd(-amount.0))
-    }
-
-    fn funded(&mut self, amount: Usd) -> Result<(), Refusal> {
-        self.events.push(Event::Funded { account: self.account, amount });
-        self.answer(ReportBody::Done { created: 0 });
-        Ok(())
     }
 
     pub(super) fn set_mode(&mut self, mode: AccountMode) -> Result<(), Refusal> {
@@ -345,7 +314,7 @@ impl Step<'_> {
         Ok(())
     }
 
-    fn directory_changed(&mut self, created: u64) -> Result<(), Refusal> {
+    pub(super) fn directory_changed(&mut self, created: u64) -> Result<(), Refusal> {
         self.events.push(Event::DirectoryChanged);
         self.answer(ReportBody::Done { created });
         Ok(())

@@ -7,12 +7,14 @@
 //! | `ledger.rs` | what a fill moves: dollars, Units by origin, escrow, fees |
 //! | `delivery.rs` | lots, transfers, reserve with auto-buy, settle, release, sweeps, deadlines |
 //! | `directory.rs` | accounts, keys, instruments, suppliers, issuance |
+//! | `funding.rs` | deposits, credits, withdrawals, the free tier's limits, reloads |
 //! | `sessions.rs` | high-water marks, numbered reports, cancel-on-disconnect |
 //! | `check.rs` | every invariant, for tests and for the operator |
 
 mod check;
 mod delivery;
 mod directory;
+mod funding;
 mod ledger;
 mod matching;
 mod sessions;
@@ -327,6 +329,9 @@ impl Step<'_> {
         if let Err(refusal) = done {
             self.refuse(refusal);
         }
+        if self.state.accounts.get(self.account.0 as usize).is_some_and(|account| account.watched) {
+            self.look_at_funds(self.account);
+        }
     }
 
     /// Commands of clients. On success each has already reported its answer.
@@ -370,6 +375,15 @@ impl Step<'_> {
             | Command::Establish { .. }
             | Command::SessionLost { .. }
             | Command::Tick => Err(Reject::NotPermitted.into()),
+            Command::SetAccountTerms(terms) => self.set_account_terms(*terms),
+            Command::Credit { amount } => self.credit(*amount),
+            Command::SignUpCredit => self.sign_up_credit(),
+            Command::SetAutoReload(settings) => self.set_auto_reload(*settings),
+            Command::SetPaymentMethod(method) => self.set_payment_method(method.as_deref()),
+            Command::SetCreditLine { limit } => self.set_credit_line(*limit),
+            Command::RepayCredit { amount } => self.repay_credit(*amount),
+            Command::ReloadPaid { reload, amount } => self.reload_paid(*reload, *amount),
+            Command::ReloadFailed { reload, reason } => self.reload_failed(*reload, *reason),
         }
     }
 
@@ -400,7 +414,15 @@ impl Step<'_> {
             | Command::DefineInstrument(_)
             | Command::SetInstrumentStatus { .. }
             | Command::RegisterSupplier(_)
-            | Command::SetCapacity { .. } => capabilities.operator,
+            | Command::SetCapacity { .. }
+            | Command::SetAccountTerms(_)
+            | Command::Credit { .. }
+            | Command::SignUpCredit
+            | Command::SetPaymentMethod(_)
+            | Command::SetCreditLine { .. }
+            | Command::RepayCredit { .. }
+            | Command::ReloadPaid { .. }
+            | Command::ReloadFailed { .. } => capabilities.operator,
             Command::Reserve { .. } | Command::Settle { .. } | Command::Release { .. } => {
                 capabilities.tier || capabilities.operator
             }
@@ -434,6 +456,7 @@ impl Step<'_> {
                 Timer::Session(session) => self.cancel_disconnected(session),
                 Timer::SessionEnd(session) => self.forget_session(session),
                 Timer::Sweep(instrument) => self.sweep(instrument),
+                Timer::Reload(account) => self.month_begins(account),
             }
         }
     }

@@ -10,6 +10,7 @@ use grid_engine::command::{
     OrderRef, SelfTrade, Side, SupplierProfile, TimeInForce, TransferDirection, Usage,
 };
 use grid_engine::event::{Event, Report, ReportBody};
+use grid_engine::funding::{AccountTerms, AutoReload, PaymentMethod, ReloadFailure};
 use grid_engine::instrument::{InstrumentSpec, InstrumentStatus, Movement};
 use grid_engine::{
     AccountId, Engine, Fingerprint, InstrumentId, KeyHash, Label, Nanos, OrderId, Price, Qty, Reject,
@@ -140,10 +141,14 @@ impl World {
             "repeated",
             "day order expired",
             "cancelled on disconnect",
+            "credited",
+            "reload due",
+            "reloaded",
+            "reload failed",
         ] {
             assert!(self.seen.contains_key(what), "{what} occurs, seed {}: {:?}", self.seed, self.seen);
         }
-        assert!(self.rejects.len() >= 22, "most rejects occur, seed {}: {:?}", self.seed, self.rejects);
+        assert!(self.rejects.len() >= 24, "most rejects occur, seed {}: {:?}", self.seed, self.rejects);
     }
 
     #[track_caller]
@@ -316,7 +321,7 @@ impl World {
         });
         let by_tier = self.dice.chance(9, 10);
         let for_own = |from: usize, account| if by_tier { (from, account) } else { (who, account) };
-        let ((from, account), command) = match self.dice.below(100) {
+        let ((from, account), command) = match self.dice.below(108) {
             0..=24 => {
                 let order = self.new_order(trader, instrument);
                 ((trader, self.actors[trader].account), Command::Place(order))
@@ -424,6 +429,7 @@ impl World {
                 };
                 (for_own(operator, own), open)
             }
+            99..=106 => self.money_command(operator, own),
             98 => {
                 // Somebody else's business.
                 let order = self.new_order(trader, instrument);
@@ -436,6 +442,46 @@ impl World {
             }
         };
         (from, account, command)
+    }
+
+    /// What has to do with the free tier, credits and reloads; those under way are mostly ended.
+    fn money_command(&mut self, operator: usize, own: AccountId) -> ((usize, AccountId), Command) {
+        let due: Vec<_> = self.venue.engine.state().reloads.iter().map(|(&n, &of)| (n, of)).collect();
+        if !due.is_empty() && self.dice.chance(2, 3) {
+            let (reload, of) = *self.dice.pick(&due);
+            let of = if self.dice.chance(1, 20) { own } else { of };
+            let amount = Usd(self.dice.between(1, 20) as i64 * 1_000_000_000);
+            let reason = *self.dice.pick(&[ReloadFailure::Declined, ReloadFailure::Unresolved]);
+            let ended = match self.dice.below(4) {
+                0 => Command::ReloadFailed { reload, reason },
+                _ => Command::ReloadPaid { reload, amount },
+            };
+            return ((operator, of), ended);
+        }
+        let dollars = |dice: &mut Dice, most| Usd(dice.below(most) as i64 * 500_000_000);
+        let command = match self.dice.below(9) {
+            0 => Command::SetAccountTerms(AccountTerms {
+                free_calls_per_day: *self.dice.pick(&[0, 5, 1_000]),
+                free_at_once: *self.dice.pick(&[0, 3, 100]),
+                paid_per_call_at_once: Usd::dollars(*self.dice.pick(&[0, 10, 100_000])),
+                sign_up_credit: dollars(&mut self.dice, 4),
+            }),
+            1 => Command::Credit { amount: dollars(&mut self.dice, 10) },
+            2 => Command::SignUpCredit,
+            3 => Command::SetCreditLine { limit: dollars(&mut self.dice, 1_000) },
+            4 => Command::RepayCredit { amount: dollars(&mut self.dice, 10) },
+            5 => Command::SetPaymentMethod(self.dice.chance(1, 2).then(|| {
+                let method = "m".repeat(*self.dice.pick(&[1, 128, 129]));
+                Box::new(PaymentMethod { customer: "c".into(), method })
+            })),
+            _ => Command::SetAutoReload(AutoReload {
+                enabled: self.dice.chance(5, 6),
+                threshold: dollars(&mut self.dice, 200),
+                amount: dollars(&mut self.dice, 40),
+                monthly_limit: self.dice.chance(1, 2).then(|| dollars(&mut self.dice, 200)),
+            }),
+        };
+        ((operator, own), command)
     }
 
     fn stp(&mut self) -> SelfTrade {
@@ -624,6 +670,16 @@ impl World {
                     }
                 }
                 Event::Funded { amount, .. } => self.funded += i128::from(amount.0),
+                Event::Credited { amount, .. } => {
+                    self.funded += i128::from(amount.0);
+                    self.saw("credited");
+                }
+                Event::ReloadDue { .. } => self.saw("reload due"),
+                Event::Reloaded { amount, .. } => {
+                    self.funded += i128::from(amount.0);
+                    self.saw("reloaded");
+                }
+                Event::ReloadFailed { .. } => self.saw("reload failed"),
                 Event::Traded(_) => self.saw("trade"),
                 Event::Used(record) => {
                     let draws = events.iter().filter_map(|event| match event {

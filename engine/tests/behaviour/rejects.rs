@@ -8,6 +8,7 @@ use grid_engine::command::{
     SupplierProfile, TimeInForce, TransferDirection, Usage,
 };
 use grid_engine::event::Event;
+use grid_engine::funding::{AutoReload, PaymentMethod};
 use grid_engine::instrument::{InstrumentSpec, InstrumentStatus};
 use grid_engine::{
     AccountId, InstrumentId, Label, Nanos, OrderId, Price, Qty, Reject, ReservationId, SECOND, SessionId,
@@ -61,6 +62,12 @@ fn reject_numbers_are_for_ever() {
         ("NotASupplier", 50),
         ("BeyondCapacity", 51),
         ("LimitReached", 60),
+        ("FreeTierSpent", 70),
+        ("TooManyAtOnce", 71),
+        ("Replenishing", 72),
+        ("PaymentDeclined", 73),
+        ("UnknownReload", 74),
+        ("AlreadyCredited", 75),
     ];
     let mut found = declared();
     found.sort_by_key(|&(_, number)| number);
@@ -495,6 +502,35 @@ fn the_directory_is_refused_for_the_first_reason() {
             (Reject::OutOfRange, Operator, me, deposit(i64::MAX)),
         ],
     );
+    let paid = |reload, amount| Command::ReloadPaid { reload, amount: Usd(amount) };
+    stage.climb(
+        "reload paid",
+        vec![
+            (Reject::NotPermitted, Owner, me, paid(9, -1)),
+            (Reject::UnknownAccount, Operator, NOBODY, paid(9, -1)),
+            (Reject::UnknownReload, Operator, me, paid(9, -1)),
+        ],
+    );
+    let settings = |amount| {
+        Command::SetAutoReload(AutoReload { enabled: true, amount: Usd(amount), ..AutoReload::default() })
+    };
+    stage.climb(
+        "auto-reload",
+        vec![
+            (Reject::NotPermitted, Owner, NOBODY, settings(1)),
+            (Reject::UnknownAccount, Operator, NOBODY, settings(1)),
+            (Reject::OutOfRange, Owner, me, settings(1)),
+        ],
+    );
+    let card = |customer: usize| {
+        let (customer, method) = ("c".repeat(customer), "m".into());
+        Command::SetPaymentMethod(Some(Box::new(PaymentMethod { customer, method })))
+    };
+    stage.climb(
+        "payment method",
+        vec![(Reject::NotPermitted, Owner, me, card(129)), (Reject::InvalidText, Operator, me, card(129))],
+    );
+    stage.climb("sign-up credit", vec![(Reject::OutOfRange, Operator, me, Command::SignUpCredit)]);
     let open = |name: usize| Command::OpenAccount {
         name: "n".repeat(name),
         mode: AccountMode::Easy,

@@ -21,6 +21,7 @@ use grid_engine::command::{
     SelfTrade, Side, TimeInForce, TransferDirection, Usage,
 };
 use grid_engine::event::{Event, Exec, OrderReport, Report, ReportBody};
+use grid_engine::funding::{AccountTerms, AutoReload, PaymentMethod, ReloadFailure};
 use grid_engine::instrument::{InstrumentSpec, InstrumentStatus, Movement};
 use grid_engine::{
     AccountId, Fingerprint, InstrumentId, KeyHash, Label, Nanos, OrderId, Price, Qty, ReservationId, SECOND,
@@ -447,6 +448,34 @@ impl Stage {
             "revoke_key" => Command::RevokeConsumptionKey { hash: KeyHash::of(words.next()) },
             "deposit" => Command::Deposit { amount: words.usd() },
             "withdraw" => Command::Withdraw { amount: words.usd() },
+            "credit" => Command::Credit { amount: words.usd() },
+            "sign_up" => Command::SignUpCredit,
+            // terms [calls N] [at_once N] [per USD] [credit USD]
+            "terms" => Command::SetAccountTerms(AccountTerms {
+                free_calls_per_day: words.number_option("calls").unwrap_or(0) as u32,
+                free_at_once: words.number_option("at_once").unwrap_or(0) as u32,
+                paid_per_call_at_once: words.option("per").map_or(Usd::ZERO, usd),
+                sign_up_credit: words.option("credit").map_or(Usd::ZERO, usd),
+            }),
+            // reload on|off [below USD] [by USD] [monthly USD]
+            "reload" => Command::SetAutoReload(AutoReload {
+                enabled: words.next() == "on",
+                threshold: words.option("below").map_or(Usd::ZERO, usd),
+                amount: words.option("by").map_or(Usd::ZERO, usd),
+                monthly_limit: words.option("monthly").map(usd),
+            }),
+            // card CUSTOMER METHOD | no_card
+            "card" => Command::SetPaymentMethod(Some(Box::new(PaymentMethod {
+                customer: words.next().into(),
+                method: words.next().into(),
+            }))),
+            "no_card" => Command::SetPaymentMethod(None),
+            "credit_line" => Command::SetCreditLine { limit: words.usd() },
+            "repay" => Command::RepayCredit { amount: words.usd() },
+            "paid" => Command::ReloadPaid { reload: words.number(), amount: words.usd() },
+            "declined" => {
+                Command::ReloadFailed { reload: words.number(), reason: ReloadFailure::Declined }
+            }
             // auto_buy on|off [quantity QTY] [threshold QTY] [slippage BPS] [ceiling USD]
             "auto_buy" => {
                 let plain = AutoBuy::default();
@@ -683,6 +712,16 @@ impl Stage {
             ),
             Event::LotExpired { lot, account, tokens, .. } => {
                 format!("lot {} of {} expired with {} tokens", lot.0, self.who(*account), tokens.0)
+            }
+            Event::Credited { account, amount } => format!("credited {}: ${amount}", self.who(*account)),
+            Event::ReloadDue { account, reload, amount } => {
+                format!("reload {reload} of {} is due: ${amount}", self.who(*account))
+            }
+            Event::Reloaded { account, reload, amount } => {
+                format!("reload {reload} of {} paid: ${amount}", self.who(*account))
+            }
+            Event::ReloadFailed { account, reload, reason } => {
+                format!("reload {reload} of {} failed: {reason}", self.who(*account))
             }
         }
     }

@@ -159,6 +159,17 @@ COMMANDS = (
                "connection": r.uint()},
     lambda r: {"do": "session_lost", "session": r.uint(), "connection": r.uint()},
     lambda r: {"do": "tick"},
+    lambda r: {"do": "set_account_terms", "calls_per_day": r.uint(), "at_once": r.uint(), "paid_per_call": r.int(),
+               "credit": r.int()},
+    lambda r: {"do": "credit", "amount": r.int()},
+    lambda r: {"do": "sign_up_credit"},
+    lambda r: {"do": "set_auto_reload", "enabled": r.flag(), "threshold": r.int(), "amount": r.int(),
+               "monthly_limit": r.option(r.int)},
+    lambda r: {"do": "set_payment_method", "method": r.option(lambda: [r.text(), r.text()])},
+    lambda r: {"do": "set_credit_line", "limit": r.int()},
+    lambda r: {"do": "repay_credit", "amount": r.int()},
+    lambda r: {"do": "reload_paid", "reload": r.uint(), "amount": r.int()},
+    lambda r: {"do": "reload_failed", "reload": r.uint(), "reason": r.one_of("declined", "unresolved")},
 )
 
 

@@ -20,7 +20,8 @@ SLOT_BITS = 24
 NO_SLOT = (1 << SLOT_BITS) - 1
 #: What is left of these can rest.
 RESTING = ("gtc", "day", "post_only")
-OPERATORS_ONLY = {"open_account", "deposit", "withdraw", "define", "set_status", "register_supplier", "set_capacity"}
+OPERATORS_ONLY = {"open_account", "deposit", "withdraw", "define", "set_status", "register_supplier", "set_capacity",
+                  "set_account_terms"}
 TIERS_ONLY = {"reserve", "settle", "release"}
 #: Delivery changes neither books nor what may be traded, as long as nothing is bought by itself: only its answers
 #: are not foretold.
@@ -215,6 +216,10 @@ class Market:
         if command["amount"] <= 0:
             raise Refused("out_of_range")
         self.accounts[self.account]["usd"] += command["amount"]
+        self._done()
+
+    def _set_account_terms(self, command):
+        """They limit calls, whose answers are not foretold, and give credits, which the load never asks for."""
         self._done()
 
     def _withdraw(self, command):
