@@ -83,7 +83,10 @@ fn check_funding(state: &State, account: &Account, open: u32) -> Result<(), Stri
     hold!(account.open_calls == open, "{id:?} has {open} calls in progress");
     hold!(account.watched == account.may_reload(), "dollars of {id:?} are watched while it may reload");
     hold!(
-        funding.paid.0 >= 0 && funding.credited.0 >= 0 && funding.reloaded.0 >= 0 && funding.credit_used.0 >= 0,
+        funding.paid.0 >= 0
+            && funding.credited.0 >= 0
+            && funding.reloaded.0 >= 0
+            && funding.credit_used.0 >= 0,
         "sums of {id:?} are not below zero: {funding:?}"
     );
     if let Some(pending) = &funding.pending {

@@ -473,9 +473,7 @@ impl Stage {
             "credit_line" => Command::SetCreditLine { limit: words.usd() },
             "repay" => Command::RepayCredit { amount: words.usd() },
             "paid" => Command::ReloadPaid { reload: words.number(), amount: words.usd() },
-            "declined" => {
-                Command::ReloadFailed { reload: words.number(), reason: ReloadFailure::Declined }
-            }
+            "declined" => Command::ReloadFailed { reload: words.number(), reason: ReloadFailure::Declined },
             // auto_buy on|off [quantity QTY] [threshold QTY] [slippage BPS] [ceiling USD]
             "auto_buy" => {
                 let plain = AutoBuy::default();

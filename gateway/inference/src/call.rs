@@ -13,6 +13,7 @@ use hyper::{Response, StatusCode};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
+use crate::allowance;
 use crate::dialect::Teller;
 use crate::door::{Directory, DoorError, Reserved};
 use crate::hold::{Bureau, Hold};
@@ -133,7 +134,13 @@ async fn reserve(tier: &Tier, call: &Call) -> Result<(Reserved, Hold, Option<u64
     };
     let short = matches!(
         refused,
-        DoorError::Rejected(Reject::InsufficientTokens | Reject::InsufficientFunds | Reject::NoSupply)
+        DoorError::Rejected(
+            Reject::InsufficientTokens
+                | Reject::InsufficientFunds
+                | Reject::Replenishing
+                | Reject::PaymentDeclined
+                | Reject::NoSupply
+        )
     );
     if short && call.chat.output_limit.is_none() {
         let free =
@@ -146,7 +153,7 @@ async fn reserve(tier: &Tier, call: &Call) -> Result<(Reserved, Hold, Option<u64
             return Ok((reserved, hold, Some(cap)));
         }
     }
-    Err(refusal_of(&refused))
+    Err(refusal_of(tier, call, &refused))
 }
 
 /// One question to the venue. Its answer is waited for in a task of its own: if nobody wants it any more, the
@@ -196,7 +203,7 @@ async fn release_if_made(directory: &dyn Directory, bureau: Bureau, account: Acc
     }
 }
 
-fn refusal_of(error: &DoorError) -> Refusal {
+fn refusal_of(tier: &Tier, call: &Call, error: &DoorError) -> Refusal {
     let payment = |code, text: &str| Refusal::new(StatusCode::PAYMENT_REQUIRED, code, text);
     let later = Duration::from_secs(2);
     match error {
@@ -206,6 +213,19 @@ fn refusal_of(error: &DoorError) -> Refusal {
         DoorError::Rejected(reject) => match reject {
             Reject::InsufficientFunds => {
                 payment("insufficient_funds", "not enough USD to buy the tokens of this call")
+            }
+            Reject::PaymentDeclined => payment(
+                "payment_declined",
+                "not enough USD, and the payment that should have replenished it was declined: \
+                 update the payment method, or deposit",
+            ),
+            Reject::Replenishing => Refusal::unavailable(
+                "balance_replenishing",
+                "not enough USD just now: the balance is being replenished; try again shortly",
+                later,
+            ),
+            Reject::FreeTierSpent | Reject::TooManyAtOnce => {
+                tier.directory.read(|state| allowance::refusal(state, call.account, *reject))
             }
             Reject::InsufficientTokens => payment(
                 "insufficient_tokens",

@@ -10,6 +10,7 @@ use hyper::header::AUTHORIZATION;
 use hyper::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 
+use crate::allowance::Quota;
 use crate::config::KeyLimits;
 use crate::reply::Refusal;
 
@@ -21,6 +22,8 @@ const SECRET_BYTES_MAX: usize = 512;
 pub(crate) struct Caller {
     pub(crate) key: KeyHash,
     pub(crate) account: AccountId,
+    /// What is left of the account's calls of today, where they are limited.
+    pub(crate) quota: Option<Quota>,
 }
 
 /// The secret that a request carries, if any; `x-api-key` before bearer.
@@ -48,7 +51,10 @@ pub(crate) fn authenticate(state: &State, secret: Option<&str>) -> Result<Caller
         Some(known) if known.expires_at.is_some_and(|at| at <= now().max(state.now)) => {
             Err(refusal("this consumption key has expired"))
         }
-        Some(known) => Ok(Caller { key, account: known.account }),
+        Some(known) => {
+            let quota = Quota::of_day(state, known.account);
+            Ok(Caller { key, account: known.account, quota })
+        }
         None if is_trading_key(state, secret) => {
             Err(refusal("this is a trading key; inference takes a consumption key"))
         }

@@ -33,6 +33,7 @@
 //! it through [`Directory`]. It never stores or logs a prompt or a completion, and passes none of a client's headers
 //! to a supplier.
 
+mod allowance;
 mod answer;
 mod backoff;
 mod breaker;

@@ -16,6 +16,11 @@ use hyper::{Response, StatusCode};
 use serde_json::json;
 use tokio::sync::mpsc;
 
+use crate::allowance::Quota;
+
+/// The longest that the usual clients wait because they were told to.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
 /// The body of a response: known bytes, or a stream.
 #[derive(Debug)]
 pub(crate) enum Out {
@@ -76,13 +81,23 @@ pub(crate) struct Refusal {
     pub(crate) param: Option<&'static str>,
     /// When to come back.
     pub(crate) retry_after: Option<Duration>,
+    /// The limit that was reached, or that comes next.
+    pub(crate) quota: Option<Quota>,
     /// Close the connection after it.
     pub(crate) close: bool,
 }
 
 impl Refusal {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), param: None, retry_after: None, close: false }
+        Self {
+            status,
+            code,
+            message: message.into(),
+            param: None,
+            retry_after: None,
+            quota: None,
+            close: false,
+        }
     }
 
     /// 422 for a field out of its range.
@@ -159,7 +174,12 @@ impl Refusal {
                 HeaderValue::from(after.as_millis() as u64),
             );
         }
-        let again = self.retry_after.is_some() && self.status != StatusCode::PAYMENT_REQUIRED;
+        if let Some(quota) = self.quota {
+            quota.tell(surface, headers);
+        }
+        // A client would rather wait its own seconds than ours when ours are many.
+        let soon = self.retry_after.is_some_and(|after| after <= WAIT_MAX);
+        let again = soon && self.status != StatusCode::PAYMENT_REQUIRED;
         headers.insert(
             HeaderName::from_static("x-should-retry"),
             HeaderValue::from_static(if again { "true" } else { "false" }),

@@ -471,13 +471,17 @@ impl Asked<'_> {
         };
         let (head, answer) = oneshot::channel();
         tokio::spawn(call::run(tier, call, head));
-        answer.await.unwrap_or_else(|_| {
+        let mut response = answer.await.unwrap_or_else(|_| {
             Err(Refusal::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "internal",
                 "the call ended by a fault of ours; nothing was billed",
             ))
-        })
+        })?;
+        if let Some(quota) = caller.quota {
+            quota.after_one().tell(dialect.surface(), response.headers_mut());
+        }
+        Ok(response)
     }
 
     /// The body, within its size and time.

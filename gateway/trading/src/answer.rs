@@ -114,6 +114,14 @@ impl ApiError {
             Reject::InsufficientFunds | Reject::InsufficientUnits | Reject::InsufficientTokens => {
                 Self::new(StatusCode::BAD_REQUEST, "INSUFFICIENT_BALANCE", text)
             }
+            Reject::PaymentDeclined | Reject::Replenishing => {
+                Self::new(StatusCode::BAD_REQUEST, "INSUFFICIENT_BALANCE", text)
+            }
+            Reject::FreeTierSpent | Reject::TooManyAtOnce => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMIT_EXCEEDED", text)
+            }
+            Reject::AlreadyCredited => Self::conflict("ALREADY_CREDITED", text),
+            Reject::UnknownReload => Self::not_found("RELOAD_NOT_FOUND"),
             Reject::BeyondCapacity => Self::unprocessable("BEYOND_CAPACITY", text),
             Reject::TooManyOrders | Reject::LimitReached => Self::unprocessable("LIMIT_REACHED", text),
             Reject::UnknownSession => Self::unavailable("the venue's session is being re-established"),

@@ -488,6 +488,8 @@ async fn refusals_of_the_venue_have_their_statuses() {
     let table = [
         (Reject::InsufficientFunds, 402, "insufficient_funds", "false"),
         (Reject::InsufficientTokens, 402, "insufficient_tokens", "false"),
+        (Reject::PaymentDeclined, 402, "payment_declined", "false"),
+        (Reject::Replenishing, 503, "balance_replenishing", "true"),
         (Reject::NoSupply, 503, "no_supply", "true"),
         (Reject::InstrumentNotLive, 503, "instrument_not_live", "true"),
         (Reject::LimitReached, 503, "busy", "true"),

@@ -7,6 +7,7 @@ mod clients;
 mod dialects;
 mod edges;
 mod market;
+mod money;
 mod routing;
 mod sdk;
 mod simulated;

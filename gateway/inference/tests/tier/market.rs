@@ -24,10 +24,10 @@ use crate::support::*;
 
 const OPERATOR_KEY: [u8; 32] = [255; 32];
 const SESSION: SessionId = SessionId(1);
-const INSTRUMENT: InstrumentId = InstrumentId(0);
+pub(crate) const INSTRUMENT: InstrumentId = InstrumentId(0);
 
 /// An engine with a log that is only counted.
-struct Market(Mutex<Log>);
+pub(crate) struct Market(Mutex<Log>);
 
 struct Log {
     engine: Engine,
@@ -57,7 +57,7 @@ impl Log {
 
 impl Market {
     /// A consumer with dollars, two suppliers with asks at 81 and 90 cents a Unit, and a book between them.
-    fn open(mode: AccountMode, dollars: i64, upstreams: [&str; 2]) -> Arc<Self> {
+    pub(crate) fn open(mode: AccountMode, dollars: i64, upstreams: [&str; 2]) -> Arc<Self> {
         let market = Self(Mutex::new(Log {
             engine: Engine::new(),
             seq: Seq::ZERO,
@@ -121,7 +121,7 @@ impl Market {
         AccountId(self.done(AccountId(1), open) as u32)
     }
 
-    fn done(&self, account: AccountId, command: Command) -> u64 {
+    pub(crate) fn done(&self, account: AccountId, command: Command) -> u64 {
         match self.ask(account, command).expect("the operator may") {
             ReportBody::Done { created } => created,
             other => panic!("{other:?}"),
@@ -129,7 +129,7 @@ impl Market {
     }
 
     /// The answer to a command.
-    fn ask(&self, account: AccountId, command: Command) -> Result<ReportBody, DoorError> {
+    pub(crate) fn ask(&self, account: AccountId, command: Command) -> Result<ReportBody, DoorError> {
         let mut log = self.0.lock();
         log.client_seq += 1;
         let client_seq = log.client_seq;
@@ -144,7 +144,7 @@ impl Market {
         }
     }
 
-    fn used(&self) -> Vec<UsageRecord> {
+    pub(crate) fn used(&self) -> Vec<UsageRecord> {
         self.0.lock().used.clone()
     }
 
@@ -152,11 +152,11 @@ impl Market {
         self.0.lock().drawn[0]
     }
 
-    fn state<T>(&self, read: impl FnOnce(&State) -> T) -> T {
+    pub(crate) fn state<T>(&self, read: impl FnOnce(&State) -> T) -> T {
         read(self.0.lock().engine.state())
     }
 
-    async fn tier(self: &Arc<Self>) -> RunningTier {
+    pub(crate) async fn tier(self: &Arc<Self>) -> RunningTier {
         let door = Arc::new(MarketDoor(Arc::clone(self)));
         let deps = Deps { door: Arc::clone(&door) as Arc<dyn Door>, directory: door };
         tier_at(deps, |_| {}).await
@@ -232,7 +232,7 @@ fn spec() -> InstrumentSpec {
     }
 }
 
-const CONSUMER_ID: AccountId = AccountId(2);
+pub(crate) const CONSUMER_ID: AccountId = AccountId(2);
 
 #[tokio::test]
 async fn a_call_in_auto_mode_buys_on_the_book_and_its_issuer_delivers_and_is_paid() {

@@ -335,7 +335,17 @@ fn store_event(
             .prepare_cached("INSERT INTO lots_expired VALUES (?1, ?2, ?3, ?4, ?5)")?
             .execute(params![lot.0 as i64, account.0, instrument.0, tokens.0 as i64, at])
             .map(drop),
-        Event::Report { .. }
+        Event::Credited { account, amount } => tx
+            .prepare_cached("INSERT INTO funding VALUES (?1, ?2, ?3, ?4, ?5)")?
+            .execute(params![command.seq.0 as i64, item, account.0, amount.0, at])
+            .map(drop),
+        Event::Reloaded { account, amount, .. } => tx
+            .prepare_cached("INSERT INTO funding VALUES (?1, ?2, ?3, ?4, ?5)")?
+            .execute(params![command.seq.0 as i64, item, account.0, amount.0, at])
+            .map(drop),
+        Event::ReloadDue { .. }
+        | Event::ReloadFailed { .. }
+        | Event::Report { .. }
         | Event::Repeated { .. }
         | Event::SessionOpened { .. }
         | Event::SessionEstablished { .. }
