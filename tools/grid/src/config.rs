@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use grid_engine::funding::AccountTerms;
 use grid_engine::instrument::{
     DeliveryTerms, InstrumentSpec, InstrumentStatus, MarketTerms, Movement, QualityTerms,
 };
@@ -32,6 +33,8 @@ pub(crate) struct Config {
     pub(crate) log: Log,
     /// Who the other nodes are; a cluster of one where it is left out.
     pub(crate) cluster: Option<crate::cluster::Terms>,
+    /// What accounts are given and how many calls they make for nothing; written on the first start.
+    pub(crate) accounts: Accounts,
     pub(crate) sessions: Sessions,
     pub(crate) trading: Trading,
     pub(crate) inference: Inference,
@@ -82,6 +85,32 @@ pub(crate) enum Durability {
     DiskQuorum,
     /// Written on a majority, synced right after.
     MemoryQuorum,
+}
+
+/// What accounts are given (contract §4.6).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Accounts {
+    /// Calls per UTC day of an account that never paid anything in; 0 is no limit.
+    pub(crate) free_calls_per_day: u32,
+    /// Its calls at once; 0 is no limit, for anybody.
+    pub(crate) free_calls_at_once: u32,
+    /// Dollars; each time that so much was paid in, one call more at once. 0: whoever paid has no limit.
+    pub(crate) paid_per_call_at_once: String,
+    /// Dollars; 0 is none.
+    pub(crate) sign_up_credit: String,
+}
+
+impl Accounts {
+    /// The engine's form.
+    pub(crate) fn terms(&self) -> Result<AccountTerms, String> {
+        Ok(AccountTerms {
+            free_calls_per_day: self.free_calls_per_day,
+            free_at_once: self.free_calls_at_once,
+            paid_per_call_at_once: dollars(&self.paid_per_call_at_once)?,
+            sign_up_credit: dollars(&self.sign_up_credit)?,
+        })
+    }
 }
 
 /// The order gateway's limits.
@@ -221,6 +250,10 @@ impl Config {
                 reason: format!("cluster: {reason}"),
             })?;
         }
+        config.accounts.terms().map_err(|reason| ConfigError::Invalid {
+            origin: origin.clone(),
+            reason: format!("accounts: {reason}"),
+        })?;
         for terms in &config.instruments {
             terms.spec().map_err(|reason| ConfigError::Invalid {
                 origin: origin.clone(),

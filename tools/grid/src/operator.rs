@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 use grid_client::{Client, Config as ClientConfig, Request};
 use grid_engine::command::{AccountMode, Capabilities, Command};
+use grid_engine::funding::PaymentMethod;
 use grid_engine::instrument::InstrumentStatus;
 
 use crate::Outcome;
-use crate::config::{dollars, load_instruments};
+use crate::config::{Accounts, dollars, load_instruments};
 use crate::secrets::{Secrets, Seed};
 
 /// One operator command.
@@ -34,6 +35,61 @@ pub(crate) enum OperatorCommand {
     },
     /// Money has left.
     Withdraw {
+        /// The account's number.
+        account: u32,
+        /// Dollars, decimal.
+        amount: String,
+    },
+    /// Give dollars that nobody paid in: they don't lift the free tier's limits.
+    Credit {
+        /// The account's number.
+        account: u32,
+        /// Dollars, decimal.
+        amount: String,
+    },
+    /// Give the sign-up credit of the terms; once per account.
+    SignUp {
+        /// The account's number.
+        account: u32,
+    },
+    /// Change what accounts are given and what they may do before they pay in anything.
+    Terms {
+        /// Calls per UTC day of an account that never made a deposit; 0 is no limit.
+        #[arg(long)]
+        free_calls_per_day: u32,
+        /// Its calls at once; 0 is no limit, for anybody.
+        #[arg(long)]
+        free_calls_at_once: u32,
+        /// Dollars; one call more at once each time that so much was deposited. 0: whoever paid has no limit.
+        #[arg(long)]
+        paid_per_call_at_once: String,
+        /// Dollars, once per account.
+        #[arg(long)]
+        sign_up_credit: String,
+    },
+    /// What Auto-Reload charges: a customer and a payment method of the payment provider.
+    Card {
+        /// The account's number.
+        account: u32,
+        /// The customer's id there.
+        customer: String,
+        /// The payment method's id there.
+        method: String,
+    },
+    /// Auto-Reload has nothing to charge any more, and uses the line of credit.
+    NoCard {
+        /// The account's number.
+        account: u32,
+    },
+    /// How much Auto-Reload may lend an account that has no card.
+    CreditLine {
+        /// The account's number.
+        account: u32,
+        /// Dollars, decimal.
+        limit: String,
+    },
+    /// An account has paid back what it was lent.
+    Repaid {
         /// The account's number.
         account: u32,
         /// Dollars, decimal.
@@ -90,6 +146,35 @@ fn carry_out(client: &Client, command: OperatorCommand) -> Outcome {
         }
         OperatorCommand::Withdraw { account, amount } => {
             send(client, account, &Command::Withdraw { amount: dollars(&amount)? })?;
+        }
+        OperatorCommand::Credit { account, amount } => {
+            send(client, account, &Command::Credit { amount: dollars(&amount)? })?;
+        }
+        OperatorCommand::SignUp { account } => {
+            send(client, account, &Command::SignUpCredit)?;
+        }
+        OperatorCommand::Terms {
+            free_calls_per_day,
+            free_calls_at_once,
+            paid_per_call_at_once,
+            sign_up_credit,
+        } => {
+            let accounts =
+                Accounts { free_calls_per_day, free_calls_at_once, paid_per_call_at_once, sign_up_credit };
+            send(client, own, &Command::SetAccountTerms(accounts.terms()?))?;
+        }
+        OperatorCommand::Card { account, customer, method } => {
+            let method = Some(Box::new(PaymentMethod { customer, method }));
+            send(client, account, &Command::SetPaymentMethod(method))?;
+        }
+        OperatorCommand::NoCard { account } => {
+            send(client, account, &Command::SetPaymentMethod(None))?;
+        }
+        OperatorCommand::CreditLine { account, limit } => {
+            send(client, account, &Command::SetCreditLine { limit: dollars(&limit)? })?;
+        }
+        OperatorCommand::Repaid { account, amount } => {
+            send(client, account, &Command::RepayCredit { amount: dollars(&amount)? })?;
         }
         OperatorCommand::Define { file } => {
             for spec in load_instruments(&file)? {

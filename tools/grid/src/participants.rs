@@ -14,7 +14,7 @@ pub(crate) struct Trader {
 
 /// In the order in which their accounts are opened.
 pub(crate) const TRADERS: [Trader; 3] = [
-    // The sign-up credit (contract §4.6).
+    // As much as the sign-up credit (contract §4.6), but paid in: the demo is to be tried out without the free tier's limits.
     Trader { name: "demo", mode: AccountMode::Easy, money: Usd::dollars(25) },
     Trader { name: "trader", mode: AccountMode::Advanced, money: Usd::dollars(10_000) },
     Trader { name: "maker", mode: AccountMode::Advanced, money: Usd::dollars(1_000_000) },

@@ -144,6 +144,11 @@ pub(crate) fn directory(
     secrets: &Secrets,
 ) -> Result<(), SetupError> {
     define(operator, &missing_instruments(operator.replica, config))?;
+    let terms = config.accounts.terms().map_err(SetupError::Config)?;
+    if operator.replica.read(|engine| engine.state().terms != terms) {
+        let own = AccountId(operator.client.account());
+        operator.command("account terms", own, &Command::SetAccountTerms(terms))?;
+    }
     let tier = Capabilities { tier: true, operator: false };
     operator.account("http tiers", secrets.tier, AccountMode::Advanced, tier)?;
     Ok(())
