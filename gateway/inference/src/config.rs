@@ -7,6 +7,7 @@ use std::time::Duration;
 use grid_engine::KeyHash;
 
 use crate::needs::Needs;
+use crate::probe::Probing;
 use crate::seal::VenueKey;
 
 /// How the tier runs.
@@ -26,6 +27,8 @@ pub struct Config {
     pub routing: Routing,
     /// How far a supplier's count may stray from ours.
     pub metering: Metering,
+    /// How suppliers are tried.
+    pub probing: Probing,
     /// What models are known to lack, by their name at the supplier. One that is not here is taken to do everything
     /// until it refuses something.
     pub lacks: HashMap<String, Needs>,
@@ -44,6 +47,7 @@ impl Default for Config {
             clocks: Clocks::default(),
             routing: Routing::default(),
             metering: Metering::default(),
+            probing: Probing::default(),
             lacks: HashMap::new(),
             operator: None,
         }

@@ -27,6 +27,7 @@
 //! | `dialect` | the other languages of clients: Anthropic Messages, OpenAI Responses |
 //! | `meter`, `tokens` | our own count, and whether the supplier's is believable |
 //! | `hold` | the guard that settles or releases a reservation exactly once |
+//! | `probe` | whether a supplier serves an instrument as it should, tried outside any call |
 //! | `seal` | supplier credentials, sealed with the venue's key |
 //!
 //! What it deliberately does not know: matching rules, prices, the log. It changes state through [`Door`] and reads
@@ -50,6 +51,7 @@ mod keys;
 mod meter;
 mod needs;
 mod patience;
+mod probe;
 mod relay;
 mod reply;
 mod request;
@@ -67,6 +69,7 @@ mod venue;
 pub use config::{Clocks, Config, KeyLimits, Limits, Metering, Routing};
 pub use door::{Deps, Directory, Door, DoorError, Pending, Reserved, Settled};
 pub use needs::{Need, Needs};
+pub use probe::{Check, Checked, ModelReport, ProbeReport, Probing, Verdict};
 pub use seal::{SealError, VenueKey};
 pub use server::{RunningTier, serve};
 pub use stats::Snapshot;

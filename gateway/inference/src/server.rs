@@ -30,6 +30,7 @@ use crate::keys::{self, Caller, Permit, Turnstile};
 use crate::meter;
 use crate::needs::{Need, Needs};
 use crate::patience;
+use crate::probe::{self, Desk};
 use crate::reply::{Out, Refusal, Surface, json_response};
 use crate::roster::{self, Roster};
 use crate::stats::{One, Snapshot, Stats, bump, drop_one};
@@ -50,6 +51,7 @@ pub(crate) struct Tier {
     pub(crate) stats: Arc<Stats>,
     pub(crate) roster: Arc<Roster>,
     pub(crate) upstream: Upstream,
+    pub(crate) desk: Desk,
     turnstile: Arc<Turnstile>,
     calls: Arc<Semaphore>,
 }
@@ -149,6 +151,7 @@ pub async fn serve(config: Config, deps: Deps) -> io::Result<RunningTier> {
         },
         roster: Roster::new(config.routing, config.lacks.clone(), Arc::clone(&stats)),
         upstream: Upstream::new(config.clocks, &config.limits, Arc::clone(&stats)),
+        desk: Desk::default(),
         stats,
         turnstile: Turnstile::new(config.limits.key),
         calls: Arc::new(Semaphore::new(config.limits.calls)),
@@ -300,6 +303,12 @@ impl Asked<'_> {
             }
             "/v1/messages/count_tokens" if self.parts.method == Method::POST => {
                 return self.count(body).await.map_err(|refusal| (refusal, Surface::Anthropic));
+            }
+            "/operator/probe"
+                if self.parts.method == Method::POST && is_operator(&self.tier, &self.parts.headers) =>
+            {
+                let probed = async { probe::operator::answer(&self.tier, &self.body(body).await?).await };
+                return probed.await.map_err(|refusal| (refusal, surface));
             }
             "/v1/messages" | "/v1/messages/count_tokens" => Err((method("POST"), Surface::Anthropic)),
             "/" | "/v1" | "/api" if reading => Ok(json_response(

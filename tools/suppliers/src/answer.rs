@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use crate::lapses::{self, Lapses};
 use crate::words::{self, Draw};
 
 /// Why a request is refused as malformed: the text and, where one is to blame, the field.
@@ -30,7 +31,8 @@ pub(crate) enum Piece {
 #[derive(Clone, Debug)]
 pub(crate) struct Choice {
     pub(crate) pieces: Vec<Piece>,
-    pub(crate) finish_reason: &'static str,
+    /// Unless it does not say.
+    pub(crate) finish_reason: Option<&'static str>,
 }
 
 impl Choice {
@@ -139,7 +141,7 @@ fn text_of(message: &Value) -> String {
     }
 }
 
-pub(crate) fn plan(supplier: &str, seed: u64, request: &Value) -> Result<Plan, Malformed> {
+pub(crate) fn plan(supplier: &str, seed: u64, request: &Value, lapses: &Lapses) -> Result<Plan, Malformed> {
     let model = request["model"].as_str().ok_or_else(|| bad("model must be a string", "model"))?.to_owned();
     let messages = request["messages"].as_array().filter(|m| !m.is_empty());
     let messages =
@@ -158,11 +160,19 @@ pub(crate) fn plan(supplier: &str, seed: u64, request: &Value) -> Result<Plan, M
     if !(1..=128).contains(&n) {
         return Err(bad("n must be from 1 to 128", "n"));
     }
+    if lapses.output_max.zip(limit).is_some_and(|(most, asked)| asked > most) {
+        return Err(bad("max_tokens is more than this model can give", "max_tokens"));
+    }
+    let prompt = prompt_tokens(&request["messages"]);
+    if lapses.context_max.is_some_and(|most| prompt > most) {
+        return Err(bad("the prompt is longer than this model's context", "messages"));
+    }
+    let limit = limit.filter(|_| !lapses.ignore_limit);
     let prompt_hash = words::hash(request["messages"].to_string().as_bytes());
     let exact = exact_tokens(request)?;
     let choices = (0..n).map(|index| {
         let draw = Draw::new(&[seed, prompt_hash, request["seed"].as_u64().unwrap_or(0), index]);
-        choice(supplier, request, messages, draw, exact, limit)
+        choice(supplier, request, messages, draw, exact, limit, lapses)
     });
     Ok(Plan {
         stream: request["stream"].as_bool().unwrap_or(false),
@@ -173,7 +183,7 @@ pub(crate) fn plan(supplier: &str, seed: u64, request: &Value) -> Result<Plan, M
             .map(|_| request["top_logprobs"].as_u64().unwrap_or(0)),
         service_tier: request["service_tier"].as_str().map(str::to_owned),
         cache_key: request["prompt_cache_key"].as_str().map(str::to_owned),
-        prompt_tokens: prompt_tokens(&request["messages"]),
+        prompt_tokens: prompt,
         choices: choices.collect(),
         model,
     })
@@ -186,15 +196,16 @@ fn choice(
     mut draw: Draw,
     exact: Option<u64>,
     limit: Option<u64>,
+    lapses: &Lapses,
 ) -> Choice {
     let thought = words::answer(supplier, effort(request), draw);
     let mut pieces: Vec<Piece> = words::pieces(&thought).into_iter().map(Piece::Reasoning).collect();
-    let functions = demanded_tools(request, messages);
+    let functions = demanded_tools(request, messages, lapses);
     if !functions.is_empty() {
         for (at, function) in functions.into_iter().enumerate() {
-            pieces.extend(tool_call(at, function, &mut draw));
+            pieces.extend(tool_call(at, function, &mut draw, lapses));
         }
-        return cut(pieces, limit, "tool_calls");
+        return cut(pieces, limit, "tool_calls", lapses);
     }
     let natural = 24 + draw.below(72);
     let natural = match request["verbosity"].as_str() {
@@ -202,7 +213,7 @@ fn choice(
         Some("high") => natural * 2,
         _ => natural,
     };
-    let text = match request["response_format"]["type"].as_str() {
+    let text = match request["response_format"]["type"].as_str().filter(|_| !lapses.ignore_format) {
         Some("json_object") => {
             let said = words::answer(supplier, natural, draw);
             words::spaced(&json!({"simulated": true, "supplier": supplier, "text": said}))
@@ -211,11 +222,15 @@ fn choice(
             let schema = &request["response_format"]["json_schema"]["schema"];
             words::spaced(&words::fitting(schema, schema, "simulated", 16))
         }
-        _ => words::answer(supplier, exact.unwrap_or(natural), draw),
+        _ => {
+            let last = messages.last().map(text_of).unwrap_or_default();
+            let known = lapses::recalled(&last, lapses.remembers);
+            known.unwrap_or_else(|| words::answer(supplier, exact.unwrap_or(natural), draw))
+        }
     };
     let text = before_stop(&text, &request["stop"]);
     pieces.extend(words::pieces(text).into_iter().map(Piece::Text));
-    cut(pieces, limit, "stop")
+    cut(pieces, limit, "stop", lapses)
 }
 
 /// How many words of thought an effort buys.
@@ -232,8 +247,8 @@ fn effort(request: &Value) -> u64 {
 
 /// The tools that the answer must call: the one named or required by `tool_choice`; with `auto`, those whose names the
 /// last user message mentions, or the first where it mentions a "tool". More than one only where calls may be parallel.
-fn demanded_tools<'a>(request: &'a Value, messages: &[Value]) -> Vec<&'a Value> {
-    let Some(tools) = request["tools"].as_array().filter(|t| !t.is_empty()) else {
+fn demanded_tools<'a>(request: &'a Value, messages: &[Value], lapses: &Lapses) -> Vec<&'a Value> {
+    let Some(tools) = request["tools"].as_array().filter(|t| !t.is_empty() && !lapses.ignore_tools) else {
         return Vec::new();
     };
     let named = |name: &str| tools.iter().map(|t| &t["function"]).find(|f| f["name"] == name);
@@ -252,28 +267,33 @@ fn demanded_tools<'a>(request: &'a Value, messages: &[Value]) -> Vec<&'a Value> 
             if by_name.is_empty() && any { vec![&tools[0]["function"]] } else { by_name }
         }
     };
-    if request["parallel_tool_calls"] == false {
+    if (request["parallel_tool_calls"] == false && !lapses.ignore_parallel) || lapses.one_call_only {
         demanded.truncate(1);
     }
     demanded
 }
 
-fn tool_call(at: usize, function: &Value, draw: &mut Draw) -> Vec<Piece> {
+fn tool_call(at: usize, function: &Value, draw: &mut Draw, lapses: &Lapses) -> Vec<Piece> {
     let parameters = &function["parameters"];
-    let arguments = words::spaced(&words::fitting(parameters, parameters, "simulated", 16));
+    let arguments = match lapses.odd_arguments {
+        true => lapses::odd_arguments(),
+        false => words::fitting(parameters, parameters, "simulated", 16),
+    };
+    let arguments = words::spaced(&arguments);
     let name = function["name"].as_str().unwrap_or_default().to_owned();
     let call = Piece::Call { at, id: format!("call_{:016x}", draw.next()), function: name };
     let arguments = words::pieces(&arguments).into_iter().map(|text| Piece::Arguments { at, text });
     std::iter::once(call).chain(arguments).collect()
 }
 
-fn cut(mut pieces: Vec<Piece>, limit: Option<u64>, finish_reason: &'static str) -> Choice {
+fn cut(mut pieces: Vec<Piece>, limit: Option<u64>, reason: &'static str, lapses: &Lapses) -> Choice {
+    let told = |reason| (!lapses.omit_finish).then_some(reason);
     match limit {
         Some(limit) if limit < pieces.len() as u64 => {
             pieces.truncate(limit as usize);
-            Choice { pieces, finish_reason: "length" }
+            Choice { pieces, finish_reason: told("length") }
         }
-        _ => Choice { pieces, finish_reason },
+        _ => Choice { pieces, finish_reason: told(reason) },
     }
 }
 
@@ -314,7 +334,7 @@ mod tests {
     use super::*;
 
     fn said(request: Value) -> Choice {
-        plan("swift", 7, &request).expect("a good request").choices.remove(0)
+        plan("swift", 7, &request, &Lapses::default()).expect("a good request").choices.remove(0)
     }
 
     fn ask(extra: Value) -> Value {
@@ -334,14 +354,17 @@ mod tests {
             (json!({"max_completion_tokens": 2, "max_tokens": 9}), 2, "length"),
         ] {
             let choice = said(ask(extra.clone()));
-            assert_eq!((choice.pieces.len(), choice.finish_reason), (tokens, finish), "{extra}");
+            assert_eq!((choice.pieces.len(), choice.finish_reason), (tokens, Some(finish)), "{extra}");
         }
     }
 
     #[test]
     fn the_same_request_gets_the_same_answer_and_every_choice_its_own() {
         let request = ask(json!({"n": 2}));
-        let (one, two) = (plan("swift", 7, &request).unwrap(), plan("swift", 7, &request).unwrap());
+        let (one, two) = (
+            plan("swift", 7, &request, &Lapses::default()).unwrap(),
+            plan("swift", 7, &request, &Lapses::default()).unwrap(),
+        );
         assert_eq!(one.choices[0].pieces, two.choices[0].pieces);
         assert_ne!(one.choices[0].pieces, one.choices[1].pieces);
         assert_eq!(one.prompt_tokens, 4);
@@ -429,7 +452,11 @@ mod tests {
             (json!({"max_tokens": -1}), "max_tokens"),
             (json!({"metadata": {"simulate_completion_tokens": "many"}}), "metadata"),
         ] {
-            assert_eq!(plan("s", 1, &ask(extra.clone())).unwrap_err().1, Some(field), "{extra}");
+            assert_eq!(
+                plan("s", 1, &ask(extra.clone()), &Lapses::default()).unwrap_err().1,
+                Some(field),
+                "{extra}"
+            );
         }
     }
 }

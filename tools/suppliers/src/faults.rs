@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::lapses::Lapses;
+
 /// A supplier's troubles. The default is perfect health.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -57,6 +59,8 @@ pub struct Faults {
     pub stall_rate: f64,
     /// Share of requests whose socket is closed in the middle of the answer.
     pub die_mid_stream_rate: f64,
+    /// How the model itself falls short.
+    pub lapses: Lapses,
     /// All of this holds for so many chat requests, then health returns; `None` holds until changed.
     pub next_requests: Option<u32>,
 }
@@ -118,6 +122,7 @@ impl Default for Faults {
             error_rate: 0.0,
             stall_rate: 0.0,
             die_mid_stream_rate: 0.0,
+            lapses: Lapses::default(),
             next_requests: None,
         }
     }

@@ -23,8 +23,9 @@ use tokio::time::Instant;
 
 use crate::answer::{self, Plan};
 use crate::faults::Faults;
+use crate::messages;
 use crate::stats::{Books, OpenCall, Outcome};
-use crate::stream::{Envelope, Pace, SseBody, WholeBody, usage};
+use crate::stream::{Envelope, Pace, Speaks, SseBody, WholeBody, usage};
 use crate::words::Draw;
 use crate::{RunningSupplier, SupplierConfig};
 
@@ -251,7 +252,8 @@ async fn api_route(shared: Arc<Shared>, request: Request<Incoming>) -> io::Resul
     let model =
         |id: &String| json!({"id": id, "object": "model", "created": 0, "owned_by": shared.config.name});
     match (request.method(), path.as_str()) {
-        (&Method::POST, "/v1/chat/completions") => chat(shared, request).await,
+        (&Method::POST, "/v1/chat/completions") => chat(shared, request, Speaks::Chat).await,
+        (&Method::POST, "/v1/messages") => chat(shared, request, Speaks::Messages).await,
         (&Method::GET, "/v1/models") => {
             let data: Vec<Value> = models.iter().map(model).collect();
             Ok(json_reply(200, &json!({"object": "list", "data": data})))
@@ -269,11 +271,12 @@ async fn api_route(shared: Arc<Shared>, request: Request<Incoming>) -> io::Resul
 
 fn authorized(config: &SupplierConfig, request: &Request<Incoming>) -> bool {
     let Some(key) = &config.api_key else { return true };
-    let given = request.headers().get(AUTHORIZATION).and_then(|v| v.to_str().ok());
-    given.and_then(|v| v.strip_prefix("Bearer ")) == Some(key)
+    let given = |name: &str| request.headers().get(name).and_then(|v| v.to_str().ok());
+    let bearer = given(AUTHORIZATION.as_str()).and_then(|v| v.strip_prefix("Bearer "));
+    bearer.or_else(|| given("x-api-key")) == Some(key)
 }
 
-async fn chat(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<Reply> {
+async fn chat(shared: Arc<Shared>, request: Request<Incoming>, speaks: Speaks) -> io::Result<Reply> {
     let start = Instant::now();
     let Ok(body) = Limited::new(request.into_body(), BODY_BYTES_MAX).collect().await else {
         return Ok(error_reply(413, "the body is too large or broke off", None));
@@ -281,8 +284,19 @@ async fn chat(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<Rep
     let Ok(request) = serde_json::from_slice::<Value>(&body.to_bytes()) else {
         return Ok(error_reply(400, "the body is not JSON", None));
     };
-    let plan = match answer::plan(&shared.config.name, shared.config.seed, &request) {
-        Ok(plan) => plan,
+    let lapses = shared.faults.borrow().lapses.clone();
+    let understood = match speaks {
+        Speaks::Chat => Ok(request),
+        Speaks::Messages => messages::read(&request),
+    };
+    let planned = understood.and_then(|request| {
+        answer::plan(&shared.config.name, shared.config.seed, &request, &lapses).map(|plan| (plan, request))
+    });
+    let (plan, request) = match planned {
+        Ok(planned) => planned,
+        Err(_) if lapses.bad_request_status.is_some() => {
+            return Ok(error_reply(lapses.bad_request_status.unwrap_or(500), "simulated failure", None));
+        }
         Err((text, field)) => return Ok(error_reply(400, &text, field)),
     };
     if !shared.config.models.contains(&plan.model) {
@@ -304,8 +318,12 @@ async fn chat(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<Rep
         return Ok(with_headers(unsupported(field), &faults));
     }
     let cached = shared.knows(plan.cache_key.as_ref());
-    let pace = Pace { start, ttft: shared.config.ttft, tokens_per_second: shared.config.tokens_per_second };
-    let envelope = Envelope { id, created, model: plan.model.clone() };
+    let pace = Pace {
+        start,
+        ttft: lapses.ttft_ms.map_or(shared.config.ttft, Duration::from_millis),
+        tokens_per_second: lapses.tokens_per_second.unwrap_or(shared.config.tokens_per_second),
+    };
+    let envelope = Envelope { id, created, model: plan.model.clone(), speaks };
     if faults.invalid_json {
         call.close(Outcome::Refused);
         return Ok(garbage(plan.stream));
@@ -345,8 +363,11 @@ async fn whole(
     if let Some(tier) = &plan.service_tier {
         answer["service_tier"] = json!(tier);
     }
-    if !faults.omit_usage {
-        answer["usage"] = usage(&plan, faults, cached);
+    let counts = (!faults.omit_usage).then(|| usage(&plan, faults, cached));
+    if env.speaks == Speaks::Messages {
+        answer = messages::whole(&env, &plan, counts);
+    } else if let Some(counts) = counts {
+        answer["usage"] = counts;
     }
     let bytes = Bytes::from(answer.to_string());
     Ok(reply(200, "application/json", WholeBody::new(bytes, tokens, faults, call).boxed_unsync()))
@@ -417,5 +438,8 @@ fn error_reply(status: u16, text: &str, field: Option<&str>) -> Reply {
         400..=499 => "invalid_request",
         _ => "simulated_fault",
     };
-    json_reply(status, &json!({"error": {"message": text, "type": kind, "param": field, "code": code}}))
+    json_reply(
+        status,
+        &json!({"type": "error", "error": {"message": text, "type": kind, "param": field, "code": code}}),
+    )
 }

@@ -1,4 +1,5 @@
-//! Simulated suppliers: real HTTP servers that speak the OpenAI chat API and fail on demand.
+//! Simulated suppliers: real HTTP servers that speak the OpenAI chat API, and Anthropic Messages at `/v1/messages`, and
+//! fail on demand.
 //!
 //! A venue that meters and fails over must be tried against upstreams that stall, die, lie and refuse, and against
 //! ones whose token counts are known exactly. These servers are that upstream, in `grid demo` and in tests. Their
@@ -10,12 +11,17 @@
 //! each word of its arguments, and shown reasoning (with `reasoning_effort`, 4 to 64 words) counts like text. A request whose `metadata` holds `"simulate_completion_tokens": "N"` gets exactly N
 //! tokens (of text, per choice), unless `max_tokens` is smaller. [`filler`] makes a prompt of exactly N tokens.
 //!
+//! **What it knows** is its prompt: numbers that a long prompt says are kept under names are told when the prompt ends
+//! with a question for what was `kept`. Falling short of that, or of tools, formats and limits, is a [`Lapses`].
+//!
 //! **Faults** can be changed while the server runs: [`RunningSupplier::set_faults`], or `POST /control` with the JSON
 //! of [`Faults`] on the control address (which answers even while the supplier refuses connections).
 
 mod answer;
 mod faults;
 mod http;
+mod lapses;
+mod messages;
 mod stats;
 mod stream;
 mod words;
@@ -26,6 +32,7 @@ use std::time::Duration;
 
 pub use answer::prompt_tokens;
 pub use faults::{Faults, Framing};
+pub use lapses::Lapses;
 pub use stats::{CallRecord, Outcome, Stats, Tally};
 pub use words::filler;
 

@@ -16,6 +16,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::answer::{self, Piece, Plan};
 use crate::faults::Faults;
+use crate::messages;
 use crate::stats::{OpenCall, Outcome};
 
 /// When each token may leave.
@@ -43,10 +44,19 @@ pub(crate) struct Envelope {
     pub(crate) id: String,
     pub(crate) created: u64,
     pub(crate) model: String,
+    pub(crate) speaks: Speaks,
 }
 
+/// In whose words an answer is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    Chat,
+    Messages,
+}
+
+/// One step of a streamed answer; choices and their pieces by number.
 #[derive(Clone, Copy, Debug)]
-enum Step {
+pub(crate) enum Step {
     Role(usize),
     Piece(usize, usize),
     Finish(usize),
@@ -91,7 +101,7 @@ impl SseBody {
             );
         }
         steps.extend((0..plan.choices.len()).map(Step::Finish));
-        if plan.include_usage && !faults.omit_usage {
+        if plan.include_usage && !faults.omit_usage && envelope.speaks == Speaks::Chat {
             steps.push_back(Step::Usage);
         }
         if !faults.omit_done {
@@ -140,11 +150,18 @@ impl SseBody {
     }
 
     fn event(&self, step: Step) -> Bytes {
+        if self.envelope.speaks == Speaks::Messages {
+            let usage = (!self.faults.omit_usage).then(|| usage(&self.plan, &self.faults, self.cached));
+            let events = messages::events(&self.envelope, &self.plan, usage, step).into_iter();
+            let written = events.map(|(name, value)| {
+                let pretty = || serde_json::to_string_pretty(&value).unwrap_or_default();
+                format!("event: {name}\n{}", self.faults.framing.event(&value.to_string(), pretty))
+            });
+            return Bytes::from(written.collect::<String>());
+        }
         let value = match step {
             Step::Role(choice) => self.delta(choice, json!({"role": "assistant", "content": ""}), None),
-            Step::Finish(choice) => {
-                self.delta(choice, json!({}), Some(self.plan.choices[choice].finish_reason))
-            }
+            Step::Finish(choice) => self.delta(choice, json!({}), self.plan.choices[choice].finish_reason),
             Step::Usage => self.chunk(json!([]), Some(usage(&self.plan, &self.faults, self.cached))),
             Step::Done => {
                 return Bytes::from(self.faults.framing.event("[DONE]", || "[DONE]".to_owned()));
@@ -194,9 +211,10 @@ impl SseBody {
         if reached(self.faults.error_event_after_tokens, self.sent) {
             self.ended = true;
             self.call.close(Outcome::Died);
-            let error = json!({"error": {"message": "simulated failure in the stream", "type": "server_error",
-                "param": null, "code": "simulated_fault"}});
-            return Some(Ok(Bytes::from(format!("data: {error}\n\n"))));
+            let error = json!({"type": "error", "error": {"message": "simulated failure in the stream",
+                "type": "server_error", "param": null, "code": "simulated_fault"}});
+            let name = if self.envelope.speaks == Speaks::Messages { "event: error\n" } else { "" };
+            return Some(Ok(Bytes::from(format!("{name}data: {error}\n\n"))));
         }
         if reached(self.faults.stall_after_tokens, self.sent) && !self.stalled {
             self.stalled = true;

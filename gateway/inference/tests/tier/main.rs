@@ -8,6 +8,7 @@ mod dialects;
 mod edges;
 mod market;
 mod money;
+mod probe;
 mod routing;
 mod sdk;
 mod simulated;
