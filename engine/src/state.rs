@@ -11,8 +11,9 @@ mod kept;
 mod pairs;
 mod reservations;
 mod sessions;
+mod timers;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::book::{Books, OpenOrders};
 use crate::command::{AccountMode, AutoBuy, Capabilities, SupplierProfile};
@@ -27,6 +28,7 @@ pub use kept::Kept;
 pub use pairs::{Pair, Pairs};
 pub use reservations::{Reservation, Reservations};
 pub use sessions::{SessionIndex, Sessions};
+pub use timers::Timers;
 
 /// Everything.
 ///
@@ -61,7 +63,7 @@ pub struct State {
     /// Open reservations.
     pub reservations: Reservations,
     /// What else falls due when, earliest first.
-    pub timers: BTreeSet<(Nanos, Timer)>,
+    pub timers: Timers,
     /// Last numbers given out.
     pub counters: Counters,
     /// Dollars minted so far.

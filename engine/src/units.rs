@@ -140,9 +140,14 @@ impl Usd {
 
     /// `bps` hundredths of a percent of this amount, rounded down; at most all of it.
     #[must_use]
+    #[inline]
     pub fn basis_points(self, bps: u16) -> Self {
+        let bps = i64::from(bps);
+        if let Some(product) = self.0.checked_mul(bps) {
+            return Self(product / 10_000);
+        }
         // Exact, and without dividing 128 bits: with v = 10,000 q + r, v b / 10,000 = q b + r b / 10,000.
-        let (whole, rest, bps) = (self.0 / 10_000, self.0 % 10_000, i64::from(bps));
+        let (whole, rest) = (self.0 / 10_000, self.0 % 10_000);
         Self(whole * bps + rest * bps / 10_000)
     }
 }
@@ -196,6 +201,7 @@ impl fmt::Display for UsdTotal {
 impl Price {
     /// What `qty` Units cost at this price when a tick is worth `tick`, or `None` above `i64::MAX`.
     #[must_use]
+    #[inline]
     pub fn notional(self, qty: Qty, tick: Usd) -> Option<Usd> {
         // A tick is worth at least a nano-dollar, so ticks that don't fit 64 bits are too many dollars as well.
         let ticks = i64::try_from(self.0.checked_mul(qty.0)?).ok()?;

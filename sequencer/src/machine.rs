@@ -74,7 +74,7 @@ pub trait Machine: Send + Sync + Sized + 'static {
 /// the caches to keep what came.
 #[derive(Clone, Debug)]
 pub struct LookAhead<I> {
-    steps: Option<[(Ahead, I); 3]>,
+    steps: Option<[(Ahead, I); Ahead::STEPS.len()]>,
 }
 
 impl<'a, I, C: 'a> LookAhead<I>
@@ -91,8 +91,7 @@ where
             }
             later
         };
-        let steps =
-            || [(Ahead::First, skipped(24)), (Ahead::Second, skipped(16)), (Ahead::Third, skipped(8))];
+        let steps = || Ahead::STEPS.map(|(step, count)| (step, skipped(count)));
         Self { steps: machine.looks_ahead().then(steps) }
     }
 

@@ -2,7 +2,9 @@
 //!
 //! For whoever changes the engine: thread CPU time per command, the median over rounds. What counts is measured by `grid-benches`.
 
-use grid_engine_benches::streams::{self, Books, Depth, exchange_mix, place_cancel_match, reserve_settle};
+use grid_engine_benches::streams::{
+    self, Books, Depth, Hot, exchange_mix, hot, place_cancel_match, reserve_settle,
+};
 use grid_harness::plain::Message;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -36,6 +38,13 @@ fn main() {
         }
         "one_small_book" => Books { books: 1, resting: 1_000, traders: 1_000, pareto: false }.tape(commands),
         "reserve_settle" => reserve_settle(commands),
+        // Not too many: each kind has its own stock.
+        "cancel" => hot(Hot::Cancel, commands as u32),
+        "place_resting" => hot(Hot::PlaceResting, commands as u32),
+        "place_crossing" => hot(Hot::PlaceCrossingOne, commands as u32),
+        "ioc_miss" => hot(Hot::IocMiss, commands as u32),
+        "replace_keeping" => hot(Hot::ReplaceKeepingPriority, commands as u32),
+        "replace_moving" => hot(Hot::ReplaceMoving, commands as u32),
         other => panic!("no stream is called {other}"),
     };
     println!(

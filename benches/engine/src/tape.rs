@@ -108,7 +108,7 @@ impl Run<'_> {
         for (nth, batch) in now.chunks(BATCH).enumerate() {
             for (at, entry) in (nth * BATCH..).zip(batch) {
                 // What the ring has handed over is known before its turn comes.
-                for (ahead, step) in [(24, Ahead::First), (16, Ahead::Second), (8, Ahead::Third)] {
+                for (step, ahead) in Ahead::STEPS {
                     if let Some(later) = now.get(at + ahead).filter(|_| self.ahead) {
                         self.engine.prefetch(later, step);
                     }

@@ -11,11 +11,13 @@
 
 use zerocopy::FromZeros;
 
+use super::Depth;
 use super::slab::NONE;
 use super::sorted::Sorted;
 use super::window::{TICKS_MAX, Window};
 use crate::command::Side;
 use crate::prefetch::ask_for;
+use crate::units::Qty;
 
 /// A side with more levels than this gets a window.
 const CROWDED: usize = 64;
@@ -34,16 +36,22 @@ pub(crate) struct Cell {
 
 impl Cell {
     pub(crate) const EMPTY: Self = Self { qty: 0, head: NONE, count: 0 };
+
+    #[inline]
+    pub(crate) const fn depth(&self) -> Depth {
+        Depth { qty: Qty(self.qty), orders: self.count }
+    }
 }
 
 const _: () = assert!(size_of::<Cell>() == 16, "four levels in a cache line");
 
 /// The levels of one book.
 #[derive(Clone, Debug, Default)]
+#[repr(C, align(64))] // what most commands look at comes first, in one cache line
 pub(crate) struct Ladder {
-    /// The best price of each side.
-    best: [Option<u32>; 2],
-    window: Option<Box<Window>>,
+    /// The standing of the best price of each side; 0 where there is none.
+    best: [u64; 2],
+    window: Window,
     /// Levels beyond the window, or all of them, by rank.
     far: [Sorted; 2],
     /// Accesses beyond the window since it was laid.
@@ -64,90 +72,114 @@ const fn rank(side: Side, price: u32) -> u32 {
     }
 }
 
+/// One more than any price.
+const PRICES: u64 = 1 << 32;
+
+/// As [`rank`], but above 0 for every price, and such that a bid and an ask whose standings add up to [`PRICES`] trade.
+#[inline]
+const fn standing(side: Side, price: u32) -> u64 {
+    match side {
+        Side::Buy => price as u64,
+        Side::Sell => PRICES - price as u64,
+    }
+}
+
+/// The price that has this standing.
+#[inline]
+const fn price_of(side: Side, standing: u64) -> Option<u32> {
+    match (standing, side) {
+        (0, _) => None,
+        (_, Side::Buy) => Some(standing as u32),
+        (_, Side::Sell) => Some((PRICES - standing) as u32),
+    }
+}
+
 impl Ladder {
     /// The best price of a side.
     #[inline]
     pub(crate) fn best_price(&self, side: Side) -> Option<u32> {
-        self.best[side as usize]
+        price_of(side, self.best[side as usize])
+    }
+
+    /// Whether an order of this side would trade at once at this price.
+    #[inline]
+    pub(crate) fn would_trade(&self, side: Side, price: u32) -> bool {
+        standing(side, price) + self.best[side.opposite() as usize] >= PRICES
     }
 
     /// The best price of a side and what rests there.
     #[inline]
     pub(crate) fn best(&self, side: Side) -> Option<(u32, Cell)> {
-        let price = self.best[side as usize]?;
+        let price = self.best_price(side)?;
         self.cell(side, price).map(|&cell| (price, cell))
     }
 
     /// What rests at a price.
     #[inline]
     pub(crate) fn cell(&self, side: Side, price: u32) -> Option<&Cell> {
-        if let Some(window) = &self.window
-            && let Some(at) = window.place(price)
-        {
-            return window.get(side, at);
+        match self.window.place(price) {
+            Some(at) => self.window.get(side, at),
+            None => self.far[side as usize].get(rank(side, price)),
         }
-        self.far[side as usize].get(rank(side, price))
     }
 
     /// What rests at a price where something rests, to change; it must not become empty.
     #[inline]
     pub(crate) fn cell_mut(&mut self, side: Side, price: u32) -> Option<&mut Cell> {
-        if let Some(window) = &mut self.window
-            && let Some(at) = window.place(price)
-        {
-            return Some(window.at_mut(at));
+        match self.window.place(price) {
+            Some(at) => Some(self.window.at_mut(at)),
+            None => self.far[side as usize].get_mut(rank(side, price)),
         }
-        self.far[side as usize].get_mut(rank(side, price))
     }
 
     /// The level at a price, made if there is none; the caller puts an order into it.
     #[inline]
     pub(crate) fn cell_or_empty(&mut self, side: Side, price: u32) -> &mut Cell {
         let best = &mut self.best[side as usize];
-        if best.is_none_or(|best| rank(side, price) > rank(side, best)) {
-            *best = Some(price);
+        *best = (*best).max(standing(side, price));
+        match self.window.place(price) {
+            Some(at) => self.window.get_or_insert(side, at),
+            None => self.cell_beyond(side, price),
         }
-        if self.window.as_ref().is_none_or(|window| window.place(price).is_none()) {
-            self.pass_by(side);
+    }
+
+    #[inline(never)]
+    fn cell_beyond(&mut self, side: Side, price: u32) -> &mut Cell {
+        self.pass_by(side);
+        match self.window.place(price) {
+            Some(at) => self.window.get_or_insert(side, at),
+            None => self.far[side as usize].get_or_insert(rank(side, price)),
         }
-        if let Some(window) = &mut self.window
-            && let Some(at) = window.place(price)
-        {
-            return window.get_or_insert(side, at);
-        }
-        self.far[side as usize].get_or_insert(rank(side, price)).0
     }
 
     /// Takes a level away: its last order has left.
     #[inline]
     pub(crate) fn clear(&mut self, side: Side, price: u32) {
-        let far = &mut self.far[side as usize];
-        let was_best = self.best[side as usize] == Some(price);
-        let mut near = None;
-        match &mut self.window {
-            Some(window) if let Some(at) = window.place(price) => {
-                window.remove(side, at);
-                if was_best {
-                    near = window.worse(side, at).map(|at| window.base() + at);
+        let was_best = self.best[side as usize] == standing(side, price);
+        let near = match self.window.place(price) {
+            Some(at) => {
+                self.window.remove(side, at);
+                if !was_best {
+                    return;
                 }
+                self.window.worse(side, at)
             }
-            window => {
-                far.remove(rank(side, price));
-                if was_best {
-                    near = window.as_ref().and_then(|window| Some(window.base() + window.best(side)?));
+            None => {
+                self.far[side as usize].remove(rank(side, price));
+                if !was_best {
+                    return;
                 }
+                self.window.best(side)
             }
-        }
-        if was_best {
-            let beyond = far.best().map(|(beyond, _)| beyond);
-            let better = near.map(|near| rank(side, near)).max(beyond);
-            self.best[side as usize] = better.map(|better| rank(side, better));
-        }
+        };
+        let near = near.map_or(0, |at| standing(side, self.window.base() + at));
+        let beyond = self.far[side as usize].best().map_or(0, |(beyond, _)| standing(side, rank(side, beyond)));
+        self.best[side as usize] = near.max(beyond);
     }
 
     /// The levels of a side, best first.
     pub(crate) fn levels(&self, side: Side) -> impl Iterator<Item = (u32, Cell)> {
-        let mut near = self.window.iter().flat_map(move |window| window.iter(side)).peekable();
+        let mut near = self.window.iter(side).peekable();
         let mut far =
             self.far[side as usize].iter().map(move |(order, cell)| (rank(side, order), cell)).peekable();
         std::iter::from_fn(move || match (near.peek(), far.peek()) {
@@ -163,39 +195,47 @@ impl Ladder {
 
     /// True when nothing rests.
     pub(crate) fn is_empty(&self) -> bool {
-        self.best == [None, None]
+        self.best == [0, 0]
     }
 
     /// Asks for what is looked at first.
     #[inline]
     pub(crate) fn ask_for(&self) {
         ask_for(&self.best);
+        ask_for(&self.far[0]);
         ask_for(&self.far[1]);
+    }
+
+    /// Asks for what the search for a level reads.
+    #[inline]
+    pub(crate) fn ask_for_ranks(&self, side: Side) {
+        if !self.window.is_laid() {
+            self.far[side as usize].ask_for_ranks();
+        }
     }
 
     /// Asks for the level at a price.
     #[inline]
-    pub(crate) fn ask_for_level(&self, price: u32) {
-        match &self.window {
-            Some(window) => window.ask_for(price),
-            None => self.far.iter().for_each(Sorted::ask_for),
+    pub(crate) fn ask_for_level(&self, side: Side, price: u32) {
+        if self.window.is_laid() {
+            self.window.ask_for(price);
+        } else {
+            self.far[side as usize].ask_for_level(rank(side, price));
         }
     }
 
     fn len(&self) -> usize {
-        self.window.as_ref().map_or(0, |window| window.levels() as usize)
-            + self.far[0].len()
-            + self.far[1].len()
+        self.window.levels() as usize + self.far[0].len() + self.far[1].len()
     }
 
     /// An order comes in beyond the window, or where there is none: lays one once that has happened often enough.
     #[inline]
     fn pass_by(&mut self, side: Side) {
-        if self.window.is_none() && self.far[side as usize].len() < CROWDED {
+        if !self.window.is_laid() && self.far[side as usize].len() < CROWDED {
             return;
         }
         self.strain += 1;
-        if self.window.is_none() || self.strain as usize > CROWDED + self.len() {
+        if !self.window.is_laid() || self.strain as usize > CROWDED + self.len() {
             self.lay_window();
         }
     }
@@ -205,10 +245,8 @@ impl Ladder {
     fn lay_window(&mut self) {
         self.strain = 0;
         let (base, ticks) = self.plan();
-        if let Some(window) = &self.window
-            && window.ticks() >= ticks
-            && window.base().abs_diff(base) < window.ticks() / 4
-        {
+        let (old_base, old_ticks) = (self.window.base(), self.window.ticks());
+        if old_ticks >= ticks && old_base.abs_diff(base) < old_ticks / 4 {
             return; // it lies well; what is beyond it would be beyond any
         }
         let mut moving = std::mem::take(&mut self.moving);
@@ -220,17 +258,14 @@ impl Ladder {
         {
             self.carried += moving.len() as u64;
         }
-        let window = match self.window.take() {
-            Some(mut window) if window.ticks() >= ticks => {
-                window.begin_at(base);
-                window
-            }
-            _ => Box::new(Window::new(base, ticks)),
-        };
-        let window = self.window.insert(window);
+        if old_ticks >= ticks {
+            self.window.begin_at(base);
+        } else {
+            self.window = Window::new(base, ticks);
+        }
         for (side, price, cell) in moving.drain(..).rev() {
-            match window.place(price) {
-                Some(at) => *window.get_or_insert(side, at) = cell,
+            match self.window.place(price) {
+                Some(at) => *self.window.get_or_insert(side, at) = cell,
                 None => self.far[side as usize].push_best(rank(side, price), cell),
             }
         }
@@ -239,7 +274,7 @@ impl Ladder {
 
     /// Where a window should begin, and how many ticks it should cover.
     fn plan(&self) -> (u32, u32) {
-        let [bid, ask] = self.best;
+        let [bid, ask] = [Side::Buy, Side::Sell].map(|side| self.best_price(side));
         // A touch so wide that no window covers both its ends: the side with more beyond the window.
         let middle = match (bid, ask) {
             (Some(bid), Some(ask)) if ask.abs_diff(bid) < TICKS_MAX / 2 => bid.midpoint(ask),
@@ -254,7 +289,7 @@ impl Ladder {
             (None, None) => return (0, Window::ticks_for(0)),
         };
         let ends = |side: Side| {
-            let near = self.window.iter().flat_map(|window| window.iter(side)).map(|(price, _)| price).last();
+            let near = self.window.iter(side).map(|(price, _)| price).last();
             let far = self.far[side as usize].worst().map(|order| rank(side, order));
             near.into_iter().chain(far)
         };
@@ -397,19 +432,19 @@ mod tests {
     #[test]
     fn a_small_book_needs_no_window_and_a_crowded_one_gets_it() {
         let small = flow(60, 20_000, |side, _, roll| around(10_000, side, roll % 50));
-        assert!(small.ladder.window.is_none());
+        assert!(!small.ladder.window.is_laid());
         let large = flow(1_000, 20_000, |side, _, roll| around(10_000, side, roll % 400));
-        assert_eq!(large.ladder.window.unwrap().ticks(), 2_048);
+        assert_eq!(large.ladder.window.ticks(), 2_048);
     }
 
     #[test]
     fn a_market_that_drifts_takes_its_window_along() {
         let pair =
             flow(1_000, 300_000, |side, step, roll| around(1_000_000 + (step * 3) as u32, side, roll % 600));
-        assert!(pair.ladder.window.unwrap().base() > 1_500_000);
+        assert!(pair.ladder.window.base() > 1_500_000);
         let down =
             flow(1_000, 300_000, |side, step, roll| around(1_000_000 - (step * 3) as u32, side, roll % 600));
-        assert!(down.ladder.window.unwrap().base() < 500_000);
+        assert!(down.ladder.window.base() < 500_000);
     }
 
     #[test]

@@ -78,6 +78,13 @@ pub struct Level {
     head: u32,
 }
 
+/// What rests at a price, added up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Depth {
+    pub(crate) qty: Qty,
+    pub(crate) orders: u32,
+}
+
 /// The open orders of one account, oldest first: where the list begins and ends, and how long it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 pub struct OpenOrders {
@@ -208,13 +215,25 @@ impl Books {
     /// The label of the order in a slot.
     #[inline]
     pub(crate) fn label(&self, slot: u32) -> Label {
-        self.slab.label(slot, self.slab.at(slot).terms())
+        self.label_of(slot, self.slab.at(slot))
+    }
+
+    /// As [`Self::label`], of a record that was read already.
+    #[inline]
+    pub(crate) fn label_of(&self, slot: u32, record: &Record) -> Label {
+        self.slab.label(slot, record.is_labelled())
     }
 
     /// The slot of the order that trades first on a side.
     #[inline]
     pub(crate) fn front(&self, instrument: InstrumentId, side: Side) -> Option<u32> {
         self.ladder(instrument).best(side).map(|(_, cell)| cell.head)
+    }
+
+    /// Whether an order of this side would trade at once at this price.
+    #[inline]
+    pub(crate) fn would_trade(&self, instrument: InstrumentId, side: Side, price: u32) -> bool {
+        self.ladder(instrument).would_trade(side, price)
     }
 
     /// The best price of a side.
@@ -238,15 +257,21 @@ impl Books {
         })
     }
 
-    /// Open quantity and orders at a price.
+    /// What rests at a price.
     #[inline]
-    pub(crate) fn depth(&self, instrument: InstrumentId, side: Side, price: u32) -> (Qty, u32) {
-        self.ladder(instrument).cell(side, price).map_or((Qty::ZERO, 0), |cell| (Qty(cell.qty), cell.count))
+    pub(crate) fn depth(&self, instrument: InstrumentId, side: Side, price: u32) -> Depth {
+        self.ladder(instrument).cell(side, price).map_or(Depth::default(), ladder::Cell::depth)
     }
 
     /// Puts a new order behind all others of its level and of its account. `slot` came from `take_slot`; the links in
-    /// `record` are filled in here.
-    pub(crate) fn enter(&mut self, slot: u32, mut record: Record, label: Label, own: &mut OpenOrders) {
+    /// `record` are filled in here. What the level has now.
+    pub(crate) fn enter(
+        &mut self,
+        slot: u32,
+        mut record: Record,
+        label: Label,
+        own: &mut OpenOrders,
+    ) -> Depth {
         if label != Label::default() {
             self.slab.set_label(slot, label);
         }
@@ -259,7 +284,7 @@ impl Books {
         own.last = slot;
         own.count += 1;
         *self.slab.at_mut(slot) = record;
-        self.join(slot);
+        self.join(slot)
     }
 
     /// Takes an order that is in no level out of its account's list, and frees its slot.
@@ -278,43 +303,44 @@ impl Books {
         record
     }
 
-    /// Puts the order in `slot` behind all others of its level.
+    /// Puts the order in `slot` behind all others of its level; what the level has now.
     #[inline]
-    pub(crate) fn join(&mut self, slot: u32) {
+    pub(crate) fn join(&mut self, slot: u32) -> Depth {
         let record = self.slab.at(slot);
         let (side, price, qty) = (record.side(), record.price, u64::from(record.remaining));
         let cell = self.ladders[usize::from(record.instrument)].cell_or_empty(side, price);
         cell.qty += qty;
         cell.count += 1;
-        if cell.count == 1 {
+        let depth = cell.depth();
+        let tail = if depth.orders == 1 {
             cell.head = slot;
-            let record = self.slab.at_mut(slot);
-            record.prev = slot;
-            record.next = NONE;
+            slot
         } else {
-            let head = self.slab.at_mut(cell.head);
-            let tail = std::mem::replace(&mut head.prev, slot);
+            let tail = std::mem::replace(&mut self.slab.at_mut(cell.head).prev, slot);
             self.slab.at_mut(tail).next = slot;
-            let record = self.slab.at_mut(slot);
-            record.prev = tail;
-            record.next = NONE;
-        }
+            tail
+        };
+        let record = self.slab.at_mut(slot);
+        (record.prev, record.next) = (tail, NONE);
+        depth
     }
 
-    /// Takes the order in `slot` out of its level; it keeps its slot and its place in its account's list.
+    /// Takes the order in `slot` out of its level; it keeps its slot and its place in its account's list. What the level
+    /// has now.
     #[inline]
-    pub(crate) fn leave(&mut self, slot: u32) {
+    pub(crate) fn leave(&mut self, slot: u32) -> Depth {
         let record = self.slab.at(slot);
         let (side, price, prev, next) = (record.side(), record.price, record.prev, record.next);
         let qty = u64::from(record.remaining);
         let ladder = &mut self.ladders[usize::from(record.instrument)];
         let cell = ladder.cell_mut(side, price).expect("a resting order has a level");
         cell.count -= 1;
-        if cell.count == 0 {
-            ladder.clear(side, price);
-            return;
-        }
         cell.qty -= qty;
+        let depth = cell.depth();
+        if depth.orders == 0 {
+            ladder.clear(side, price);
+            return depth;
+        }
         let head = cell.head;
         if head == slot {
             cell.head = next;
@@ -324,26 +350,30 @@ impl Books {
             let after = if next == NONE { head } else { next };
             self.slab.at_mut(after).prev = prev;
         }
+        depth
     }
 
-    /// Moves a resting order behind all others of another price, or of its own, with another open quantity.
+    /// Moves a resting order behind all others of another price, or of its own, with another open quantity. What the level
+    /// that it left has now, and then the one that it joined.
     #[inline]
-    pub(crate) fn relocate(&mut self, slot: u32, price: u32, remaining: u32, at: Nanos) {
-        self.leave(slot);
+    pub(crate) fn relocate(&mut self, slot: u32, price: u32, remaining: u32, at: Nanos) -> [Depth; 2] {
+        let left = self.leave(slot);
         let record = self.slab.at_mut(slot);
         (record.price, record.remaining, record.updated_at) = (price, remaining, at.0);
-        self.join(slot);
+        [left, self.join(slot)]
     }
 
-    /// Lowers the open quantity of a resting order, which must not become zero.
+    /// Lowers the open quantity of a resting order, which must not become zero; what its level has now.
     #[inline]
-    pub(crate) fn shrink(&mut self, slot: u32, by: u32, at: Nanos) {
+    pub(crate) fn shrink(&mut self, slot: u32, by: u32, at: Nanos) -> Depth {
         let record = self.slab.at_mut(slot);
         record.remaining -= by;
         record.updated_at = at.0;
         let (side, price) = (record.side(), record.price);
         let cell = self.ladders[usize::from(record.instrument)].cell_mut(side, price);
-        cell.expect("a resting order has a level").qty -= u64::from(by);
+        let cell = cell.expect("a resting order has a level");
+        cell.qty -= u64::from(by);
+        cell.depth()
     }
 
     /// Moves `qty` of a resting order from open to filled. An order without open quantity has left its level.
@@ -382,35 +412,31 @@ impl Books {
         }
     }
 
-    /// Asks for the orders that an order is linked with; where it rests.
+    /// Asks for the orders that an order is linked with.
     #[inline]
-    pub(crate) fn ask_for_neighbours(&self, id: OrderId) -> Option<InstrumentId> {
-        let record = self.find(id)?;
+    pub(crate) fn ask_for_neighbours(&self, record: &Record) {
         for slot in [record.prev, record.next, record.own_prev, record.own_next] {
             if let Some(neighbour) = self.slab.get(slot) {
                 ask_for(neighbour);
             }
         }
-        Some(InstrumentId(record.instrument))
     }
 
-    /// Asks for an order's level and for the one at `price`; where it rests.
+    /// Asks for what the search for a level of a side reads.
     #[inline]
-    pub(crate) fn ask_for_levels(&self, id: OrderId, price: Price) -> Option<(InstrumentId, Side)> {
-        let record = self.find(id)?;
-        let instrument = InstrumentId(record.instrument);
-        self.ask_for_level(instrument, Price(record.price.into()));
-        self.ask_for_level(instrument, price);
-        Some((instrument, record.side()))
+    pub(crate) fn ask_for_ranks(&self, instrument: InstrumentId, side: Side) {
+        if let Some(ladder) = self.ladders.get(usize::from(instrument.0)) {
+            ladder.ask_for_ranks(side);
+        }
     }
 
     /// Asks for the level at a price.
     #[inline]
-    pub(crate) fn ask_for_level(&self, instrument: InstrumentId, price: Price) {
+    pub(crate) fn ask_for_level(&self, instrument: InstrumentId, side: Side, price: Price) {
         if let (Some(ladder), Ok(price)) =
             (self.ladders.get(usize::from(instrument.0)), u32::try_from(price.0))
         {
-            ladder.ask_for_level(price);
+            ladder.ask_for_level(side, price);
         }
     }
 
@@ -432,7 +458,7 @@ impl Books {
         let record = self.slab.at(slot);
         let terms = record.terms();
         let (price, remaining) = (Price(record.price.into()), Qty(record.remaining.into()));
-        let fee = terms.maker_fee_bps.max(terms.taker_fee_bps);
+        let fee = terms.highest_fee_bps();
         let hold = match terms.side {
             Side::Buy => {
                 hold_of(price, remaining, fee, tick).expect("no more than the hold that was accepted")
@@ -443,7 +469,7 @@ impl Books {
             id: OrderId(record.id),
             account: AccountId(record.account),
             session: sessions.id(SessionIndex(record.session)),
-            label: self.slab.label(slot, terms),
+            label: self.label_of(slot, record),
             side: terms.side,
             price,
             remaining,

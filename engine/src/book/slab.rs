@@ -115,10 +115,23 @@ impl Terms {
 
 const _: () = assert!(crate::limits::FEE_BPS as u32 <= Terms::FEE_MASK, "every fee fits its bits");
 
+impl Terms {
+    /// What a bid holds dollars for: it may come to pay either.
+    #[inline]
+    pub(crate) fn highest_fee_bps(self) -> u16 {
+        self.maker_fee_bps.max(self.taker_fee_bps)
+    }
+}
+
 impl Record {
     #[inline]
     pub(crate) const fn terms(&self) -> Terms {
         Terms::unpack(self.terms)
+    }
+
+    #[inline]
+    pub(crate) const fn is_labelled(&self) -> bool {
+        self.terms & 1 << 22 != 0
     }
 
     #[inline]
@@ -209,8 +222,8 @@ impl Slab {
 
     /// The label of the order in this slot.
     #[inline]
-    pub(crate) fn label(&self, slot: u32, terms: Terms) -> Label {
-        if terms.labelled { Label(self.labels[slot as usize]) } else { Label::default() }
+    pub(crate) fn label(&self, slot: u32, labelled: bool) -> Label {
+        if labelled { Label(self.labels[slot as usize]) } else { Label::default() }
     }
 
     pub(crate) fn set_label(&mut self, slot: u32, label: Label) {

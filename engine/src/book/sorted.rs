@@ -12,89 +12,124 @@ const BLOCK: usize = 256;
 
 type Entry = (u32, Cell);
 
-/// The levels of one side.
-///
-/// Invariant: no block is empty unless it is the only one.
-#[derive(Clone, Debug)]
-pub(crate) struct Sorted {
-    /// Worst first, as are the levels in each.
-    blocks: Vec<Vec<Entry>>,
-    /// A block that was emptied, for the next one that is wanted.
-    spare: Vec<Entry>,
-    levels: usize,
+/// Levels that lie together, worst first: their ranks apart from what rests there, since a search reads ranks alone.
+#[derive(Clone, Debug, Default)]
+struct Block {
+    ranks: Vec<u32>,
+    cells: Vec<Cell>,
 }
 
-impl Default for Sorted {
-    fn default() -> Self {
-        Self { blocks: vec![Vec::new()], spare: Vec::new(), levels: 0 }
+impl Block {
+    fn len(&self) -> usize {
+        self.ranks.len()
     }
+
+    fn insert(&mut self, at: usize, rank: u32, cell: Cell) {
+        if self.ranks.len() == self.ranks.capacity() {
+            // By a quarter: many small books together should not keep half of their memory empty.
+            let more = (self.ranks.len() / 4).max(4);
+            self.ranks.reserve_exact(more);
+            self.cells.reserve_exact(more);
+        }
+        self.ranks.insert(at, rank);
+        self.cells.insert(at, cell);
+    }
+
+    fn last(&self) -> Option<Entry> {
+        self.ranks.last().copied().zip(self.cells.last().copied())
+    }
+
+    /// Moves the levels from `at` on behind those of another block.
+    fn move_to(&mut self, at: usize, other: &mut Self) {
+        other.ranks.extend(self.ranks.drain(at..));
+        other.cells.extend(self.cells.drain(at..));
+    }
+}
+
+/// The levels of one side.
+///
+/// Invariant: no block below the top is empty, nor is the top while there are blocks below it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sorted {
+    /// The best levels: all of a small book.
+    top: Block,
+    /// The other blocks, worst first.
+    lower: Vec<Block>,
+    /// A block that was emptied, for the next one that is wanted.
+    spare: Block,
+    levels: u32,
 }
 
 impl Sorted {
     /// How many levels.
     pub(crate) const fn len(&self) -> usize {
-        self.levels
+        self.levels as usize
     }
 
     /// The best level.
     #[inline]
     pub(crate) fn best(&self) -> Option<Entry> {
-        self.blocks.last().and_then(|block| block.last()).copied()
+        self.top.last()
     }
 
-    /// Asks for the best levels.
+    /// Asks for the ranks of the best levels, a cache line of them each 16.
     #[inline]
-    pub(crate) fn ask_for(&self) {
-        if let Some(best) = self.blocks.last().and_then(|block| block.last()) {
-            ask_for(best);
+    pub(crate) fn ask_for_ranks(&self) {
+        self.top.ranks.iter().rev().step_by(16).take(8).for_each(ask_for);
+    }
+
+    /// Asks for the level of a rank, or what lies where it belongs.
+    #[inline]
+    pub(crate) fn ask_for_level(&self, rank: u32) {
+        let at = self.top.ranks.partition_point(|&other| other < rank);
+        if let Some(cell) = self.top.cells.get(at) {
+            ask_for(cell);
         }
     }
 
     /// The worst level's rank.
     pub(crate) fn worst(&self) -> Option<u32> {
-        self.blocks.first().and_then(|block| block.first()).map(|entry| entry.0)
+        self.lower.first().unwrap_or(&self.top).ranks.first().copied()
     }
 
     pub(crate) fn get(&self, rank: u32) -> Option<&Cell> {
         let (block, at) = self.find(rank);
-        at.ok().map(|at| &self.blocks[block][at].1)
+        at.ok().map(|at| &self.block(block).cells[at])
     }
 
     pub(crate) fn get_mut(&mut self, rank: u32) -> Option<&mut Cell> {
         let (block, at) = self.find(rank);
-        at.ok().map(|at| &mut self.blocks[block][at].1)
+        at.ok().map(|at| &mut self.block_mut(block).cells[at])
     }
 
-    /// The level, made empty if there is none; and whether it was made.
-    pub(crate) fn get_or_insert(&mut self, rank: u32) -> (&mut Cell, bool) {
+    /// The level, made empty if there is none.
+    pub(crate) fn get_or_insert(&mut self, rank: u32) -> &mut Cell {
         let (mut block, at) = self.find(rank);
-        let (at, new) = match at {
-            Ok(at) => (at, false),
+        let at = match at {
+            Ok(at) => at,
             Err(mut at) => {
-                if self.blocks[block].len() == BLOCK {
+                if self.block(block).len() == BLOCK {
                     self.split(block);
                     if at > BLOCK / 2 {
                         (block, at) = (block + 1, at - BLOCK / 2);
                     }
                 }
-                self.blocks[block].insert(at, (rank, Cell::EMPTY));
+                self.block_mut(block).insert(at, rank, Cell::EMPTY);
                 self.levels += 1;
-                (at, true)
+                at
             }
         };
-        (&mut self.blocks[block][at].1, new)
+        &mut self.block_mut(block).cells[at]
     }
 
     /// Adds a level that is better than all.
     pub(crate) fn push_best(&mut self, rank: u32, cell: Cell) {
-        if self.blocks.last().is_none_or(|block| block.len() == BLOCK) {
-            let spare = std::mem::take(&mut self.spare);
-            self.blocks.push(spare);
+        if self.top.len() == BLOCK {
+            let full = std::mem::replace(&mut self.top, std::mem::take(&mut self.spare));
+            self.lower.push(full);
         }
-        if let Some(block) = self.blocks.last_mut() {
-            block.push((rank, cell));
-            self.levels += 1;
-        }
+        self.top.insert(self.top.len(), rank, cell);
+        self.levels += 1;
     }
 
     /// Takes a level away; true if it was there.
@@ -102,9 +137,12 @@ impl Sorted {
         let (block, Ok(at)) = self.find(rank) else {
             return false;
         };
-        self.blocks[block].remove(at);
+        let levels = self.block_mut(block);
+        levels.ranks.remove(at);
+        levels.cells.remove(at);
+        let left = levels.len();
         self.levels -= 1;
-        if self.blocks.len() > 1 && self.blocks[block].len() < BLOCK / 4 {
+        if !self.lower.is_empty() && left < BLOCK / 4 {
             self.merge(block);
         }
         true
@@ -112,54 +150,79 @@ impl Sorted {
 
     /// Takes all levels away.
     pub(crate) fn clear(&mut self) {
-        self.blocks.truncate(1);
-        self.blocks[0].clear();
+        self.lower.clear();
+        self.top.ranks.clear();
+        self.top.cells.clear();
         self.levels = 0;
     }
 
     /// Best first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Entry> {
-        self.blocks.iter().rev().flat_map(|block| block.iter().rev().copied())
+        let blocks = std::iter::once(&self.top).chain(self.lower.iter().rev());
+        blocks.flat_map(|block| block.ranks.iter().copied().zip(block.cells.iter().copied()).rev())
+    }
+
+    /// The blocks are counted from the worst; the last is the top.
+    #[inline]
+    fn block(&self, nth: usize) -> &Block {
+        self.lower.get(nth).unwrap_or(&self.top)
+    }
+
+    #[inline]
+    fn block_mut(&mut self, nth: usize) -> &mut Block {
+        self.lower.get_mut(nth).unwrap_or(&mut self.top)
     }
 
     /// The block where a rank is or belongs, and where in it. Looks from the best end, where most of the traffic is.
     #[inline]
     fn find(&self, rank: u32) -> (usize, Result<usize, usize>) {
-        let last = self.blocks.len() - 1;
-        let block = match self.blocks[last].first() {
-            Some(first) if last > 0 && rank < first.0 => self
-                .blocks
-                .partition_point(|block| block.first().is_some_and(|first| first.0 <= rank))
+        let top = self.lower.len();
+        let block = match self.top.ranks.first() {
+            Some(&first) if top > 0 && rank < first => self
+                .lower
+                .partition_point(|block| block.ranks.first().is_some_and(|&first| first <= rank))
                 .saturating_sub(1),
-            _ => last,
+            _ => top,
         };
-        let levels = &self.blocks[block];
-        let at = match levels.last() {
+        let ranks = &self.block(block).ranks;
+        let at = match ranks.last() {
             None => Err(0),
-            Some(best) if best.0 == rank => Ok(levels.len() - 1),
-            Some(best) if best.0 < rank => Err(levels.len()),
-            Some(_) => levels.binary_search_by_key(&rank, |entry| entry.0),
+            Some(&best) if best == rank => Ok(ranks.len() - 1),
+            Some(&best) if best < rank => Err(ranks.len()),
+            Some(_) => ranks.binary_search(&rank),
         };
         (block, at)
     }
 
-    /// Divides a full block.
-    fn split(&mut self, block: usize) {
+    /// Divides a full block: its better half becomes the next block.
+    fn split(&mut self, nth: usize) {
         let mut upper = std::mem::take(&mut self.spare);
-        upper.extend(self.blocks[block].drain(BLOCK / 2..));
-        self.blocks.insert(block + 1, upper);
+        self.block_mut(nth).move_to(BLOCK / 2, &mut upper);
+        if nth == self.lower.len() {
+            let worse = std::mem::replace(&mut self.top, upper);
+            self.lower.push(worse);
+        } else {
+            self.lower.insert(nth + 1, upper);
+        }
     }
 
     /// Joins a block that became small with a neighbour, if both fit with room to spare.
-    fn merge(&mut self, block: usize) {
-        let lower = if block + 1 < self.blocks.len() { block } else { block - 1 };
-        let both = self.blocks[lower].len() + self.blocks[lower + 1].len();
-        if both > BLOCK / 2 && !self.blocks[block].is_empty() {
+    fn merge(&mut self, nth: usize) {
+        let worse = nth.min(self.lower.len() - 1);
+        let both = self.block(worse).len() + self.block(worse + 1).len();
+        if both > BLOCK / 2 && self.block(nth).len() > 0 {
             return;
         }
-        let mut upper = self.blocks.remove(lower + 1);
-        self.blocks[lower].append(&mut upper);
-        self.spare = upper;
+        if worse + 1 == self.lower.len() {
+            // With the top: the joined one is the top from now on.
+            let mut joined = self.lower.pop().unwrap_or_default();
+            self.top.move_to(0, &mut joined);
+            self.spare = std::mem::replace(&mut self.top, joined);
+        } else {
+            let mut better = self.lower.remove(worse + 1);
+            better.move_to(0, &mut self.lower[worse]);
+            self.spare = better;
+        }
     }
 }
 
@@ -178,9 +241,8 @@ mod tests {
             let rank = (dice >> 40) as u32 % 5_000;
             // Grows to thousands of levels, then shrinks to none, and again.
             if (step / 20_000).is_multiple_of(2) || (dice >> 33).is_multiple_of(4) {
-                let (cell, new) = sorted.get_or_insert(rank);
-                assert_eq!(new, model.insert(rank, u64::from(step)).is_none());
-                cell.qty = u64::from(step);
+                sorted.get_or_insert(rank).qty = u64::from(step);
+                model.insert(rank, u64::from(step));
             } else {
                 assert_eq!(sorted.remove(rank), model.remove(&rank).is_some());
             }
@@ -189,7 +251,7 @@ mod tests {
             if step % 1_000 == 0 {
                 assert!(sorted.iter().map(|(rank, _)| rank).eq(model.keys().rev().copied()));
                 assert_eq!(sorted.len(), model.len());
-                assert!(sorted.blocks.len() <= 2 + 8 * sorted.len() / BLOCK, "small neighbours are joined");
+                assert!(sorted.lower.len() <= 1 + 8 * sorted.len() / BLOCK, "small neighbours are joined");
             }
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cells   [ . . b b . b . . . a . a a . ]     16 bytes a tick, price = base + index
-//! bits    bids 0011010000000  asks 000000000101100, and a word of those says which 64 words have any
+//! bits    asks 000000000101100, bids backwards 0000000101100, and a word of those says which 64 words have any
 //! ```
 //! Finding a level costs one access, finding the next better or worse one costs a few bit operations.
 
@@ -17,10 +17,10 @@ pub(crate) const TICKS_MAX: u32 = 1 << 14;
 /// The fewest.
 const TICKS_MIN: u32 = 1 << 10;
 
-/// Levels at prices `base..base + cells.len()`.
+/// Levels at prices `base..base + cells.len()`; of no price at all until it is laid.
 ///
 /// Invariant: a side's bits name the cells that have orders of this side; no cell is named by both.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Window {
     base: u32,
     cells: Box<[Cell]>,
@@ -45,8 +45,13 @@ impl Window {
         self.base
     }
 
+    /// A power of two; 0 where none is laid.
     pub(crate) const fn ticks(&self) -> u32 {
         self.cells.len() as u32
+    }
+
+    pub(crate) const fn is_laid(&self) -> bool {
+        !self.cells.is_empty()
     }
 
     /// How many levels it has on both sides.
@@ -61,13 +66,20 @@ impl Window {
         (at < self.ticks()).then_some(at)
     }
 
+    /// Between a place and where a side's bits have it, both ways: bids are filed backwards, so that on both sides a worse
+    /// level lies behind a better one.
+    #[inline]
+    const fn flip(&self, side: Side) -> u32 {
+        self.ticks().wrapping_sub(1) & (side as u32).wrapping_sub(1)
+    }
+
     /// Asks for the level at a price.
     #[inline]
     pub(crate) fn ask_for(&self, price: u32) {
         if let Some(at) = self.place(price) {
             ask_for(&self.cells[at as usize]);
-            for side in &self.sides {
-                ask_for(&side.words[at as usize / 64]);
+            for side in [Side::Buy, Side::Sell] {
+                ask_for(&self.sides[side as usize].words[(at ^ self.flip(side)) as usize / 64]);
             }
         }
     }
@@ -75,7 +87,7 @@ impl Window {
     /// What rests at a place on this side.
     #[inline]
     pub(crate) fn get(&self, side: Side, at: u32) -> Option<&Cell> {
-        self.sides[side as usize].has(at).then(|| &self.cells[at as usize])
+        self.sides[side as usize].has(at ^ self.flip(side)).then(|| &self.cells[at as usize])
     }
 
     /// The level at a place that has one.
@@ -87,9 +99,10 @@ impl Window {
     /// The level at a place, made if there is none.
     #[inline]
     pub(crate) fn get_or_insert(&mut self, side: Side, at: u32) -> &mut Cell {
+        let flip = self.flip(side);
         let cell = &mut self.cells[at as usize];
         if cell.count == 0 {
-            self.sides[side as usize].set(at);
+            self.sides[side as usize].set(at ^ flip);
         }
         cell
     }
@@ -98,24 +111,21 @@ impl Window {
     #[inline]
     pub(crate) fn remove(&mut self, side: Side, at: u32) {
         self.cells[at as usize] = Cell::EMPTY;
-        self.sides[side as usize].unset(at);
+        let flip = self.flip(side);
+        self.sides[side as usize].unset(at ^ flip);
     }
 
     /// The next level that is worse than a place.
     #[inline]
     pub(crate) fn worse(&self, side: Side, at: u32) -> Option<u32> {
-        match side {
-            Side::Buy => self.sides[0].below(at),
-            Side::Sell => self.sides[1].from(at + 1),
-        }
+        let flip = self.flip(side);
+        self.sides[side as usize].from((at ^ flip) + 1).map(|found| found ^ flip)
     }
 
     /// The best level.
     pub(crate) fn best(&self, side: Side) -> Option<u32> {
-        match side {
-            Side::Buy => self.sides[0].below(self.ticks()),
-            Side::Sell => self.sides[1].from(0),
-        }
+        let flip = self.flip(side);
+        self.sides[side as usize].from(0).map(|found| found ^ flip)
     }
 
     /// Prices and levels of a side, best first.
@@ -141,8 +151,8 @@ impl Window {
     }
 }
 
-/// Which places of a window have a level of one side.
-#[derive(Clone, Debug)]
+/// Which places of a window have a level of one side, best first.
+#[derive(Clone, Debug, Default)]
 struct Bits {
     words: Box<[u64]>,
     /// Which words are not zero.
@@ -176,28 +186,7 @@ impl Bits {
         self.levels -= 1;
     }
 
-    /// The highest place below `at` that has a level.
-    #[inline]
-    fn below(&self, at: u32) -> Option<u32> {
-        let (word, bit) = (at as usize / 64, at % 64);
-        // `at` may be the end of the window.
-        let here = self.words.get(word).map_or(0, |bits| bits & ((1 << bit) - 1));
-        if here != 0 {
-            return Some(word as u32 * 64 + 63 - here.leading_zeros());
-        }
-        let mut top = word / 64;
-        let mut bits = self.tops.get(top).map_or(0, |bits| bits & ((1 << (word % 64)) - 1));
-        loop {
-            if bits != 0 {
-                let word = top * 64 + 63 - bits.leading_zeros() as usize;
-                return Some(word as u32 * 64 + 63 - self.words[word].leading_zeros());
-            }
-            top = top.checked_sub(1)?;
-            bits = self.tops[top];
-        }
-    }
-
-    /// The lowest place from `at` on that has a level.
+    /// The first place from `at` on that has a level.
     #[inline]
     fn from(&self, at: u32) -> Option<u32> {
         let (word, bit) = (at as usize / 64, at % 64);

@@ -1,6 +1,6 @@
 //! Incoming against resting: best price first, then oldest first, at the resting order's price (contract §3.3 to 3.6).
 
-use super::Step;
+use super::{Place, Step};
 use super::trading::{Incoming, crosses, narrow};
 use crate::command::{SelfTrade, Side};
 use crate::event::{Closure, Event, Exec, Trade};
@@ -95,18 +95,18 @@ impl Step<'_> {
             SelfTrade::Allow => unreachable!("orders that may trade with each other do"),
             SelfTrade::CancelIncoming => true,
             SelfTrade::CancelResting => {
-                self.close_resting(slot, Closure::SelfTrade, false);
+                self.close_resting(slot, Closure::SelfTrade);
                 false
             }
             SelfTrade::CancelBoth => {
-                self.close_resting(slot, Closure::SelfTrade, false);
+                self.close_resting(slot, Closure::SelfTrade);
                 true
             }
             SelfTrade::Decrement => {
                 let resting = Qty(self.state.books.record(slot).remaining.into());
                 let qty = incoming.remaining.min(resting);
                 if qty == resting {
-                    self.close_resting(slot, Closure::SelfTrade, false);
+                    self.close_resting(slot, Closure::SelfTrade);
                 } else {
                     self.shrink_resting(slot, qty);
                 }
@@ -132,7 +132,7 @@ impl Step<'_> {
             }
             Side::Sell => self.free_units(account, instrument, by),
         }
-        self.touch(instrument, subject.side, before.price);
+        self.touch(Place::of(&before));
         self.events.push(Event::OrderReplaced {
             order: subject.order,
             account,
@@ -154,7 +154,7 @@ impl Step<'_> {
         let value = price.notional(qty, incoming.tick).expect("no more than the hold that was accepted");
         let maker_fee = value.basis_points(terms.maker_fee_bps);
         let taker_fee = value.basis_points(incoming.taker_fee_bps);
-        self.touch(instrument, terms.side, before.price);
+        self.touch(Place::of(&before));
         self.state.books.fill(slot, narrow(qty.0), self.at);
         incoming.remaining = incoming.remaining.minus(qty);
         incoming.filled = incoming.filled.plus(qty);

@@ -20,8 +20,8 @@ mod matching;
 mod sessions;
 mod trading;
 
-use crate::book::{BookView, Order};
-use crate::command::{Command, Entry, NewOrder, OrderKind, OrderRef, Side};
+use crate::book::{BookView, Depth, Order, Record};
+use crate::command::{Command, Entry, OrderKind, OrderRef, Side};
 use crate::event::{Draw, Event};
 use crate::ids::{AccountId, InstrumentId, Label, OrderId, SessionId};
 use crate::prefetch::ask_for;
@@ -53,12 +53,20 @@ const PREFETCH_FROM: usize = 32_768;
 /// How far ahead of its turn a command is when memory is asked for: see [`Engine::prefetch`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ahead {
-    /// Farthest, say 24 commands: its account and its order.
+    /// Farthest: its account and its order, or its book.
     First,
-    /// Nearer, say 16: its order's neighbours and its book.
+    /// Nearer: its order's neighbours and its book.
     Second,
-    /// Nearest, say 8: the levels it touches.
+    /// Nearer still: what the search for its level reads, or its level.
     Third,
+    /// Nearest: the levels it touches.
+    Last,
+}
+
+impl Ahead {
+    /// Every step and how many commands before its turn a command should be at it.
+    pub const STEPS: [(Self, usize); 4] =
+        [(Self::First, 24), (Self::Second, 18), (Self::Third, 12), (Self::Last, 6)];
 }
 
 /// A broken invariant, in words: a fault.
@@ -112,9 +120,13 @@ impl Engine {
             client_seq: entry.client_seq,
             account: entry.account,
         };
-        step.run_timers();
+        if step.state.timers.may_be_due(at) || step.state.reservations.may_be_due(at) {
+            step.run_timers();
+        }
         step.execute(&entry.command);
-        step.publish_levels();
+        if !step.touched.is_empty() {
+            step.publish_levels();
+        }
     }
 
     /// Whether [`Engine::prefetch`] is worth its time just now.
@@ -124,7 +136,7 @@ impl Engine {
     }
 
     /// Asks for memory that a later command of the log will need; changes nothing and is never needed. Each step finds
-    /// near what the one before it asked for, so whoever knows what comes takes all three, some commands apart.
+    /// near what the one before it asked for, so whoever knows what comes takes all of them, [`Ahead::STEPS`] apart.
     /// A venue whose orders are few enough to be near anyway asks for nothing: the asking takes time too.
     #[inline]
     pub fn prefetch(&self, entry: &Entry, ahead: Ahead) {
@@ -134,61 +146,87 @@ impl Engine {
     }
 
     fn ask_ahead(&self, entry: &Entry, ahead: Ahead) {
-        let state = &self.state;
-        let (id, place) = match &entry.command {
+        let (state, account) = (&self.state, entry.account);
+        match &entry.command {
             Command::Place(new) => {
                 let price = match new.kind {
                     OrderKind::Limit { price, .. } => price,
                     OrderKind::Market { .. } => Price::ZERO,
                 };
-                (None, Some((new.instrument, price)))
+                match ahead {
+                    Ahead::First => {
+                        self.ask_for_account(account);
+                        state.books.ask_for_book(new.instrument);
+                    }
+                    Ahead::Second => {
+                        self.ask_for_market(new.instrument);
+                        state.books.ask_for_ranks(new.instrument, new.side);
+                        if new.side == Side::Sell {
+                            state.holdings.ask_for_place(account, new.instrument);
+                        }
+                    }
+                    Ahead::Third => {
+                        state.books.ask_for_level(new.instrument, new.side, price);
+                        if new.side == Side::Sell {
+                            state.holdings.ask_for(account, new.instrument);
+                        }
+                    }
+                    Ahead::Last => {}
+                }
             }
-            Command::Cancel { order: OrderRef::Id(id) } => (Some((*id, Price::ZERO)), None),
-            Command::Replace { order: OrderRef::Id(id), price, .. } => (Some((*id, *price)), None),
-            _ => return,
+            Command::Cancel { order: OrderRef::Id(id) } => self.ask_ahead_of_order(account, *id, None, ahead),
+            Command::Replace { order: OrderRef::Id(id), price, .. } => {
+                self.ask_ahead_of_order(account, *id, Some(*price), ahead);
+            }
+            _ => {}
+        }
+    }
+
+    fn ask_ahead_of_order(&self, account: AccountId, id: OrderId, price: Option<Price>, ahead: Ahead) {
+        let books = &self.state.books;
+        if ahead == Ahead::First {
+            self.ask_for_account(account);
+            return books.ask_for_order(id);
+        }
+        let Some(record) = books.find(id) else {
+            return;
         };
+        let place = Place::of(record);
         match ahead {
-            Ahead::First => {
-                if let Some(account) = state.account(entry.account) {
-                    ask_for(&account.usd_available);
-                    ask_for(&account.orders);
-                }
-                match (id, place) {
-                    (Some((id, _)), _) => state.books.ask_for_order(id),
-                    (_, Some((instrument, _))) => state.books.ask_for_book(instrument),
-                    _ => {}
+            Ahead::First | Ahead::Second => {
+                books.ask_for_neighbours(record);
+                books.ask_for_book(place.instrument);
+                self.ask_for_market(place.instrument);
+            }
+            Ahead::Third => {
+                books.ask_for_ranks(place.instrument, place.side);
+                if place.side == Side::Sell {
+                    self.state.holdings.ask_for_place(account, place.instrument);
                 }
             }
-            Ahead::Second => {
-                if let Some((id, _)) = id
-                    && let Some(instrument) = state.books.ask_for_neighbours(id)
-                {
-                    state.books.ask_for_book(instrument);
-                    if let Some(instrument) = state.instrument(instrument) {
-                        ask_for(&instrument.spec.market);
-                    }
+            Ahead::Last => {
+                let own = Price(place.price.into());
+                books.ask_for_level(place.instrument, place.side, own);
+                if let Some(price) = price {
+                    books.ask_for_level(place.instrument, place.side, price);
                 }
-                if let Some((instrument, _)) = place
-                    && let Some(instrument) = state.instrument(instrument)
-                {
-                    ask_for(&instrument.spec.market);
-                    ask_for(&instrument.last_trade);
+                if place.side == Side::Sell {
+                    self.state.holdings.ask_for(account, place.instrument);
                 }
             }
-            Ahead::Third => match (id, place) {
-                (Some((id, price)), _) => {
-                    if let Some((instrument, Side::Sell)) = state.books.ask_for_levels(id, price) {
-                        state.holdings.ask_for(entry.account, instrument);
-                    }
-                }
-                (_, Some((instrument, price))) => {
-                    state.books.ask_for_level(instrument, price);
-                    if let Command::Place(NewOrder { side: Side::Sell, .. }) = &entry.command {
-                        state.holdings.ask_for(entry.account, instrument);
-                    }
-                }
-                _ => {}
-            },
+        }
+    }
+
+    fn ask_for_account(&self, account: AccountId) {
+        if let Some(account) = self.state.account(account) {
+            ask_for(&account.usd_available);
+        }
+    }
+
+    fn ask_for_market(&self, instrument: InstrumentId) {
+        if let Some(instrument) = self.state.instrument(instrument) {
+            ask_for(&instrument.spec.market);
+            ask_for(&instrument.spec.status);
         }
     }
 
@@ -302,6 +340,31 @@ pub(crate) struct Step<'a> {
     session_index: SessionIndex,
     client_seq: u64,
     account: AccountId,
+}
+
+/// Where a level is.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    instrument: InstrumentId,
+    side: Side,
+    price: u32,
+}
+
+impl Place {
+    /// Of an order.
+    fn of(record: &Record) -> Self {
+        Self { instrument: InstrumentId(record.instrument), side: record.side(), price: record.price }
+    }
+
+    /// Sorts by instrument, side, price.
+    const fn key(self) -> u64 {
+        (self.instrument.0 as u64) << 33 | (self.side as u64) << 32 | self.price as u64
+    }
+
+    const fn of_key(key: u64) -> Self {
+        let side = if key >> 32 & 1 == 0 { Side::Buy } else { Side::Sell };
+        Self { instrument: InstrumentId((key >> 33) as u16), side, price: key as u32 }
+    }
 }
 
 /// A reject with what its report says besides the code.
@@ -437,6 +500,7 @@ impl Step<'_> {
         Ok(())
     }
 
+    #[cold]
     fn run_timers(&mut self) {
         loop {
             let other = self.state.timers.first().copied().filter(|&(due, _)| due <= self.at);
@@ -447,6 +511,8 @@ impl Step<'_> {
                 continue;
             }
             let Some((_, timer)) = other else {
+                self.state.timers.settle();
+                self.state.reservations.settle();
                 return;
             };
             self.state.timers.pop_first();
@@ -461,37 +527,50 @@ impl Step<'_> {
         }
     }
 
-    /// Notes that a level changed, once for runs of changes to the same one. The key sorts by instrument, side, price.
+    /// Notes that a level changed, once for runs of changes to the same one.
     #[inline]
-    fn touch(&mut self, instrument: InstrumentId, side: Side, price: u32) {
-        let key = u64::from(instrument.0) << 33 | (side as u64) << 32 | u64::from(price);
+    fn touch(&mut self, place: Place) {
+        let key = place.key();
         if self.touched.last() != Some(&key) {
             self.touched.push(key);
         }
     }
 
+    /// Tells the market of the one level that the command changes, where nothing else follows that could change it.
+    #[inline]
+    fn tell_level(&mut self, place: Place, depth: Depth) {
+        if self.touched.is_empty() {
+            self.push_level(place, depth);
+        } else {
+            // Something fell due before this command.
+            self.touch(place);
+        }
+    }
+
+    #[inline]
+    fn push_level(&mut self, place: Place, depth: Depth) {
+        self.events.push(Event::Level {
+            instrument: place.instrument,
+            side: place.side,
+            price: Price(place.price.into()),
+            qty: depth.qty,
+            orders: depth.orders,
+        });
+    }
+
     /// Tells the market each level that the command touched, once, as it stands now.
     fn publish_levels(&mut self) {
-        match &mut self.touched[..] {
-            [] | [_] => {}
-            // Most commands touch a level or two, never the same one in a row.
-            [one, other] => {
-                if one > other {
-                    std::mem::swap(one, other);
-                }
-            }
-            _ => {
-                self.touched.sort_unstable();
-                self.touched.dedup();
-            }
+        let mut touched = std::mem::take(self.touched);
+        if touched.len() > 1 {
+            touched.sort_unstable();
+            touched.dedup();
         }
-        for key in self.touched.drain(..) {
-            let instrument = InstrumentId((key >> 33) as u16);
-            let side = if key >> 32 & 1 == 0 { Side::Buy } else { Side::Sell };
-            let (qty, orders) = self.state.books.depth(instrument, side, key as u32);
-            let price = Price(u64::from(key as u32));
-            self.events.push(Event::Level { instrument, side, price, qty, orders });
+        for key in touched.drain(..) {
+            let place = Place::of_key(key);
+            let depth = self.state.books.depth(place.instrument, place.side, place.price);
+            self.push_level(place, depth);
         }
+        *self.touched = touched;
     }
 
     fn account_mut(&mut self, id: AccountId) -> &mut Account {

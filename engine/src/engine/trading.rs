@@ -1,8 +1,8 @@
 //! Orders in and out: every check before anything changes, then holds, matching, and what rests or closes.
 
 use super::matching::Stopped;
-use super::{Refusal, Step};
-use crate::book::{NONE, Record, Terms, WIDEST, hold_of};
+use super::{Place, Refusal, Step};
+use crate::book::{Depth, NONE, Record, Terms, WIDEST, hold_of};
 use crate::command::{
     AccountMode, MassCancelScope, NewOrder, OrderKind, OrderRef, SelfTrade, Side, TimeInForce,
 };
@@ -207,8 +207,7 @@ impl Step<'_> {
     }
 
     fn would_trade(&self, instrument: InstrumentId, side: Side, price: Price) -> bool {
-        let best = self.state.books.best_price(instrument, side.opposite());
-        best.is_some_and(|best| crosses(side, price, Price(best.into())))
+        self.state.books.would_trade(instrument, side, narrow(price.0))
     }
 
     /// The worst price within `bps` hundredths of a percent of the best opposite one; `None` on an empty book.
@@ -318,7 +317,7 @@ impl Step<'_> {
         };
         let (price, remaining) = (narrow(incoming.price.0), narrow(incoming.remaining.0));
         let filled = narrow(incoming.filled.0);
-        self.touch(incoming.instrument, incoming.side, price);
+        let place = Place { instrument: incoming.instrument, side: incoming.side, price };
         let (at, state) = (self.at, &mut *self.state);
         if incoming.replaced {
             let (record_at, books) = (at.0, &mut state.books);
@@ -326,7 +325,8 @@ impl Step<'_> {
                 (record.price, record.remaining, record.filled) = (price, remaining, filled);
                 record.updated_at = record_at;
             });
-            return books.join(slot);
+            let depth = books.join(slot);
+            return self.tell_level(place, depth);
         }
         let labelled = incoming.label != Label::default();
         let terms = Terms {
@@ -359,7 +359,8 @@ impl Step<'_> {
             account.labels.insert(incoming.label, incoming.id);
         }
         state.sessions.order_rests(incoming.session);
-        state.books.enter(slot, record, incoming.label, &mut account.orders);
+        let depth = state.books.enter(slot, record, incoming.label, &mut account.orders);
+        self.tell_level(place, depth);
     }
 
     /// Ends an order that is not in the book: gives back what it still holds and says why.
@@ -438,10 +439,15 @@ impl Step<'_> {
     /// A resting order as it stands at this moment.
     #[inline]
     pub(super) fn subject(&self, slot: u32) -> Subject {
-        let record = self.state.books.record(slot);
+        self.subject_of(slot, self.state.books.record(slot))
+    }
+
+    /// As [`Self::subject`], of a record that was read already.
+    #[inline]
+    fn subject_of(&self, slot: u32, record: &Record) -> Subject {
         Subject {
             order: OrderId(record.id),
-            label: self.state.books.label(slot),
+            label: self.state.books.label_of(slot, record),
             instrument: InstrumentId(record.instrument),
             side: record.side(),
             price: record.price,
@@ -450,13 +456,23 @@ impl Step<'_> {
         }
     }
 
-    /// Takes a resting order out of the book and ends it.
-    pub(super) fn close_resting(&mut self, slot: u32, reason: Closure, answers: bool) {
+    /// Takes a resting order out of the book and ends it, for its owner who asked for that alone.
+    fn cancel_resting(&mut self, slot: u32) {
+        let (place, depth) = self.end_resting(slot, Closure::Cancelled, true);
+        self.tell_level(place, depth);
+    }
+
+    /// Takes a resting order out of the book and ends it, among other things.
+    pub(super) fn close_resting(&mut self, slot: u32, reason: Closure) {
+        let (place, _) = self.end_resting(slot, reason, false);
+        self.touch(place);
+    }
+
+    fn end_resting(&mut self, slot: u32, reason: Closure, answers: bool) -> (Place, Depth) {
         let record = *self.state.books.record(slot);
         let (account, instrument) = (AccountId(record.account), InstrumentId(record.instrument));
         let session = SessionIndex(record.session);
-        let subject = self.subject(slot);
-        self.touch(instrument, subject.side, record.price);
+        let subject = self.subject_of(slot, &record);
         match subject.side {
             Side::Buy => {
                 let hold = self.hold_behind(&record);
@@ -464,17 +480,16 @@ impl Step<'_> {
             }
             Side::Sell => self.free_units(account, instrument, Qty(record.remaining.into())),
         }
-        self.state.books.leave(slot);
+        let depth = self.state.books.leave(slot);
         self.retire(slot, subject.label);
         self.tell_closed(account, session, &subject, reason, answers);
+        (Place::of(&record), depth)
     }
 
     /// Dollars that a resting bid holds.
+    #[inline]
     pub(super) fn hold_behind(&self, record: &Record) -> Usd {
-        let (terms, tick) = (record.terms(), self.tick(InstrumentId(record.instrument)));
-        let fee = terms.maker_fee_bps.max(terms.taker_fee_bps);
-        hold_of(Price(record.price.into()), Qty(record.remaining.into()), fee, tick)
-            .expect("no more than the hold that was accepted")
+        resting_hold(record, record.terms().highest_fee_bps(), self.tick(InstrumentId(record.instrument)))
     }
 
     pub(super) fn tick(&self, instrument: InstrumentId) -> Usd {
@@ -500,7 +515,7 @@ impl Step<'_> {
 
     pub(super) fn cancel(&mut self, order: OrderRef) -> Result<(), Refusal> {
         let slot = self.find(order)?;
-        self.close_resting(slot, Closure::Cancelled, true);
+        self.cancel_resting(slot);
         Ok(())
     }
 
@@ -540,14 +555,14 @@ impl Step<'_> {
             let slot = at;
             at = self.state.books.record(slot).own_next;
             if self.covers(scope, slot) {
-                self.close_resting(slot, Closure::Cancelled, false);
+                self.close_resting(slot, Closure::Cancelled);
             }
         }
     }
 
     pub(super) fn expire_day_order(&mut self, id: OrderId) {
         if let Some(slot) = self.state.books.find(id).and_then(|_| id.slot()) {
-            self.close_resting(slot, Closure::Expired, false);
+            self.close_resting(slot, Closure::Expired);
         }
     }
 
@@ -564,36 +579,34 @@ impl Step<'_> {
         }
         let slot = self.find(order)?;
         if qty.is_zero() {
-            self.close_resting(slot, Closure::Cancelled, true);
+            self.cancel_resting(slot);
             return Ok(());
         }
         let resting = *self.state.books.record(slot);
-        let before = self.subject(slot);
-        let instrument = before.instrument;
+        let before = self.subject_of(slot, &resting);
+        let (instrument, side) = (before.instrument, before.side);
         let refuse = |reject: Reject| Refusal { reject, label: before.label, order: before.order };
         let terms = self.open_market(instrument).map_err(refuse)?;
         if qty > terms.max_qty || !is_multiple(qty, terms.lot) {
             return Err(refuse(Reject::InvalidQuantity));
         }
         check_price(price, terms).map_err(refuse)?;
-        let (agreed, old_qty) = (resting.terms(), Qty(resting.remaining.into()));
-        let fee = agreed.maker_fee_bps.max(agreed.taker_fee_bps);
-        let (held, needed) = match before.side {
-            Side::Buy => (self.hold_behind(&resting), hold_of(price, qty, fee, terms.tick)),
-            // An ask holds no dollars, but what it would bring must be a sum of dollars too.
-            Side::Sell => (Usd::ZERO, price.notional(qty, terms.tick)),
-        };
+        let (tick, fee) = (terms.tick, resting.terms().highest_fee_bps());
+        // An ask holds no dollars, but what it would bring must be a sum of dollars too.
+        let needed = hold_of(price, qty, if side == Side::Buy { fee } else { 0 }, tick);
         let needed = needed.ok_or(refuse(Reject::OutOfRange))?;
         if qty.0 + u64::from(resting.filled) > WIDEST {
             return Err(refuse(Reject::OutOfRange));
         }
-        let keeps_priority = price == Price(resting.price.into()) && qty <= old_qty;
-        let trades = !keeps_priority && self.would_trade(instrument, before.side, price);
+        let (price, remaining) = (narrow(price.0), narrow(qty.0));
+        let keeps_priority = price == resting.price && remaining <= resting.remaining;
+        let trades = !keeps_priority && self.state.books.would_trade(instrument, side, price);
         if trades && post_only {
             return Err(refuse(Reject::WouldTrade));
         }
-        match before.side {
+        match side {
             Side::Buy => {
+                let held = resting_hold(&resting, fee, tick);
                 let account = &mut self.state.accounts[self.account.0 as usize];
                 let free = account.usd_available.plus(held);
                 if needed > free && !keeps_priority {
@@ -604,6 +617,7 @@ impl Step<'_> {
                 account.usd_held = account.usd_held.minus(held).plus(needed);
             }
             Side::Sell => {
+                let old_qty = Qty(resting.remaining.into());
                 let holding = self.state.holdings.open(self.account, instrument, self.at);
                 let free = holding.available.plus(old_qty);
                 if qty > free {
@@ -614,33 +628,51 @@ impl Step<'_> {
                 holding.held = holding.held.minus(old_qty).plus(qty);
             }
         }
-        self.touch(instrument, before.side, resting.price);
         self.events.push(Event::OrderReplaced {
             order: before.order,
             account: self.account,
             instrument,
-            price,
+            price: Price(price.into()),
             remaining: qty,
         });
-        let (narrow_price, narrow_qty) = (narrow(price.0), narrow(qty.0));
-        let subject = Subject { price: narrow_price, remaining: narrow_qty, ..before };
+        let subject = Subject { price, remaining, ..before };
         self.answer_order(&subject, Exec::Replaced);
         let session = SessionIndex(resting.session);
         if session != self.session_index {
             self.notify_order(session, self.account, &subject, Exec::Replaced);
         }
+        let place = Place::of(&resting);
         if keeps_priority {
-            self.state.books.shrink(slot, resting.remaining - narrow_qty, self.at);
+            let depth = self.state.books.shrink(slot, resting.remaining - remaining, self.at);
+            self.tell_level(place, depth);
         } else if trades {
-            let mut incoming = self.reentering(slot, qty, price, stp);
-            incoming.hold = needed;
+            self.touch(place);
+            let mut incoming = self.reentering(slot, qty, Price(price.into()), stp);
+            incoming.hold = if side == Side::Buy { needed } else { Usd::ZERO };
             self.state.books.leave(slot);
             self.run(&mut incoming);
         } else {
-            self.touch(instrument, before.side, narrow_price);
-            self.state.books.relocate(slot, narrow_price, narrow_qty, self.at);
+            let [left, joined] = self.state.books.relocate(slot, price, remaining, self.at);
+            self.tell_move(place, left, Place { price, ..place }, joined);
         }
         Ok(())
+    }
+
+    /// Tells of the level that an order left and of the one that it joined, as [`Self::tell_level`] does of one.
+    #[inline]
+    fn tell_move(&mut self, from: Place, left: Depth, to: Place, joined: Depth) {
+        if !self.touched.is_empty() {
+            self.touch(from);
+            self.touch(to);
+        } else if from.price < to.price {
+            self.push_level(from, left);
+            self.push_level(to, joined);
+        } else {
+            self.push_level(to, joined);
+            if from.price != to.price {
+                self.push_level(from, left);
+            }
+        }
     }
 
     /// A resting order as it would come in again.
@@ -679,6 +711,13 @@ pub(super) fn crosses(side: Side, price: Price, opposite: Price) -> bool {
         Side::Buy => price >= opposite,
         Side::Sell => price <= opposite,
     }
+}
+
+/// Dollars that a resting bid holds where a tick is worth so much.
+#[inline]
+fn resting_hold(record: &Record, fee_bps: u16, tick: Usd) -> Usd {
+    hold_of(Price(record.price.into()), Qty(record.remaining.into()), fee_bps, tick)
+        .expect("no more than the hold that was accepted")
 }
 
 /// A price or a quantity as it is stored.

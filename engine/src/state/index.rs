@@ -4,6 +4,8 @@
 //! leak into the state. A client must not be able to choose the keys: it could craft collisions. An index is derived
 //! (see `derived`), so how it lies in memory is nobody's business.
 
+use crate::prefetch::ask_for;
+
 /// From hashed keys to places in an array. Each slot holds the hash and the place, so that a probe looks at a record only
 /// when all 32 bits of the hash agree.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +36,13 @@ impl Index {
                 return Some(place);
             }
             at = (at + 1) & (self.slots.len() - 1);
+        }
+    }
+
+    /// Asks for where a search begins.
+    pub(super) fn ask_for(&self, hash: u32) {
+        if let Some(slot) = self.home(hash).and_then(|home| self.slots.get(home)) {
+            ask_for(slot);
         }
     }
 

@@ -86,6 +86,11 @@ impl<T: Pair> Pairs<T> {
         let _ = self.found.index.find(hash(account, instrument), asked);
     }
 
+    /// Asks for what says where that record lies.
+    pub(crate) fn ask_for_place(&self, account: AccountId, instrument: InstrumentId) {
+        self.found.index.ask_for(hash(account, instrument));
+    }
+
     /// Where the record of an account and an instrument lies.
     #[inline]
     pub(crate) fn place(&self, account: AccountId, instrument: InstrumentId) -> Option<u32> {

@@ -64,6 +64,8 @@ struct Slot {
 struct Found {
     by_request: Index,
     due: Due,
+    /// None lapses before; what ended may have left it too early, never too late.
+    quiet_until: Nanos,
 }
 
 fn hash(account: AccountId, request: u128) -> u32 {
@@ -113,6 +115,17 @@ impl Reservations {
     #[must_use]
     pub fn first_due(&self) -> Option<(Nanos, ReservationId)> {
         self.found.due.first()
+    }
+
+    /// False when none lapses by then, for certain.
+    #[inline]
+    pub(crate) fn may_be_due(&self, at: Nanos) -> bool {
+        self.found.quiet_until <= at
+    }
+
+    /// Whoever has ended all that lapsed says so.
+    pub(crate) fn settle(&mut self) {
+        self.found.quiet_until = self.first_due().map_or(Nanos(u64::MAX), |(due, _)| due);
     }
 
     /// True while another one fits the venue's limit and the numbers of ids.
@@ -204,6 +217,7 @@ impl Found {
     fn add(&mut self, place: u32, id: ReservationId, open: &Reservation) {
         self.by_request.insert(hash(open.account, open.request), place);
         self.due.insert(place, open.expires_at, id);
+        self.quiet_until = self.quiet_until.min(open.expires_at);
     }
 }
 
