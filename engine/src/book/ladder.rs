@@ -173,7 +173,8 @@ impl Ladder {
             }
         };
         let near = near.map_or(0, |at| standing(side, self.window.base() + at));
-        let beyond = self.far[side as usize].best().map_or(0, |(beyond, _)| standing(side, rank(side, beyond)));
+        let beyond =
+            self.far[side as usize].best().map_or(0, |(beyond, _)| standing(side, rank(side, beyond)));
         self.best[side as usize] = near.max(beyond);
     }
 

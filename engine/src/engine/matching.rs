@@ -1,7 +1,7 @@
 //! Incoming against resting: best price first, then oldest first, at the resting order's price (contract §3.3 to 3.6).
 
-use super::{Place, Step};
 use super::trading::{Incoming, crosses, narrow};
+use super::{Place, Step};
 use crate::command::{SelfTrade, Side};
 use crate::event::{Closure, Event, Exec, Trade};
 use crate::ids::{AccountId, InstrumentId, OrderId, TradeId};
