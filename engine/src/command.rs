@@ -6,7 +6,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::funding::{AccountTerms, AutoReload, PaymentMethod, ReloadFailure};
-use crate::ids::{AccountId, Fingerprint, InstrumentId, KeyHash, Label, OrderId, ReservationId, SessionId};
+use crate::ids::{
+    AccountId, Fingerprint, InstrumentId, KeyHash, KeyId, Label, OrderId, ReservationId, SessionId,
+};
 use crate::instrument::{InstrumentSpec, InstrumentStatus};
 use crate::units::{Nanos, Price, Qty, Tokens, Usd};
 
@@ -129,6 +131,10 @@ pub enum Command {
         request: u128,
         /// How long, in log time, until the reservation lapses by itself.
         valid_for: Nanos,
+        /// The consumption key that the call came with, of the same account.
+        key: KeyId,
+        /// Where the call came in.
+        surface: Surface,
     },
     /// Turn a reservation into a usage record and give the rest back.
     Settle {
@@ -473,11 +479,50 @@ pub enum TransferDirection {
     ToTrading,
 }
 
+/// The language in which a call was made, and so the endpoint (contract §6.1, §6.8, §6.9).
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    rkyv::Archive,
+    rkyv::Serialize,
+    rkyv::Deserialize,
+)]
+pub enum Surface {
+    /// OpenAI chat completions.
+    #[default]
+    ChatCompletions,
+    /// Anthropic messages.
+    Messages,
+    /// OpenAI responses.
+    Responses,
+}
+
+/// Why the supplier that delivered was the one, seen from those who owed the drawn tokens (design §4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Cover {
+    /// It had issued some of the drawn tokens itself.
+    #[default]
+    Issuer,
+    /// Each issuer was asked and failed, or is suspended.
+    Failed,
+    /// No issuer can do what the call asked for.
+    Unable,
+}
+
 /// What a call consumed, as metered by the inference tier.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// The supplier that delivered.
     pub supplier: AccountId,
+    /// Which of its [`SupplierProfile::offers`] served, from 0.
+    pub offer: u8,
     /// Tokens of the prompt.
     pub prompt_tokens: Tokens,
     /// Tokens of the completion, reasoning included.
@@ -490,6 +535,12 @@ pub struct Usage {
     pub estimated: bool,
     /// The stream ended before the supplier was done.
     pub partial: bool,
+    /// The supplier's own counts were beyond belief.
+    pub distrusted: bool,
+    /// Why it was this supplier.
+    pub cover: Cover,
+    /// Suppliers that were asked for this call, this one too; 0 where nobody counted.
+    pub attempts: u8,
 }
 
 /// Auto (`easy`) or Advanced Mode (contract §4.4).
@@ -630,7 +681,7 @@ mod tests {
         (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
     }
 
-    /// Commands with the bytes that the first journals hold of them.
+    /// Commands with the bytes that journals of format 3 hold of them.
     fn golden() -> Vec<(Command, &'static str)> {
         let place = NewOrder {
             instrument: InstrumentId(300),
@@ -678,6 +729,24 @@ mod tests {
             tokens: Tokens(2_000),
             request: 5,
             valid_for: Nanos(9),
+            key: KeyId(300),
+            surface: Surface::Responses,
+        };
+        let settle = Command::Settle {
+            reservation: ReservationId(6),
+            usage: Usage {
+                supplier: AccountId(7),
+                offer: 63,
+                prompt_tokens: Tokens(300),
+                completion_tokens: Tokens(9),
+                ttft_us: 10,
+                duration_us: 11,
+                estimated: false,
+                partial: true,
+                distrusted: true,
+                cover: Cover::Unable,
+                attempts: 3,
+            },
         };
         let key = Command::AddConsumptionKey {
             hash: KeyHash([3; 32]),
@@ -692,13 +761,14 @@ mod tests {
                 "1304746578740454657874016402414101020304f403140102ac02a01f050601e8070102",
             ),
             (Command::RegisterSupplier(Box::new(profile)), "15017304752f7631030102030109016d01"),
-            (reserve, "0501d00f0509"),
+            (reserve, "0501d00f0509ac0202"),
+            (settle, "0606073fac02090a0b0001010203"),
             (key, "0d030303030303030303030303030303030303030303030303030303030303030302736b016e0104"),
         ]
     }
 
     #[test]
-    fn the_log_form_is_that_of_the_first_journals() {
+    fn the_log_form_is_that_of_format_3() {
         let before = "909eb8e8c0e1828589909cb0d080c1818202ac0207";
         for (command, bytes) in golden() {
             let session = SessionId(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10);

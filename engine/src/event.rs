@@ -2,12 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::command::{Side, TimeInForce, Usage};
+use crate::command::{Side, Surface, TimeInForce, Usage};
 use crate::funding::ReloadFailure;
-use crate::ids::{AccountId, InstrumentId, Label, LotId, OrderId, ReservationId, SessionId, TradeId};
+use crate::ids::{AccountId, InstrumentId, KeyId, Label, LotId, OrderId, ReservationId, SessionId, TradeId};
 use crate::reject::Reject;
 pub use crate::report::{Exec, Issuers, OrderReport, Report, ReportBody};
-use crate::units::{Price, Qty, Tokens, Usd};
+use crate::units::{Nanos, Price, Qty, Tokens, Usd};
 
 // A hot command makes three or four of them, and they are what the matcher hands on.
 const _: () = assert!(size_of::<Event>() <= 128);
@@ -145,6 +145,14 @@ pub enum Event {
         account: AccountId,
         /// The call's handle.
         request: u128,
+        /// Of what.
+        instrument: InstrumentId,
+        /// The consumption key of the call.
+        key: KeyId,
+        /// Where the call came in.
+        surface: Surface,
+        /// When it was made.
+        reserved_at: Nanos,
         /// True when log time ended it.
         lapsed: bool,
     },
@@ -328,6 +336,12 @@ pub struct UsageRecord {
     pub account: AccountId,
     /// For what.
     pub instrument: InstrumentId,
+    /// The consumption key of the call.
+    pub key: KeyId,
+    /// Where the call came in.
+    pub surface: Surface,
+    /// When its tokens were set aside.
+    pub reserved_at: Nanos,
     /// What was delivered and by whom.
     pub usage: Usage,
     /// What was billed: delivered tokens as far as lots covered them.

@@ -52,6 +52,10 @@ id! {
     KeyHash([u8; 32])
 }
 id! {
+    /// A consumption key, in a few bytes: counted from 1 as keys are registered; 0 is none.
+    KeyId(u32)
+}
+id! {
     /// A client's own label of an order, unique among that account's open orders; 0 is none.
     Label(u128)
 }
@@ -59,6 +63,11 @@ id! {
 impl AccountId {
     /// The venue's own account.
     pub const VENUE: Self = Self(0);
+}
+
+impl KeyId {
+    /// No key: the call came from somewhere else.
+    pub const NONE: Self = Self(0);
 }
 
 impl OrderId {

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::book::{Books, OpenOrders};
 use crate::command::{AccountMode, AutoBuy, Capabilities, SupplierProfile};
 use crate::funding::AccountTerms;
-use crate::ids::{AccountId, Fingerprint, InstrumentId, KeyHash, Label, LotId, OrderId, SessionId};
+use crate::ids::{AccountId, Fingerprint, InstrumentId, KeyHash, KeyId, Label, LotId, OrderId, SessionId};
 use crate::instrument::InstrumentSpec;
 use crate::units::{Nanos, Price, Qty, Seq, Tokens, Usd, UsdTotal};
 
@@ -52,6 +52,8 @@ pub struct State {
     pub signing_keys: BTreeMap<Fingerprint, SigningKey>,
     /// Consumption keys, revoked ones too.
     pub consumption_keys: BTreeMap<KeyHash, ConsumptionKey>,
+    /// The same by their ids, from 1: whose, and which.
+    pub keys_by_id: Vec<(AccountId, KeyHash)>,
     /// Binary sessions.
     pub sessions: Sessions,
     /// Units and tokens, per account and instrument that it ever touched.
@@ -196,6 +198,8 @@ pub struct SigningKey {
 /// A registered consumption key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 pub struct ConsumptionKey {
+    /// Its id.
+    pub id: KeyId,
     /// Whose.
     pub account: AccountId,
     /// First 8 characters of the secret.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::command::Side;
-use crate::ids::{AccountId, InstrumentId, Label, LotId, SessionId};
+use crate::ids::{AccountId, InstrumentId, KeyId, Label, LotId, SessionId};
 use crate::state::{Account, Holding, Pair, State, Timer};
 use crate::units::{TOKENS_PER_UNIT, Usd};
 
@@ -51,6 +51,7 @@ pub(super) fn check(state: &State) -> Result<(), String> {
     check_money(state, usd, &escrow)?;
     check_tokens(state, &tokens)?;
     check_sessions(state)?;
+    check_keys(state)?;
     check_timers(state)
 }
 
@@ -235,11 +236,25 @@ fn check_sessions(state: &State) -> Result<(), String> {
     Ok(())
 }
 
+fn check_keys(state: &State) -> Result<(), String> {
+    hold!(state.keys_by_id.len() == state.consumption_keys.len(), "every consumption key has one id");
+    for (hash, key) in &state.consumption_keys {
+        let named = state.keys_by_id.get((key.id.0 as usize).wrapping_sub(1));
+        hold!(named == Some(&(key.account, *hash)), "{:?} is the id of its key", key.id);
+    }
+    Ok(())
+}
+
 fn check_timers(state: &State) -> Result<(), String> {
     state.reservations.check()?;
     for (id, open) in state.reservations.iter() {
         let place = state.holdings.place(open.account, open.instrument);
         hold!(place == Some(open.holding), "{id:?} knows its holding");
+        let owner = state.owner_of_key(open.key);
+        hold!(
+            open.key == KeyId::NONE || owner == Some(open.account),
+            "{id:?} came with a key of its account"
+        );
     }
     hold!(
         state.reservations.first_due().is_none_or(|(due, _)| due > state.now),

@@ -3,9 +3,9 @@
 use super::trading::{Entering, Incoming};
 use super::{Refusal, Step};
 use crate::book::WIDEST;
-use crate::command::{AccountMode, SelfTrade, Side, TimeInForce, TransferDirection, Usage};
+use crate::command::{AccountMode, SelfTrade, Side, Surface, TimeInForce, TransferDirection, Usage};
 use crate::event::{Draw, Event, Issuers, Moved, ReportBody, UsageRecord};
-use crate::ids::{AccountId, InstrumentId, Label, LotId, OrderId, ReservationId};
+use crate::ids::{AccountId, InstrumentId, KeyId, Label, LotId, OrderId, ReservationId};
 use crate::instrument::{InstrumentStatus, Movement};
 use crate::limits;
 use crate::reject::Reject;
@@ -17,6 +17,9 @@ struct Ended {
     account: AccountId,
     instrument: InstrumentId,
     request: u128,
+    key: KeyId,
+    surface: Surface,
+    reserved_at: Nanos,
     /// Where it lies.
     holding: u32,
     draws: Vec<Draw>,
@@ -128,7 +131,11 @@ impl Step<'_> {
         tokens: Tokens,
         request: u128,
         valid_for: Nanos,
+        (key, surface): (KeyId, Surface),
     ) -> Result<(), Refusal> {
+        if key != KeyId::NONE && self.state.owner_of_key(key) != Some(self.account) {
+            return Err(Reject::UnknownKey.into());
+        }
         self.state.instrument(instrument).ok_or(Reject::UnknownInstrument)?;
         if tokens.is_zero() || tokens.0 > limits::ALL_TOKENS {
             return Err(Reject::InvalidQuantity.into());
@@ -162,6 +169,9 @@ impl Step<'_> {
             new.account = account;
             new.instrument = instrument;
             new.holding = holding;
+            new.key = key;
+            new.surface = surface;
+            new.reserved_at = at;
             new.expires_at = at.after(valid_for);
             held.reserve(tokens, &mut new.draws);
             new.draws.iter().for_each(|draw| issuers.push(draw.issuer));
@@ -267,7 +277,8 @@ impl Step<'_> {
             return Err(Reject::NotASupplier.into());
         }
         let delivered = usage.prompt_tokens.checked_add(usage.completion_tokens).ok_or(Reject::OutOfRange)?;
-        let Ended { account, instrument, request, holding, draws } = self.end_reservation(id);
+        let Ended { account, instrument, request, key, surface, reserved_at, holding, draws } =
+            self.end_reservation(id);
 
         let mut left = delivered;
         let mut drawn = std::mem::take(&mut self.scratch.drawn);
@@ -302,6 +313,9 @@ impl Step<'_> {
             request,
             account,
             instrument,
+            key,
+            surface,
+            reserved_at,
             usage,
             billed,
             unbilled: left,
@@ -370,18 +384,27 @@ impl Step<'_> {
         draws.clear();
         let open = self.state.reservations.end(id).expect("the caller found it");
         draws.extend_from_slice(&open.draws);
-        let Reservation { account, instrument, request, holding, .. } = *open;
+        let Reservation { account, instrument, request, key, surface, reserved_at, holding, .. } = *open;
         self.state.accounts[account.0 as usize].open_calls -= 1;
-        Ended { account, instrument, request, holding, draws }
+        Ended { account, instrument, request, key, surface, reserved_at, holding, draws }
     }
 
     fn give_back(&mut self, id: ReservationId, ended: Ended, lapsed: bool) {
-        let Ended { account, request, holding, draws, .. } = ended;
+        let Ended { account, instrument, request, key, surface, reserved_at, holding, draws } = ended;
         for draw in &draws {
             self.unreserve(holding, draw.lot, draw.tokens);
         }
         self.scratch.reserved = draws;
-        self.events.push(Event::ReservationEnded { reservation: id, account, request, lapsed });
+        self.events.push(Event::ReservationEnded {
+            reservation: id,
+            account,
+            request,
+            instrument,
+            key,
+            surface,
+            reserved_at,
+            lapsed,
+        });
     }
 
     /// Frees reserved tokens. Past their lot's deadline they are lost at once: a reservation only delayed that.

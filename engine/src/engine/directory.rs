@@ -4,7 +4,7 @@ use super::{Refusal, Step};
 use crate::book::WIDEST;
 use crate::command::{AccountMode, AutoBuy, Capabilities, SupplierProfile};
 use crate::event::{Event, Moved, ReportBody};
-use crate::ids::{AccountId, Fingerprint, InstrumentId, KeyHash, TradeId};
+use crate::ids::{AccountId, Fingerprint, InstrumentId, KeyHash, KeyId, TradeId};
 use crate::instrument::{InstrumentSpec, InstrumentStatus, Movement};
 use crate::limits;
 use crate::reject::Reject;
@@ -138,7 +138,9 @@ impl Step<'_> {
         if self.state.consumption_keys.len() >= limits::KEYS {
             return Err(Reject::LimitReached.into());
         }
+        self.state.keys_by_id.push((self.account, hash));
         let key = ConsumptionKey {
+            id: KeyId(u32::try_from(self.state.keys_by_id.len()).expect("bounded by KEYS")),
             account: self.account,
             prefix: prefix.to_owned(),
             name: name.to_owned(),

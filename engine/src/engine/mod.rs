@@ -23,7 +23,7 @@ mod trading;
 use crate::book::{BookView, Depth, Order, Record};
 use crate::command::{Command, Entry, OrderKind, OrderRef, Side};
 use crate::event::{Draw, Event};
-use crate::ids::{AccountId, InstrumentId, Label, OrderId, SessionId};
+use crate::ids::{AccountId, InstrumentId, KeyId, Label, OrderId, SessionId};
 use crate::prefetch::ask_for;
 use crate::reject::Reject;
 use crate::state::{Account, Holding, Instrument, SessionIndex, State, Timer, Tranche};
@@ -283,6 +283,13 @@ impl State {
         self.accounts.get(id.0 as usize)
     }
 
+    /// Whose consumption key this is.
+    #[must_use]
+    pub fn owner_of_key(&self, key: KeyId) -> Option<AccountId> {
+        let place = (key.0 as usize).checked_sub(1)?;
+        self.keys_by_id.get(place).map(|&(account, _)| account)
+    }
+
     /// An instrument.
     #[must_use]
     pub fn instrument(&self, id: InstrumentId) -> Option<&Instrument> {
@@ -407,8 +414,8 @@ impl Step<'_> {
             }
             Command::MassCancel(scope) => self.mass_cancel(*scope),
             Command::Transfer { instrument, qty, direction } => self.transfer(*instrument, *qty, *direction),
-            Command::Reserve { instrument, tokens, request, valid_for } => {
-                self.reserve(*instrument, *tokens, *request, *valid_for)
+            Command::Reserve { instrument, tokens, request, valid_for, key, surface } => {
+                self.reserve(*instrument, *tokens, *request, *valid_for, (*key, *surface))
             }
             Command::Settle { reservation, usage } => self.settle(*reservation, *usage),
             Command::Release { reservation, supplier } => self.release(*reservation, *supplier),

@@ -10,8 +10,9 @@ use rkyv::with::Skip;
 
 use super::derived::Derived;
 use super::index::{Index, mix};
+use crate::command::Surface;
 use crate::event::Draw;
-use crate::ids::{AccountId, InstrumentId, ReservationId};
+use crate::ids::{AccountId, InstrumentId, KeyId, ReservationId};
 use crate::limits;
 use crate::units::Nanos;
 
@@ -26,6 +27,12 @@ pub struct Reservation {
     pub instrument: InstrumentId,
     /// Where its holding lies.
     pub(crate) holding: u32,
+    /// The consumption key of the call.
+    pub key: KeyId,
+    /// Where the call came in.
+    pub surface: Surface,
+    /// When it was made.
+    pub reserved_at: Nanos,
     /// When it lapses.
     pub expires_at: Nanos,
     /// From which lots, in the order in which they are drawn down. `cost` is filled in when settled.

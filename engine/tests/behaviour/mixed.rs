@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use grid_engine::command::{
-    AccountMode, AutoBuy, Capabilities, Command, Entry, MassCancelScope, NewOrder, Offer, OrderKind,
-    OrderRef, SelfTrade, Side, SupplierProfile, TimeInForce, TransferDirection, Usage,
+    AccountMode, AutoBuy, Capabilities, Command, Cover, Entry, MassCancelScope, NewOrder, Offer, OrderKind,
+    OrderRef, SelfTrade, Side, SupplierProfile, Surface, TimeInForce, TransferDirection, Usage,
 };
 use grid_engine::event::{Event, Report, ReportBody};
 use grid_engine::funding::{AccountTerms, AutoReload, PaymentMethod, ReloadFailure};
 use grid_engine::instrument::{InstrumentSpec, InstrumentStatus, Movement};
 use grid_engine::{
-    AccountId, Engine, Fingerprint, InstrumentId, KeyHash, Label, Nanos, OrderId, Price, Qty, Reject,
+    AccountId, Engine, Fingerprint, InstrumentId, KeyHash, KeyId, Label, Nanos, OrderId, Price, Qty, Reject,
     ReservationId, SECOND, Seq, SessionId, Tokens, Usd,
 };
 
@@ -559,7 +559,14 @@ impl World {
             0 => *self.dice.pick(&[0, 2 * HOUR]),
             _ => self.dice.between(1, 120) * SECOND,
         });
-        Command::Reserve { instrument, tokens, request: self.requests, valid_for }
+        // Not by dice: what else happens stays as it was.
+        let key = KeyId(if self.requests % 16 == 7 { (self.requests / 16 % 8) as u32 } else { 0 });
+        let surface = match self.requests % 3 {
+            0 => Surface::ChatCompletions,
+            1 => Surface::Messages,
+            _ => Surface::Responses,
+        };
+        Command::Reserve { instrument, tokens, request: self.requests, valid_for, key, surface }
     }
 
     fn end_a_reservation(&mut self, tier: usize) -> ((usize, AccountId), Command) {
@@ -602,6 +609,8 @@ impl World {
             duration_us: 2_000_000,
             estimated: self.dice.chance(1, 10),
             partial: self.dice.chance(1, 10),
+            cover: if reservation.0 % 3 == 0 { Cover::Failed } else { Cover::Issuer },
+            ..Usage::default()
         };
         ((tier, account), Command::Settle { reservation, usage })
     }

@@ -5,14 +5,14 @@
 
 use grid_engine::command::{
     AccountMode, Capabilities, Command, Entry, NewOrder, Offer, OrderKind, OrderRef, SelfTrade, Side,
-    SupplierProfile, TimeInForce, TransferDirection, Usage,
+    SupplierProfile, Surface, TimeInForce, TransferDirection, Usage,
 };
 use grid_engine::event::Event;
 use grid_engine::funding::{AutoReload, PaymentMethod};
 use grid_engine::instrument::{InstrumentSpec, InstrumentStatus};
 use grid_engine::{
-    AccountId, InstrumentId, Label, Nanos, OrderId, Price, Qty, Reject, ReservationId, SECOND, SessionId,
-    Tokens, Usd, limits,
+    AccountId, InstrumentId, KeyHash, KeyId, Label, Nanos, OrderId, Price, Qty, Reject, ReservationId,
+    SECOND, SessionId, Tokens, Usd, limits,
 };
 
 use crate::venue::{Actor, Venue, key_of, rejected, spec};
@@ -325,7 +325,26 @@ fn delivery_is_refused_for_the_first_reason() {
         tokens: Tokens(tokens),
         request,
         valid_for: Nanos(valid_for),
+        key: KeyId::NONE,
+        surface: Surface::Messages,
     };
+    let with_key = |key| Command::Reserve {
+        instrument: NOWHERE,
+        tokens: Tokens(0),
+        request: 1,
+        valid_for: Nanos(0),
+        key: KeyId(key),
+        surface: Surface::Messages,
+    };
+    stage.must(
+        me,
+        Command::AddConsumptionKey {
+            hash: KeyHash([9; 32]),
+            prefix: "sk-grid-".into(),
+            name: String::new(),
+            expires_at: None,
+        },
+    );
     // The easy account buys one Unit at 80 cents, has 10 cents left, and request 1 is taken.
     stage.must(easy, reserve(LIVE, 1, 1, SECOND));
     stage.climb(
@@ -333,6 +352,10 @@ fn delivery_is_refused_for_the_first_reason() {
         vec![
             (Reject::NotPermitted, Owner, me, reserve(NOWHERE, 0, 1, 0)),
             (Reject::UnknownAccount, Operator, NOBODY, reserve(NOWHERE, 0, 1, 0)),
+            // Nobody's, and somebody else's.
+            (Reject::UnknownKey, Operator, easy, with_key(2)),
+            (Reject::UnknownKey, Operator, easy, with_key(1)),
+            (Reject::UnknownInstrument, Operator, me, with_key(1)),
             (Reject::UnknownInstrument, Operator, easy, reserve(NOWHERE, 0, 1, 0)),
             (Reject::InvalidQuantity, Operator, easy, reserve(LIVE, 0, 1, 0)),
             (Reject::InvalidQuantity, Operator, easy, reserve(LIVE, u64::MAX, 1, 0)),
@@ -352,10 +375,7 @@ fn delivery_is_refused_for_the_first_reason() {
             supplier,
             prompt_tokens: Tokens(tokens),
             completion_tokens: Tokens(tokens),
-            ttft_us: 0,
-            duration_us: 0,
-            estimated: false,
-            partial: false,
+            ..Usage::default()
         },
     };
     stage.climb(

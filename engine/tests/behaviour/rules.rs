@@ -18,14 +18,14 @@ use std::path::Path;
 
 use grid_engine::command::{
     AccountMode, AutoBuy, Capabilities, Command, Entry, MassCancelScope, NewOrder, OrderKind, OrderRef,
-    SelfTrade, Side, TimeInForce, TransferDirection, Usage,
+    SelfTrade, Side, Surface, TimeInForce, TransferDirection, Usage,
 };
 use grid_engine::event::{Event, Exec, OrderReport, Report, ReportBody};
 use grid_engine::funding::{AccountTerms, AutoReload, PaymentMethod, ReloadFailure};
 use grid_engine::instrument::{InstrumentSpec, InstrumentStatus, Movement};
 use grid_engine::{
-    AccountId, Fingerprint, InstrumentId, KeyHash, Label, Nanos, OrderId, Price, Qty, ReservationId, SECOND,
-    SessionId, Tokens, Usd,
+    AccountId, Fingerprint, InstrumentId, KeyHash, KeyId, Label, Nanos, OrderId, Price, Qty, ReservationId,
+    SECOND, SessionId, Tokens, Usd,
 };
 
 use crate::venue::{Actor, START, Venue, key_of, spec};
@@ -407,7 +407,8 @@ impl Stage {
                 let tokens = Tokens(words.number());
                 let valid_for = words.option("for").map_or(Nanos(60 * SECOND), span);
                 let request = words.number_option("request").map_or(self.requests, u128::from);
-                Command::Reserve { instrument, tokens, request, valid_for }
+                let (key, surface) = (KeyId::NONE, Surface::ChatCompletions);
+                Command::Reserve { instrument, tokens, request, valid_for, key, surface }
             }
             // settle NAME by SUPPLIER PROMPT COMPLETION
             "settle" => {
@@ -419,8 +420,8 @@ impl Stage {
                     completion_tokens: Tokens(words.number()),
                     ttft_us: 300_000,
                     duration_us: 1_500_000,
-                    estimated: false,
                     partial: words.flag("partial"),
+                    ..Usage::default()
                 };
                 Command::Settle { reservation, usage }
             }

@@ -8,14 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use grid_engine::{AccountId, InstrumentId, Nanos, Reject, Tokens};
+use grid_engine::command::Surface;
+use grid_engine::{AccountId, InstrumentId, KeyId, Nanos, Reject, Tokens};
 use hyper::{Response, StatusCode};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
 use crate::allowance;
 use crate::dialect::Teller;
-use crate::door::{Directory, DoorError, Reserved};
+use crate::door::{Directory, DoorError, Reserved, Wanted};
 use crate::hold::{Bureau, Hold};
 use crate::relay::{self, Notes, Relay};
 use crate::reply::{Out, Refusal};
@@ -38,6 +39,8 @@ pub(crate) struct Call {
     pub(crate) name: String,
     pub(crate) request: u128,
     pub(crate) account: AccountId,
+    pub(crate) key: KeyId,
+    pub(crate) surface: Surface,
     pub(crate) instrument: InstrumentId,
     /// Output limit where the client names none, per choice, in tokens.
     pub(crate) output_default: u64,
@@ -160,7 +163,15 @@ async fn reserve(tier: &Tier, call: &Call) -> Result<(Reserved, Hold, Option<u64
 /// reservation that it brings is released.
 async fn ask(tier: &Tier, call: &Call, tokens: u64) -> Result<(Reserved, Hold), DoorError> {
     let life = Nanos(u64::try_from(tier.config.clocks.reservation.as_nanos()).unwrap_or(u64::MAX));
-    let answer = tier.bureau.door.reserve(call.account, call.instrument, Tokens(tokens), call.request, life);
+    let answer = tier.bureau.door.reserve(Wanted {
+        account: call.account,
+        key: call.key,
+        instrument: call.instrument,
+        tokens: Tokens(tokens),
+        request: call.request,
+        surface: call.surface,
+        valid_for: life,
+    });
     let (bureau, account, body) = (tier.bureau.clone(), call.account, call.chat.body.clone());
     let (give, take) = oneshot::channel();
     let (directory, request) = (Arc::clone(&tier.directory), call.request);

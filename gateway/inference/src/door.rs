@@ -5,8 +5,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use grid_engine::command::Surface;
 use grid_engine::state::State;
-use grid_engine::{AccountId, InstrumentId, Nanos, Qty, Reject, ReservationId, Seq, Tokens, Usd};
+use grid_engine::{AccountId, InstrumentId, KeyId, Nanos, Qty, Reject, ReservationId, Seq, Tokens, Usd};
 
 /// An answer of the venue that is still to come.
 pub type Pending<T> = Pin<Box<dyn Future<Output = Result<T, DoorError>> + Send>>;
@@ -15,14 +16,7 @@ pub type Pending<T> = Pin<Box<dyn Future<Output = Result<T, DoorError>> + Send>>
 /// connection breaks, so that a command is executed at most once.
 pub trait Door: Send + Sync + 'static {
     /// Sets tokens aside.
-    fn reserve(
-        &self,
-        account: AccountId,
-        instrument: InstrumentId,
-        tokens: Tokens,
-        request: u128,
-        valid_for: Nanos,
-    ) -> Pending<Reserved>;
+    fn reserve(&self, wanted: Wanted) -> Pending<Reserved>;
 
     /// Turns a reservation into a usage record.
     fn settle(
@@ -34,6 +28,25 @@ pub trait Door: Send + Sync + 'static {
 
     /// Gives a reservation back.
     fn release(&self, account: AccountId, reservation: ReservationId, supplier: AccountId) -> Pending<()>;
+}
+
+/// Tokens to be set aside for one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Who pays.
+    pub account: AccountId,
+    /// The consumption key that the call came with, or none.
+    pub key: KeyId,
+    /// Of what.
+    pub instrument: InstrumentId,
+    /// Upper bound of what the call may use.
+    pub tokens: Tokens,
+    /// The call's handle.
+    pub request: u128,
+    /// Where the call came in.
+    pub surface: Surface,
+    /// How long the reservation lives by itself.
+    pub valid_for: Nanos,
 }
 
 /// A reservation as answered by the venue.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use grid_engine::command::Usage;
+use grid_engine::command::{Cover, Usage};
 use grid_engine::{AccountId, Reject, ReservationId, Tokens};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -46,6 +46,8 @@ struct Open {
     made: Instant,
     body: Bytes,
     supplier: AccountId,
+    offer: u8,
+    attempts: u8,
     meter: Meter,
     attempt: Instant,
     first_content: Option<Instant>,
@@ -74,6 +76,8 @@ impl Hold {
                 meter: Meter::new(body.clone()),
                 body,
                 supplier: AccountId::VENUE,
+                offer: 0,
+                attempts: 0,
                 attempt: now,
                 first_content: None,
             }),
@@ -85,9 +89,11 @@ impl Hold {
     }
 
     /// Another supplier is tried; what an earlier one sent reached nobody.
-    pub(crate) fn attempt(&mut self, supplier: AccountId) {
+    pub(crate) fn attempt(&mut self, supplier: AccountId, offer: u8) {
         let open = self.open();
         open.supplier = supplier;
+        open.offer = offer;
+        open.attempts = open.attempts.saturating_add(1);
         open.meter = Meter::new(open.body.clone());
         open.attempt = Instant::now();
         open.first_content = None;
@@ -162,12 +168,16 @@ impl Open {
         }
         Usage {
             supplier: self.supplier,
+            offer: self.offer,
             prompt_tokens: Tokens(bill.prompt),
             completion_tokens: Tokens(bill.completion),
             ttft_us: micros(first.saturating_duration_since(self.attempt)),
             duration_us: micros(self.attempt.elapsed()),
             estimated: bill.estimated,
             partial,
+            distrusted: bill.distrusted,
+            cover: Cover::default(),
+            attempts: self.attempts,
         }
     }
 
@@ -248,8 +258,8 @@ async fn off_loop<T: Send + 'static>(large: bool, count: impl FnOnce() -> T + Se
 mod tests {
     use super::*;
     use crate::answer;
-    use crate::door::{Pending, Reserved};
-    use grid_engine::{InstrumentId, Nanos, Seq, Usd};
+    use crate::door::{Pending, Reserved, Wanted};
+    use grid_engine::{Seq, Usd};
     use parking_lot::Mutex;
     use tokio::sync::mpsc;
 
@@ -271,7 +281,7 @@ mod tests {
     }
 
     impl Door for Note {
-        fn reserve(&self, _: AccountId, _: InstrumentId, _: Tokens, _: u128, _: Nanos) -> Pending<Reserved> {
+        fn reserve(&self, _: Wanted) -> Pending<Reserved> {
             unreachable!("holds make no reservations")
         }
 
@@ -302,7 +312,7 @@ mod tests {
         };
         let body = Bytes::from_static(br#"{"messages":[{"role":"user","content":"the market"}]}"#);
         let mut hold = Hold::new(bureau, AccountId(1), ReservationId(7), body);
-        hold.attempt(AccountId(2));
+        hold.attempt(AccountId(2), 0);
         (hold, heard, stats)
     }
 

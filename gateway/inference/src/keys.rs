@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use grid_engine::state::State;
-use grid_engine::{AccountId, Fingerprint, KeyHash, Nanos};
+use grid_engine::{AccountId, Fingerprint, KeyHash, KeyId, Nanos};
 use hyper::header::AUTHORIZATION;
 use hyper::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
@@ -21,6 +21,8 @@ const SECRET_BYTES_MAX: usize = 512;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Caller {
     pub(crate) key: KeyHash,
+    /// The same, as the log knows it.
+    pub(crate) id: KeyId,
     pub(crate) account: AccountId,
     /// What is left of the account's calls of today, where they are limited.
     pub(crate) quota: Option<Quota>,
@@ -53,7 +55,7 @@ pub(crate) fn authenticate(state: &State, secret: Option<&str>) -> Result<Caller
         }
         Some(known) => {
             let quota = Quota::of_day(state, known.account);
-            Ok(Caller { key, account: known.account, quota })
+            Ok(Caller { key, id: known.id, account: known.account, quota })
         }
         None if is_trading_key(state, secret) => {
             Err(refusal("this is a trading key; inference takes a consumption key"))

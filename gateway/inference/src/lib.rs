@@ -67,7 +67,7 @@ mod upstream;
 mod venue;
 
 pub use config::{Clocks, Config, KeyLimits, Limits, Metering, Routing};
-pub use door::{Deps, Directory, Door, DoorError, Pending, Reserved, Settled};
+pub use door::{Deps, Directory, Door, DoorError, Pending, Reserved, Settled, Wanted};
 pub use needs::{Need, Needs};
 pub use probe::{Check, Checked, ModelReport, ProbeReport, Probing, Verdict};
 pub use seal::{SealError, VenueKey};

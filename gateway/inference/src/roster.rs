@@ -34,6 +34,8 @@ const ASKS_READ: usize = 256;
 pub(crate) struct Candidate {
     pub(crate) supplier: AccountId,
     pub(crate) instrument: InstrumentId,
+    /// Which of the supplier's offers it is.
+    pub(crate) offer: u8,
     pub(crate) model: String,
     pub(crate) base_url: String,
     pub(crate) sealed_credential: Vec<u8>,
@@ -61,10 +63,11 @@ pub(crate) fn offers(state: &State, instrument: InstrumentId) -> Vec<Candidate> 
     active
         .flat_map(|(account, supplier)| {
             let profile = &supplier.profile;
-            let mine = profile.offers.iter().filter(move |offer| offer.instrument == instrument);
-            mine.map(|offer| Candidate {
+            let mine = (0..).zip(&profile.offers).filter(move |(_, offer)| offer.instrument == instrument);
+            mine.map(|(place, offer)| Candidate {
                 supplier: *account,
                 instrument,
+                offer: place,
                 model: offer.model.clone(),
                 base_url: profile.base_url.clone(),
                 sealed_credential: profile.sealed_credential.clone(),
@@ -344,6 +347,7 @@ mod tests {
         Candidate {
             supplier: AccountId(supplier),
             instrument: InstrumentId(0),
+            offer: 0,
             model: "m".into(),
             base_url: String::new(),
             sealed_credential: Vec::new(),

@@ -206,7 +206,7 @@ impl Search<'_> {
             bump(&tier.stats.failovers);
         }
         self.tried += 1;
-        hold.attempt(candidate.supplier);
+        hold.attempt(candidate.supplier, candidate.offer);
         let order = Order {
             base_url: &candidate.base_url,
             credential: &credential,

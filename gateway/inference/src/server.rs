@@ -469,6 +469,8 @@ impl Asked<'_> {
             name: self.name.to_owned(),
             request: self.number,
             account: caller.account,
+            key: caller.id,
+            surface: dialect.logged(),
             instrument,
             output_default: if output_floor > 0 { output_floor } else { tier.config.routing.output_tokens },
             candidates,

@@ -6,31 +6,30 @@
 use std::pin::Pin;
 
 use grid_client::{Client, ClientError, Report};
-use grid_engine::command::Usage;
+use grid_engine::command::{Cover, Surface, Usage};
 use grid_engine::state::State;
-use grid_engine::{AccountId, Engine, InstrumentId, Nanos, Qty, Reject, ReservationId, Seq, Tokens, Usd};
+use grid_engine::{AccountId, Engine, Qty, Reject, ReservationId, Seq, Tokens, Usd};
 use grid_replicator::Replica;
 use grid_wire::{Release, Reserve, Settle, SettleFlags};
 
-use crate::door::{Directory, Door, DoorError, Pending, Reserved, Settled};
+use crate::door::{Directory, Door, DoorError, Pending, Reserved, Settled, Wanted};
 
 const NANOS_PER_MS: u64 = 1_000_000;
 
 impl Door for Client {
-    fn reserve(
-        &self,
-        account: AccountId,
-        instrument: InstrumentId,
-        tokens: Tokens,
-        request: u128,
-        valid_for: Nanos,
-    ) -> Pending<Reserved> {
+    fn reserve(&self, wanted: Wanted) -> Pending<Reserved> {
         let answer = self.submit(Reserve {
-            request_id: request,
-            tokens: tokens.0,
-            account: account.0,
-            valid_for_ms: u32::try_from(valid_for.0 / NANOS_PER_MS).unwrap_or(u32::MAX),
-            instrument: instrument.0,
+            request_id: wanted.request,
+            tokens: wanted.tokens.0,
+            account: wanted.account.0,
+            valid_for_ms: u32::try_from(wanted.valid_for.0 / NANOS_PER_MS).unwrap_or(u32::MAX),
+            instrument: wanted.instrument.0,
+            surface: match wanted.surface {
+                Surface::ChatCompletions => grid_wire::Surface::ChatCompletions,
+                Surface::Messages => grid_wire::Surface::Messages,
+                Surface::Responses => grid_wire::Surface::Responses,
+            },
+            key: wanted.key.0,
             ..Reserve::default()
         });
         Box::pin(async move {
@@ -58,7 +57,15 @@ impl Door for Client {
             duration_us: usage.duration_us,
             flags: SettleFlags::none()
                 .with(SettleFlags::ESTIMATED, usage.estimated)
-                .with(SettleFlags::PARTIAL, usage.partial),
+                .with(SettleFlags::PARTIAL, usage.partial)
+                .with(SettleFlags::DISTRUSTED, usage.distrusted),
+            offer: usage.offer,
+            cover: match usage.cover {
+                Cover::Issuer => grid_wire::Cover::Issuer,
+                Cover::Failed => grid_wire::Cover::Failed,
+                Cover::Unable => grid_wire::Cover::Unable,
+            },
+            attempts: usage.attempts,
             ..Settle::default()
         });
         Box::pin(async move {

@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cluster::Cluster;
 use grid_client::{Client, Config};
-use grid_engine::command::{Command, TransferDirection, Usage};
-use grid_engine::{AccountId, InstrumentId, Nanos, Qty, Tokens};
-use grid_inference::Door;
+use grid_engine::command::{Command, Surface, TransferDirection, Usage};
+use grid_engine::{AccountId, InstrumentId, KeyId, Nanos, Qty, Tokens};
+use grid_inference::{Door, Wanted};
 
 const CONSUMER: AccountId = AccountId(2);
 const TEXT: InstrumentId = InstrumentId(0);
@@ -49,7 +49,16 @@ async fn each_call_is_billed_once_whoever_leads() {
                 while calls < CALLS || cluster.changes.load(Ordering::SeqCst) < CHANGES {
                     let request = u128::from(caller) << 64 | u128::from(calls);
                     let life = Nanos(600_000_000_000);
-                    let reserved = client.reserve(CONSUMER, TEXT, Tokens(100), request, life).await;
+                    let reserved = client.reserve(Wanted {
+                        account: CONSUMER,
+                        key: KeyId::NONE,
+                        instrument: TEXT,
+                        tokens: Tokens(100),
+                        request,
+                        surface: Surface::ChatCompletions,
+                        valid_for: life,
+                    });
+                    let reserved = reserved.await;
                     let reservation = reserved.expect("no error").reservation;
                     calls += 1;
                     if calls % 5 == 0 {
@@ -60,10 +69,7 @@ async fn each_call_is_billed_once_whoever_leads() {
                         supplier: CONSUMER,
                         prompt_tokens: Tokens(3),
                         completion_tokens: Tokens(7),
-                        ttft_us: 1,
-                        duration_us: 2,
-                        estimated: false,
-                        partial: false,
+                        ..Usage::default()
                     };
                     let settled = client.settle(CONSUMER, reservation, usage).await.expect("no error");
                     assert_eq!((settled.billed, settled.unbilled), (Tokens(10), Tokens(0)));

@@ -1,10 +1,12 @@
 //! From the wire to the log: a client's message becomes an engine command, once, or is refused with a code.
 
 use grid_engine::command::{
-    MassCancelScope, NewOrder, OrderKind, OrderRef, SelfTrade, Side, TimeInForce, TransferDirection, Usage,
+    Cover, MassCancelScope, NewOrder, OrderKind, OrderRef, SelfTrade, Side, Surface, TimeInForce,
+    TransferDirection, Usage,
 };
 use grid_engine::{
-    AccountId, Command, InstrumentId, Label, Nanos, OrderId, Price, Qty, ReservationId, SessionId, Tokens,
+    AccountId, Command, InstrumentId, KeyId, Label, Nanos, OrderId, Price, Qty, ReservationId, SessionId,
+    Tokens,
 };
 use grid_wire as wire;
 use grid_wire::gateway_reject;
@@ -70,6 +72,12 @@ pub(crate) fn read(
                     0 => reservation_life,
                     ms => Nanos(u64::from(ms) * 1_000_000),
                 },
+                key: KeyId(m.key),
+                surface: match m.surface {
+                    wire::Surface::ChatCompletions => Surface::ChatCompletions,
+                    wire::Surface::Messages => Surface::Messages,
+                    wire::Surface::Responses => Surface::Responses,
+                },
             }),
         ),
         M::Settle(m) => (
@@ -78,12 +86,20 @@ pub(crate) fn read(
                 reservation: ReservationId(m.reservation),
                 usage: Usage {
                     supplier: AccountId(m.supplier),
+                    offer: m.offer,
                     prompt_tokens: Tokens(m.prompt_tokens),
                     completion_tokens: Tokens(m.completion_tokens),
                     ttft_us: m.ttft_us,
                     duration_us: m.duration_us,
                     estimated: m.flags.has(wire::SettleFlags::ESTIMATED),
                     partial: m.flags.has(wire::SettleFlags::PARTIAL),
+                    distrusted: m.flags.has(wire::SettleFlags::DISTRUSTED),
+                    cover: match m.cover {
+                        wire::Cover::Issuer => Cover::Issuer,
+                        wire::Cover::Failed => Cover::Failed,
+                        wire::Cover::Unable => Cover::Unable,
+                    },
+                    attempts: m.attempts,
                 },
             }),
         ),

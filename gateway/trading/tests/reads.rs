@@ -2,8 +2,8 @@
 
 mod support;
 
-use grid_engine::command::{AccountMode, Command, Side, Usage};
-use grid_engine::{InstrumentId, Nanos, Tokens};
+use grid_engine::command::{AccountMode, Command, Side, Surface, Usage};
+use grid_engine::{InstrumentId, KeyId, Nanos, Tokens};
 use grid_trading::View as _;
 use grid_trading::ids::{self, USD};
 use serde_json::{Value, json};
@@ -381,8 +381,14 @@ async fn lots_show_what_was_drawn_from_them() {
     let (trader, instrument) = (fixture.trader.account, InstrumentId(0));
     let body = json!({ "instrument_id": ids::instrument(instrument), "quantity": 1 }).to_string();
     signed(&fixture, &fixture.trader, "POST", "/v1/transfers/trading-to-consumption", &body).await;
-    let reserve =
-        Command::Reserve { instrument, tokens: Tokens(1_000), request: 77, valid_for: Nanos(60_000_000_000) };
+    let reserve = Command::Reserve {
+        instrument,
+        tokens: Tokens(1_000),
+        request: 77,
+        valid_for: Nanos(60_000_000_000),
+        key: KeyId::NONE,
+        surface: Surface::ChatCompletions,
+    };
     fixture.venue.run(trader, reserve);
     let mut reservation = None;
     fixture.venue.read(&mut |engine| reservation = engine.state().reservations.by_request(trader, 77));
@@ -393,8 +399,7 @@ async fn lots_show_what_was_drawn_from_them() {
         completion_tokens: Tokens(9),
         ttft_us: 310_000,
         duration_us: 420_000,
-        estimated: false,
-        partial: false,
+        ..Usage::default()
     };
     let settled = fixture.venue.run(trader, Command::Settle { reservation, usage });
     fixture.history.wait_for(settled.seq).await.expect("the writer lives");

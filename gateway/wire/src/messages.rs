@@ -9,12 +9,17 @@ use crate::values::*;
 /// The id of the schema, in every header.
 pub const SCHEMA_ID: u16 = 7201;
 /// The version of the schema that this code speaks.
-pub const SCHEMA_VERSION: u16 = 2;
+pub const SCHEMA_VERSION: u16 = 3;
 /// Blocks that have grown: the message, the version that made it longer, and its length before. A shorter block of an
 /// older sender is read with zeros for what it does not have, so zero must mean "not said" in every field that is
 /// added.
-const GROWN: &[(&str, u16, usize)] =
-    &[("NegotiationReject", 2, 19), ("EstablishmentReject", 2, 19), ("Terminate", 2, 1)];
+const GROWN: &[(&str, u16, usize)] = &[
+    ("NegotiationReject", 2, 19),
+    ("EstablishmentReject", 2, 19),
+    ("Terminate", 2, 1),
+    ("Reserve", 3, 50),
+    ("Settle", 3, 57),
+];
 
 /// The version that brought the field at this offset.
 const fn since(block: &str, offset: usize) -> u16 {
@@ -842,7 +847,7 @@ plain {
         scope: CancelScope,
     }
     /// Takes tokens out of the account's lots for one inference call, buying if it may.
-    [25] Reserve, 50 {
+    [25] Reserve, 56 {
         /// Strictly increasing in the session; at most once.
         client_seq: u64,
         /// The client's clock, nanoseconds UTC.
@@ -857,9 +862,15 @@ plain {
         valid_for_ms: u32,
         /// The instrument.
         instrument: u16,
+        /// Where the call came in.
+        surface: Surface,
+        /// Not read; what follows is aligned by it.
+        spare: u8,
+        /// The consumption key of the call, counted from 1; zero for none.
+        key: u32,
     }
     /// Turns a reservation into a usage record and gives back the rest.
-    [26] Settle, 57 {
+    [26] Settle, 60 {
         /// Strictly increasing in the session; at most once.
         client_seq: u64,
         /// The client's clock, nanoseconds UTC.
@@ -880,6 +891,12 @@ plain {
         duration_us: u32,
         /// Remarks.
         flags: SettleFlags,
+        /// Which of the supplier's offers served, from 0.
+        offer: u8,
+        /// Why it was this supplier.
+        cover: Cover,
+        /// Suppliers that were asked, this one too; zero where nobody counted.
+        attempts: u8,
     }
     /// Gives a reservation back whole.
     [27] Release, 32 {

@@ -76,6 +76,30 @@ wire_enum! {
 }
 
 wire_enum! {
+    /// The language in which a call was made.
+    Surface as "surface" {
+        /// OpenAI chat completions, and where nothing else is said.
+        ChatCompletions = 0,
+        /// Anthropic messages.
+        Messages = 1,
+        /// OpenAI responses.
+        Responses = 2,
+    }
+}
+
+wire_enum! {
+    /// Why the supplier that delivered was the one.
+    Cover as "cover" {
+        /// It had issued some of the drawn tokens, and where nothing else is said.
+        Issuer = 0,
+        /// Each issuer was asked and failed, or is suspended.
+        Failed = 1,
+        /// No issuer can do what the call asked for.
+        Unable = 2,
+    }
+}
+
+wire_enum! {
     /// Which way units move between the two pockets of an account.
     Direction as "direction" {
         /// Trading to consumption.
@@ -326,6 +350,8 @@ wire_set! {
         ESTIMATED("estimated") = 0,
         /// The stream ended before the supplier was done.
         PARTIAL("partial") = 1,
+        /// The supplier's own counts were beyond belief.
+        DISTRUSTED("distrusted") = 2,
     }
 }
 

@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, VecDeque};
 
 use grid_engine::command::{
     AccountMode, Capabilities, Command, Entry, MassCancelScope, NewOrder, OrderKind, OrderRef, SelfTrade,
-    Side, TimeInForce, TransferDirection, Usage,
+    Side, Surface, TimeInForce, TransferDirection, Usage,
 };
 use grid_engine::event::{Exec, Report, ReportBody};
 use grid_engine::instrument::{
     DeliveryTerms, InstrumentSpec, InstrumentStatus, MarketTerms, Movement, QualityTerms,
 };
 use grid_engine::{
-    AccountId, Fingerprint, InstrumentId, Label, Nanos, OrderId, Price, Qty, ReservationId, SECOND,
+    AccountId, Fingerprint, InstrumentId, KeyId, Label, Nanos, OrderId, Price, Qty, ReservationId, SECOND,
     SessionId, Tokens, Usd,
 };
 use grid_sequencer::NodeId;
@@ -436,8 +436,8 @@ impl Client {
                 completion_tokens: Tokens(self.dice.below(1_500_000)),
                 ttft_us: 400_000,
                 duration_us: 2_000_000,
-                estimated: false,
                 partial: self.dice.chance(1, 10),
+                ..Usage::default()
             };
             return (account, Command::Settle { reservation, usage });
         }
@@ -451,6 +451,8 @@ impl Client {
             tokens: Tokens(self.dice.below(2_000_000)),
             request: self.requests,
             valid_for: Nanos(self.dice.between(1, 600) * SECOND),
+            key: KeyId(u32::from(self.dice.chance(1, 20))),
+            surface: Surface::ChatCompletions,
         };
         (trader, command)
     }

@@ -401,7 +401,11 @@ impl Model {
             Command::Transfer { instrument, qty, direction } => {
                 self.transfer(who, *instrument, qty.0, *direction)
             }
-            Command::Reserve { instrument, tokens, request, valid_for } => {
+            Command::Reserve { instrument, tokens, request, valid_for, key, surface: _ } => {
+                // Nobody registers a consumption key here.
+                if key.0 != 0 {
+                    return Err(Reject::UnknownKey);
+                }
                 self.reserve(who, *instrument, tokens.0, *request, *valid_for)
             }
             Command::Settle { reservation, usage } => self.settle(who, reservation.0, usage),

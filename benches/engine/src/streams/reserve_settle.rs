@@ -3,9 +3,9 @@
 
 use std::collections::VecDeque;
 
-use grid_engine::command::{Command, Side, TimeInForce, Usage};
+use grid_engine::command::{Command, Side, Surface, TimeInForce, Usage};
 use grid_engine::event::{Event, ReportBody};
-use grid_engine::{AccountId, InstrumentId, Nanos, ReservationId, Tokens};
+use grid_engine::{AccountId, InstrumentId, KeyId, Nanos, ReservationId, Tokens};
 
 use crate::dice::Dice;
 use crate::flow::{Flow, Wanted};
@@ -83,8 +83,14 @@ impl Calls {
         self.request += 1;
         // A handle is a hash or a random number in life, and never counted up.
         let request = (u128::from(self.dice.next()) << 64) | self.request;
-        let command =
-            Command::Reserve { instrument: MARKET, tokens: Tokens(ASIDE), request, valid_for: LIFE };
+        let command = Command::Reserve {
+            instrument: MARKET,
+            tokens: Tokens(ASIDE),
+            request,
+            valid_for: LIFE,
+            key: KeyId::NONE,
+            surface: Surface::ChatCompletions,
+        };
         flow.venue_mut().send(consumer, command);
         let reserved = flow.venue().events().iter().find_map(|event| match event {
             Event::Report { report, .. } => match &report.body {
@@ -105,8 +111,8 @@ impl Calls {
             completion_tokens: Tokens(USED - USED / 4),
             ttft_us: 200_000,
             duration_us: 3_000_000,
-            estimated: false,
-            partial: false,
+            attempts: 1,
+            ..Usage::default()
         };
         flow.venue_mut().send(consumer, Command::Settle { reservation, usage });
         let settled = flow.venue().events().iter().any(|event| match event {

@@ -56,6 +56,16 @@ impl Dialect {
         }
     }
 
+    /// Its name in the log.
+    pub(crate) fn logged(self) -> grid_engine::command::Surface {
+        use grid_engine::command::Surface;
+        match self {
+            Self::Chat => Surface::ChatCompletions,
+            Self::Messages => Surface::Messages,
+            Self::Responses => Surface::Responses,
+        }
+    }
+
     /// Reads a request, and says who will tell the answer; nobody where the supplier's own bytes are the answer.
     /// `number` is the call's, `bytes_max` the most that an answer may grow to.
     pub(crate) fn read(

@@ -16,7 +16,7 @@ use grid_engine::{
     AccountId, Engine, Fingerprint, InstrumentId, KeyHash, Label, Nanos, Price, Qty, ReservationId, SECOND,
     Seq, SessionId, Tokens, Usd,
 };
-use grid_inference::{Deps, Directory, Door, DoorError, Pending, Reserved, RunningTier, Settled};
+use grid_inference::{Deps, Directory, Door, DoorError, Pending, Reserved, RunningTier, Settled, Wanted};
 use parking_lot::Mutex;
 use serde_json::json;
 
@@ -166,15 +166,9 @@ impl Market {
 struct MarketDoor(Arc<Market>);
 
 impl Door for MarketDoor {
-    fn reserve(
-        &self,
-        account: AccountId,
-        instrument: InstrumentId,
-        tokens: Tokens,
-        request: u128,
-        valid_for: Nanos,
-    ) -> Pending<Reserved> {
-        let command = Command::Reserve { instrument, tokens, request, valid_for };
+    fn reserve(&self, wanted: Wanted) -> Pending<Reserved> {
+        let Wanted { account, key, instrument, tokens, request, surface, valid_for } = wanted;
+        let command = Command::Reserve { instrument, tokens, request, valid_for, key, surface };
         let answer = self.0.ask(account, command).map(|body| match body {
             ReportBody::Reserved { reservation, tokens, bought, spent, issuers } => {
                 Reserved { reservation, tokens, bought, spent, issuers: issuers.to_vec() }

@@ -17,11 +17,11 @@ use grid_engine::instrument::{
 };
 use grid_engine::state::{Account, ConsumptionKey, Instrument, State, Supplier};
 use grid_engine::{
-    AccountId, InstrumentId, KeyHash, Nanos, Price, Qty, Reject, ReservationId, Seq, Tokens, Usd,
+    AccountId, InstrumentId, KeyHash, KeyId, Nanos, Price, Qty, Reject, ReservationId, Seq, Tokens, Usd,
 };
 use grid_inference::{
     Clocks, Config, Deps, Directory, Door, DoorError, Pending, Reserved, RunningTier, Settled, VenueKey,
-    serve,
+    Wanted, serve,
 };
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame, Incoming};
@@ -215,14 +215,8 @@ impl Venue {
 pub(crate) struct TestDoor(pub(crate) Arc<Venue>);
 
 impl Door for TestDoor {
-    fn reserve(
-        &self,
-        account: AccountId,
-        instrument: InstrumentId,
-        tokens: Tokens,
-        request: u128,
-        valid_for: Nanos,
-    ) -> Pending<Reserved> {
+    fn reserve(&self, wanted: Wanted) -> Pending<Reserved> {
+        let Wanted { account, instrument, tokens, request, valid_for, .. } = wanted;
         assert_eq!((account, instrument), (CONSUMER, InstrumentId(0)));
         assert!(valid_for > Nanos::ZERO);
         let venue = Arc::clone(&self.0);
@@ -313,6 +307,7 @@ fn account(id: u32) -> Account {
 /// An active key of an account.
 pub(crate) fn key(account: AccountId) -> ConsumptionKey {
     ConsumptionKey {
+        id: KeyId(1),
         account,
         prefix: "sk-or-v1".into(),
         name: "test".into(),

@@ -92,12 +92,15 @@ def _transfer(r):
 
 
 def _reserve(r):
-    return {"do": "reserve", "instrument": r.uint(), "tokens": r.uint(), "request": r.uint(), "valid_for": r.uint()}
+    return {"do": "reserve", "instrument": r.uint(), "tokens": r.uint(), "request": r.uint(), "valid_for": r.uint(),
+            "key": r.uint(), "surface": r.one_of("chat_completions", "messages", "responses")}
 
 
 def _settle(r):
-    return {"do": "settle", "reservation": r.uint(), "supplier": r.uint(), "prompt": r.uint(), "completion": r.uint(),
-            "ttft_us": r.uint(), "duration_us": r.uint(), "estimated": r.flag(), "partial": r.flag()}
+    return {"do": "settle", "reservation": r.uint(), "supplier": r.uint(), "offer": r.byte(), "prompt": r.uint(),
+            "completion": r.uint(), "ttft_us": r.uint(), "duration_us": r.uint(), "estimated": r.flag(),
+            "partial": r.flag(), "distrusted": r.flag(), "cover": r.one_of("issuer", "failed", "unable"),
+            "attempts": r.byte()}
 
 
 def _release(r):
