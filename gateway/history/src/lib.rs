@@ -8,8 +8,14 @@
 //! record: reads leave out what it makes uncertain instead of telling half of it.
 //!
 //! One thread writes, many read, each on a connection of its own (SQLite in WAL mode).
+//!
+//! Beside it the names that both HTTP tiers tell it by: public ids, moments and decimal money.
 
+pub mod decimal;
+mod follow;
+pub mod ids;
 mod read;
+pub mod time;
 mod write;
 
 use std::path::{Path, PathBuf};
@@ -22,6 +28,7 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::watch;
 
+pub use follow::{Follower, follow};
 pub use read::{
     Candle, Fill, FillFilter, FundingRow, Gap, IssuanceRow, LotExpiry, OrderFilter, OrderRow, Rows, Since,
     Slice, SliceFrom, Tape, TransferFilter, TransferRow, UsageRow, Window,

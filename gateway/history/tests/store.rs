@@ -3,8 +3,7 @@
 use grid_engine::command::{Side, TimeInForce};
 use grid_engine::event::{Closure, OrderOpened, Trade};
 use grid_engine::{AccountId, Event, InstrumentId, Label, Nanos, OrderId, Price, Qty, Seq, TradeId, Usd};
-use grid_trading::History;
-use grid_trading::history::{Applied, FillFilter, HistoryError, OrderFilter, Since, Slice, SliceFrom};
+use grid_history::{Applied, FillFilter, History, HistoryError, OrderFilter, Since, Slice, SliceFrom};
 
 const MAKER: AccountId = AccountId(2);
 const TAKER: AccountId = AccountId(3);
