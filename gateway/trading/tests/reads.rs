@@ -621,3 +621,65 @@ async fn settings_follow_the_mode() {
         );
     });
 }
+
+#[tokio::test]
+async fn auto_reload_is_set_in_parts_and_what_could_never_be_charged_is_refused() {
+    let fixture = fixture().await;
+    let patch = |body: &'static str| {
+        signed(&fixture, &fixture.trader, "PATCH", "/v1/self/system-settings/auto_reload", body)
+    };
+    for (body, status) in [
+        ("{}", 400),
+        (r#"{"auto_reload_enabled":"yes"}"#, 400),
+        (r#"{"auto_reload_amount_usd":20}"#, 400),
+        (r#"{"auto_reload_amount_usd":"twenty"}"#, 400),
+        (r#"{"auto_reload_amount_usd":"-20"}"#, 422),
+        (r#"{"auto_reload_enabled":true}"#, 422),
+        (
+            r#"{"auto_reload_enabled":true,"auto_reload_amount_usd":"0.49","auto_reload_threshold_usd":"5"}"#,
+            422,
+        ),
+        (
+            r#"{"auto_reload_enabled":true,"auto_reload_amount_usd":"20.001","auto_reload_threshold_usd":"5"}"#,
+            422,
+        ),
+        (
+            r#"{"auto_reload_enabled":true,"auto_reload_amount_usd":"20","auto_reload_threshold_usd":"0"}"#,
+            422,
+        ),
+        (
+            r#"{"auto_reload_enabled":true,"auto_reload_amount_usd":"20","auto_reload_threshold_usd":"5","auto_reload_monthly_limit_usd":"19"}"#,
+            422,
+        ),
+    ] {
+        let answer = patch(body).await;
+        assert_eq!(answer.status, status, "{body}");
+        assert_eq!(answer.error().1, "validation_error", "{body}");
+    }
+    assert_eq!(
+        patch(r#"{"auto_reload_threshold_usd":"50","auto_reload_amount_usd":"200.50"}"#).await.status,
+        200
+    );
+    let on = patch(r#"{"auto_reload_enabled":true,"auto_reload_monthly_limit_usd":"1000"}"#).await;
+    let settings = get(&fixture, &fixture.trader, "/v1/self/system-settings").await.json();
+    assert_eq!((on.status, &on.json()), (200, &settings));
+    for (name, value) in [
+        ("auto_reload_enabled", json!(true)),
+        ("auto_reload_threshold_usd", json!("50")),
+        ("auto_reload_amount_usd", json!("200.5")),
+        ("auto_reload_monthly_limit_usd", json!("1000")),
+        ("auto_reload_status", json!("ready")),
+    ] {
+        assert_eq!(settings["data"][name], value, "{name}");
+    }
+    fixture.venue.done(fixture.trader.account, Command::Withdraw { amount: grid_engine::Usd::dollars(60) });
+    let settings = get(&fixture, &fixture.trader, "/v1/self/system-settings").await.json();
+    assert_eq!(settings["data"]["auto_reload_status"], "replenishing", "$40 are less than $50");
+    let reason = grid_engine::funding::ReloadFailure::Declined;
+    fixture.venue.done(fixture.trader.account, Command::ReloadFailed { reload: 1, reason });
+    let settings = get(&fixture, &fixture.trader, "/v1/self/system-settings").await.json();
+    assert_eq!(settings["data"]["auto_reload_status"], "declined");
+    let off = patch(r#"{"auto_reload_enabled":false,"auto_reload_monthly_limit_usd":null}"#).await.json();
+    assert_eq!(off["data"]["auto_reload_status"], "off");
+    assert_eq!(off["data"]["auto_reload_monthly_limit_usd"], json!(null));
+}

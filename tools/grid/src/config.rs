@@ -7,6 +7,7 @@ use grid_engine::instrument::{
     DeliveryTerms, InstrumentSpec, InstrumentStatus, MarketTerms, Movement, QualityTerms,
 };
 use grid_engine::{Nanos, Price, Qty, SECOND, Usd};
+use grid_payments::{SecretKey, StripeSettings};
 use serde::Deserialize;
 
 /// What `grid demo` runs with, and what a configuration file may leave out.
@@ -35,6 +36,8 @@ pub(crate) struct Config {
     pub(crate) cluster: Option<crate::cluster::Terms>,
     /// What accounts are given and how many calls they make for nothing; written on the first start.
     pub(crate) accounts: Accounts,
+    /// Who is asked for the money of reloads.
+    pub(crate) payments: Payments,
     pub(crate) sessions: Sessions,
     pub(crate) trading: Trading,
     pub(crate) inference: Inference,
@@ -109,6 +112,30 @@ impl Accounts {
             free_at_once: self.free_calls_at_once,
             paid_per_call_at_once: dollars(&self.paid_per_call_at_once)?,
             sign_up_credit: dollars(&self.sign_up_credit)?,
+        })
+    }
+}
+
+/// Who is asked for the money of reloads.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Payments {
+    /// Without it, and without the variable of the environment, no card is charged.
+    stripe_secret_key: Option<SecretKey>,
+    stripe_url: String,
+    stripe_version: String,
+    stripe_timeout_ms: u64,
+}
+
+impl Payments {
+    /// How Stripe is reached, where there is a key for it.
+    pub(crate) fn stripe(&self) -> Option<StripeSettings> {
+        let from_environment = || std::env::var("GRID_STRIPE_SECRET_KEY").ok().map(SecretKey::new);
+        Some(StripeSettings {
+            secret_key: self.stripe_secret_key.clone().or_else(from_environment)?,
+            base_url: self.stripe_url.trim_end_matches('/').to_owned(),
+            version: self.stripe_version.clone(),
+            timeout: std::time::Duration::from_millis(self.stripe_timeout_ms),
         })
     }
 }

@@ -69,6 +69,7 @@ struct Tiers {
     trading: grid_trading::RunningTier,
     platform: grid_trading::RunningTier,
     inference: grid_inference::RunningTier,
+    payments: grid_payments::Worker,
     sessions: Vec<Client>,
 }
 
@@ -209,8 +210,9 @@ impl Venue {
         if base.node.leadership().epoch().is_some() && !base.node.hand_over(HAND_OVER) {
             step("nobody took over the leadership in time; the others elect a leader by themselves");
         }
-        let Tiers { trading, platform, inference, sessions } = tiers;
+        let Tiers { trading, platform, inference, payments, sessions } = tiers;
         runtime.block_on(async {
+            payments.stop().await;
             inference.shutdown().await;
             trading.shutdown().await;
             platform.shutdown().await;
@@ -365,16 +367,20 @@ impl Base {
         }
     }
 
-    /// One for the trading tier, one for the inference tier.
-    fn tier_sessions(&self, config: &Config, signals: &Signals) -> Result<[Client; 2], Unfinished> {
-        let trading = self.connect(config, self.secrets.tier, signals)?;
-        match self.connect(config, self.secrets.tier, signals) {
-            Ok(inference) => Ok([trading, inference]),
-            Err(unfinished) => {
-                trading.close();
-                Err(unfinished)
+    /// One for the trading tier, one for the inference tier, and the operator's for what became of reloads.
+    fn tier_sessions(&self, config: &Config, signals: &Signals) -> Result<[Client; 3], Unfinished> {
+        let Secrets { tier, operator, .. } = self.secrets;
+        let mut sessions = Vec::new();
+        for key in [tier, tier, operator] {
+            match self.connect(config, key, signals) {
+                Ok(session) => sessions.push(session),
+                Err(unfinished) => {
+                    sessions.into_iter().for_each(Client::close);
+                    return Err(unfinished);
+                }
             }
         }
+        Ok(sessions.try_into().unwrap_or_else(|_| unreachable!("one session for each key")))
     }
 
     /// The history may know more than what was recovered: of the last blocks nobody has told this node yet that they are
@@ -580,11 +586,11 @@ fn start_tiers(
     runtime: &tokio::runtime::Runtime,
     config: &Config,
     secrets: &Secrets,
-    sessions: [Client; 2],
+    sessions: [Client; 3],
     node: &Node<Engine>,
     history: &History,
 ) -> Result<Tiers, StartError> {
-    let [trading_session, inference_session] = sessions;
+    let [trading_session, inference_session, payments_session] = sessions;
     let (replica, metrics) = (node.replica(), node.metrics());
     let app = grid_trading::App::new(
         Arc::new(grid_trading::ClientDoor::new(trading_session.clone())),
@@ -596,7 +602,8 @@ fn start_tiers(
         door: Arc::new(inference_session.clone()),
         directory: Arc::new(Replica::clone(replica)),
     };
-    let (trading, platform, inference) = runtime.block_on(async {
+    let payments_venue = payments_venue(payments_session.clone(), node);
+    let (trading, platform, inference, payments) = runtime.block_on(async {
         let trading =
             grid_trading::serve(config.listen.at(0), app.clone()).await.map_err(in_use(config, 0))?;
         // Operators reach the platform's listener, the public reaches the trading tier's.
@@ -605,9 +612,28 @@ fn start_tiers(
         let inference = grid_inference::serve(inference_config(config, secrets)?, deps)
             .await
             .map_err(in_use(config, 1))?;
-        Ok::<_, StartError>((trading, platform, inference))
+        let payments = start_payments(config, payments_venue);
+        Ok::<_, StartError>((trading, platform, inference, payments))
     })?;
-    Ok(Tiers { trading, platform, inference, sessions: vec![trading_session, inference_session] })
+    let sessions = vec![trading_session, inference_session, payments_session];
+    Ok(Tiers { trading, platform, inference, payments, sessions })
+}
+
+/// Reloads are carried out by whoever leads; a moment in which two believe so does no harm.
+fn payments_venue(session: Client, node: &Node<Engine>) -> Arc<dyn grid_payments::Venue> {
+    let leadership = node.leadership();
+    let leads = move || leadership.epoch().is_some();
+    Arc::new(grid_payments::venue::NodeVenue::new(session, Arc::clone(node.replica()), leads))
+}
+
+fn start_payments(config: &Config, venue: Arc<dyn grid_payments::Venue>) -> grid_payments::Worker {
+    let house = Arc::new(grid_payments::House::new(Arc::clone(&venue)));
+    let cards = config
+        .payments
+        .stripe()
+        .map(|settings| Arc::new(grid_payments::Stripe::new(settings)) as Arc<dyn grid_payments::Provider>);
+    let providers = grid_payments::Providers { house, cards };
+    grid_payments::Worker::start(venue, providers, grid_payments::Settings::default())
 }
 
 fn trading_limits(config: &Config) -> grid_trading::Limits {

@@ -4,6 +4,7 @@ mod accounts;
 mod markets;
 mod orders;
 mod platform;
+mod reload;
 mod service;
 mod supply;
 mod trades;
@@ -70,6 +71,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/self/system-settings", get(platform::settings))
         .route("/self/system-settings/account-mode", post(platform::set_mode))
         .route("/self/system-settings/auto-buy", patch(platform::set_auto_buy))
+        .route("/self/system-settings/auto_reload", patch(reload::set))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .with_state(app)

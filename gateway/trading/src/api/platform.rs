@@ -201,11 +201,12 @@ pub(super) async fn revoke_signing_key(State(app): State<App>, Name(id): Name, s
 }
 
 /// The caller's settings. What Auto Mode dictates is named in `mode_managed_fields`.
-fn show_settings(app: &App, signed: &Signed) -> Reply {
+pub(super) fn show_settings(app: &App, signed: &Signed) -> Reply {
     let found = app.view().look(|engine| {
-        engine.state().account(signed.account).map(|account| (account.mode, account.auto_buy))
+        let account = engine.state().account(signed.account)?;
+        Some((account.mode, account.auto_buy, super::reload::members(&account.funding)))
     });
-    let (mode, auto_buy) = found.ok_or_else(|| ApiError::not_found("ACCOUNT_NOT_FOUND"))?;
+    let (mode, auto_buy, reload) = found.ok_or_else(|| ApiError::not_found("ACCOUNT_NOT_FOUND"))?;
     let easy = mode == AccountMode::Easy;
     let enabled = easy || auto_buy.enabled;
     let managed = if easy {
@@ -213,21 +214,21 @@ fn show_settings(app: &App, signed: &Signed) -> Reply {
     } else {
         json!(["auto_transfer_enabled"])
     };
-    data(json!({
+    let mut settings = json!({
         "account_mode": mode_text(mode),
         "auto_transfer_enabled": easy,
         "auto_buy_enabled": enabled,
         "auto_buy_quantity": auto_buy.quantity.0,
         "auto_buy_trigger_threshold": auto_buy.trigger_threshold.0,
-        "auto_reload_enabled": false,
-        "auto_reload_threshold_usd": Value::Null,
-        "auto_reload_amount_usd": Value::Null,
-        "auto_reload_monthly_limit_usd": Value::Null,
-        "mode_managed_fields": managed,
-        "auto_top_up_enabled": enabled,
-        "auto_top_up_quantity": auto_buy.quantity.0,
-        "auto_top_up_trigger_threshold": auto_buy.trigger_threshold.0,
-    }))
+    });
+    for (name, value) in reload {
+        settings[name] = value;
+    }
+    settings["mode_managed_fields"] = managed;
+    settings["auto_top_up_enabled"] = enabled.into();
+    settings["auto_top_up_quantity"] = auto_buy.quantity.0.into();
+    settings["auto_top_up_trigger_threshold"] = auto_buy.trigger_threshold.0.into();
+    data(settings)
 }
 
 /// `GET /self/system-settings`.
