@@ -9,6 +9,7 @@ mod inspect;
 mod keygen;
 mod operator;
 mod participants;
+mod probe;
 mod progress;
 mod ready;
 mod script;

@@ -11,6 +11,7 @@ use grid_engine::instrument::InstrumentStatus;
 
 use crate::Outcome;
 use crate::config::{Accounts, dollars, load_instruments};
+use crate::probe;
 use crate::secrets::{Secrets, Seed};
 
 /// One operator command.
@@ -100,6 +101,21 @@ pub(crate) enum OperatorCommand {
         /// The file.
         file: PathBuf,
     },
+    /// Have an inference tier try a supplier now, and see what came of it; nobody is billed.
+    Probe {
+        /// The supplier's account, by number.
+        #[arg(long)]
+        supplier: u32,
+        /// The instrument's symbol.
+        #[arg(long)]
+        instrument: String,
+        /// The tier's address.
+        #[arg(long, default_value = "127.0.0.1:7401")]
+        inference_addr: SocketAddr,
+        /// The tier's `operator_key`, where its configuration names one.
+        #[arg(long)]
+        operator_key: Option<String>,
+    },
     /// Open, halt or hide an instrument by its number.
     Status {
         /// The instrument's number.
@@ -125,12 +141,12 @@ pub(crate) fn run(binary_addrs: Vec<SocketAddr>, data_dir: &Path, command: Opera
     }
     let secrets = Secrets::open(&path)?;
     let client = Client::connect(ClientConfig::new(binary_addrs, secrets.operator.0))?;
-    let done = carry_out(&client, command);
+    let done = carry_out(&client, &secrets, command);
     client.close();
     done
 }
 
-fn carry_out(client: &Client, command: OperatorCommand) -> Outcome {
+fn carry_out(client: &Client, secrets: &Secrets, command: OperatorCommand) -> Outcome {
     let own = client.account();
     match command {
         OperatorCommand::OpenAccount { name, public_key, easy } => {
@@ -180,6 +196,10 @@ fn carry_out(client: &Client, command: OperatorCommand) -> Outcome {
             for spec in load_instruments(&file)? {
                 send(client, own, &Command::DefineInstrument(Box::new(spec)))?;
             }
+        }
+        OperatorCommand::Probe { supplier, instrument, inference_addr, operator_key } => {
+            let word = operator_key.unwrap_or_else(|| secrets.operator_word());
+            probe::run(inference_addr, &word, supplier, &instrument)?;
         }
         OperatorCommand::Status { instrument, status } => {
             let status = match status {

@@ -10,6 +10,7 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD
 use ed25519_dalek::SigningKey;
 use grid_engine::Fingerprint;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// Everything in the file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -95,6 +96,14 @@ pub(crate) fn consumption_key() -> String {
 }
 
 impl Secrets {
+    /// What the inference tier knows its operator by, where no other word is configured. It follows from the operator's
+    /// key and tells nothing of it.
+    pub(crate) fn operator_word(&self) -> String {
+        let hash =
+            Sha256::new().chain_update(b"grid operator word 1").chain_update(self.operator.0).finalize();
+        URL_SAFE_NO_PAD.encode(hash)
+    }
+
     pub(crate) fn generate() -> Self {
         Self {
             venue_key: Seed::generate(),

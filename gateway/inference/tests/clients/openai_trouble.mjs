@@ -27,7 +27,7 @@ async function heal() {
 }
 
 async function whatCanSucceedIsTriedAgain() {
-  await fail({ status: 500, next_requests: 1 });
+  await fail({ status: 500, next_requests: 3 });
   tries = 0;
   const answer = await client({ maxRetries: 3 }).chat.completions.create(ask);
   assert.match(answer.choices[0].message.content, /imulated/);

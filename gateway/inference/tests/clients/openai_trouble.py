@@ -34,7 +34,7 @@ def heal():
 
 
 def what_can_succeed_is_tried_again():
-    fail(status=500, next_requests=1)
+    fail(status=500, next_requests=3)
     raw = client(max_retries=3).chat.completions.with_raw_response.create(**ASK)
     assert raw.retries_taken >= 1, raw.retries_taken
     assert "imulated" in raw.parse().choices[0].message.content
@@ -81,6 +81,9 @@ def a_timeout_ends_the_call():
         raise AssertionError("it was answered")
     except openai.APITimeoutError:
         pass
+    except openai.InternalServerError as error:
+        # The client says how long it waits, so the tier gives up in its favour a moment before that.
+        assert error.status_code == 503, error
     heal()
 
 

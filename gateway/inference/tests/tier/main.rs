@@ -6,6 +6,7 @@ mod calls;
 mod clients;
 mod dialects;
 mod edges;
+mod faults;
 mod market;
 mod money;
 mod probe;
