@@ -18,7 +18,7 @@ use crate::allowance;
 use crate::dialect::Teller;
 use crate::door::{Directory, DoorError, Reserved, Wanted};
 use crate::hold::{Bureau, Hold};
-use crate::relay::{self, Notes, Relay};
+use crate::relay::{self, Gathered, Notes, Relay};
 use crate::reply::{Out, Refusal};
 use crate::request::ChatRequest;
 use crate::roster::{self, Candidate, Verdict};
@@ -106,6 +106,7 @@ pub(crate) async fn run(tier: Arc<Tier>, mut call: Call, mut head: Head) {
                 rest,
                 deadline,
                 notes: Notes::default(),
+                gathered: Gathered::default(),
             };
             stream.run(held).await;
         }

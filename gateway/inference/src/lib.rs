@@ -19,6 +19,7 @@
 //! | `search` | failover before the first content, within one deadline; `backoff`: the waits in between |
 //! | `relay` | from the first content on: passing events, three clocks, the end |
 //! | `upstream` | one attempt at one supplier |
+//! | `pool` | connections to suppliers, driven by the calls that have them |
 //! | `needs` | what a request needs of a model beyond text |
 //! | `roster`, `choice` | which supplier next: who is able and may be asked, and the order among them |
 //! | `health`, `breaker` | what is remembered of a supplier: circuit breaker, room, limits, speed |
@@ -51,6 +52,7 @@ mod keys;
 mod meter;
 mod needs;
 mod patience;
+mod pool;
 mod probe;
 mod relay;
 mod reply;

@@ -3,6 +3,10 @@
 //! The channel to the client is bounded and the supplier is read no faster than the client reads, so a slow client
 //! never grows memory. From here on nothing is tried again: what has reached the client can't be taken back.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+
 use bytes::{Bytes, BytesMut};
 use grid_engine::AccountId;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
@@ -23,7 +27,10 @@ use crate::roster::{Slot, Verdict};
 use crate::server::Tier;
 use crate::sse::Event;
 use crate::stats::bump;
-use crate::upstream::{Events, Fault};
+use crate::upstream::{Events, Failure, Fault};
+
+/// So much is passed on at once where it has come already, in bytes.
+const GATHERED_BYTES: usize = 16 << 10;
 
 pub(crate) fn stream_response(body: mpsc::Receiver<Bytes>) -> Response<Out> {
     let mut response = Response::new(Out::Stream(body));
@@ -45,6 +52,37 @@ pub(crate) struct Relay<'a> {
     pub(crate) rest: Events,
     pub(crate) deadline: Instant,
     pub(crate) notes: Notes,
+    pub(crate) gathered: Gathered,
+}
+
+/// Bytes on their way to the client that are passed on together.
+#[derive(Default)]
+pub(crate) struct Gathered {
+    /// The only piece, which needs no copy, or the first of many.
+    first: Bytes,
+    all: BytesMut,
+}
+
+impl Gathered {
+    fn push(&mut self, bytes: Bytes) {
+        if self.len() == 0 {
+            self.first = bytes;
+            return;
+        }
+        if self.all.is_empty() {
+            self.all.extend_from_slice(&self.first);
+        }
+        self.all.extend_from_slice(&bytes);
+    }
+
+    fn len(&self) -> usize {
+        self.all.len().max(self.first.len())
+    }
+
+    fn take(&mut self) -> Bytes {
+        let first = std::mem::take(&mut self.first);
+        if self.all.is_empty() { first } else { self.all.split().freeze() }
+    }
 }
 
 /// What the end of a stream depends on.
@@ -72,47 +110,70 @@ enum Flow {
 impl Relay<'_> {
     /// Passes on what came so far and what is to come, to the end of the call.
     pub(crate) async fn run(mut self, held: Vec<Event>) {
+        let mut flow = Flow::On;
         for event in held {
-            match self.pass(event).await {
-                Flow::On => {}
-                flow => return self.end(flow).await,
+            flow = self.pass(event);
+            if flow != Flow::On {
+                break;
             }
         }
-        let flow = self.pump().await;
+        if flow == Flow::On {
+            flow = self.pump().await;
+        }
         self.end(flow).await;
     }
 
     async fn pump(&mut self) -> Flow {
         loop {
+            // What is there already goes on together: each piece would be a write of its own.
+            let mut there = true;
+            while there && self.gathered.len() < GATHERED_BYTES {
+                there = match poll_fn(|cx| Poll::Ready(pin!(self.rest.next()).poll(cx))).await {
+                    Poll::Pending => false,
+                    Poll::Ready(event) => match self.heard(event) {
+                        Flow::On => true,
+                        flow => return flow,
+                    },
+                };
+            }
+            if !self.flush().await {
+                return Flow::Gone;
+            }
             let until = self.deadline.min(Instant::now() + self.tier.config.clocks.idle);
             let event = tokio::select! {
                 biased;
                 () = self.events.closed() => return Flow::Gone,
                 event = timeout_at(until, self.rest.next()) => event,
             };
-            let event = match event {
+            let flow = match event {
                 Err(_) if Instant::now() >= self.deadline => {
                     return Flow::Broken(Fault::Slow, "longest duration reached");
                 }
                 Err(_) => return Flow::Broken(Fault::Stalled, "silent for too long"),
-                Ok(Err(_)) => return Flow::Broken(Fault::Cut, "connection lost"),
-                // Some suppliers never say [DONE]; a reason to stop is as good.
-                Ok(Ok(None)) if self.notes.finished => return Flow::Done,
-                Ok(Ok(None)) => return Flow::Broken(Fault::Cut, "ended early"),
-                Ok(Ok(Some(event))) => event,
+                Ok(event) => self.heard(event),
             };
-            match self.pass(event).await {
-                Flow::On => {}
-                flow => return flow,
+            if flow != Flow::On {
+                return flow;
             }
         }
     }
 
+    fn heard(&mut self, event: Result<Option<Event>, Failure>) -> Flow {
+        match event {
+            Err(_) => Flow::Broken(Fault::Cut, "connection lost"),
+            // Some suppliers never say [DONE]; a reason to stop is as good.
+            Ok(None) if self.notes.finished => Flow::Done,
+            Ok(None) => Flow::Broken(Fault::Cut, "ended early"),
+            Ok(Some(event)) => self.pass(event),
+        }
+    }
+
     /// Passes one event on, or keeps it back, or learns from it that the stream is over.
-    async fn pass(&mut self, event: Event) -> Flow {
+    fn pass(&mut self, event: Event) -> Flow {
         let Some(data) = event.data.clone() else {
             let bytes = self.teller.as_ref().map_or(event.raw, |teller| teller.still_here());
-            return if self.send(bytes).await { Flow::On } else { Flow::Gone };
+            self.gathered.push(bytes);
+            return Flow::On;
         };
         if data.as_ref() == b"[DONE]" {
             return Flow::Done;
@@ -135,9 +196,7 @@ impl Relay<'_> {
                 Ok(bytes) => bytes,
                 Err(Untold(why)) => return Flow::Broken(Fault::Malformed, why),
             };
-            if !bytes.is_empty() && !self.send(bytes).await {
-                return Flow::Gone;
-            }
+            self.gathered.push(bytes);
             self.hold.delivered(&said);
             return Flow::On;
         }
@@ -153,15 +212,17 @@ impl Relay<'_> {
         } else {
             event.raw
         };
-        if !self.send(raw).await {
-            return Flow::Gone;
-        }
+        self.gathered.push(raw);
         self.hold.delivered(&said);
         Flow::On
     }
 
-    /// Hands bytes to the client; false when it is gone, or has not read for so long that it may as well be.
-    async fn send(&mut self, bytes: Bytes) -> bool {
+    /// Hands what was gathered to the client; false when it is gone, or has not read for so long that it may as well be.
+    async fn flush(&mut self) -> bool {
+        let bytes = self.gathered.take();
+        if bytes.is_empty() {
+            return true;
+        }
         match self.events.try_send(bytes) {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Closed(_)) => false,
@@ -174,6 +235,9 @@ impl Relay<'_> {
     }
 
     async fn end(mut self, flow: Flow) {
+        // What came before the end was counted, so it goes out before the end does.
+        let gone = flow != Flow::Gone && !self.flush().await;
+        let flow = if gone { Flow::Gone } else { flow };
         match flow {
             Flow::On => unreachable!("a stream that goes on has no end"),
             Flow::Done => {
@@ -226,17 +290,15 @@ impl Relay<'_> {
             let _ = self.events.send_timeout(teller.end(bill), stall).await;
             return;
         }
+        let mut end = Gathered::default();
         if self.call.chat.wants_usage {
-            let event = match self.notes.usage_event {
+            end.push(match self.notes.usage_event {
                 Some(event) if !bill.estimated => event.raw,
                 _ => usage_event(self.notes.last.as_ref(), bill),
-            };
-            if self.events.send_timeout(event, stall).await.is_err() {
-                return;
-            }
+            });
         }
-        let done = Bytes::from_static(b"data: [DONE]\n\n");
-        let _ = self.events.send_timeout(done, stall).await;
+        end.push(Bytes::from_static(b"data: [DONE]\n\n"));
+        let _ = self.events.send_timeout(end.take(), stall).await;
     }
 }
 

@@ -22,15 +22,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
 use hyper::header::{
     ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT,
 };
 use hyper::{Method, Request, Response, StatusCode, Uri};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
+use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::answer;
@@ -38,11 +35,10 @@ use crate::config::{Clocks, Limits};
 use crate::connect::Counting;
 use crate::dialect::supplier::{self, Listener};
 use crate::patience::{self, Allowance};
+use crate::pool::{Answer, NoAnswer, Pool};
 use crate::sse::{Event, Splitter};
 use crate::stats::Stats;
 
-/// Idle connections kept per supplier.
-const IDLE_CONNECTIONS: usize = 4_096;
 /// Events that a supplier may send before its first content.
 const LIFECYCLE_EVENTS: usize = 64;
 /// Of a supplier's error, so much is read, in bytes.
@@ -51,7 +47,7 @@ const ERROR_BYTES: usize = 64 << 10;
 /// Connections to all suppliers.
 #[derive(Clone, Debug)]
 pub(crate) struct Upstream {
-    client: Client<HttpsConnector<Counting>, Full<Bytes>>,
+    pool: Arc<Pool>,
     clocks: Clocks,
     answer_bytes: usize,
     event_bytes: usize,
@@ -150,12 +146,12 @@ impl Upstream {
             .https_or_http()
             .enable_http1()
             .wrap_connector(Counting::new(connector, stats));
-        let client = Client::builder(TokioExecutor::new())
-            .pool_max_idle_per_host(IDLE_CONNECTIONS)
-            .pool_idle_timeout(Duration::from_secs(60))
-            .pool_timer(TokioTimer::new())
-            .build(connector);
-        Self { client, clocks, answer_bytes: limits.answer_bytes, event_bytes: limits.event_bytes }
+        Self {
+            pool: Pool::new(connector),
+            clocks,
+            answer_bytes: limits.answer_bytes,
+            event_bytes: limits.event_bytes,
+        }
     }
 
     /// Sends the request and waits for the first content. Dropping the future cancels the request at the supplier.
@@ -170,13 +166,11 @@ impl Upstream {
         let until = order.until.min(Instant::now() + clock);
         let (stream, speaks) = (order.stream, Speaks::at(order.base_url));
         let attempt = async {
-            let response = self.client.request(request(&order)?).await.map_err(|error| {
-                if error.is_connect() {
-                    Failure::Failed(Fault::Unreachable, "connect")
-                } else {
-                    Failure::Failed(Fault::Cut, "transport")
-                }
-            })?;
+            let response =
+                self.pool.request(order.base_url, request(&order)?).await.map_err(|why| match why {
+                    NoAnswer::Connect => Failure::Failed(Fault::Unreachable, "connect"),
+                    NoAnswer::Transport => Failure::Failed(Fault::Cut, "transport"),
+                })?;
             let response = self.accepted(response).await?;
             let allowance = patience::allowance(response.headers());
             let opened = if stream {
@@ -190,7 +184,7 @@ impl Upstream {
         timeout_at(until, attempt).await.unwrap_or(Err(Failure::Failed(Fault::Slow, late)))
     }
 
-    async fn accepted(&self, response: Response<Incoming>) -> Result<Response<Incoming>, Failure> {
+    async fn accepted(&self, response: Response<Answer>) -> Result<Response<Answer>, Failure> {
         let status = response.status();
         let after = patience::asked(response.headers());
         match status.as_u16() {
@@ -206,7 +200,7 @@ impl Upstream {
     }
 
     /// What the supplier finds wrong with the request; it goes to the client and nowhere else.
-    async fn refused(&self, status: StatusCode, response: Response<Incoming>) -> Failure {
+    async fn refused(&self, status: StatusCode, response: Response<Answer>) -> Failure {
         let read = collect(response.into_body(), ERROR_BYTES);
         let body = timeout(self.clocks.idle, read).await;
         let body = body.ok().and_then(Result::ok).unwrap_or_default();
@@ -223,7 +217,7 @@ impl Upstream {
         }
     }
 
-    async fn first_content(&self, response: Response<Incoming>, speaks: Speaks) -> Result<Opened, Failure> {
+    async fn first_content(&self, response: Response<Answer>, speaks: Speaks) -> Result<Opened, Failure> {
         if !is_type(&response, "text/event-stream") || is_encoded(&response) {
             return Err(Failure::Failed(Fault::Malformed, "not an event stream"));
         }
@@ -257,7 +251,7 @@ impl Upstream {
         Err(Failure::Failed(Fault::Cut, "ended without content"))
     }
 
-    async fn whole(&self, response: Response<Incoming>, speaks: Speaks) -> Result<Opened, Failure> {
+    async fn whole(&self, response: Response<Answer>, speaks: Speaks) -> Result<Opened, Failure> {
         if !is_type(&response, "application/json") || is_encoded(&response) {
             return Err(Failure::Failed(Fault::Malformed, "not JSON"));
         }
@@ -325,7 +319,7 @@ fn is_encoded<B>(response: &Response<B>) -> bool {
     encoding.is_some_and(|value| value.as_bytes() != b"identity")
 }
 
-async fn collect(mut body: Incoming, limit: usize) -> Result<Bytes, Failure> {
+async fn collect(mut body: Answer, limit: usize) -> Result<Bytes, Failure> {
     let mut all = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Failure::Failed(Fault::Cut, "transport"))?;
@@ -342,7 +336,7 @@ async fn collect(mut body: Incoming, limit: usize) -> Result<Bytes, Failure> {
 /// The events of a stream as they come.
 #[derive(Debug)]
 pub(crate) struct Events {
-    body: Incoming,
+    body: Answer,
     splitter: Splitter,
     ended: bool,
     /// Turns events into chunks, where the supplier sends none.
