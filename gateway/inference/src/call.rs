@@ -18,6 +18,7 @@ use crate::allowance;
 use crate::dialect::Teller;
 use crate::door::{Directory, DoorError, Reserved, Wanted};
 use crate::hold::{Bureau, Hold};
+use crate::insist::Insist;
 use crate::relay::{self, Gathered, Notes, Relay};
 use crate::reply::{Out, Refusal};
 use crate::request::ChatRequest;
@@ -160,7 +161,7 @@ async fn reserve(tier: &Tier, call: &Call) -> Result<(Reserved, Hold, Option<u64
     Err(refusal_of(tier, call, &refused))
 }
 
-/// One question to the venue. Its answer is waited for in a task of its own: if nobody wants it any more, the
+/// One question to the venue. Its answer is waited for in any case: if nobody wants it any more, the
 /// reservation that it brings is released.
 async fn ask(tier: &Tier, call: &Call, tokens: u64) -> Result<(Reserved, Hold), DoorError> {
     let life = Nanos(u64::try_from(tier.config.clocks.reservation.as_nanos()).unwrap_or(u64::MAX));
@@ -174,29 +175,21 @@ async fn ask(tier: &Tier, call: &Call, tokens: u64) -> Result<(Reserved, Hold), 
         valid_for: life,
     });
     let (bureau, account, body) = (tier.bureau.clone(), call.account, call.chat.body.clone());
-    let (give, take) = oneshot::channel();
     let (directory, request) = (Arc::clone(&tier.directory), call.request);
-    tokio::spawn(async move {
+    let asked = Insist::on(async move {
         let answer = answer.await;
-        let lost = matches!(answer, Err(DoorError::Unavailable(_)));
-        let made = bureau.clone();
-        let answer = answer.map(|reserved| {
-            let hold = Hold::new(made, account, reserved.reservation, body);
+        if matches!(answer, Err(DoorError::Unavailable(_))) {
+            let bureau = bureau.clone();
+            tokio::spawn(async move { release_if_made(&*directory, bureau, account, request).await });
+        }
+        // A hold that nobody takes is dropped, and gives back what it holds.
+        answer.map(|reserved| {
+            let hold = Hold::new(bureau, account, reserved.reservation, body);
             (reserved, hold)
-        });
-        if let Err(Ok((_, hold))) = give.send(answer) {
-            drop(hold.release(AccountId::VENUE));
-        }
-        if lost {
-            release_if_made(&*directory, bureau, account, request).await;
-        }
+        })
     });
-    let lost = |why: &str| Err(DoorError::Unavailable(why.to_owned()));
-    match timeout(tier.config.clocks.reserve, take).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(_)) => lost("the answer was lost"),
-        Err(_) => lost("no answer in time"),
-    }
+    let late = |_| Err(DoorError::Unavailable("no answer in time".to_owned()));
+    timeout(tier.config.clocks.reserve, asked).await.unwrap_or_else(late)
 }
 
 /// A reservation whose answer was lost may have been made all the same: it shows in the replica then, and is given

@@ -150,13 +150,13 @@ fn rendezvous(affinity: u64, supplier: AccountId) -> u64 {
     mixed(affinity ^ mixed(u64::from(supplier.0).wrapping_add(0x9e37_79b9_7f4a_7c15)))
 }
 
-/// A hash of bytes that is the same on every machine and in every version (FNV-1a, mixed).
+/// A hash of bytes that is the same on every machine and in every version (as FNV-1a, but eight
+/// bytes at a time, and mixed).
 pub(crate) fn hash(bytes: &[u8]) -> u64 {
-    mixed(
-        bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-        }),
-    )
+    let (eights, rest) = bytes.as_chunks::<8>();
+    let step = |hash: u64, more: u64| (hash ^ more).wrapping_mul(0x0100_0000_01b3).rotate_left(29);
+    let hash = eights.iter().map(|eight| u64::from_le_bytes(*eight)).fold(0xcbf2_9ce4_8422_2325, step);
+    mixed(rest.iter().map(|byte| u64::from(*byte)).fold(hash, step))
 }
 
 /// SplitMix64's finalizer.

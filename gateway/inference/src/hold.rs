@@ -1,7 +1,7 @@
 //! The guard of a reservation: whatever happens, it is settled or released, and only once.
 //!
-//! A [`Hold`] is owned by the task that runs the call. Ending it hands the last word to the venue in a task of its
-//! own, which nothing else can cancel and which repeats itself until the venue has answered. Dropping it, in a panic
+//! A [`Hold`] is owned by the task that runs the call. Ending it hands the last word to the venue, which nothing can
+//! cancel and which repeats itself until the venue has answered. Dropping it, in a panic
 //! or with its task, does the same with what was delivered so far.
 
 use std::sync::Arc;
@@ -11,11 +11,11 @@ use bytes::Bytes;
 use grid_engine::command::{Cover, Usage};
 use grid_engine::{AccountId, Reject, ReservationId, Tokens};
 use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
 
 use crate::answer::Said;
 use crate::config::Metering;
 use crate::door::{Door, DoorError, Settled};
+use crate::insist::Insist;
 use crate::meter::{Bill, Meter};
 use crate::stats::{Stats, bump, drop_one};
 
@@ -121,20 +121,20 @@ impl Hold {
     }
 
     /// Settles a finished call. The result is the venue's answer, whether or not anybody waits for it.
-    pub(crate) fn settle(mut self, bill: Bill) -> JoinHandle<Option<Settled>> {
+    pub(crate) fn settle(mut self, bill: Bill) -> Insist<Option<Settled>> {
         let open = self.open.take().expect("a hold is open until it is consumed");
         let usage = open.usage(bill, false);
         open.end(Last::Settle(usage))
     }
 
     /// Settles a call that ended early: what was delivered, by our own count; released where that is nothing.
-    pub(crate) fn cut_short(mut self) -> JoinHandle<Option<Settled>> {
+    pub(crate) fn cut_short(mut self) -> Insist<Option<Settled>> {
         let open = self.open.take().expect("a hold is open until it is consumed");
         open.cut_short()
     }
 
     /// Gives everything back. `failed` is the supplier to blame, or the venue.
-    pub(crate) fn release(mut self, failed: AccountId) -> JoinHandle<Option<Settled>> {
+    pub(crate) fn release(mut self, failed: AccountId) -> Insist<Option<Settled>> {
         let open = self.open.take().expect("a hold is open until it is consumed");
         open.end(Last::Release(failed))
     }
@@ -181,25 +181,23 @@ impl Open {
         }
     }
 
-    fn cut_short(self) -> JoinHandle<Option<Settled>> {
+    fn cut_short(self) -> Insist<Option<Settled>> {
         if !self.meter.delivered() {
             return self.end(Last::Release(AccountId::VENUE));
         }
-        let runtime = self.runtime.clone();
-        runtime.spawn(async move {
+        Insist::at(self.runtime.clone(), async move {
             let counted = off_loop(self.meter.is_large(), move || {
                 let usage = self.usage(self.meter.partial_bill(), true);
                 (self, usage)
             });
             let (open, usage) = counted.await?;
-            open.end(Last::Settle(usage)).await.ok().flatten()
+            open.end(Last::Settle(usage)).await
         })
     }
 
     /// Says the last word until the venue has heard it.
-    fn end(self, last: Last) -> JoinHandle<Option<Settled>> {
-        let runtime = self.runtime.clone();
-        runtime.spawn(async move {
+    fn end(self, last: Last) -> Insist<Option<Settled>> {
+        Insist::at(self.runtime.clone(), async move {
             let settled = self.say(last).await;
             drop_one(&self.bureau.stats.open);
             settled

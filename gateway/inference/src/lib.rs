@@ -29,6 +29,7 @@
 //! | `meter`, `tokens` | our own count, and whether the supplier's is believable |
 //! | `hold` | the guard that settles or releases a reservation exactly once |
 //! | `probe` | whether a supplier serves an instrument as it should, tried outside any call |
+//! | `insist` | work that goes on when nobody waits for it any more |
 //! | `seal` | supplier credentials, sealed with the venue's key |
 //!
 //! What it deliberately does not know: matching rules, prices, the log. It changes state through [`Door`] and reads
@@ -48,6 +49,7 @@ mod dialect;
 mod door;
 mod health;
 mod hold;
+mod insist;
 mod keys;
 mod meter;
 mod needs;

@@ -83,6 +83,9 @@ impl Meter {
         let within = |reported: u64, own: u64| reported <= ceiling(own, metering);
         let silent = reported.completion == 0 && self.deltas > 0;
         let prompt_fits = || {
+            if within(reported.prompt, words_of_strings(&self.body)) {
+                return true;
+            }
             let prompt = Prompt::read(&self.body);
             let text = reported.prompt.saturating_sub(request::media_tokens(&self.body));
             within(text, prompt.words()) || within(text, prompt.tokens())
@@ -119,6 +122,27 @@ impl Meter {
     pub(crate) fn is_large(&self) -> bool {
         self.body.len() > 16 << 10
     }
+}
+
+/// Words of all strings of a JSON text, less one for each string, for most are names and not prose: as good a floor of a
+/// prompt's tokens as is to be had without reading it. Text of the client's that is no prompt is in it, which gains its
+/// supplier nothing unless the client wants it to.
+fn words_of_strings(json: &[u8]) -> u64 {
+    let (mut words, mut rest) = (0, json);
+    while let Some(quote) = memchr::memchr(b'"', rest) {
+        let string = &rest[quote + 1..];
+        let mut end = 0;
+        loop {
+            match memchr::memchr2(b'"', b'\\', string.get(end..).unwrap_or_default()) {
+                None => return words,
+                Some(at) if string[end + at] == b'"' => break end += at,
+                Some(at) => end += at + 2,
+            }
+        }
+        words += tokens::words(&string[..end]).saturating_sub(1);
+        rest = &string[end + 1..];
+    }
+    words
 }
 
 /// The most that we believe where we count `own`.
@@ -203,6 +227,21 @@ impl Prompt {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_of_strings_are_a_floor_of_the_prompts_words() {
+        for (body, words) in [
+            (r#"{"model":"m","messages":[{"role":"user","content":"the market price"}]}"#, 2),
+            (r#"{ "model" : "m" , "messages" : [ { "role" : "user" , "content" : "a \"b\\" } ] }"#, 1),
+            (r#"{"messages":[{"content":"one two"},{"content":[{"text":"three four five"}]}]}"#, 3),
+            (r#"{"messages":[{"content":"data:image/png;base64,AAAA"}]}"#, 0),
+            (r#"{"messages":[{"content":"never ended "#, 0),
+            ("\"\\", 0),
+        ] {
+            assert_eq!(words_of_strings(body.as_bytes()), words, "{body}");
+            assert!(words <= Prompt::read(body.as_bytes()).words(), "{body}");
+        }
+    }
 
     const METERING: Metering = Metering { percent: 50, slack: 8 };
 

@@ -341,7 +341,7 @@ fn without_null_usage(raw: Bytes) -> Bytes {
 /// Settles, and waits within bounds until a read would show the bill.
 async fn settled(tier: &Tier, hold: Hold, bill: Bill) {
     let shown = async {
-        if let Ok(Some(settled)) = hold.settle(bill).await {
+        if let Some(settled) = hold.settle(bill).await {
             tier.directory.reach(settled.seq).await;
         }
     };

@@ -1,8 +1,10 @@
 //! Sockets and routes. Everything that a client can send is bounded here, in size, count and time.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +28,7 @@ use crate::dialect::messages::request::For;
 use crate::dialect::{self, Dialect};
 use crate::door::{Deps, Directory};
 use crate::hold::Bureau;
+use crate::insist::Insist;
 use crate::keys::{self, Caller, Permit, Turnstile};
 use crate::meter;
 use crate::needs::{Need, Needs};
@@ -480,9 +483,16 @@ impl Asked<'_> {
             trace: self.trace.clone(),
             _in_flight: in_flight,
         };
-        let (head, answer) = oneshot::channel();
-        tokio::spawn(call::run(tier, call, head));
-        let mut response = answer.await.unwrap_or_else(|_| {
+        let (head, mut answer) = oneshot::channel();
+        // Up to its head the call runs here, and what comes after it in a task of its own; so does the orderly end of a
+        // call whose client leaves.
+        let mut call = Insist::on(call::run(tier, call, head));
+        let mut over = false;
+        let answered = poll_fn(|cx| {
+            over = over || Pin::new(&mut call).poll(cx).is_ready();
+            Pin::new(&mut answer).poll(cx)
+        });
+        let mut response = answered.await.unwrap_or_else(|_| {
             Err(Refusal::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "internal",

@@ -36,8 +36,21 @@ pub(crate) fn count(text: &str) -> u64 {
 }
 
 /// Words of a text: no tokenizer's pieces span two words, so this is a floor of every count, at memory speed.
-pub(crate) fn words(text: &str) -> u64 {
-    text.split_ascii_whitespace().count() as u64
+pub(crate) fn words(text: impl AsRef<[u8]>) -> u64 {
+    let text = text.as_ref();
+    // Where a word begins behind whitespace; so many bytes at once that a byte can count them, and the compiler use wide registers.
+    const AT_ONCE: usize = 255;
+    let space =
+        |byte: u8| (byte == b' ') | (byte == b'\n') | (byte == b'\r') | (byte == b'\t') | (byte == 0x0c);
+    let Some((first, rest)) = text.split_first() else {
+        return 0;
+    };
+    let before = text.chunks(AT_ONCE);
+    let begun = before.zip(rest.chunks(AT_ONCE)).map(|(before, at)| {
+        let begins = before.iter().zip(at).map(|(before, at)| u8::from(space(*before) & !space(*at)));
+        u64::from(begins.fold(0_u8, |sum, one| sum + one))
+    });
+    u64::from(!space(*first)) + begun.sum::<u64>()
 }
 
 /// Where the first slice of a text ends.
@@ -93,8 +106,18 @@ mod tests {
 
     #[test]
     fn words_are_a_floor_of_tokens() {
-        for text in ["{\"a\": [1, 2]}", "fn main() { }", "a  b\n\nc", "don't stop; me-now"] {
+        for text in [
+            "{\"a\": [1, 2]}",
+            "fn main() { }",
+            "a  b\n\nc",
+            "don't stop; me-now",
+            "",
+            " ",
+            " a",
+            "\t\r\x0ca\n",
+        ] {
             assert!(words(text) <= count(text), "{text}");
+            assert_eq!(words(text), text.split_ascii_whitespace().count() as u64, "{text}");
         }
     }
 }
