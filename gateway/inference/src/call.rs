@@ -26,10 +26,13 @@ use crate::roster::{self, Candidate, Verdict};
 use crate::search::{self, Delivery};
 use crate::server::{InFlight, Tier};
 use crate::stats::bump;
+use crate::ticket::Void;
 use crate::trace::Trace;
 
 /// Smallest output that a capped call is still worth starting for, in tokens.
 const OUTPUT_MIN: u64 = 16;
+/// A client that waits no longer leaves by itself, which ends the call at once; after this it is taken to be gone.
+const CLIENT_LEAVES: Duration = Duration::from_secs(1);
 /// How soon and how late a replica is searched for a reservation whose answer was lost.
 const LOST_LOOK_MIN: Duration = Duration::from_millis(50);
 const LOST_LOOK_MAX: Duration = Duration::from_secs(60);
@@ -63,10 +66,13 @@ pub(crate) type Head = oneshot::Sender<Result<Response<Out>, Refusal>>;
 /// Runs the call to its end.
 pub(crate) async fn run(tier: Arc<Tier>, mut call: Call, mut head: Head) {
     let began = Instant::now();
-    let patience = call.patience.unwrap_or(tier.config.clocks.call);
-    let deadline = began
-        + tier.config.clocks.call.min(if call.chat.stream { tier.config.clocks.call } else { patience });
-    let limits = search::Limits { deadline, until: began + tier.config.clocks.search.min(patience) };
+    let whole_call = tier.config.clocks.call;
+    let patience = call.patience.map_or(whole_call, |patience| patience.saturating_add(CLIENT_LEAVES));
+    let limits = search::Limits {
+        deadline: began + if call.chat.stream { whole_call } else { whole_call.min(patience) },
+        until: began + tier.config.clocks.search.min(patience),
+    };
+    let deadline = limits.deadline;
     let teller = call.teller.take();
     let reserved = tokio::select! {
         biased;
@@ -247,6 +253,8 @@ fn refusal_of(tier: &Tier, call: &Call, error: &DoorError) -> Refusal {
             Reject::LimitReached => {
                 Refusal::unavailable("busy", "too many calls in progress at the venue", later)
             }
+            // Only a ticket's number can come twice.
+            Reject::DuplicateRequest => Void::Used.refusal(),
             Reject::UnknownInstrument => {
                 Refusal::new(StatusCode::NOT_FOUND, "model_not_found", "unknown instrument")
             }

@@ -29,6 +29,8 @@ pub struct Config {
     pub metering: Metering,
     /// How suppliers are tried.
     pub probing: Probing,
+    /// Nodes that calls are sent on to.
+    pub dispatch: Dispatch,
     /// What models are known to lack, by their name at the supplier. One that is not here is taken to do everything
     /// until it refuses something.
     pub lacks: HashMap<String, Needs>,
@@ -48,6 +50,7 @@ impl Default for Config {
             routing: Routing::default(),
             metering: Metering::default(),
             probing: Probing::default(),
+            dispatch: Dispatch::default(),
             lacks: HashMap::new(),
             operator: None,
         }
@@ -211,6 +214,33 @@ impl Default for Routing {
             busy_pause: Duration::from_secs(1),
             supplier_concurrent: 4_096,
             output_tokens: 16_384,
+        }
+    }
+}
+
+/// Calls that are sent on to other nodes with a 307 instead of being answered in place. Off where no node is named.
+#[derive(Clone, Debug)]
+pub struct Dispatch {
+    /// This node's base URL, ending in `/v1`, as other nodes name it; the address it listens at where it is none.
+    pub here: Option<String>,
+    /// Base URLs of the nodes that calls are sent to, ending in `/v1`; this one may be among them.
+    pub nodes: Vec<String>,
+    /// How long a ticket is good for; clocks of nodes may differ by a fraction of it.
+    pub ticket_life: Duration,
+    /// Tickets that were taken and have not expired yet, at most; more are 503.
+    pub tickets: usize,
+    /// How often each node is asked whether it is up.
+    pub check: Duration,
+}
+
+impl Default for Dispatch {
+    fn default() -> Self {
+        Self {
+            here: None,
+            nodes: Vec::new(),
+            ticket_life: Duration::from_secs(30),
+            tickets: 1 << 20,
+            check: Duration::from_secs(1),
         }
     }
 }

@@ -48,20 +48,28 @@ pub(crate) fn authenticate(state: &State, secret: Option<&str>) -> Result<Caller
         return Err(refusal("unknown consumption key"));
     }
     let key = KeyHash::of(secret);
-    match state.consumption_keys.get(&key) {
-        Some(known) if !known.active => Err(refusal("this consumption key was revoked")),
-        Some(known) if known.expires_at.is_some_and(|at| at <= now().max(state.now)) => {
-            Err(refusal("this consumption key has expired"))
-        }
-        Some(known) => {
-            let quota = Quota::of_day(state, known.account);
-            Ok(Caller { key, id: known.id, account: known.account, quota })
-        }
+    match known(state, key) {
+        Some(found) => found,
         None if is_trading_key(state, secret) => {
             Err(refusal("this is a trading key; inference takes a consumption key"))
         }
         None => Err(refusal("unknown consumption key")),
     }
+}
+
+/// The caller with this key, where there is one; a refusal where it is good no more.
+pub(crate) fn known(state: &State, key: KeyHash) -> Option<Result<Caller, Refusal>> {
+    let refusal = |text: &str| Refusal::new(StatusCode::UNAUTHORIZED, "invalid_api_key", text);
+    Some(match state.consumption_keys.get(&key)? {
+        known if !known.active => Err(refusal("this consumption key was revoked")),
+        known if known.expires_at.is_some_and(|at| at <= now().max(state.now)) => {
+            Err(refusal("this consumption key has expired"))
+        }
+        known => {
+            let quota = Quota::of_day(state, known.account);
+            Ok(Caller { key, id: known.id, account: known.account, quota })
+        }
+    })
 }
 
 fn is_trading_key(state: &State, secret: &str) -> bool {

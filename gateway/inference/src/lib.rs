@@ -30,6 +30,7 @@
 //! | `hold` | the guard that settles or releases a reservation exactly once |
 //! | `probe` | whether a supplier serves an instrument as it should, tried outside any call |
 //! | `insist` | work that goes on when nobody waits for it any more |
+//! | `dispatch`, `ticket` | sending a call on to another node, and what that one accepts |
 //! | `seal` | supplier credentials, sealed with the venue's key |
 //!
 //! What it deliberately does not know: matching rules, prices, the log. It changes state through [`Door`] and reads
@@ -46,6 +47,7 @@ mod choice;
 mod config;
 mod connect;
 mod dialect;
+mod dispatch;
 mod door;
 mod health;
 mod hold;
@@ -65,12 +67,13 @@ mod search;
 mod server;
 mod sse;
 mod stats;
+mod ticket;
 mod tokens;
 mod trace;
 mod upstream;
 mod venue;
 
-pub use config::{Clocks, Config, KeyLimits, Limits, Metering, Routing};
+pub use config::{Clocks, Config, Dispatch, KeyLimits, Limits, Metering, Routing};
 pub use door::{Deps, Directory, Door, DoorError, Pending, Reserved, Settled, Wanted};
 pub use needs::{Need, Needs};
 pub use probe::{Check, Checked, ModelReport, ProbeReport, Probing, Verdict};

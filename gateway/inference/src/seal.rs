@@ -7,6 +7,7 @@ use std::fmt;
 
 use chacha20poly1305::aead::{Aead, KeyInit};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use sha2::{Digest, Sha256};
 
 const NONCE_BYTES: usize = 24;
 
@@ -46,6 +47,11 @@ impl VenueKey {
         let (nonce, sealed) =
             sealed.split_first_chunk::<NONCE_BYTES>().ok_or(SealError::Truncated { len: sealed.len() })?;
         self.cipher().decrypt(&XNonce::from(*nonce), sealed).map_err(|_| SealError::NotAuthentic)
+    }
+
+    /// 32 secret bytes for another purpose, which this line names.
+    pub(crate) fn derive(&self, purpose: &[u8]) -> [u8; 32] {
+        Sha256::new().chain_update(purpose).chain_update(self.0).finalize().into()
     }
 
     fn cipher(&self) -> XChaCha20Poly1305 {

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use grid_engine::KeyHash;
+use grid_engine::command::AccountMode;
+use grid_engine::state::State;
+use grid_engine::{AccountId, InstrumentId, KeyHash};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::header::{ALLOW, EXPECT, HeaderValue};
@@ -26,6 +28,7 @@ use crate::catalogue::{self, is_offered};
 use crate::config::Config;
 use crate::dialect::messages::request::For;
 use crate::dialect::{self, Dialect};
+use crate::dispatch::Hops;
 use crate::door::{Deps, Directory};
 use crate::hold::Bureau;
 use crate::insist::Insist;
@@ -37,10 +40,13 @@ use crate::probe::{self, Desk};
 use crate::reply::{Out, Refusal, Surface, json_response};
 use crate::roster::{self, Roster};
 use crate::stats::{One, Snapshot, Stats, bump, drop_one};
+use crate::ticket::{self, Ticket, Void};
 use crate::tokens;
 use crate::trace::Trace;
 use crate::upstream::Upstream;
 
+/// Where chat completions are asked for.
+const CHAT: &str = "/v1/chat/completions";
 /// Of a refused body so much is still read, so that the client gets to see why, in bytes.
 const SPARED_BYTES: usize = 64 << 20;
 /// For so long.
@@ -55,6 +61,7 @@ pub(crate) struct Tier {
     pub(crate) roster: Arc<Roster>,
     pub(crate) upstream: Upstream,
     pub(crate) desk: Desk,
+    pub(crate) hops: Arc<Hops>,
     turnstile: Arc<Turnstile>,
     calls: Arc<Semaphore>,
 }
@@ -144,6 +151,9 @@ pub async fn serve(config: Config, deps: Deps) -> io::Result<RunningTier> {
         stop,
         patience: config.clocks.shutdown,
     };
+    let upstream = Upstream::new(config.clocks, &config.limits, Arc::clone(&stats));
+    let hops = Hops::new(&config.dispatch, running.inference_url(), &config.venue_key);
+    hops.watch(&upstream, config.dispatch.check);
     let tier = Arc::new(Tier {
         directory: deps.directory,
         bureau: Bureau {
@@ -153,8 +163,9 @@ pub async fn serve(config: Config, deps: Deps) -> io::Result<RunningTier> {
             life: config.clocks.reservation,
         },
         roster: Roster::new(config.routing, config.lacks.clone(), Arc::clone(&stats)),
-        upstream: Upstream::new(config.clocks, &config.limits, Arc::clone(&stats)),
         desk: Desk::default(),
+        upstream,
+        hops,
         stats,
         turnstile: Turnstile::new(config.limits.key),
         calls: Arc::new(Semaphore::new(config.limits.calls)),
@@ -241,12 +252,16 @@ async fn connection(
 }
 
 async fn handle(tier: Arc<Tier>, surface: Surface, request: Request<Incoming>) -> Response<Out> {
-    let number: u128 = rand::random();
+    let ticket = (request.uri().path() == CHAT).then(|| tier.hops.ticket(request.uri().query())).flatten();
+    let number: u128 = match ticket {
+        Some(Ok(ticket)) => ticket.request,
+        _ => rand::random(),
+    };
     let name = format!("req_{number:032x}");
     let head = request.method() == Method::HEAD;
     let (parts, body) = request.into_parts();
     let trace = if is_operator(&tier, &parts.headers) { Trace::on() } else { Trace::default() };
-    let asked = Asked { tier, surface, number, name: &name, parts, trace: trace.clone() };
+    let asked = Asked { tier, surface, number, name: &name, parts, ticket, trace: trace.clone() };
     let mut response = match asked.route(body).await {
         Ok(response) => response,
         Err((refusal, surface)) => refusal.response(surface, &name),
@@ -279,6 +294,8 @@ struct Asked<'a> {
     number: u128,
     name: &'a str,
     parts: hyper::http::request::Parts,
+    /// With it another node sent the client here.
+    ticket: Option<Result<Ticket, Void>>,
     /// Kept where an operator asks.
     trace: Trace,
 }
@@ -362,8 +379,15 @@ impl Asked<'_> {
     }
 
     fn caller(&self) -> Result<Caller, Refusal> {
-        let secret = keys::secret(&self.parts.headers);
-        self.tier.directory.read(|state| keys::authenticate(state, secret))
+        let Some(ticket) = self.ticket else {
+            let secret = keys::secret(&self.parts.headers);
+            return self.tier.directory.read(|state| keys::authenticate(state, secret));
+        };
+        // A ticket is enough by itself, whatever else is in the headers.
+        let ticket = ticket.map_err(Void::refusal)?;
+        let known = self.tier.directory.read(|state| keys::known(state, ticket.key));
+        let caller = known.unwrap_or_else(|| Err(Void::Forged.refusal()))?;
+        if caller.account == ticket.account { Ok(caller) } else { Err(Void::Forged.refusal()) }
     }
 
     /// Everybody may look at what is offered; a key that is sent must be a good one all the same.
@@ -445,6 +469,17 @@ impl Asked<'_> {
     async fn converse(self, body: Incoming, dialect: Dialect) -> Result<Response<Out>, Refusal> {
         let (caller, in_flight, body) = self.admitted(body).await?;
         let tier = self.tier;
+        let sent_on = match self.ticket {
+            Some(Ok(ticket)) => {
+                tier.hops.take(&ticket, &body).map_err(Void::refusal)?;
+                None
+            }
+            _ if dialect == Dialect::Chat => {
+                let hop = tier.hops.pick(&self.parts.headers, self.number);
+                hop.map(|hop| (hop.to_owned(), ticket::body_hash(&body)))
+            }
+            _ => None,
+        };
         let (chat, teller) = dialect.read(body, self.number, tier.config.limits.answer_bytes)?;
         let known = tier.directory.read(|state| {
             let id = *state.symbols.get(&chat.symbol)?;
@@ -468,6 +503,25 @@ impl Asked<'_> {
         tier.roster.ready(&candidates).map_err(|wait| {
             Refusal::unavailable("no_supplier", "every supplier of this instrument is failing or full", wait)
         })?;
+        if let Some((node, body)) = sent_on {
+            let empty = tier.directory.read(|state| has_nothing(state, caller.account, instrument));
+            if empty {
+                let message = "no tokens of this instrument in consumption";
+                return Err(Refusal::new(StatusCode::PAYMENT_REQUIRED, "insufficient_tokens", message));
+            }
+            let ticket = Ticket {
+                request: self.number,
+                account: caller.account,
+                key: caller.key,
+                issued_ms: 0,
+                expires_ms: 0,
+                body,
+            };
+            if let Some(answer) = tier.hops.send(&node, ticket) {
+                bump(&tier.stats.dispatched);
+                return Ok(answer);
+            }
+        }
         let call = Call {
             name: self.name.to_owned(),
             request: self.number,
@@ -535,6 +589,12 @@ impl Asked<'_> {
             }
         }
     }
+}
+
+/// Whether a call could not be paid whatever it asks for: what the node would say that it is sent to.
+fn has_nothing(state: &State, account: AccountId, instrument: InstrumentId) -> bool {
+    let buys = state.account(account).is_some_and(|account| account.mode == AccountMode::Easy);
+    !buys && state.holding(account, instrument).is_none_or(|holding| holding.free_tokens().0 == 0)
 }
 
 fn method(allowed: &str) -> Refusal {

@@ -15,6 +15,7 @@ pub(crate) struct Stats {
     pub(crate) unanswered: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) failovers: AtomicU64,
+    pub(crate) dispatched: AtomicU64,
     pub(crate) cancelled: AtomicU64,
     pub(crate) partial: AtomicU64,
     pub(crate) estimated: AtomicU64,
@@ -45,6 +46,8 @@ pub struct Snapshot {
     pub refused: u64,
     /// Times that another supplier was tried.
     pub failovers: u64,
+    /// Calls sent on to another node.
+    pub dispatched: u64,
     /// Calls that ended because the client went away.
     pub cancelled: u64,
     /// Calls billed though the supplier did not finish.
@@ -94,6 +97,7 @@ impl Stats {
             unanswered: read(&self.unanswered),
             refused: read(&self.refused),
             failovers: read(&self.failovers),
+            dispatched: read(&self.dispatched),
             cancelled: read(&self.cancelled),
             partial: read(&self.partial),
             estimated: read(&self.estimated),

@@ -115,6 +115,8 @@ pub(crate) enum Failure {
 pub(crate) enum Fault {
     /// It answered with an error of its own.
     Refused,
+    /// It does not know our credential, or the model that it offers.
+    Unwilling,
     /// Nothing came within the time that is waited for the first content.
     Slow,
     /// It fell silent in the middle of an answer.
@@ -184,6 +186,17 @@ impl Upstream {
         timeout_at(until, attempt).await.unwrap_or(Err(Failure::Failed(Fault::Slow, late)))
     }
 
+    /// Whether a GET at this URL is answered with a 200 in time.
+    pub(crate) async fn answers(&self, url: &str, patience: Duration) -> bool {
+        let Ok(uri) = url.parse::<Uri>() else {
+            return false;
+        };
+        let mut request = Request::new(Full::default());
+        *request.uri_mut() = uri;
+        let answered = timeout(patience, self.pool.request(url, request)).await;
+        matches!(answered, Ok(Ok(answer)) if answer.status() == StatusCode::OK)
+    }
+
     async fn accepted(&self, response: Response<Answer>) -> Result<Response<Answer>, Failure> {
         let status = response.status();
         let after = patience::asked(response.headers());
@@ -193,8 +206,8 @@ impl Upstream {
             429 => Err(Failure::Busy(after)),
             503 if after.is_some() => Err(Failure::Busy(after)),
             300..=399 => Err(Failure::Failed(Fault::Malformed, "redirect")),
-            401..=403 => Err(Failure::Failed(Fault::Refused, "credential refused")),
-            404 => Err(Failure::Failed(Fault::Refused, "model unknown there")),
+            401..=403 => Err(Failure::Failed(Fault::Unwilling, "credential refused")),
+            404 => Err(Failure::Failed(Fault::Unwilling, "model unknown there")),
             _ => Err(Failure::Failed(Fault::Refused, "status")),
         }
     }
