@@ -23,6 +23,7 @@ use crate::config::{Clocks, Routing};
 use crate::dialect::supplier;
 use crate::hold::Hold;
 use crate::reply::Refusal;
+use crate::request::field_of;
 use crate::roster::{Candidate, Floors, Slot, Verdict};
 use crate::server::Tier;
 use crate::sse::Event;
@@ -120,10 +121,10 @@ struct Search<'a> {
     tried: u32,
     /// The supplier that failed last.
     failed: AccountId,
-    /// Why the last one that was unable was.
-    unable: Option<String>,
-    /// Why one could not even be asked.
-    unasked: Option<String>,
+    /// The field that the last one could not do, and why.
+    unable: Option<(Option<&'static str>, String)>,
+    /// The field that one could not even be asked, and why.
+    unasked: Option<(Option<&'static str>, String)>,
 }
 
 impl Search<'_> {
@@ -245,8 +246,9 @@ impl Search<'_> {
             Ok(written) => Some(written),
             Err(why) => {
                 call.trace.attempt(candidate.supplier, "can't be asked");
+                let field = field_of(why.field());
                 let why = format!("no supplier of this instrument can be asked this just now: {why}");
-                self.unasked = Some(why);
+                self.unasked = Some((field, why));
                 None
             }
         }
@@ -256,13 +258,14 @@ impl Search<'_> {
     fn failed(&mut self, candidate: &Candidate, mut slot: Slot, failure: Failure) -> Step {
         let (tier, call) = (self.tier, self.call);
         match failure {
-            Failure::Refused { status, message } => {
-                Step::End(Err(Some(Refusal::new(status, "refused_upstream", message))))
+            Failure::Refused { status, message, param } => {
+                let param = param.as_deref().and_then(field_of);
+                Step::End(Err(Some(Refusal { param, ..Refusal::new(status, "refused_upstream", message) })))
             }
             Failure::Unable { param, message } => {
                 call.trace.attempt(candidate.supplier, "unable");
                 tier.roster.lacks(candidate, call.chat.needs.asked_by(&param));
-                self.unable = Some(message);
+                self.unable = Some((field_of(&param), message));
                 Step::Next(Seen::Done)
             }
             Failure::Busy(pause) => {
@@ -283,8 +286,11 @@ impl Search<'_> {
     /// What the client is told where nobody delivered.
     fn refusal(&mut self) -> Refusal {
         let tried = self.tried;
-        if let Some(message) = self.unable.take().or(self.unasked.take().filter(|_| tried == 0)) {
-            return Refusal::new(StatusCode::BAD_REQUEST, "unsupported_parameter", message);
+        if let Some((param, message)) = self.unable.take().or(self.unasked.take().filter(|_| tried == 0)) {
+            return Refusal {
+                param,
+                ..Refusal::new(StatusCode::BAD_REQUEST, "unsupported_parameter", message)
+            };
         }
         let wait = self.tier.roster.ready(&self.call.candidates).err().unwrap_or_default();
         Refusal::unavailable(

@@ -105,7 +105,7 @@ pub(crate) enum Failure {
     /// It has too much to do, for so long if it says so.
     Busy(Option<Duration>),
     /// The client's fault.
-    Refused { status: StatusCode, message: String },
+    Refused { status: StatusCode, message: String, param: Option<String> },
     /// It can't do what this field asks for; another model may.
     Unable { param: String, message: String },
 }
@@ -224,9 +224,10 @@ impl Upstream {
         let message = message.unwrap_or("the request was refused upstream").to_owned();
         let code = value.pointer("/error/code").and_then(serde_json::Value::as_str).unwrap_or_default();
         let unable = code.starts_with("unsupported") || message.to_ascii_lowercase().contains("not support");
-        match value.pointer("/error/param").and_then(serde_json::Value::as_str) {
-            Some(param) if unable => Failure::Unable { param: param.to_owned(), message },
-            _ => Failure::Refused { status, message },
+        let param = value.pointer("/error/param").and_then(serde_json::Value::as_str).map(str::to_owned);
+        match param {
+            Some(param) if unable => Failure::Unable { param, message },
+            param => Failure::Refused { status, message, param },
         }
     }
 

@@ -27,6 +27,13 @@ use crate::dialect::members::{Members, Writer, array, is_text, items, quoted, te
 #[error("{0} can't be said in Messages")]
 pub(crate) struct Unasked(pub(crate) String);
 
+impl Unasked {
+    /// The field that it is about, or a part of it.
+    pub(crate) fn field(&self) -> &str {
+        self.0.split([' ', ':']).next().unwrap_or_default()
+    }
+}
+
 fn unasked<T>(what: impl Into<String>) -> Result<T, Unasked> {
     Err(Unasked(what.into()))
 }
@@ -46,7 +53,7 @@ pub(crate) fn write(chat: &[u8], model: &str, output: u64) -> Result<Bytes, Unas
     }
     if let Some(temperature) = chat.take("temperature") {
         if temperature.get().parse::<f64>().is_ok_and(|heat| heat > 1.0) {
-            return unasked("a temperature above 1");
+            return unasked("temperature above 1");
         }
         asked.raw("temperature", temperature.get());
     }
@@ -68,7 +75,7 @@ pub(crate) fn write(chat: &[u8], model: &str, output: u64) -> Result<Bytes, Unas
         None => {}
         Some("auto") => drop(asked.text("service_tier", "auto")),
         Some("default") => drop(asked.text("service_tier", "standard_only")),
-        Some(other) => return unasked(format!("the service tier {other}")),
+        Some(other) => return unasked(format!("service_tier {other}")),
     }
     for ours in ["stream_options", "route", "provider"] {
         chat.take(ours);
