@@ -71,7 +71,7 @@ fn what_can_t_be_asked_steers_the_call_elsewhere() {
         (json!({"logit_bias": {"1": 2}}), "logit_bias"),
         (json!({"response_format": {"type": "json_object"}}), "json_object"),
         (json!({"verbosity": "low"}), "verbosity"),
-        (json!({"service_tier": "flex"}), "service tier"),
+        (json!({"service_tier": "flex"}), "service_tier"),
         (json!({"prediction": {"type": "content", "content": "x"}}), "prediction"),
         (json!({"web_search_options": {}}), "web_search_options"),
         (json!({"metadata": {"k": "v"}}), "metadata"),
