@@ -49,6 +49,10 @@ pub(crate) struct Call {
     /// Output limit where the client names none, per choice, in tokens.
     pub(crate) output_default: u64,
     pub(crate) candidates: Vec<Candidate>,
+    /// Who offers the instrument and can't do what the call asks for.
+    pub(crate) unable: Vec<AccountId>,
+    /// Who issued the reserved tokens, in the order of the draws.
+    pub(crate) issuers: Vec<AccountId>,
     pub(crate) chat: ChatRequest,
     /// Tells the answer in the client's language, where that is not the suppliers' own.
     pub(crate) teller: Option<Box<Teller>>,
@@ -88,7 +92,8 @@ pub(crate) async fn run(tier: Arc<Tier>, mut call: Call, mut head: Head) {
     if call.candidates.len() > 1 {
         tier.directory.read(|state| roster::read_asks(state, &mut call.candidates));
     }
-    let (why, route) = tier.roster.rank(&mut call.candidates, &reserved.issuers, call.chat.affinity);
+    call.issuers = reserved.issuers;
+    let (why, route) = tier.roster.rank(&mut call.candidates, &call.issuers, call.chat.affinity);
     call.trace.note(why, &route);
     if !call.chat.fallbacks {
         call.candidates.truncate(1);

@@ -47,6 +47,8 @@ struct Open {
     body: Bytes,
     supplier: AccountId,
     offer: u8,
+    /// Why it is that supplier.
+    cover: Cover,
     attempts: u8,
     meter: Meter,
     attempt: Instant,
@@ -77,6 +79,7 @@ impl Hold {
                 body,
                 supplier: AccountId::VENUE,
                 offer: 0,
+                cover: Cover::Issuer,
                 attempts: 0,
                 attempt: now,
                 first_content: None,
@@ -89,10 +92,11 @@ impl Hold {
     }
 
     /// Another supplier is tried; what an earlier one sent reached nobody.
-    pub(crate) fn attempt(&mut self, supplier: AccountId, offer: u8) {
+    pub(crate) fn attempt(&mut self, supplier: AccountId, offer: u8, cover: Cover) {
         let open = self.open();
         open.supplier = supplier;
         open.offer = offer;
+        open.cover = cover;
         open.attempts = open.attempts.saturating_add(1);
         open.meter = Meter::new(open.body.clone());
         open.attempt = Instant::now();
@@ -176,7 +180,7 @@ impl Open {
             estimated: bill.estimated,
             partial,
             distrusted: bill.distrusted,
-            cover: Cover::default(),
+            cover: self.cover,
             attempts: self.attempts,
         }
     }
@@ -310,7 +314,7 @@ mod tests {
         };
         let body = Bytes::from_static(br#"{"messages":[{"role":"user","content":"the market"}]}"#);
         let mut hold = Hold::new(bureau, AccountId(1), ReservationId(7), body);
-        hold.attempt(AccountId(2), 0);
+        hold.attempt(AccountId(2), 0, Cover::Issuer);
         (hold, heard, stats)
     }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use grid_engine::AccountId;
+use grid_engine::command::Cover;
 use hyper::StatusCode;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -90,8 +91,17 @@ pub(crate) async fn deliver(
     limits: Limits,
     head: &mut Head,
 ) -> Delivery {
-    let mut search =
-        Search { tier, call, cap, limits, tried: 0, failed: AccountId::VENUE, unable: None, unasked: None };
+    let mut search = Search {
+        tier,
+        call,
+        cap,
+        limits,
+        tried: 0,
+        failed: AccountId::VENUE,
+        unable: None,
+        lacking: Vec::new(),
+        unasked: None,
+    };
     match search.run(&mut hold, head).await {
         Some(Ok((Opened::Stream { held, rest }, slot))) => Delivery::Stream { held, rest, hold, slot },
         Some(Ok((Opened::Whole(body), slot))) => Delivery::Whole { body, hold, slot },
@@ -123,6 +133,8 @@ struct Search<'a> {
     failed: AccountId,
     /// The field that the last one could not do, and why.
     unable: Option<(Option<&'static str>, String)>,
+    /// Who turned out to be unable.
+    lacking: Vec<AccountId>,
     /// The field that one could not even be asked, and why.
     unasked: Option<(Option<&'static str>, String)>,
 }
@@ -207,7 +219,7 @@ impl Search<'_> {
             bump(&tier.stats.failovers);
         }
         self.tried += 1;
-        hold.attempt(candidate.supplier, candidate.offer);
+        hold.attempt(candidate.supplier, candidate.offer, self.cover(candidate.supplier));
         let order = Order {
             base_url: &candidate.base_url,
             credential: &credential,
@@ -235,6 +247,18 @@ impl Search<'_> {
         }
     }
 
+    /// Why it would be this supplier that delivers: it owes the tokens, or whoever does failed, or can't do what the call
+    /// asks for.
+    fn cover(&self, supplier: AccountId) -> Cover {
+        let issuers = &self.call.issuers;
+        let unable = |issuer| self.call.unable.contains(issuer) || self.lacking.contains(issuer);
+        match () {
+            () if issuers.is_empty() || issuers.contains(&supplier) => Cover::Issuer,
+            () if issuers.iter().all(unable) => Cover::Unable,
+            () => Cover::Failed,
+        }
+    }
+
     /// The request for this supplier, where it can be asked at all.
     fn body_for(&mut self, candidate: &Candidate) -> Option<Bytes> {
         let call = self.call;
@@ -249,6 +273,7 @@ impl Search<'_> {
                 let field = field_of(why.field());
                 let why = format!("no supplier of this instrument can be asked this just now: {why}");
                 self.unasked = Some((field, why));
+                self.lacking.push(candidate.supplier);
                 None
             }
         }
@@ -266,6 +291,7 @@ impl Search<'_> {
                 call.trace.attempt(candidate.supplier, "unable");
                 tier.roster.lacks(candidate, call.chat.needs.asked_by(&param));
                 self.unable = Some((field_of(&param), message));
+                self.lacking.push(candidate.supplier);
                 Step::Next(Seen::Done)
             }
             Failure::Busy(pause) => {

@@ -496,7 +496,7 @@ impl Asked<'_> {
                 Duration::from_secs(5),
             ));
         }
-        let _unable = tier
+        let unable = tier
             .roster
             .able(&mut candidates, chat.needs)
             .map_err(|lacks| unsupported(&chat.symbol, lacks))?;
@@ -531,6 +531,8 @@ impl Asked<'_> {
             instrument,
             output_default: if output_floor > 0 { output_floor } else { tier.config.routing.output_tokens },
             candidates,
+            unable,
+            issuers: Vec::new(),
             chat,
             teller,
             patience: patience::of_client(&self.parts.headers),

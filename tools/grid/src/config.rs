@@ -174,6 +174,11 @@ pub(crate) struct Inference {
     pub(crate) idle_timeout_ms: u64,
     pub(crate) whole_answer_timeout_ms: u64,
     pub(crate) max_open_streams: usize,
+    /// Nodes that chat completions are sent on to with a 307; every call is answered in place where there are none.
+    #[serde(default)]
+    pub(crate) dispatch_to: Vec<String>,
+    /// This node's base URL as other nodes name it in theirs.
+    pub(crate) dispatch_here: Option<String>,
     /// With it in `x-grid-operator`, an operator sees how a call was routed, and the tier's counters.
     pub(crate) operator_key: Option<String>,
     /// What suppliers' models are known to lack.

@@ -665,6 +665,8 @@ fn inference_config(config: &Config, secrets: &Secrets) -> Result<grid_inference
     tier.clocks.idle = Duration::from_millis(terms.idle_timeout_ms);
     tier.clocks.whole_answer = Duration::from_millis(terms.whole_answer_timeout_ms);
     tier.clocks.reservation = Duration::from_secs(terms.reservation_seconds);
+    tier.dispatch.nodes.clone_from(&terms.dispatch_to);
+    tier.dispatch.here.clone_from(&terms.dispatch_here);
     let word = terms.operator_key.clone().unwrap_or_else(|| secrets.operator_word());
     tier.operator = Some(grid_engine::KeyHash::of(&word));
     for model in &terms.models {

@@ -56,8 +56,8 @@ impl Log {
 }
 
 impl Market {
-    /// A consumer with dollars, two suppliers with asks at 81 and 90 cents a Unit, and a book between them.
-    pub(crate) fn open(mode: AccountMode, dollars: i64, upstreams: [&str; 2]) -> Arc<Self> {
+    /// A consumer with dollars, up to three suppliers with asks at 81, 90 and 85 cents a Unit, and a book between them.
+    pub(crate) fn open<const N: usize>(mode: AccountMode, dollars: i64, upstreams: [&str; N]) -> Arc<Self> {
         let market = Self(Mutex::new(Log {
             engine: Engine::new(),
             seq: Seq::ZERO,
@@ -89,7 +89,7 @@ impl Market {
             let amount = Usd::dollars(dollars);
             market.done(consumer, Command::Deposit { amount });
         }
-        for (url, price) in upstreams.into_iter().zip([81, 90]) {
+        for (url, price) in upstreams.into_iter().zip([81, 90, 85]) {
             let supplier = market.account("supplier", AccountMode::Advanced);
             let profile = SupplierProfile {
                 base_url: url.to_owned(),
@@ -326,4 +326,17 @@ async fn a_failing_issuer_is_replaced_and_its_failure_billed_to_nobody() {
         assert_eq!(failures, 1);
         assert_eq!(state.holding(CONSUMER_ID, INSTRUMENT).unwrap().free_tokens(), Tokens(1_000_000));
     });
+}
+
+#[tokio::test]
+async fn where_the_issuer_fails_the_supplier_with_the_lowest_ask_delivers_and_the_record_says_why() {
+    let bad = Upstream::always(Script::status(500)).await;
+    let good = Upstream::always(Script::json(&whole("the market price", usage(5, 3)))).await;
+    let market = Market::open(AccountMode::Easy, 25, [&bad.url, &good.url, &good.url]);
+    let tier = market.tier().await;
+    assert_eq!(Caller::new(&tier).chat(&ask(json!({}))).await.status, 200);
+    let usage = market.used().remove(0).usage;
+    let suppliers: Vec<AccountId> = market.state(|state| state.suppliers.keys().copied().collect());
+    assert_eq!((usage.supplier, usage.cover), (suppliers[2], grid_engine::command::Cover::Failed));
+    assert_eq!(market.first_draw().issuer, suppliers[0]);
 }

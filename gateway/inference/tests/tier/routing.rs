@@ -1,6 +1,7 @@
 //! Which supplier gets a call: able ones, issuers, those that a prompt belongs to; and what an operator sees of it.
 
 use crate::support::*;
+use grid_engine::command::Cover;
 use grid_engine::{AccountId, KeyHash};
 use grid_inference::{Config, Need, RunningTier};
 use http_body_util::Full;
@@ -209,4 +210,45 @@ async fn both_kinds_of_clients_find_the_models_with_what_they_can_do() {
     let catalogue = caller.get("/instruments.json").await.json();
     assert_eq!(catalogue["instruments"][0]["symbol"], "text-prime");
     assert_eq!(catalogue["instruments"][0]["specification"]["context_floor"], 128_000);
+}
+
+#[tokio::test]
+async fn a_settlement_says_whether_an_issuer_delivered_and_if_not_why() {
+    let schema =
+        json!({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}});
+    let cut = || Script { steps: vec![send("{"), Step::Die], ..good() };
+    for (what, issuer, suspended, lacks, body, supplier, cover) in [
+        ("it delivers", good(), false, false, json!({}), 2, Cover::Issuer),
+        ("it refuses", Script::status(500), false, false, json!({}), 3, Cover::Failed),
+        ("it breaks off", cut(), false, false, json!({}), 3, Cover::Failed),
+        ("it is busy", Script::status(429), false, false, json!({}), 3, Cover::Failed),
+        ("it is suspended", good(), true, false, json!({}), 3, Cover::Failed),
+        ("it is known to lack it", good(), false, true, schema.clone(), 3, Cover::Unable),
+        (
+            "it turns out to lack it",
+            unsupported("response_format"),
+            false,
+            false,
+            schema.clone(),
+            3,
+            Cover::Unable,
+        ),
+        ("it lacks it, and is suspended", good(), true, true, schema, 3, Cover::Failed),
+    ] {
+        let (venue, _upstreams, tier) = scene(vec![issuer, good()], |config| {
+            if lacks {
+                config.lacks.insert("model-of-2".into(), [Need::JsonSchema].into_iter().collect());
+            }
+        })
+        .await;
+        venue.ways(|ways| ways.issuers = vec![AccountId(2)]);
+        venue.change(|state| {
+            state.suppliers.get_mut(&AccountId(2)).unwrap().profile.suspended = suspended;
+        });
+        let answer = Caller::new(&tier).chat(&ask(body)).await;
+        assert_eq!(answer.status, 200, "{what}: {}", answer.text);
+        let usage = venue.usages()[0];
+        assert_eq!((usage.supplier, usage.cover), (AccountId(supplier), cover), "{what}");
+        venue.assert_each_ended_once();
+    }
 }
