@@ -10,6 +10,7 @@ use crate::ids::{
     AccountId, Fingerprint, InstrumentId, KeyHash, KeyId, Label, OrderId, ReservationId, SessionId,
 };
 use crate::instrument::{InstrumentSpec, InstrumentStatus};
+use crate::sla::{Attestation, Fault, SlaTerms};
 use crate::units::{Nanos, Price, Qty, Tokens, Usd};
 
 // Every command is moved from stage to stage.
@@ -317,6 +318,55 @@ pub enum Command {
         /// Why.
         reason: ReloadFailure,
     },
+    // -- service (the operator's, the tiers' and the benchmark providers') ------------------------------------
+    /// Set an instrument's terms of service. The windows that are open are not judged; measuring begins anew.
+    SetSlaTerms {
+        /// Of which instrument.
+        instrument: InstrumentId,
+        /// From now on.
+        terms: Box<SlaTerms>,
+    },
+    /// An attempt at a supplier failed. One for each attempt, whatever becomes of the call.
+    ReportFault {
+        /// Of which instrument.
+        instrument: InstrumentId,
+        /// Who failed.
+        supplier: AccountId,
+        /// How.
+        fault: Fault,
+    },
+    /// A conformance probe was made of a supplier.
+    ReportProbe {
+        /// For which instrument.
+        instrument: InstrumentId,
+        /// Of whom.
+        supplier: AccountId,
+        /// Everything that was asked was served as it should.
+        passed: bool,
+    },
+    /// Hold so much of the supplier's dollars as collateral, in place of what is held of them now.
+    SetCollateral {
+        /// For which instrument.
+        instrument: InstrumentId,
+        /// How much.
+        amount: Usd,
+    },
+    /// Name the account the fallback supplier of an instrument. A capacity of zero ends that.
+    SetManaged {
+        /// Of which instrument.
+        instrument: InstrumentId,
+        /// At which price it sells.
+        price: Price,
+        /// It sells no more than leaves it owing so many Units.
+        capacity: Qty,
+    },
+    /// Let the account attest the quality of models, or no longer.
+    SetBenchmark {
+        /// From now on.
+        allowed: bool,
+    },
+    /// State the quality of a supplier's model. The account is a benchmark provider, and a key of it has signed.
+    Attest(Box<Attestation>),
 }
 
 /// A new order.

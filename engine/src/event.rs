@@ -7,6 +7,8 @@ use crate::funding::ReloadFailure;
 use crate::ids::{AccountId, InstrumentId, KeyId, Label, LotId, OrderId, ReservationId, SessionId, TradeId};
 use crate::reject::Reject;
 pub use crate::report::{Exec, Issuers, OrderReport, Report, ReportBody};
+use crate::sla::Waived;
+use crate::state::Figures;
 use crate::units::{Nanos, Price, Qty, Tokens, Usd};
 
 // A hot command makes three or four of them, and they are what the matcher hands on.
@@ -201,6 +203,21 @@ pub enum Event {
         /// Why.
         reason: ReloadFailure,
     },
+    /// A supplier had to pay, or paid what it had owed.
+    Charged(Charge),
+    /// A window of service closed in which the supplier was asked.
+    WindowClosed(Box<WindowClosed>),
+    /// A supplier left the roster of an instrument, or came back, or a reason for that came or went.
+    StandingChanged {
+        /// Who.
+        supplier: AccountId,
+        /// Of which instrument.
+        instrument: InstrumentId,
+        /// It broke the terms of service too often, or failed its probes.
+        breach: bool,
+        /// Its quality is not attested, or too low.
+        quality: bool,
+    },
 }
 
 impl Event {
@@ -211,6 +228,53 @@ impl Event {
     pub fn encode(&self, out: &mut Vec<u8>) {
         crate::log_form::append(self, out);
     }
+}
+
+/// Dollars that a supplier had to pay: a transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Charge {
+    /// Charges' own number, counted from 1.
+    pub charge: u64,
+    /// Who pays.
+    pub from: AccountId,
+    /// Who gets it.
+    pub to: AccountId,
+    /// For which instrument; none where debts of several are paid.
+    pub instrument: Option<InstrumentId>,
+    /// For what.
+    pub reason: ChargeReason,
+    /// What was paid just now, out of escrow, free dollars and collateral, in this order.
+    pub paid: Usd,
+    /// What could not be paid, and is owed from now on; of a debt that was paid, what is left of it.
+    pub owed: Usd,
+}
+
+/// Why a supplier had to pay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ChargeReason {
+    /// It broke the terms of service in a window; paid to the venue.
+    Breach,
+    /// Another delivered its tokens because it failed to; paid to that one, at the price of the cover.
+    Cover,
+    /// The same; paid to the consumer.
+    CoverPenalty,
+    /// It owed this.
+    Debt,
+}
+
+/// A closed window of service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct WindowClosed {
+    /// Whose.
+    pub supplier: AccountId,
+    /// Of which instrument.
+    pub instrument: InstrumentId,
+    /// What it came to, and which terms it broke.
+    pub figures: Figures,
+    /// What that costs.
+    pub penalty: Usd,
+    /// Broken windows in a row, this one too.
+    pub breaches: u8,
 }
 
 /// Where a session stands.
@@ -346,10 +410,12 @@ pub struct UsageRecord {
     pub usage: Usage,
     /// What was billed: delivered tokens as far as lots covered them.
     pub billed: Tokens,
-    /// Delivered but not covered by any lot; nobody pays for it.
+    /// Delivered, but not covered by any lot, or waived; nobody pays for it.
     pub unbilled: Tokens,
     /// What the billed tokens had cost.
     pub cost: Usd,
+    /// Why nothing was billed, where the terms of service let the consumer off.
+    pub waived: Waived,
 }
 
 /// Tokens drawn from one lot.

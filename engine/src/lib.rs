@@ -10,6 +10,7 @@
 //! | [`command`], [`event`], [`reject`] | what comes in, what goes out, and every "no" with its number |
 //! | [`instrument`] | the terms of what is traded |
 //! | [`funding`] | the terms on which money comes in |
+//! | [`sla`] | what suppliers promise, how they fail, what that costs |
 //! | [`state`] | all state as plain data |
 //! | [`book`] | one instrument's resting orders, by price and then time |
 //! | [`limits`] | every bound |
@@ -28,6 +29,7 @@ mod log_form;
 mod prefetch;
 pub mod reject;
 mod report;
+pub mod sla;
 pub mod state;
 pub mod units;
 

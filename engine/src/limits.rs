@@ -35,6 +35,10 @@ pub const FEE_BPS: u16 = 1_000;
 pub const RELOAD_MIN: Usd = Usd(NANOS_PER_USD / 2);
 /// Largest reload.
 pub const RELOAD_MAX: Usd = Usd(100_000 * NANOS_PER_USD);
+/// Who owes whom, on the whole venue; beyond it what can't be paid is owed to the venue.
+pub const DEBTS: usize = 100_000;
+/// Attestations on the venue.
+pub const ATTESTATIONS: usize = 100_000;
 /// All dollars on the venue together. Since no account can hold more than all, no balance can overflow.
 pub const ALL_USD: Usd = Usd(i64::MAX / 2);
 /// All tokens of one instrument together, for the same reason.

@@ -69,6 +69,9 @@ pub enum Reject {
     /// A text is too long or has characters that are not allowed.
     #[error("invalid text")]
     InvalidText = 15,
+    /// The signature is not one of the statement by an active key of the account.
+    #[error("bad signature")]
+    BadSignature = 7,
     /// The account has an open order with this label, or used this client order id before.
     #[error("duplicate client order id")]
     DuplicateLabel = 20,
@@ -114,11 +117,17 @@ pub enum Reject {
     /// More Units than the operator granted capacity for.
     #[error("beyond capacity")]
     BeyondCapacity = 51,
+    /// More Units than the supplier's collateral covers.
+    #[error("beyond collateral")]
+    BeyondCollateral = 52,
+    /// The supplier is off the roster of the instrument.
+    #[error("suspended")]
+    Suspended = 53,
 }
 
 impl Reject {
     /// Every reject, in the order of declaration.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 34] = [
         Self::UnknownSession,
         Self::NotPermitted,
         Self::UnknownAccount,
@@ -135,6 +144,7 @@ impl Reject {
         Self::NotASupplier,
         Self::OutOfRange,
         Self::InvalidText,
+        Self::BadSignature,
         Self::DuplicateLabel,
         Self::DuplicateRequest,
         Self::WouldTrade,
@@ -150,6 +160,8 @@ impl Reject {
         Self::PaymentDeclined,
         Self::InsufficientUnits,
         Self::BeyondCapacity,
+        Self::BeyondCollateral,
+        Self::Suspended,
     ];
 
     /// The reject with this number on the wire.

@@ -10,6 +10,7 @@ mod index;
 mod kept;
 mod pairs;
 mod reservations;
+mod service;
 mod sessions;
 mod timers;
 
@@ -20,6 +21,7 @@ use crate::command::{AccountMode, AutoBuy, Capabilities, SupplierProfile};
 use crate::funding::AccountTerms;
 use crate::ids::{AccountId, Fingerprint, InstrumentId, KeyHash, KeyId, Label, LotId, OrderId, SessionId};
 use crate::instrument::InstrumentSpec;
+use crate::sla::{Attestation, SlaTerms};
 use crate::units::{Nanos, Price, Qty, Seq, Tokens, Usd, UsdTotal};
 
 pub use funding::{Allowance, Funding, Reload};
@@ -27,6 +29,8 @@ pub use holding::{Holding, HoldingTotals, Lot, Tranche};
 pub use kept::Kept;
 pub use pairs::{Pair, Pairs};
 pub use reservations::{Reservation, Reservations};
+pub use service::{Broken, Closed, Figures, Reasons, Service, Standing, Window};
+pub(crate) use service::{Delivered, is_late, is_slow};
 pub use sessions::{SessionIndex, Sessions};
 pub use timers::Timers;
 
@@ -62,6 +66,12 @@ pub struct State {
     pub suppliers: BTreeMap<AccountId, Supplier>,
     /// What they owe, per instrument.
     pub supplies: Pairs<Supply>,
+    /// How well they serve, per instrument that has terms of service.
+    pub services: Pairs<Service>,
+    /// What suppliers could not pay when it fell due: who owes whom how much. Paid out of what they earn next.
+    pub debts: BTreeMap<(AccountId, AccountId), Usd>,
+    /// The newest attestation of each model that is on offer.
+    pub attestations: BTreeMap<(AccountId, InstrumentId, String), Attested>,
     /// Open reservations.
     pub reservations: Reservations,
     /// What else falls due when, earliest first.
@@ -95,18 +105,20 @@ pub struct Counters {
     pub issuance: u64,
     /// Of reloads.
     pub reload: u64,
+    /// Of charges.
+    pub charge: u64,
 }
 
 /// One participant.
 ///
-/// Invariants: no balance is negative; `usd_held` = the holds of its open buy orders; `orders` = its orders in the books;
-/// `open_calls` = its open reservations; `watched` exactly while a shortage of dollars would begin a reload.
+/// Invariants: no balance is negative; `usd_held` = the holds of its open buy orders and its collateral;
+/// `orders` = its orders in the books; `open_calls` = its open reservations; `watched` exactly while a shortage of dollars would begin a reload.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 #[repr(C, align(64))] // what most commands look at comes first, in one cache line
 pub struct Account {
     /// Free dollars.
     pub usd_available: Usd,
-    /// Dollars behind open buy orders.
+    /// Dollars behind open buy orders, and collateral.
     pub usd_held: Usd,
     /// When a balance last changed.
     pub updated_at: Nanos,
@@ -140,6 +152,8 @@ pub struct Account {
     pub withdrawn_at: Nanos,
     /// What it paid and was given, and its reloads.
     pub funding: Funding,
+    /// It may attest the quality of models.
+    pub benchmark: bool,
 }
 
 const _: () = assert!(std::mem::offset_of!(Account, auto_buy) <= 48);
@@ -163,6 +177,12 @@ pub struct Instrument {
     pub delivered: Tokens,
     /// Tokens lost to deadlines.
     pub expired: Tokens,
+    /// Its terms of service.
+    pub sla: SlaTerms,
+    /// When the present window of service closes, where one is measured.
+    pub window_ends: Option<Nanos>,
+    /// Who sells when the book can't, and at what price.
+    pub managed: Option<Managed>,
     /// When it was defined.
     pub created_at: Nanos,
     /// When its terms last changed.
@@ -178,6 +198,28 @@ pub struct LastTrade {
     pub qty: Qty,
     /// When.
     pub at: Nanos,
+}
+
+/// The fallback supplier of an instrument: Auto Mode buys from it what the book can't sell within the buyer's limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct Managed {
+    /// Who issues and delivers. Never named to the buyer.
+    pub supplier: AccountId,
+    /// At which price.
+    pub price: Price,
+    /// It sells no more than leaves it owing so many Units.
+    pub capacity: Qty,
+}
+
+/// An attestation that was checked and accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct Attested {
+    /// The benchmark provider.
+    pub by: AccountId,
+    /// When it was accepted.
+    pub at: Nanos,
+    /// What it said, and its signature.
+    pub statement: Attestation,
 }
 
 /// A registered Ed25519 key.
@@ -246,7 +288,8 @@ pub struct Supplier {
 
 /// A supplier's obligations in one instrument.
 ///
-/// Invariants: `issued ≥ delivered + expired`; `escrow` = what waits in tranches and lots of this issuer.
+/// Invariants: `issued ≥ delivered + expired`; `escrow` = what waits in tranches and lots of this issuer; `collateral` is
+/// part of what its account holds.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize,
 )]
@@ -272,6 +315,16 @@ pub struct Supply {
     pub expired: Tokens,
     /// Units moved from issuance to trading so far.
     pub moved_to_trading: Qty,
+    /// Dollars of its own that stand behind its deliveries.
+    pub collateral: Usd,
+    /// Penalties that it had to pay so far, paid or owed; stops counting at `i64::MAX`.
+    pub penalties: Usd,
+    /// Its tokens that another supplier delivered because it failed to.
+    pub covered: Tokens,
+    /// What those cost it.
+    pub cover_cost: Usd,
+    /// Whether it is on the instrument's roster.
+    pub standing: Standing,
 }
 
 impl Pair for Supply {
@@ -320,4 +373,8 @@ pub enum Timer {
     Sweep(InstrumentId),
     /// The month begins in which an account may reload again.
     Reload(AccountId),
+    /// A window of service of an instrument closes.
+    Window(InstrumentId),
+    /// An attestation of a supplier ends.
+    Attestation(AccountId, InstrumentId),
 }

@@ -51,6 +51,7 @@ pub(super) fn check(state: &State) -> Result<(), String> {
     check_money(state, usd, &escrow)?;
     check_tokens(state, &tokens)?;
     check_sessions(state)?;
+    check_service(state)?;
     check_keys(state)?;
     check_timers(state)
 }
@@ -74,7 +75,12 @@ fn check_account(state: &State, account: &Account) -> Result<i128, String> {
         }
     }
     hold!(account.labels.len() == labelled, "labels of {id:?} name open orders");
-    hold!(account.usd_held == Usd(held), "{id:?} holds {held} behind its bids, not {:?}", account.usd_held);
+    held += state.supplies.of(id).map(|(_, supply)| supply.collateral.0).sum::<i64>();
+    hold!(
+        account.usd_held == Usd(held),
+        "{id:?} holds {held} behind its bids and as collateral, not {:?}",
+        account.usd_held
+    );
     Ok(i128::from(account.usd_available.0) + i128::from(account.usd_held.0))
 }
 
@@ -210,6 +216,46 @@ fn check_tokens(state: &State, tokens: &BTreeMap<InstrumentId, u128>) -> Result<
             .map(|supply| u128::from(supply.liability().0))
             .sum();
         hold!(liability == minted, "every token of {} is some supplier's liability", record.spec.symbol);
+    }
+    Ok(())
+}
+
+fn check_service(state: &State) -> Result<(), String> {
+    state.services.check()?;
+    for service in state.services.iter() {
+        let (supplier, instrument) = service.pair();
+        hold!(state.suppliers.contains_key(&supplier), "{supplier:?} serves because it supplies");
+        hold!(
+            state.supplies.get(supplier, instrument).is_some(),
+            "{supplier:?} has a supply of {instrument:?}"
+        );
+        service.window.check()?;
+    }
+    for supply in state.supplies.iter() {
+        hold!(supply.collateral >= Usd::ZERO, "collateral is not negative: {supply:?}");
+        let reasons = supply.standing.reasons();
+        let suspended = reasons.breach || reasons.quality;
+        hold!(suspended != supply.standing.is_active(), "who is suspended is so for a reason: {supply:?}");
+    }
+    for (&(from, to), owed) in &state.debts {
+        let known = state.account(from).is_some() && state.account(to).is_some();
+        hold!(known && from != to && owed.0 > 0, "{from:?} owes {to:?} something: {owed:?}");
+    }
+    for (at, record) in state.instruments.iter().enumerate() {
+        let timer = |due| state.timers.contains(&(due, Timer::Window(crate::ids::InstrumentId(at as u16))));
+        hold!(
+            record.window_ends.is_some() != record.sla.window.is_zero()
+                && record.window_ends.is_none_or(timer),
+            "the window of {} closes at its time",
+            record.spec.symbol
+        );
+    }
+    for (key, attested) in &state.attestations {
+        let said = &attested.statement;
+        hold!(
+            key.0 == said.supplier && key.1 == said.instrument && key.2 == said.model,
+            "an attestation is found under what it is of: {said:?}"
+        );
     }
     Ok(())
 }

@@ -1,14 +1,16 @@
 //! From owning Units to using tokens: lots, reservations, what was used, and what time takes away.
 
+use super::liability::{BuyIn, Covered};
 use super::trading::{Entering, Incoming};
 use super::{Refusal, Step};
 use crate::book::WIDEST;
-use crate::command::{AccountMode, SelfTrade, Side, Surface, TimeInForce, TransferDirection, Usage};
+use crate::command::{AccountMode, Cover, SelfTrade, Side, Surface, TimeInForce, TransferDirection, Usage};
 use crate::event::{Draw, Event, Issuers, Moved, ReportBody, UsageRecord};
 use crate::ids::{AccountId, InstrumentId, KeyId, Label, LotId, OrderId, ReservationId};
 use crate::instrument::{InstrumentStatus, Movement};
 use crate::limits;
 use crate::reject::Reject;
+use crate::sla::{Fault, Waived};
 use crate::state::{Holding, Lot, Pair, Reservation, SessionIndex, Timer, Tranche};
 use crate::units::{Nanos, Price, Qty, Tokens, Usd};
 
@@ -208,26 +210,67 @@ impl Step<'_> {
         {
             return Ok(bought);
         }
-        self.auto_buy(instrument, missing)
+        match self.auto_buy(instrument, missing) {
+            Err(Reject::NoSupply) => self.buy_with_managed(instrument, missing),
+            bought => bought,
+        }
     }
 
     /// Buys exactly `qty` Units at market for consumption, or nothing.
     fn auto_buy(&mut self, instrument: InstrumentId, qty: Qty) -> Result<Bought, Reject> {
-        let record = &self.state.instruments[usize::from(instrument.0)];
-        let terms = record.spec.market;
-        if record.spec.status != InstrumentStatus::Live {
-            return Err(Reject::NoSupply);
-        }
-        let qty = Qty(qty.0.max(terms.min_qty.0).div_ceil(terms.lot.0) * terms.lot.0);
+        let mut incoming = self.buying(instrument, qty)?;
         let policy = self.state.accounts[self.account.0 as usize].auto_buy;
         let by_slippage =
             self.slippage_limit(instrument, Side::Buy, policy.max_slippage_bps).ok_or(Reject::NoSupply)?;
         let limit = if policy.price_ceiling.is_zero() {
             by_slippage
         } else {
-            by_slippage.min(Price((policy.price_ceiling.0 / terms.tick.0) as u64))
+            by_slippage.min(Price((policy.price_ceiling.0 / incoming.tick.0) as u64))
         };
-        let mut incoming = Incoming {
+        incoming.limit = Some(limit);
+        let preview = self.preview(&incoming)?;
+        if preview.fillable < incoming.remaining || incoming.remaining.0 > WIDEST {
+            return Err(Reject::NoSupply);
+        }
+        let spent = preview
+            .value
+            .checked_add(preview.value.basis_points(incoming.taker_fee_bps))
+            .ok_or(Reject::OutOfRange)?;
+        if spent > self.state.accounts[self.account.0 as usize].usd_available {
+            return Err(Reject::InsufficientFunds);
+        }
+        self.check_room(false)?;
+        Ok(self.buy(&mut incoming, spent))
+    }
+
+    /// The same, with what the book lacks issued and offered by the managed supplier. The buyer's ceiling holds; its
+    /// slippage does not, since that is measured from a book that has failed it.
+    fn buy_with_managed(&mut self, instrument: InstrumentId, qty: Qty) -> Result<Bought, Reject> {
+        let mut incoming = self.buying(instrument, qty)?;
+        let ceiling = self.state.accounts[self.account.0 as usize].auto_buy.price_ceiling;
+        let (limit, spent) = self.managed_ask(&incoming, ceiling)?;
+        incoming.limit = Some(limit);
+        Ok(self.buy(&mut incoming, spent))
+    }
+
+    fn buy(&mut self, incoming: &mut Incoming, spent: Usd) -> Bought {
+        let qty = incoming.remaining;
+        self.accept(incoming, spent);
+        self.announce(incoming, None, "");
+        self.run(incoming);
+        assert_eq!(incoming.filled, qty, "a purchase that the book can fill is filled whole");
+        Bought { qty, spent }
+    }
+
+    /// An order for at least `qty` Units, as the instrument's terms allow it, at any price.
+    fn buying(&self, instrument: InstrumentId, qty: Qty) -> Result<Incoming, Reject> {
+        let record = &self.state.instruments[usize::from(instrument.0)];
+        let terms = record.spec.market;
+        if record.spec.status != InstrumentStatus::Live {
+            return Err(Reject::NoSupply);
+        }
+        let qty = Qty(qty.0.max(terms.min_qty.0).div_ceil(terms.lot.0) * terms.lot.0);
+        Ok(Incoming {
             id: OrderId::default(),
             account: self.account,
             session: SessionIndex::VENUE,
@@ -239,7 +282,7 @@ impl Step<'_> {
             // The buyer's own asks stand aside: it would otherwise buy from itself.
             stp: SelfTrade::CancelResting,
             price: Price::ZERO,
-            limit: Some(limit),
+            limit: None,
             remaining: qty,
             filled: Qty::ZERO,
             hold: Usd::ZERO,
@@ -248,24 +291,7 @@ impl Step<'_> {
             taker_fee_bps: terms.taker_fee_bps,
             to_consumption: true,
             replaced: false,
-        };
-        let preview = self.preview(&incoming)?;
-        if preview.fillable < qty || qty.0 > WIDEST {
-            return Err(Reject::NoSupply);
-        }
-        let spent = preview
-            .value
-            .checked_add(preview.value.basis_points(terms.taker_fee_bps))
-            .ok_or(Reject::OutOfRange)?;
-        if spent > self.state.accounts[self.account.0 as usize].usd_available {
-            return Err(Reject::InsufficientFunds);
-        }
-        self.check_room(false)?;
-        self.accept(&mut incoming, spent);
-        self.announce(&incoming, None, "");
-        self.run(&mut incoming);
-        assert_eq!(incoming.filled, qty, "a purchase that the book can fill is filled whole");
-        Ok(Bought { qty, spent })
+        })
     }
 
     pub(super) fn settle(&mut self, id: ReservationId, usage: Usage) -> Result<(), Refusal> {
@@ -280,7 +306,10 @@ impl Step<'_> {
         let Ended { account, instrument, request, key, surface, reserved_at, holding, draws } =
             self.end_reservation(id);
 
-        let mut left = delivered;
+        // What the terms let the consumer off stays in its lots.
+        let waived = self.waives(instrument, &usage);
+        let payable = if waived == Waived::No { delivered } else { Tokens::ZERO };
+        let mut left = payable;
         let mut drawn = std::mem::take(&mut self.scratch.drawn);
         for &draw in &draws {
             let used = left.min(draw.tokens);
@@ -300,12 +329,15 @@ impl Step<'_> {
         }
         let payee = self.state.supplies.place_or_new(usage.supplier, instrument, self.at);
         let mut cost = Usd::ZERO;
+        let mut cover = if usage.cover == Cover::Failed { self.cover_price(instrument) } else { None };
         for draw in &mut drawn {
-            draw.cost = self.deliver(holding, instrument, draw, payee);
+            draw.cost = self.deliver(holding, (account, instrument), draw, payee, cover.as_mut());
             cost = cost.plus(draw.cost);
         }
-        let billed = delivered.minus(left);
+        let billed = payable.minus(left);
+        let left = delivered.minus(billed);
         self.state.supplies[payee].calls += 1;
+        self.note_delivery(instrument, &usage, billed, cost);
         let totals = &mut self.holding_at(holding).totals;
         totals.used = Tokens(totals.used.0.saturating_add(billed.0));
         let record = UsageRecord {
@@ -320,6 +352,7 @@ impl Step<'_> {
             billed,
             unbilled: left,
             cost,
+            waived,
         };
         self.events.push(Event::Used(record));
         for (item, &draw) in (0..).zip(&drawn) {
@@ -332,8 +365,15 @@ impl Step<'_> {
     }
 
     /// Turns reserved tokens of one lot into delivered ones and pays the supplier that delivered, whose supply lies at
-    /// `payee`. Returns their cost.
-    fn deliver(&mut self, holding: u32, instrument: InstrumentId, draw: &Draw, payee: u32) -> Usd {
+    /// `payee`, or buys them in from it at the price of the cover. Returns what they had cost the consumer.
+    fn deliver(
+        &mut self,
+        holding: u32,
+        (consumer, instrument): (AccountId, InstrumentId),
+        draw: &Draw,
+        payee: u32,
+        cover: Option<&mut BuyIn>,
+    ) -> Usd {
         let (released, cost) = self.holding_at(holding).deliver(draw.lot, draw.tokens);
         let mut owing = payee;
         if self.state.supplies[payee].pair().0 != draw.issuer {
@@ -341,14 +381,20 @@ impl Step<'_> {
         }
         let owed = &mut self.state.supplies[owing];
         owed.delivered = owed.delivered.plus(draw.tokens);
-        self.pay_from_escrow(owing, payee, released);
+        match cover {
+            Some(cover) if owing != payee => {
+                let (tokens, escrow) = (draw.tokens, released);
+                self.buy_in(cover, &Covered { owing, payee, consumer, tokens, escrow, cost });
+            }
+            _ => self.pay_from_escrow(owing, payee, released),
+        }
         let record = &mut self.state.instruments[usize::from(instrument.0)];
         record.delivered = record.delivered.plus(draw.tokens);
         cost
     }
 
     /// Moves dollars from what waits for one supplier's deliveries, at `owing`, to another, at `payee`.
-    fn pay_from_escrow(&mut self, owing: u32, payee: u32, amount: Usd) {
+    pub(super) fn pay_from_escrow(&mut self, owing: u32, payee: u32, amount: Usd) {
         let owed = &mut self.state.supplies[owing];
         owed.escrow = owed.escrow.minus(amount);
         let earned = &mut self.state.supplies[payee];
@@ -356,6 +402,7 @@ impl Step<'_> {
         let (payee, _) = earned.pair();
         let account = self.account_mut(payee);
         account.usd_available = account.usd_available.plus(amount);
+        self.collect(payee);
     }
 
     pub(super) fn release(&mut self, id: ReservationId, supplier: AccountId) -> Result<(), Refusal> {
@@ -365,7 +412,7 @@ impl Step<'_> {
         }
         let ended = self.end_reservation(id);
         if self.state.suppliers.contains_key(&supplier) {
-            self.supply_mut(supplier, ended.instrument).failures += 1;
+            self.note_fault(ended.instrument, supplier, Fault::Refused);
         }
         self.give_back(id, ended, false);
         self.answer(ReportBody::Done { created: 0 });

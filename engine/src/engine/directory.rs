@@ -3,12 +3,13 @@
 use super::{Refusal, Step};
 use crate::book::WIDEST;
 use crate::command::{AccountMode, AutoBuy, Capabilities, SupplierProfile};
-use crate::event::{Event, Moved, ReportBody};
-use crate::ids::{AccountId, Fingerprint, InstrumentId, KeyHash, KeyId, TradeId};
+use crate::event::{Event, ReportBody};
+use crate::ids::{AccountId, Fingerprint, InstrumentId, KeyHash, KeyId};
 use crate::instrument::{InstrumentSpec, InstrumentStatus, Movement};
 use crate::limits;
 use crate::reject::Reject;
-use crate::state::{Account, ConsumptionKey, Instrument, SigningKey, Timer, Tranche};
+use crate::sla::SlaTerms;
+use crate::state::{Account, ConsumptionKey, Instrument, SigningKey, Timer};
 use crate::units::{Nanos, Qty, Tokens, Usd};
 
 impl Step<'_> {
@@ -45,6 +46,7 @@ impl Step<'_> {
             watched: false,
             open_calls: 0,
             funding: Default::default(),
+            benchmark: false,
         });
         id
     }
@@ -183,6 +185,7 @@ impl Step<'_> {
             None => self.list_instrument(spec)?,
         };
         self.schedule_sweep(id);
+        self.review_quality_of(id);
         self.directory_changed(u64::from(id.0))
     }
 
@@ -200,6 +203,9 @@ impl Step<'_> {
             issued: Tokens::ZERO,
             delivered: Tokens::ZERO,
             expired: Tokens::ZERO,
+            sla: SlaTerms::NONE,
+            window_ends: None,
+            managed: None,
             created_at: self.at,
             updated_at: self.at,
         });
@@ -244,6 +250,7 @@ impl Step<'_> {
             return Err(Reject::InvalidText.into());
         }
         self.state.suppliers.entry(self.account).or_default().profile = profile.clone();
+        self.review_offers(self.account);
         self.directory_changed(0)
     }
 
@@ -259,7 +266,8 @@ impl Step<'_> {
         self.directory_changed(0)
     }
 
-    /// Mints Units against capacity: liability, this issue included, stays within what the operator granted.
+    /// Mints Units against capacity and collateral: liability, this issue included, stays within what the operator
+    /// granted and what the supplier has behind it.
     pub(super) fn issue(&mut self, instrument: InstrumentId, qty: Qty) -> Result<(), Refusal> {
         let record = self.state.instrument(instrument).ok_or(Reject::UnknownInstrument)?;
         if qty.is_zero() {
@@ -276,14 +284,13 @@ impl Step<'_> {
         if supply.liability().plus(tokens) > capacity {
             return Err(Reject::BeyondCapacity.into());
         }
-        self.state.instruments[usize::from(instrument.0)].issued = all;
-        let supply = self.supply_mut(self.account, instrument);
-        supply.issued = supply.issued.plus(tokens);
-        let holding = self.holding_mut(self.account, instrument);
-        holding.issuance = holding.issuance.plus(qty);
-        self.state.counters.issuance += 1;
-        let issuance = self.state.counters.issuance;
-        self.events.push(Event::Issued { account: self.account, instrument, qty, issuance });
+        if !self.collateral_covers(self.account, instrument, supply.liability().plus(tokens)) {
+            return Err(Reject::BeyondCollateral.into());
+        }
+        if !supply.standing.is_active() {
+            return Err(Reject::Suspended.into());
+        }
+        let issuance = self.issue_units(self.account, instrument, qty);
         self.answer(ReportBody::Done { created: issuance });
         Ok(())
     }
@@ -298,20 +305,7 @@ impl Step<'_> {
         if qty > issued {
             return Err(Reject::InsufficientUnits.into());
         }
-        let own = Tranche {
-            issuer: self.account,
-            qty,
-            escrow: Usd::ZERO,
-            cost: Usd::ZERO,
-            trade: TradeId::default(),
-        };
-        let holding = self.holding_mut(self.account, instrument);
-        holding.issuance = holding.issuance.minus(qty);
-        holding.available = holding.available.plus(qty);
-        holding.push_tranche(own);
-        let supply = self.supply_mut(self.account, instrument);
-        supply.moved_to_trading = supply.moved_to_trading.plus(qty);
-        let transfer = self.moved(self.account, instrument, qty, Moved::Issuance);
+        let transfer = self.list_units(self.account, instrument, qty);
         self.answer(ReportBody::Done { created: transfer });
         Ok(())
     }

@@ -30,9 +30,12 @@ impl Step<'_> {
         if amount.0 <= 0 {
             return Err(Reject::OutOfRange.into());
         }
-        if amount > self.state.accounts[self.account.0 as usize].usd_available {
+        // What a supplier owes goes first.
+        let owed = self.state.owed_by(self.account);
+        if i128::from(amount.0) + owed > self.state.accounts[self.account.0 as usize].usd_available.0.into() {
             return Err(Reject::InsufficientFunds.into());
         }
+        self.collect(self.account);
         self.state.withdrawn = self.state.withdrawn.plus(amount);
         let at = self.at;
         let account = self.account_mut(self.account);
@@ -72,6 +75,7 @@ impl Step<'_> {
     fn funded(&mut self, event: Event) -> Result<(), Refusal> {
         self.events.push(event);
         self.answer(ReportBody::Done { created: 0 });
+        self.collect(self.account);
         Ok(())
     }
 

@@ -75,6 +75,7 @@ impl Step<'_> {
         }
         let account = self.account_mut(seller);
         account.usd_available = account.usd_available.plus(to_seller);
+        self.collect(seller);
     }
 
     /// Only suppliers issue and deliver, so there is one for each account that the callers name.

@@ -6,18 +6,26 @@
 //! | `matching.rs` | incoming against resting: price, time, self-trade prevention |
 //! | `ledger.rs` | what a fill moves: dollars, Units by origin, escrow, fees |
 //! | `delivery.rs` | lots, transfers, reserve with auto-buy, settle, release, sweeps, deadlines |
+//! | `managed.rs` | who sells to Auto Mode when the book can't |
+//! | `sla.rs` | terms of service: windows, penalties, the roster, probes |
+//! | `liability.rs` | collateral, covers, penalties and debts of suppliers |
+//! | `attestation.rs` | who vouches for a model, and what follows |
 //! | `directory.rs` | accounts, keys, instruments, suppliers, issuance |
 //! | `funding.rs` | deposits, credits, withdrawals, the free tier's limits, reloads |
 //! | `sessions.rs` | high-water marks, numbered reports, cancel-on-disconnect |
 //! | `check.rs` | every invariant, for tests and for the operator |
 
+mod attestation;
 mod check;
 mod delivery;
 mod directory;
 mod funding;
 mod ledger;
+mod liability;
+mod managed;
 mod matching;
 mod sessions;
+mod sla;
 mod trading;
 
 use crate::book::{BookView, Depth, Order, Record};
@@ -261,7 +269,8 @@ impl Engine {
         let books = state.instruments.len();
         let derived = state.books.rebuild(books);
         let derived = derived.and_then(|()| state.holdings.rebuild()).and_then(|()| state.supplies.rebuild());
-        let derived = derived.and_then(|()| state.reservations.rebuild());
+        let derived =
+            derived.and_then(|()| state.reservations.rebuild()).and_then(|()| state.services.rebuild());
         derived.map_err(|reason| SnapshotError::Malformed { reason })?;
         Ok(Self { state, ..Self::default() })
     }
@@ -325,6 +334,13 @@ impl State {
         let instrument = InstrumentId(self.books.record(slot).instrument);
         let tick = self.instruments[usize::from(instrument.0)].spec.market.tick;
         (instrument, self.books.wide(slot, tick, &self.sessions))
+    }
+
+    /// All that an account could not pay when it fell due, in nano-dollars.
+    #[must_use]
+    pub fn owed_by(&self, account: AccountId) -> i128 {
+        let range = (account, AccountId(0))..=(account, AccountId(u32::MAX));
+        self.debts.range(range).map(|(_, owed)| i128::from(owed.0)).sum()
     }
 
     /// What an account holds of an instrument, if it ever touched it.
@@ -440,6 +456,19 @@ impl Step<'_> {
             }
             Command::RegisterSupplier(profile) => self.register_supplier(profile),
             Command::SetCapacity { instrument, capacity } => self.set_capacity(*instrument, *capacity),
+            Command::SetSlaTerms { instrument, terms } => self.set_sla_terms(*instrument, terms),
+            Command::ReportFault { instrument, supplier, fault } => {
+                self.report_fault(*instrument, *supplier, *fault)
+            }
+            Command::ReportProbe { instrument, supplier, passed } => {
+                self.report_probe(*instrument, *supplier, *passed)
+            }
+            Command::SetCollateral { instrument, amount } => self.set_collateral(*instrument, *amount),
+            Command::SetManaged { instrument, price, capacity } => {
+                self.set_managed(*instrument, *price, *capacity)
+            }
+            Command::SetBenchmark { allowed } => self.set_benchmark(*allowed),
+            Command::Attest(statement) => self.attest(statement),
             Command::Genesis { .. }
             | Command::OpenSession { .. }
             | Command::Establish { .. }
@@ -492,9 +521,20 @@ impl Step<'_> {
             | Command::SetCreditLine { .. }
             | Command::RepayCredit { .. }
             | Command::ReloadPaid { .. }
-            | Command::ReloadFailed { .. } => capabilities.operator,
-            Command::Reserve { .. } | Command::Settle { .. } | Command::Release { .. } => {
-                capabilities.tier || capabilities.operator
+            | Command::ReloadFailed { .. }
+            | Command::SetSlaTerms { .. }
+            | Command::SetCollateral { .. }
+            | Command::SetManaged { .. }
+            | Command::SetBenchmark { .. } => capabilities.operator,
+            Command::Reserve { .. }
+            | Command::Settle { .. }
+            | Command::Release { .. }
+            | Command::ReportFault { .. }
+            | Command::ReportProbe { .. } => capabilities.tier || capabilities.operator,
+            // Whoever brings it, the account that states it is a benchmark provider.
+            Command::Attest(_) => {
+                let own = caller.id == self.account || capabilities.tier || capabilities.operator;
+                own && self.state.account(self.account).is_some_and(|account| account.benchmark)
             }
             _ => caller.id == self.account || capabilities.tier || capabilities.operator,
         };
@@ -530,6 +570,8 @@ impl Step<'_> {
                 Timer::SessionEnd(session) => self.forget_session(session),
                 Timer::Sweep(instrument) => self.sweep(instrument),
                 Timer::Reload(account) => self.month_begins(account),
+                Timer::Window(instrument) => self.close_windows(instrument),
+                Timer::Attestation(supplier, instrument) => self.review_quality(supplier, instrument),
             }
         }
     }

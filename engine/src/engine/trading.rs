@@ -311,7 +311,7 @@ impl Step<'_> {
         }
     }
 
-    fn rest(&mut self, incoming: &Incoming) {
+    pub(super) fn rest(&mut self, incoming: &Incoming) {
         let Some(slot) = incoming.id.slot() else {
             unreachable!("an order that may rest has a slot: {:?}", incoming.id)
         };

@@ -9,9 +9,10 @@ use grid_engine::command::{
     AccountMode, AutoBuy, Capabilities, Command, Cover, Entry, MassCancelScope, NewOrder, Offer, OrderKind,
     OrderRef, SelfTrade, Side, SupplierProfile, Surface, TimeInForce, TransferDirection, Usage,
 };
-use grid_engine::event::{Event, Report, ReportBody};
+use grid_engine::event::{ChargeReason, Event, Report, ReportBody};
 use grid_engine::funding::{AccountTerms, AutoReload, PaymentMethod, ReloadFailure};
 use grid_engine::instrument::{InstrumentSpec, InstrumentStatus, Movement};
+use grid_engine::sla::Waived;
 use grid_engine::{
     AccountId, Engine, Fingerprint, InstrumentId, KeyHash, KeyId, Label, Nanos, OrderId, Price, Qty, Reject,
     ReservationId, SECOND, Seq, SessionId, Tokens, Usd,
@@ -20,8 +21,10 @@ use grid_engine::{
 use crate::dice::{self, Dice};
 use crate::venue::{Actor, OPERATOR_KEY, Venue, key_of, spec};
 
+mod service;
+
 /// Commands per seed.
-const COMMANDS: u64 = 15_000;
+const COMMANDS: u64 = 20_000;
 const HOUR: u64 = 3_600 * SECOND;
 
 #[test]
@@ -75,7 +78,10 @@ impl World {
         specs[1].delivery.window = Some(Nanos(4 * HOUR));
         specs[2].delivery.window = Some(Nanos(4 * HOUR));
         specs[2].delivery.movement = Movement::Swept;
-        for spec in &specs {
+        for spec in &mut specs {
+            spec.quality.ttft_ceiling_ms = 500;
+            spec.quality.tokens_per_second_floor = 50;
+            spec.quality.score_floor = 30;
             venue.define(spec.clone());
         }
         let mut actors = Vec::new();
@@ -92,6 +98,7 @@ impl World {
             actors.push(actor);
         }
         actors.push(venue.join("tier", AccountMode::Advanced, Capabilities { tier: true, operator: false }));
+        service::set_up(&mut venue, actors[3].account);
         actors.push(venue.operator);
         let sessions = venue.engine.state().sessions.iter();
         let next_report = sessions.map(|(&id, session)| (id, session.next_report)).collect();
@@ -145,6 +152,15 @@ impl World {
             "reload due",
             "reloaded",
             "reload failed",
+            "window closed",
+            "breach",
+            "cover",
+            "cover penalty",
+            "debt paid",
+            "suspended",
+            "reinstated",
+            "late",
+            "bought from the managed supplier",
         ] {
             assert!(self.seen.contains_key(what), "{what} occurs, seed {}: {:?}", self.seed, self.seen);
         }
@@ -321,7 +337,7 @@ impl World {
         });
         let by_tier = self.dice.chance(9, 10);
         let for_own = |from: usize, account| if by_tier { (from, account) } else { (who, account) };
-        let ((from, account), command) = match self.dice.below(108) {
+        let ((from, account), command) = match self.dice.below(118) {
             0..=24 => {
                 let order = self.new_order(trader, instrument);
                 ((trader, self.actors[trader].account), Command::Place(order))
@@ -434,6 +450,11 @@ impl World {
                 // Somebody else's business.
                 let order = self.new_order(trader, instrument);
                 ((who, self.actors[(who + 1) % 8].account), Command::Place(order))
+            }
+            108.. => {
+                let (from, account, command) =
+                    self.service_command(instrument, self.actors[supplier].account);
+                ((from, account), command)
             }
             _ => {
                 // A tier places for an account, as the HTTP tiers do.
@@ -605,7 +626,7 @@ impl World {
             supplier,
             prompt_tokens,
             completion_tokens,
-            ttft_us: 400_000,
+            ttft_us: *self.dice.pick(&[0, 300_000, 400_000, 500_000, 900_000]),
             duration_us: 2_000_000,
             estimated: self.dice.chance(1, 10),
             partial: self.dice.chance(1, 10),
@@ -709,11 +730,32 @@ impl World {
                         self.fail("a usage record adds up");
                     }
                     self.saw("used");
+                    if record.waived == Waived::Late {
+                        self.saw("late");
+                    }
                 }
                 Event::ReservationEnded { lapsed, .. } => {
                     self.saw(if *lapsed { "lapsed" } else { "released" })
                 }
                 Event::LotExpired { .. } => self.saw("lot expired"),
+                Event::WindowClosed(_) => self.saw("window closed"),
+                Event::Charged(charge) => self.saw(match charge.reason {
+                    ChargeReason::Breach => "breach",
+                    ChargeReason::Cover => "cover",
+                    ChargeReason::CoverPenalty => "cover penalty",
+                    ChargeReason::Debt => "debt paid",
+                }),
+                Event::StandingChanged { breach, quality, .. } => {
+                    self.saw(if *breach || *quality { "suspended" } else { "reinstated" });
+                }
+                Event::Issued { .. }
+                    if events.iter().any(|event| {
+                        matches!(event, Event::Report { report, .. }
+                            if matches!(report.body, ReportBody::Reserved { .. }))
+                    }) =>
+                {
+                    self.saw("bought from the managed supplier");
+                }
                 Event::Moved { movement, .. } => self.saw(match movement {
                     grid_engine::event::Moved::ToConsumption => "to consumption",
                     grid_engine::event::Moved::ToTrading => "to trading",

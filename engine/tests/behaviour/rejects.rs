@@ -10,6 +10,7 @@ use grid_engine::command::{
 use grid_engine::event::Event;
 use grid_engine::funding::{AutoReload, PaymentMethod};
 use grid_engine::instrument::{InstrumentSpec, InstrumentStatus};
+use grid_engine::sla::{Fault, SlaTerms};
 use grid_engine::{
     AccountId, InstrumentId, KeyHash, KeyId, Label, Nanos, OrderId, Price, Qty, Reject, ReservationId,
     SECOND, SessionId, Tokens, Usd, limits,
@@ -43,6 +44,7 @@ fn reject_numbers_are_for_ever() {
         ("UnknownKey", 4),
         ("DuplicateKey", 5),
         ("AutoModeTradingRestricted", 6),
+        ("BadSignature", 7),
         ("UnknownInstrument", 10),
         ("InstrumentNotLive", 11),
         ("InvalidQuantity", 12),
@@ -61,6 +63,8 @@ fn reject_numbers_are_for_ever() {
         ("DuplicateRequest", 41),
         ("NotASupplier", 50),
         ("BeyondCapacity", 51),
+        ("BeyondCollateral", 52),
+        ("Suspended", 53),
         ("LimitReached", 60),
         ("FreeTierSpent", 70),
         ("TooManyAtOnce", 71),
@@ -467,6 +471,82 @@ fn supply_is_refused_for_the_first_reason() {
             (Reject::InvalidText, Operator, me, register(LIVE, 65)),
         ],
     );
+}
+
+#[test]
+fn service_is_refused_for_the_first_reason() {
+    let mut stage = Stage::new();
+    let (me, easy, operator) = (stage.owner.account, stage.easy.account, stage.venue.operator.account);
+    let fault = |instrument, supplier| Command::ReportFault { instrument, supplier, fault: Fault::Cut };
+    stage.climb(
+        "report fault",
+        vec![
+            (Reject::NotPermitted, Owner, me, fault(NOWHERE, easy)),
+            (Reject::UnknownAccount, Operator, NOBODY, fault(NOWHERE, easy)),
+            (Reject::UnknownInstrument, Operator, operator, fault(NOWHERE, easy)),
+            (Reject::NotASupplier, Operator, operator, fault(LIVE, easy)),
+        ],
+    );
+    let probe = |instrument, supplier| Command::ReportProbe { instrument, supplier, passed: false };
+    stage.climb(
+        "report probe",
+        vec![
+            (Reject::NotPermitted, Owner, me, probe(NOWHERE, easy)),
+            (Reject::UnknownInstrument, Operator, operator, probe(NOWHERE, easy)),
+            (Reject::NotASupplier, Operator, operator, probe(LIVE, easy)),
+        ],
+    );
+    let terms = |instrument, error_max_bps| Command::SetSlaTerms {
+        instrument,
+        terms: Box::new(SlaTerms { error_max_bps, ..SlaTerms::default() }),
+    };
+    stage.climb(
+        "terms",
+        vec![
+            (Reject::NotPermitted, Owner, me, terms(NOWHERE, 10_001)),
+            (Reject::UnknownInstrument, Operator, operator, terms(NOWHERE, 10_001)),
+            (Reject::OutOfRange, Operator, operator, terms(LIVE, 10_001)),
+        ],
+    );
+    let collateral = |instrument, amount| Command::SetCollateral { instrument, amount: Usd(amount) };
+    stage.climb(
+        "collateral",
+        vec![
+            (Reject::NotPermitted, Owner, me, collateral(NOWHERE, -1)),
+            (Reject::UnknownInstrument, Operator, easy, collateral(NOWHERE, -1)),
+            (Reject::NotASupplier, Operator, easy, collateral(LIVE, -1)),
+            (Reject::OutOfRange, Operator, me, collateral(LIVE, -1)),
+            (Reject::InsufficientFunds, Operator, me, collateral(LIVE, i64::MAX)),
+        ],
+    );
+    let managed = |instrument, price, capacity| Command::SetManaged {
+        instrument,
+        price: Price(price),
+        capacity: Qty(capacity),
+    };
+    stage.climb(
+        "managed",
+        vec![
+            (Reject::NotPermitted, Owner, me, managed(NOWHERE, 0, u64::MAX)),
+            (Reject::UnknownInstrument, Operator, easy, managed(NOWHERE, 0, u64::MAX)),
+            (Reject::InvalidPrice, Operator, easy, managed(LIVE, 0, u64::MAX)),
+            (Reject::NotASupplier, Operator, easy, managed(LIVE, 1, u64::MAX)),
+            (Reject::OutOfRange, Operator, me, managed(LIVE, 1, u64::MAX)),
+        ],
+    );
+    // What may be issued is bounded by capacity, then by collateral, and by standing.
+    let issue = |qty| Command::Issue { instrument: LIVE, qty: Qty(qty) };
+    let mut demanding = SlaTerms { collateral_per_unit: Usd(1), probes_to_decide: 1, ..SlaTerms::NONE };
+    stage.must(operator, Command::SetSlaTerms { instrument: LIVE, terms: Box::new(demanding) });
+    stage.must(operator, probe(LIVE, me));
+    let bounded = vec![
+        (Reject::BeyondCapacity, Owner, me, issue(91)),
+        (Reject::BeyondCollateral, Owner, me, issue(90)),
+    ];
+    stage.climb("issue against collateral", bounded);
+    demanding.collateral_per_unit = Usd::ZERO;
+    stage.must(operator, Command::SetSlaTerms { instrument: LIVE, terms: Box::new(demanding) });
+    stage.climb("issue while suspended", vec![(Reject::Suspended, Owner, me, issue(90))]);
 }
 
 #[test]

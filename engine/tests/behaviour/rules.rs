@@ -17,18 +17,21 @@ use std::fs;
 use std::path::Path;
 
 use grid_engine::command::{
-    AccountMode, AutoBuy, Capabilities, Command, Entry, MassCancelScope, NewOrder, OrderKind, OrderRef,
-    SelfTrade, Side, Surface, TimeInForce, TransferDirection, Usage,
+    AccountMode, AutoBuy, Capabilities, Command, Cover, Entry, MassCancelScope, NewOrder, OrderKind,
+    OrderRef, SelfTrade, Side, Surface, TimeInForce, TransferDirection, Usage,
 };
 use grid_engine::event::{Event, Exec, OrderReport, Report, ReportBody};
 use grid_engine::funding::{AccountTerms, AutoReload, PaymentMethod, ReloadFailure};
 use grid_engine::instrument::{InstrumentSpec, InstrumentStatus, Movement};
+use grid_engine::sla::Waived;
 use grid_engine::{
     AccountId, Fingerprint, InstrumentId, KeyHash, KeyId, Label, Nanos, OrderId, Price, Qty, ReservationId,
     SECOND, SessionId, Tokens, Usd,
 };
 
 use crate::venue::{Actor, START, Venue, key_of, spec};
+
+mod service;
 
 #[test]
 fn every_rule_script_tells_what_happens() {
@@ -213,7 +216,7 @@ impl Stage {
             // issued them; capacity is then twice that, or `capacity QTY`.
             "account" => self.open_account(&mut words),
             // instrument SYMBOL [tick USD] [lot QTY] [min QTY] [max QTY] [max_price TICKS] [maker_fee BPS]
-            // [taker_fee BPS] [window SPAN] [swept] [halted] — defines it, or changes it, and means it from now on.
+            // [taker_fee BPS] [window SPAN] [swept] [halted] [ceiling MS] [floor TOKENS_PER_SECOND] [score N] — defines it, or changes it, and means it from now on.
             "instrument" => self.define(&mut words),
             // wait SPAN — and then a tick.
             "wait" => {
@@ -238,10 +241,11 @@ impl Stage {
                     connection,
                 }));
             }
-            // show NAME | show book — the state.
+            // show NAME | show book | show service NAME — the state.
             "show" => {
                 let told = match words.next() {
                     "book" => self.tell_book(),
+                    "service" => self.tell_service(words.next()),
                     name => self.tell_account(name),
                 };
                 words.end();
@@ -294,6 +298,10 @@ impl Stage {
         market.maker_fee_bps = words.number_option("maker_fee").unwrap_or(0) as u16;
         market.taker_fee_bps = words.number_option("taker_fee").unwrap_or(0) as u16;
         spec.delivery.window = words.option("window").map(span);
+        let quality = &mut spec.quality;
+        quality.ttft_ceiling_ms = words.number_option("ceiling").unwrap_or(0) as u32;
+        quality.tokens_per_second_floor = words.number_option("floor").unwrap_or(0) as u32;
+        quality.score_floor = words.number_option("score").unwrap_or(0) as u32;
         if words.flag("swept") {
             spec.delivery.movement = Movement::Swept;
         }
@@ -331,7 +339,7 @@ impl Stage {
             self.instrument = InstrumentId(known.unwrap_or(99) as u16);
         }
         let name = words.option("as").map(str::to_owned);
-        let command = self.command(words);
+        let command = self.command(account, words);
         let reserves = matches!(command, Command::Reserve { .. });
         if let Some(number) = number {
             let client_seq = number.parse().unwrap();
@@ -370,7 +378,7 @@ impl Stage {
         }
     }
 
-    fn command(&mut self, words: &mut Words<'_>) -> Command {
+    fn command(&mut self, subject: AccountId, words: &mut Words<'_>) -> Command {
         let instrument = self.instrument;
         match words.next() {
             // buy|sell QTY @ TICKS | buy|sell QTY market; then
@@ -410,7 +418,7 @@ impl Stage {
                 let (key, surface) = (KeyId::NONE, Surface::ChatCompletions);
                 Command::Reserve { instrument, tokens, request, valid_for, key, surface }
             }
-            // settle NAME by SUPPLIER PROMPT COMPLETION
+            // settle NAME by SUPPLIER PROMPT COMPLETION [ttft MS] [took MS] [partial] [lied] [cover failed|unable]
             "settle" => {
                 let reservation = self.reservation(words.next());
                 let supplier = self.actors[words.option("by").unwrap()].account;
@@ -418,9 +426,16 @@ impl Stage {
                     supplier,
                     prompt_tokens: Tokens(words.number()),
                     completion_tokens: Tokens(words.number()),
-                    ttft_us: 300_000,
-                    duration_us: 1_500_000,
+                    ttft_us: words.number_option("ttft").map_or(300_000, |ms| ms as u32 * 1_000),
+                    duration_us: words.number_option("took").map_or(1_500_000, |ms| ms as u32 * 1_000),
                     partial: words.flag("partial"),
+                    distrusted: words.flag("lied"),
+                    cover: match words.option("cover") {
+                        None => Cover::Issuer,
+                        Some("failed") => Cover::Failed,
+                        Some("unable") => Cover::Unable,
+                        Some(other) => panic!("{other} is no cover"),
+                    },
                     ..Usage::default()
                 };
                 Command::Settle { reservation, usage }
@@ -506,7 +521,10 @@ impl Stage {
                 capabilities: Capabilities::default(),
             },
             "tick" => Command::Tick,
-            other => panic!("{other} is nothing one can do: {}", self.place),
+            other => {
+                let command = self.service_command(other, subject, words);
+                command.unwrap_or_else(|| panic!("{other} is nothing one can do: {}", self.place))
+            }
         }
     }
 
@@ -687,7 +705,7 @@ impl Stage {
             }
             Event::Used(record) => {
                 format!(
-                    "used {} by {}: {} prompt + {} completion from {}, billed {}, unbilled {}, cost ${}",
+                    "used {} by {}: {} prompt + {} completion from {}, billed {}, unbilled {}, cost ${}{}",
                     self.called(record.reservation),
                     self.who(record.account),
                     record.usage.prompt_tokens.0,
@@ -695,7 +713,12 @@ impl Stage {
                     self.who(record.usage.supplier),
                     record.billed.0,
                     record.unbilled.0,
-                    record.cost
+                    record.cost,
+                    match record.waived {
+                        Waived::No => "",
+                        Waived::Late => ", free: late",
+                        Waived::Slow => ", free: slow",
+                    }
                 )
             }
             Event::Drawn { reservation, draw, .. } => {
@@ -721,6 +744,21 @@ impl Stage {
             }
             Event::ReloadFailed { account, reload, reason } => {
                 format!("reload {reload} of {} failed: {reason}", self.who(*account))
+            }
+            Event::Charged(charge) => self.tell_charge(charge),
+            Event::WindowClosed(closed) => self.tell_window(closed),
+            Event::StandingChanged { supplier, instrument, breach, quality } => {
+                let mut told = format!("standing of {}{}:", self.who(*supplier), self.of(*instrument));
+                for (word, holds) in [
+                    (" suspended, breach", *breach),
+                    (" suspended, quality", *quality),
+                    (" active", !breach && !quality),
+                ] {
+                    if holds {
+                        told.push_str(word);
+                    }
+                }
+                told
             }
         }
     }

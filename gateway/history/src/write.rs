@@ -351,7 +351,10 @@ fn store_event(
         | Event::SessionEstablished { .. }
         | Event::Level { .. }
         | Event::DirectoryChanged
-        | Event::ReservationEnded { .. } => Ok(()),
+        | Event::ReservationEnded { .. }
+        | Event::Charged(_)
+        | Event::WindowClosed(_)
+        | Event::StandingChanged { .. } => Ok(()),
     }
 }
 

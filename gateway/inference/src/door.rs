@@ -1,4 +1,4 @@
-//! What the tier needs of the venue: three commands, and sight of a replica's state.
+//! What the tier needs of the venue: four commands, and sight of a replica's state.
 
 use std::fmt;
 use std::future::Future;
@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use grid_engine::command::Surface;
+use grid_engine::sla::Fault;
 use grid_engine::state::State;
 use grid_engine::{AccountId, InstrumentId, KeyId, Nanos, Qty, Reject, ReservationId, Seq, Tokens, Usd};
 
@@ -25,6 +26,9 @@ pub trait Door: Send + Sync + 'static {
         reservation: ReservationId,
         usage: grid_engine::command::Usage,
     ) -> Pending<Settled>;
+
+    /// Tells that an attempt at a supplier failed.
+    fn report_fault(&self, instrument: InstrumentId, supplier: AccountId, fault: Fault) -> Pending<()>;
 
     /// Gives a reservation back.
     fn release(&self, account: AccountId, reservation: ReservationId, supplier: AccountId) -> Pending<()>;

@@ -53,6 +53,8 @@ struct Open {
     meter: Meter,
     attempt: Instant,
     first_content: Option<Instant>,
+    /// The supplier waited so long for the client.
+    waited: Duration,
 }
 
 /// The last word about a reservation.
@@ -83,6 +85,7 @@ impl Hold {
                 attempts: 0,
                 attempt: now,
                 first_content: None,
+                waited: Duration::ZERO,
             }),
         }
     }
@@ -101,11 +104,22 @@ impl Hold {
         open.meter = Meter::new(open.body.clone());
         open.attempt = Instant::now();
         open.first_content = None;
+        open.waited = Duration::ZERO;
     }
 
     /// The first content came from the supplier.
     pub(crate) fn first_content(&mut self) {
         self.open().first_content.get_or_insert_with(Instant::now);
+    }
+
+    /// Who was asked last.
+    pub(crate) fn supplier(&mut self) -> AccountId {
+        self.open().supplier
+    }
+
+    /// The supplier had to wait so long for the client.
+    pub(crate) fn waited(&mut self, span: Duration) {
+        self.open().waited += span;
     }
 
     /// This has reached the client.
@@ -155,7 +169,6 @@ impl Drop for Hold {
 impl Open {
     fn usage(&self, bill: Bill, partial: bool) -> Usage {
         let micros = |span: Duration| u32::try_from(span.as_micros()).unwrap_or(u32::MAX);
-        let first = self.first_content.unwrap_or_else(Instant::now);
         if bill.estimated {
             bump(&self.bureau.stats.estimated);
         }
@@ -175,8 +188,12 @@ impl Open {
             offer: self.offer,
             prompt_tokens: Tokens(bill.prompt),
             completion_tokens: Tokens(bill.completion),
-            ttft_us: micros(first.saturating_duration_since(self.attempt)),
-            duration_us: micros(self.attempt.elapsed()),
+            // An answer that comes whole does not show when it began.
+            ttft_us: self
+                .first_content
+                .map_or(0, |first| micros(first.saturating_duration_since(self.attempt)).max(1)),
+            // Time that the supplier spent waiting for the client is not the supplier's.
+            duration_us: micros(self.attempt.elapsed().saturating_sub(self.waited)),
             estimated: bill.estimated,
             partial,
             distrusted: bill.distrusted,
@@ -261,6 +278,7 @@ mod tests {
     use super::*;
     use crate::answer;
     use crate::door::{Pending, Reserved, Wanted};
+    use grid_engine::sla::Fault;
     use grid_engine::{Seq, Usd};
     use parking_lot::Mutex;
     use tokio::sync::mpsc;
@@ -295,6 +313,10 @@ mod tests {
                 seq: Seq(0),
             });
             Box::pin(async move { heard })
+        }
+
+        fn report_fault(&self, _: grid_engine::InstrumentId, _: AccountId, _: Fault) -> Pending<()> {
+            unreachable!("holds report no faults")
         }
 
         fn release(&self, _: AccountId, _: ReservationId, supplier: AccountId) -> Pending<()> {

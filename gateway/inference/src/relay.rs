@@ -228,8 +228,10 @@ impl Relay<'_> {
             Err(mpsc::error::TrySendError::Closed(_)) => false,
             Err(mpsc::error::TrySendError::Full(bytes)) => {
                 self.notes.waited = true;
-                let stall = self.tier.config.clocks.client_stall;
-                self.events.send_timeout(bytes, stall).await.is_ok()
+                let (stall, began) = (self.tier.config.clocks.client_stall, Instant::now());
+                let sent = self.events.send_timeout(bytes, stall).await.is_ok();
+                self.hold.waited(began.elapsed());
+                sent
             }
         }
     }
@@ -252,7 +254,11 @@ impl Relay<'_> {
             Flow::Broken(fault, reason) => {
                 drop(self.rest);
                 self.slot.judge(Verdict::Bad);
-                let _ = fault;
+                // Who had to wait for its client is not to blame for the time.
+                if fault != Fault::Slow || !self.notes.waited {
+                    let supplier = self.hold.supplier();
+                    self.tier.report(self.call.instrument, supplier, fault.into());
+                }
                 drop(self.slot);
                 tracing::info!(request = %self.call.name, reason, "a stream broke after its first content");
                 let settle = self.tier.config.clocks.settle;

@@ -52,14 +52,16 @@ pub(crate) struct Floors {
     pub(crate) tokens_per_second: u32,
 }
 
-/// Everybody who offers the instrument and is not suspended, by account.
+/// Everybody who offers the instrument and is not suspended, as a whole or from this instrument, by account.
 pub(crate) fn offers(state: &State, instrument: InstrumentId) -> Vec<Candidate> {
     let quality = state.instruments.get(usize::from(instrument.0)).map(|one| &one.spec.quality);
     let floors = quality.map_or_else(Floors::default, |quality| Floors {
         ttft_ceiling_ms: quality.ttft_ceiling_ms,
         tokens_per_second: quality.tokens_per_second_floor,
     });
-    let active = state.suppliers.iter().filter(|(_, s)| !s.profile.suspended);
+    let stands =
+        |supplier| state.supplies.get(supplier, instrument).is_none_or(|supply| supply.standing.is_active());
+    let active = state.suppliers.iter().filter(|(id, s)| !s.profile.suspended && stands(**id));
     active
         .flat_map(|(account, supplier)| {
             let profile = &supplier.profile;

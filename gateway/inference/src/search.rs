@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use grid_engine::AccountId;
 use grid_engine::command::Cover;
+use grid_engine::sla::Fault;
 use hyper::StatusCode;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -97,7 +98,6 @@ pub(crate) async fn deliver(
         cap,
         limits,
         tried: 0,
-        failed: AccountId::VENUE,
         unable: None,
         lacking: Vec::new(),
         unasked: None,
@@ -115,7 +115,7 @@ pub(crate) async fn deliver(
             Delivery::Refused(refusal)
         }
         None => {
-            let _ = timeout(tier.config.clocks.settle, hold.release(search.failed)).await;
+            let _ = timeout(tier.config.clocks.settle, hold.release(AccountId::VENUE)).await;
             Delivery::Refused(search.refusal())
         }
     }
@@ -129,8 +129,6 @@ struct Search<'a> {
     limits: Limits,
     /// Attempts so far.
     tried: u32,
-    /// The supplier that failed last.
-    failed: AccountId,
     /// The field that the last one could not do, and why.
     unable: Option<(Option<&'static str>, String)>,
     /// Who turned out to be unable.
@@ -238,7 +236,9 @@ impl Search<'_> {
         match opened {
             Ok((opened, allowance)) => {
                 slot.allows(allowance);
-                hold.first_content();
+                if matches!(opened, Opened::Stream { .. }) {
+                    hold.first_content();
+                }
                 slot.first_content();
                 call.trace.attempt(candidate.supplier, "delivers");
                 Step::End(Ok((opened, slot)))
@@ -296,6 +296,7 @@ impl Search<'_> {
             }
             Failure::Busy(pause) => {
                 call.trace.attempt(candidate.supplier, "busy");
+                tier.report(candidate.instrument, candidate.supplier, Fault::Overloaded);
                 slot.judge(Verdict::Busy(pause));
                 Step::Next(Seen::Again)
             }
@@ -303,7 +304,7 @@ impl Search<'_> {
                 tracing::info!(supplier = candidate.supplier.0, request = %call.name, reason, "supplier failed");
                 call.trace.attempt(candidate.supplier, reason);
                 slot.judge(Verdict::Bad);
-                self.failed = candidate.supplier;
+                tier.report(candidate.instrument, candidate.supplier, fault.into());
                 Step::Next(if fault.may_pass() { Seen::Again } else { Seen::Done })
             }
         }

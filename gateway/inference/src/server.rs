@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use grid_engine::command::AccountMode;
+use grid_engine::sla::Fault;
 use grid_engine::state::State;
 use grid_engine::{AccountId, InstrumentId, KeyHash};
 use http_body_util::BodyExt;
@@ -64,6 +65,18 @@ pub(crate) struct Tier {
     pub(crate) hops: Arc<Hops>,
     turnstile: Arc<Turnstile>,
     calls: Arc<Semaphore>,
+}
+
+impl Tier {
+    /// Tells the venue that an attempt at a supplier failed. Nobody waits for it; where it is lost, so is the evidence.
+    pub(crate) fn report(&self, instrument: InstrumentId, supplier: AccountId, fault: Fault) {
+        let told = self.bureau.door.report_fault(instrument, supplier, fault);
+        tokio::spawn(async move {
+            if let Err(error) = told.await {
+                tracing::debug!(supplier = supplier.0, ?fault, %error, "a fault could not be reported");
+            }
+        });
+    }
 }
 
 /// A call's place in the counts, for as long as it lasts.

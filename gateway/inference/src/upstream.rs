@@ -129,6 +129,19 @@ pub(crate) enum Fault {
     Unreachable,
 }
 
+impl From<Fault> for grid_engine::sla::Fault {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Refused | Fault::Unwilling => Self::Refused,
+            Fault::Slow => Self::Slow,
+            Fault::Stalled => Self::Stalled,
+            Fault::Cut => Self::Cut,
+            Fault::Malformed => Self::Malformed,
+            Fault::Unreachable => Self::Unreachable,
+        }
+    }
+}
+
 impl Fault {
     /// Whether the same supplier may do better a moment later. Whoever was too slow has had the call's time already, and
     /// what is malformed stays so.

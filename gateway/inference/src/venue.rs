@@ -5,8 +5,9 @@
 
 use std::pin::Pin;
 
-use grid_client::{Client, ClientError, Report};
-use grid_engine::command::{Cover, Surface, Usage};
+use grid_client::{Client, ClientError, Report, Request};
+use grid_engine::command::{Command, Cover, Surface, Usage};
+use grid_engine::sla::Fault;
 use grid_engine::state::State;
 use grid_engine::{AccountId, Engine, Qty, Reject, ReservationId, Seq, Tokens, Usd};
 use grid_replicator::Replica;
@@ -79,6 +80,18 @@ impl Door for Client {
                 other => Err(unexpected(&other)),
             }
         })
+    }
+
+    fn report_fault(
+        &self,
+        instrument: grid_engine::InstrumentId,
+        supplier: AccountId,
+        fault: Fault,
+    ) -> Pending<()> {
+        let mut payload = Vec::new();
+        Command::ReportFault { instrument, supplier, fault }.encode(&mut payload);
+        let answer = self.submit(Request::Directory { account: self.account(), payload });
+        Box::pin(async move { answer.await.map(drop).map_err(refused) })
     }
 
     fn release(&self, account: AccountId, reservation: ReservationId, supplier: AccountId) -> Pending<()> {

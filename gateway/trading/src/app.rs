@@ -174,6 +174,8 @@ impl From<HistoryError> for ApiError {
 pub(crate) struct Signed {
     /// Whose key signed.
     pub(crate) account: AccountId,
+    /// That key.
+    pub(crate) key: Fingerprint,
     /// The query string, parsed.
     pub(crate) query: Query,
     /// The raw body.
@@ -212,7 +214,7 @@ impl FromRequest<App> for Signed {
         let query = Query::parse(parts.uri.query().unwrap_or_default())?;
         parts.extensions.clear();
         app.caught_up(account).await?;
-        Ok(Self { account, query, body })
+        Ok(Self { account, key: claim.fingerprint, query, body })
     }
 }
 

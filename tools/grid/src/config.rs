@@ -41,6 +41,7 @@ pub(crate) struct Config {
     pub(crate) sessions: Sessions,
     pub(crate) trading: Trading,
     pub(crate) inference: Inference,
+    pub(crate) sla: crate::service::Sla,
     /// Defined on the first start.
     #[serde(rename = "instrument")]
     pub(crate) instruments: Vec<InstrumentTerms>,
@@ -286,6 +287,10 @@ impl Config {
             origin: origin.clone(),
             reason: format!("accounts: {reason}"),
         })?;
+        config.sla.terms().map_err(|reason| ConfigError::Invalid {
+            origin: origin.clone(),
+            reason: format!("sla: {reason}"),
+        })?;
         for terms in &config.instruments {
             terms.spec().map_err(|reason| ConfigError::Invalid {
                 origin: origin.clone(),
@@ -415,6 +420,11 @@ mod tests {
             .flat_map(|f| ["max", "prime", "standard"].map(|tier| format!("{f}-{tier}")))
             .collect();
         assert_eq!(symbols, expected);
+        assert_eq!(
+            config.sla.terms(),
+            Ok(grid_engine::sla::SlaTerms::default()),
+            "the engine's own defaults"
+        );
     }
 
     #[test]

@@ -20,11 +20,14 @@ use grid_wire::{NewOrder, OrderType, Side, TimeInForce};
 use crate::Outcome;
 use crate::config::Config;
 use crate::desk::{Desk, Offer, RunningDesks};
-use crate::participants::{CAPACITY, MAKER_STOCK, ON_OFFER, SUPPLIERS, SupplierTraits, TRADERS, ask_ticks};
+use crate::participants::{
+    CAPACITY, COLLATERAL, MAKER_STOCK, MANAGED_PREMIUM_BPS, ON_OFFER, SUPPLIERS, SupplierTraits, TRADERS,
+    ask_ticks,
+};
 use crate::progress::step;
 use crate::ready::{self, Ready, ReadyAccount, ReadySupplier};
 use crate::secrets::{Participant, Seed};
-use crate::setup::Operator;
+use crate::setup::{Operator, SetupError};
 use crate::venue::{End, Signals, Started, Venue};
 
 /// What the command line asked for.
@@ -151,6 +154,9 @@ fn start_participants(
         let running = if options.suppliers { Some(start_simulator(config, traits, number)?) } else { None };
         let url = running.as_ref().map(|running| running.url.clone());
         register_supplier(&operator, id, traits, url, &traded, secrets.venue_key)?;
+        if number == 0 {
+            manage(&operator, id, &traded)?;
+        }
         if let Some(running) = running {
             let client = connect(venue, keys[traits.name].private_key)?;
             let offers = traded.iter().map(|t| offer(t, traits)).collect();
@@ -241,6 +247,25 @@ fn register_supplier(
         if granted.is_none_or(Qty::is_zero) {
             let grant = Command::SetCapacity { instrument: t.id, capacity: CAPACITY };
             operator.command("grant capacity", account, &grant)?;
+            // What a penalty or a cover takes when nothing has been earned yet.
+            operator.command("deposit collateral", account, &Command::Deposit { amount: COLLATERAL })?;
+            let hold = Command::SetCollateral { instrument: t.id, amount: COLLATERAL };
+            operator.command("hold collateral", account, &hold)?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes a supplier the one that Auto Mode buys from when the book can't sell, well above what the book usually asks.
+fn manage(operator: &Operator<'_>, account: AccountId, traded: &[Traded]) -> Result<(), SetupError> {
+    for t in traded {
+        let managed = operator
+            .replica
+            .read(|engine| engine.state().instrument(t.id).is_some_and(|record| record.managed.is_some()));
+        if !managed {
+            let price = Price(ask_ticks(t.reference.0, MANAGED_PREMIUM_BPS));
+            let name = Command::SetManaged { instrument: t.id, price, capacity: CAPACITY };
+            operator.command("name the managed supplier", account, &name)?;
         }
     }
     Ok(())

@@ -71,7 +71,8 @@ impl Desk {
         let (held, available) =
             holding.map_or((Qty::ZERO, Qty::ZERO), |holding| (holding.held, holding.available));
         let supply = state.supplies.get(self.account, offer.instrument);
-        let issuable = supply.map_or(0, |supply| {
+        // Who is off the roster may not issue.
+        let issuable = supply.filter(|supply| supply.standing.is_active()).map_or(0, |supply| {
             let room =
                 supply.capacity.tokens().map_or(0, |tokens| tokens.0).saturating_sub(supply.liability().0);
             room / grid_engine::TOKENS_PER_UNIT

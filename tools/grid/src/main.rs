@@ -15,6 +15,7 @@ mod ready;
 mod script;
 mod secrets;
 mod serve;
+mod service;
 mod setup;
 mod sim;
 mod venue;

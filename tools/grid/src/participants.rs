@@ -58,6 +58,10 @@ pub(crate) const SUPPLIERS: [SupplierTraits; 3] = [
 
 /// Units that a supplier may have outstanding of each instrument.
 pub(crate) const CAPACITY: Qty = Qty(100_000);
+/// What a supplier has behind each instrument that it delivers.
+pub(crate) const COLLATERAL: Usd = Usd::dollars(500);
+/// The managed supplier's price over the reference price, in hundredths of a percent.
+pub(crate) const MANAGED_PREMIUM_BPS: u64 = 5_000;
 /// Units that a supplier keeps on offer of each live instrument.
 pub(crate) const ON_OFFER: Qty = Qty(500);
 /// Units that the market maker buys of each live instrument before it quotes.

@@ -149,6 +149,7 @@ pub(crate) fn directory(
         let own = AccountId(operator.client.account());
         operator.command("account terms", own, &Command::SetAccountTerms(terms))?;
     }
+    crate::service::set_terms(operator, config)?;
     let tier = Capabilities { tier: true, operator: false };
     operator.account("http tiers", secrets.tier, AccountMode::Advanced, tier)?;
     Ok(())

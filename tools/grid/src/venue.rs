@@ -28,6 +28,7 @@ use crate::cluster::{Member, Terms};
 use crate::config::{Config, Durability};
 use crate::progress::{self, step};
 use crate::secrets::{Secrets, Seed};
+use crate::service;
 use crate::setup::{self, Operator};
 
 /// Any failure to start, in words for the person at the terminal.
@@ -317,12 +318,14 @@ impl Base {
         }
         // What the configuration lists in addition since.
         let missing = setup::missing_instruments(replica, config);
-        if !missing.is_empty() {
+        if !missing.is_empty() || service::lacks_terms(replica, config) {
             let client = match operator.take() {
                 Some(client) => client,
                 None => self.connect(config, self.secrets.operator, signals)?,
             };
-            setup::define(&Operator { client: &client, replica }, &missing)?;
+            let through = Operator { client: &client, replica };
+            setup::define(&through, &missing)?;
+            service::set_terms(&through, config)?;
             operator = Some(client);
         }
         Ok(operator)

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::*;
+use grid_engine::sla::Fault;
 use grid_engine::{AccountId, Reject};
 use grid_inference::{DoorError, KeyLimits};
 use serde_json::{Value, json};
@@ -294,7 +295,9 @@ async fn where_nobody_delivers_all_is_given_back_and_the_client_told_when_to_ret
     assert_eq!(answer.header("retry-after"), Some("1"));
     assert_eq!(answer.header("x-should-retry"), Some("true"));
     assert_eq!(answer.json()["error"]["code"], "no_supplier");
-    assert_eq!(venue.releases(), [3], "the last one that failed is named");
+    assert_eq!(venue.releases(), [0], "faults are reported one by one");
+    let faults = venue.faults();
+    assert!(faults.contains(&(2, Fault::Unreachable)) && faults.contains(&(3, Fault::Refused)), "{faults:?}");
     venue.assert_each_ended_once();
 }
 

@@ -11,6 +11,7 @@ use grid_engine::event::{Draw, Event, ReportBody, UsageRecord};
 use grid_engine::instrument::{
     DeliveryTerms, InstrumentSpec, InstrumentStatus, MarketTerms, Movement, QualityTerms,
 };
+use grid_engine::sla::Fault;
 use grid_engine::state::State;
 use grid_engine::{
     AccountId, Engine, Fingerprint, InstrumentId, KeyHash, Label, Nanos, Price, Qty, ReservationId, SECOND,
@@ -189,6 +190,12 @@ impl Door for MarketDoor {
         Box::pin(std::future::ready(answer))
     }
 
+    fn report_fault(&self, instrument: InstrumentId, supplier: AccountId, fault: Fault) -> Pending<()> {
+        let command = Command::ReportFault { instrument, supplier, fault };
+        let answer = self.0.ask(AccountId(1), command).map(drop);
+        Box::pin(std::future::ready(answer))
+    }
+
     fn release(&self, account: AccountId, reservation: ReservationId, supplier: AccountId) -> Pending<()> {
         let command = Command::Release { reservation, supplier };
         let answer = self.0.ask(account, command).map(drop);
@@ -323,7 +330,7 @@ async fn a_failing_issuer_is_replaced_and_its_failure_billed_to_nobody() {
     nobody.state(|state| {
         assert!(state.reservations.is_empty());
         let failures: u64 = state.supplies.iter().map(|supply| supply.failures).sum();
-        assert_eq!(failures, 1);
+        assert!(failures >= 2, "every failed attempt is told: {failures}");
         assert_eq!(state.holding(CONSUMER_ID, INSTRUMENT).unwrap().free_tokens(), Tokens(1_000_000));
     });
 }

@@ -15,6 +15,7 @@ use grid_engine::command::{Offer, SupplierProfile, Usage};
 use grid_engine::instrument::{
     DeliveryTerms, InstrumentSpec, InstrumentStatus, MarketTerms, Movement, QualityTerms,
 };
+use grid_engine::sla::{Fault, SlaTerms};
 use grid_engine::state::{Account, ConsumptionKey, Instrument, State, Supplier};
 use grid_engine::{
     AccountId, InstrumentId, KeyHash, KeyId, Nanos, Price, Qty, Reject, ReservationId, Seq, Tokens, Usd,
@@ -77,6 +78,7 @@ struct Ledger {
     open: BTreeMap<u64, u64>,
     next: u64,
     ways: Ways,
+    faults: Vec<(u32, Fault)>,
 }
 
 /// The venue.
@@ -151,6 +153,11 @@ impl Venue {
                 _ => None,
             })
             .collect()
+    }
+
+    /// Which suppliers failed, and how, as reported.
+    pub(crate) fn faults(&self) -> Vec<(u32, Fault)> {
+        self.ledger.lock().faults.clone()
     }
 
     /// Returns once what was asked fulfils the condition.
@@ -262,6 +269,11 @@ impl Door for TestDoor {
         })
     }
 
+    fn report_fault(&self, _: InstrumentId, supplier: AccountId, fault: Fault) -> Pending<()> {
+        self.0.ledger.lock().faults.push((supplier.0, fault));
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     fn release(&self, _account: AccountId, reservation: ReservationId, supplier: AccountId) -> Pending<()> {
         let venue = Arc::clone(&self.0);
         Box::pin(async move {
@@ -301,6 +313,7 @@ fn account(id: u32) -> Account {
         watched: false,
         open_calls: 0,
         funding: Default::default(),
+        benchmark: false,
     }
 }
 
@@ -343,6 +356,9 @@ fn instrument(id: InstrumentId, symbol: &str) -> Instrument {
         issued: Tokens(0),
         delivered: Tokens(0),
         expired: Tokens(0),
+        sla: SlaTerms::NONE,
+        window_ends: None,
+        managed: None,
         created_at: Nanos(1_790_000_000_000_000_000),
         updated_at: Nanos(0),
     }

@@ -334,9 +334,11 @@ pub(super) async fn price_histories(State(app): State<App>, signed: Signed) -> R
 
 /// The models that may fill an instrument now: those that suppliers on the roster offer for it.
 fn qualifying_models(venue: &Venue, instrument: InstrumentId) -> Vec<String> {
-    let offers = venue.suppliers.values().filter(|supplier| !supplier.profile.suspended);
+    let stands =
+        |supplier| venue.supplies.get(supplier, instrument).is_none_or(|supply| supply.standing.is_active());
+    let offers = venue.suppliers.iter().filter(|(id, supplier)| !supplier.profile.suspended && stands(**id));
     let models = offers
-        .flat_map(|supplier| &supplier.profile.offers)
+        .flat_map(|(_, supplier)| &supplier.profile.offers)
         .filter(|offer| offer.instrument == instrument)
         .map(|offer| offer.model.clone());
     models.collect::<std::collections::BTreeSet<_>>().into_iter().collect()

@@ -1,6 +1,8 @@
 //! The paths of contract §5 and their handlers, one room per resource.
 
 mod accounts;
+mod attestations;
+mod liability;
 mod markets;
 mod orders;
 mod platform;
@@ -62,8 +64,9 @@ pub(crate) fn router(app: App) -> Router {
         .route("/transfers/histories", get(transfers::list))
         .route("/supply-issuances", get(supply::list).post(supply::issue))
         .route("/supply-issuances/summary", get(supply::summary))
-        .route("/supplier-liability", get(supply::liability))
-        .route("/supplier-liability/{id}", get(supply::liability_one))
+        .route("/supplier-liability", get(liability::list))
+        .route("/supplier-liability/{id}", get(liability::one))
+        .route("/attestations", get(attestations::list).post(attestations::submit))
         .route("/api-keys", get(platform::api_keys).post(platform::create_api_key))
         .route("/api-keys/{id}", delete(platform::revoke_api_key))
         .route("/signing-keys", get(platform::signing_keys).post(platform::create_signing_key))

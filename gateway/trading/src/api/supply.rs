@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::transfers::UnitsBody;
 use super::{page_of, slice_by};
 use crate::answer::{ApiError, Reply, data, data_as, respond};
-use crate::app::{App, Name, Signed};
+use crate::app::{App, Signed};
 use crate::decimal::tokens_number;
 use crate::door::Outcome;
 use crate::history::IssuanceRow;
@@ -104,36 +104,4 @@ pub(super) async fn transfer(State(app): State<App>, signed: Signed) -> Reply {
         }
         other => Err(ApiError::fault(format!("a transfer was answered with {other:?}"))),
     }
-}
-
-fn show_liability(id: InstrumentId, found: &Instrument, supply: &Supply) -> Value {
-    json!({
-        "instrument_id": ids::instrument(id),
-        "instrument_symbol": found.spec.symbol,
-        "instrument_name": found.spec.name,
-        "capacity": supply.capacity.0,
-        "total_issued": tokens_number(supply.issued.0),
-        "total_delivered": tokens_number(supply.delivered.0),
-        "total_expired": tokens_number(supply.expired.0),
-        "outstanding": tokens_number(supply.liability().0),
-        "outstanding_tokens": supply.liability().0,
-        "escrow_usd": supply.escrow.to_string(),
-        "earned_usd": supply.earned.to_string(),
-        "calls": supply.calls,
-        "failures": supply.failures,
-    })
-}
-
-/// `GET /supplier-liability`.
-pub(super) async fn liability(State(app): State<App>, signed: Signed) -> Reply {
-    data(supply_rows(&app, &signed, |id, found, supply, _| show_liability(id, found, supply))?)
-}
-
-/// `GET /supplier-liability/{instrument_id}`.
-pub(super) async fn liability_one(State(app): State<App>, Name(id): Name, signed: Signed) -> Reply {
-    let wanted = app.instrument(ids::decode_instrument(&id), "INSTRUMENT_NOT_FOUND", |found| found.id)?;
-    let canonical = ids::instrument(wanted);
-    let rows = supply_rows(&app, &signed, |id, found, supply, _| show_liability(id, found, supply))?;
-    let row = rows.into_iter().find(|row| row["instrument_id"] == canonical.as_str());
-    row.map_or_else(|| Err(ApiError::not_found("INSTRUMENT_NOT_FOUND")), data)
 }

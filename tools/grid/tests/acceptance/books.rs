@@ -195,5 +195,5 @@ pub(crate) fn used(venue: &Venue, account: &Account) -> u64 {
     rows.iter().map(|row| row["tokens_used"].as_u64().expect("a number")).sum()
 }
 
-/// Dollars of all demo participants at their start.
-pub(crate) const DEMO_DEPOSITS: i128 = 25 + 10_000 + 1_000_000;
+/// Dollars of all demo participants at their start; collateral of three suppliers for three instruments included.
+pub(crate) const DEMO_DEPOSITS: i128 = 25 + 10_000 + 1_000_000 + 3 * 3 * 500;

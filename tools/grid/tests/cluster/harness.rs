@@ -30,6 +30,9 @@ snapshot_every_commands = 3000
 tick_ms = 50
 election_ticks = 20
 heartbeat_ticks = 3
+[sla]
+window_seconds = 0
+late_is_free = false
 [[instrument]]
 symbol = "text-prime"
 name = "Text Prime"
