@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::Usd;
 
-/// What the venue gives away, and to whom (contract §4.6). All zero, as at first: nothing is given and nothing limited.
+/// What the venue gives away, to whom, and how far (contract §4.1, §4.6). All zero, as at first: nothing is given and
+/// nothing limited.
 #[derive(
     Clone,
     Copy,
@@ -29,6 +30,8 @@ pub struct AccountTerms {
     pub paid_per_call_at_once: Usd,
     /// Given to an account once, when it signs up; zero is none.
     pub sign_up_credit: Usd,
+    /// Units in consumption never go back to trading, not even untouched ones (contract §4.1, D4).
+    pub one_way: bool,
 }
 
 /// An owner's Auto-Reload settings (contract §4.5, §5.11).

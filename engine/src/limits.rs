@@ -10,6 +10,8 @@ pub const INSTRUMENTS: usize = 16_384;
 pub const OPEN_ORDERS: usize = 250_000;
 /// Tranches of one holding, and beyond them one or two of each further issuer.
 pub const TRANCHES: usize = 1_024;
+/// Lots of one holding, and beyond them one or two of each further issuer.
+pub const LOTS: usize = 1_024;
 /// Keys on the venue, signing and consumption keys each.
 pub const KEYS: usize = 4_000_000;
 /// Sessions on the venue.

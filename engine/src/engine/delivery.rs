@@ -35,7 +35,8 @@ struct Bought {
 }
 
 impl Step<'_> {
-    /// Turns Units into lots, one per tranche, so that every lot names one issuer and one price.
+    /// Turns Units into lots, one per tranche, so that every lot names one issuer and, up to [`limits::LOTS`] of them, one
+    /// price.
     pub(super) fn open_lots(
         &mut self,
         account: AccountId,
@@ -48,30 +49,37 @@ impl Step<'_> {
         let mut qty = Qty::ZERO;
         for tranche in tranches {
             qty = qty.plus(tranche.qty);
-            self.state.counters.lot += 1;
-            let tokens = tranche.qty.tokens().expect("bounded by ALL_TOKENS");
-            let lot = Lot {
-                id: LotId(self.state.counters.lot),
-                issuer: tranche.issuer,
-                tokens,
-                free: tokens,
-                reserved: Tokens::ZERO,
-                drawn: Tokens::ZERO,
-                expired: Tokens::ZERO,
-                escrow: tranche.escrow,
-                cost: tranche.cost,
-                trade: tranche.trade,
-                opened_at: self.at,
-                expires_at,
-            };
-            if let Some(at) = expires_at {
-                self.state.timers.insert((at, Timer::Lot(account, instrument, lot.id)));
-            }
-            self.holding_mut(account, instrument).add_lot(lot);
+            self.open_lot(account, instrument, tranche, expires_at);
         }
         let holding = self.holding_mut(account, instrument);
         holding.totals.moved_in = Qty(holding.totals.moved_in.0.saturating_add(qty.0));
         self.moved(account, instrument, qty, movement);
+    }
+
+    fn open_lot(
+        &mut self,
+        account: AccountId,
+        instrument: InstrumentId,
+        tranche: &Tranche,
+        expires_at: Option<Nanos>,
+    ) {
+        let now = self.at;
+        if let Some((lot, before, after)) =
+            self.holding_mut(account, instrument).join_lot(tranche, expires_at, now)
+        {
+            let timer = Timer::Lot(account, instrument, lot);
+            if let (Some(before), Some(after)) = (before, after) {
+                self.state.timers.remove(&(before, timer));
+                self.state.timers.insert((after, timer));
+            }
+            return;
+        }
+        self.state.counters.lot += 1;
+        let lot = Lot::open(LotId(self.state.counters.lot), tranche, now, expires_at);
+        if let Some(at) = expires_at {
+            self.state.timers.insert((at, Timer::Lot(account, instrument, lot.id)));
+        }
+        self.holding_mut(account, instrument).add_lot(lot);
     }
 
     pub(super) fn moved(
@@ -93,6 +101,9 @@ impl Step<'_> {
         qty: Qty,
         direction: TransferDirection,
     ) -> Result<(), Refusal> {
+        if direction == TransferDirection::ToTrading && self.state.terms.one_way {
+            return Err(Reject::NotPermitted.into());
+        }
         self.state.instrument(instrument).ok_or(Reject::UnknownInstrument)?;
         if qty.is_zero() {
             return Err(Reject::InvalidQuantity.into());

@@ -133,6 +133,42 @@ impl Holding {
         self.lots.insert(at, lot);
     }
 
+    /// Takes Units in without a lot of their own. Once there are [`limits::LOTS`], they join the last lot of the same issuer
+    /// that still has time, and all of it ends with the later deadline: nobody loses tokens by it, what anyone owes and is
+    /// owed stays exact, and only which trade brought them is forgotten. Returns that lot with its deadline before and
+    /// after; nothing while there is room for another one, or no such lot.
+    pub(crate) fn join_lot(
+        &mut self,
+        tranche: &Tranche,
+        expires_at: Option<Nanos>,
+        now: Nanos,
+    ) -> Option<(LotId, Option<Nanos>, Option<Nanos>)> {
+        if self.lots.len() < limits::LOTS {
+            return None;
+        }
+        let sold = |trade: TradeId| trade != TradeId::default();
+        let at = self.lots.iter().rposition(|lot| {
+            lot.issuer == tranche.issuer
+                && sold(lot.trade) == sold(tranche.trade)
+                && lot.expires_at.is_some() == expires_at.is_some()
+                && lot.expires_at.is_none_or(|deadline| deadline > now)
+        })?;
+        let mut lot = self.lots.remove(at).expect("it was found there");
+        self.free = self.free.minus(lot.free);
+        self.reserved = self.reserved.minus(lot.reserved);
+        let (id, before) = (lot.id, lot.expires_at);
+        let tokens = tranche.qty.tokens().expect("bounded by ALL_TOKENS");
+        lot.begin_anew();
+        lot.tokens = lot.tokens.plus(tokens);
+        lot.free = lot.free.plus(tokens);
+        lot.escrow = lot.escrow.plus(tranche.escrow);
+        lot.cost = lot.cost.plus(tranche.cost);
+        lot.expires_at = before.max(expires_at);
+        let after = lot.expires_at;
+        self.add_lot(lot);
+        Some((id, before, after))
+    }
+
     /// Reserves `tokens` of what is free, from the front. The caller has made sure that they are there.
     pub(crate) fn reserve(&mut self, tokens: Tokens, draws: &mut Vec<Draw>) {
         let mut left = tokens;
@@ -313,6 +349,34 @@ pub struct Lot {
 }
 
 impl Lot {
+    /// Of Units that enter consumption now.
+    pub(crate) fn open(id: LotId, tranche: &Tranche, now: Nanos, expires_at: Option<Nanos>) -> Self {
+        let tokens = tranche.qty.tokens().expect("bounded by ALL_TOKENS");
+        Self {
+            id,
+            issuer: tranche.issuer,
+            tokens,
+            free: tokens,
+            reserved: Tokens::ZERO,
+            drawn: Tokens::ZERO,
+            expired: Tokens::ZERO,
+            escrow: tranche.escrow,
+            cost: tranche.cost,
+            trade: tranche.trade,
+            opened_at: now,
+            expires_at,
+        }
+    }
+
+    /// Forgets what is gone of it, with the escrow and the cost that left with that: what is left is the whole from now on.
+    fn begin_anew(&mut self) {
+        let gone = self.gone();
+        self.cost = self.cost.minus(self.cost.share(gone.0, self.tokens.0));
+        self.escrow = self.escrow_left();
+        self.tokens = self.tokens.minus(gone);
+        (self.drawn, self.expired) = (Tokens::ZERO, Tokens::ZERO);
+    }
+
     /// Tokens that are no longer in the lot.
     #[must_use]
     pub fn gone(&self) -> Tokens {
@@ -374,6 +438,37 @@ mod tests {
 
         holding.push_tranche(tranche(9, 5_001));
         assert_eq!(holding.tranches.len(), limits::TRANCHES + 1, "a further issuer has its own");
+    }
+
+    #[test]
+    fn lots_are_bounded_and_every_token_and_nano_dollar_of_them_comes_out_again() {
+        for window in [None, Some(1_000_000)] {
+            let mut holding = Holding::default();
+            let (mut draws, mut released, mut cost, mut deadline) = (Vec::new(), 0, 0, None);
+            for n in 1..=3_000_u64 {
+                let expires_at = window.map(|window| Nanos(window + n));
+                let tranche = tranche(7 + n as u32 % 2, n);
+                if holding.join_lot(&tranche, expires_at, Nanos(n)).is_none() {
+                    holding.add_lot(Lot::open(LotId(n), &tranche, Nanos(n), expires_at));
+                }
+                deadline = deadline.max(expires_at);
+                // What is drawn before tokens join leaves the lot's shares uneven.
+                holding.reserve(Tokens(1_234_567), &mut draws);
+                for draw in draws.drain(..) {
+                    let (escrow, paid) = holding.deliver(draw.lot, draw.tokens);
+                    (released, cost) = (released + escrow.0, cost + paid.0);
+                }
+                assert!(holding.lots().len() <= limits::LOTS);
+            }
+            assert_eq!(holding.lots().back().and_then(|lot| lot.expires_at), deadline);
+            holding.reserve(holding.free_tokens(), &mut draws);
+            for draw in draws.drain(..) {
+                let (escrow, paid) = holding.deliver(draw.lot, draw.tokens);
+                (released, cost) = (released + escrow.0, cost + paid.0);
+            }
+            assert_eq!((released, cost), (3_000 * 70, 3_000 * 100));
+            assert!(holding.lots().is_empty() && holding.free_tokens().is_zero());
+        }
     }
 
     #[test]

@@ -486,6 +486,7 @@ impl World {
                 free_at_once: *self.dice.pick(&[0, 3, 100]),
                 paid_per_call_at_once: Usd::dollars(*self.dice.pick(&[0, 10, 100_000])),
                 sign_up_credit: dollars(&mut self.dice, 4),
+                one_way: self.dice.chance(1, 4),
             }),
             1 => Command::Credit { amount: dollars(&mut self.dice, 10) },
             2 => Command::SignUpCredit,

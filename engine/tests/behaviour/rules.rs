@@ -466,12 +466,13 @@ impl Stage {
             "withdraw" => Command::Withdraw { amount: words.usd() },
             "credit" => Command::Credit { amount: words.usd() },
             "sign_up" => Command::SignUpCredit,
-            // terms [calls N] [at_once N] [per USD] [credit USD]
+            // terms [calls N] [at_once N] [per USD] [credit USD] [one_way]
             "terms" => Command::SetAccountTerms(AccountTerms {
                 free_calls_per_day: words.number_option("calls").unwrap_or(0) as u32,
                 free_at_once: words.number_option("at_once").unwrap_or(0) as u32,
                 paid_per_call_at_once: words.option("per").map_or(Usd::ZERO, usd),
                 sign_up_credit: words.option("credit").map_or(Usd::ZERO, usd),
+                one_way: words.flag("one_way"),
             }),
             // reload on|off [below USD] [by USD] [monthly USD]
             "reload" => Command::SetAutoReload(AutoReload {

@@ -158,11 +158,23 @@ pub struct IssuanceRow {
 pub struct FundingRow {
     /// Whose.
     pub account: AccountId,
-    /// How much; negative for a withdrawal.
+    /// How much; negative for a withdrawal, nothing for a reload that failed.
     pub amount: Usd,
     /// When.
     pub at: Nanos,
+    /// `deposit`, `withdrawal`, `credit`, `reload`, `reload_declined` or `reload_unresolved`.
+    pub kind: &'static str,
+    /// The number of the reload, where it is one.
+    pub reload: Option<u64>,
+    /// The command that did it.
+    pub seq: Seq,
 }
+
+/// By the store's numbers.
+const FUNDING_KINDS: [&str; 6] =
+    ["deposit", "withdrawal", "credit", "reload", "reload_declined", "reload_unresolved"];
+/// Most rows of an account's dollars that are read at once.
+const FUNDING_ROWS: i64 = 10_000;
 
 /// A lot that reached its deadline with tokens left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -787,13 +799,19 @@ impl History {
         self.query(move |connection| {
             connection
                 .prepare_cached(
-                    "SELECT account, amount, at FROM funding WHERE account = ?1 ORDER BY seq, item",
+                    "SELECT * FROM (SELECT account, amount, at, kind, reload, seq, item FROM funding
+                     WHERE account = ?1 ORDER BY seq DESC, item DESC LIMIT ?2) ORDER BY seq, item",
                 )?
-                .query_map([account.0], |row| {
+                .query_map(params![account.0, FUNDING_ROWS], |row| {
+                    let kind = row.get::<_, i64>(3)? as usize;
+                    let reload: Option<i64> = row.get(4)?;
                     Ok(FundingRow {
                         account: AccountId(row.get(0)?),
                         amount: Usd(row.get(1)?),
                         at: Nanos(unsigned(row, 2)?),
+                        kind: FUNDING_KINDS.get(kind).copied().unwrap_or("unknown"),
+                        reload: reload.map(|number| number as u64),
+                        seq: Seq(unsigned(row, 5)?),
                     })
                 })?
                 .collect()

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use grid_engine::command::{Side, TimeInForce};
 use grid_engine::event::{Closure, Draw, Moved, OrderOpened, Trade, UsageRecord};
-use grid_engine::{Engine, Event, Nanos, ReservationId, Seq};
+use grid_engine::funding::ReloadFailure;
+use grid_engine::{AccountId, Engine, Event, Nanos, ReservationId, Seq, Usd};
 use rusqlite::{Connection, Transaction, params};
 
 use super::{Applied, HistoryError, Resumption};
@@ -49,6 +50,7 @@ CREATE TABLE IF NOT EXISTS issuances (
 CREATE INDEX IF NOT EXISTS issuances_by_account ON issuances (account, id);
 CREATE TABLE IF NOT EXISTS funding (
   seq INTEGER NOT NULL, item INTEGER NOT NULL, account INTEGER NOT NULL, amount INTEGER NOT NULL, at INTEGER NOT NULL,
+  kind INTEGER NOT NULL, reload INTEGER,
   PRIMARY KEY (seq, item)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS funding_by_account ON funding (account, seq);
 CREATE TABLE IF NOT EXISTS usage (
@@ -67,7 +69,7 @@ CREATE INDEX IF NOT EXISTS lots_expired_by_account ON lots_expired (account, id)
 ";
 
 /// Of the tables above. A store of another version is thrown away and rebuilt from the log.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 /// How much of an order's life is in the store.
 pub(super) mod recorded {
@@ -87,6 +89,16 @@ pub(super) mod status {
     pub(crate) const CANCELLED: i64 = 3;
     pub(crate) const CLOSED: i64 = 4;
     pub(crate) const EXPIRED: i64 = 5;
+}
+
+/// What moved dollars in or out, as the store numbers it; reloads that came to nothing moved none.
+pub(super) mod funding {
+    pub(crate) const DEPOSIT: i64 = 0;
+    pub(crate) const WITHDRAWAL: i64 = 1;
+    pub(crate) const CREDIT: i64 = 2;
+    pub(crate) const RELOAD: i64 = 3;
+    pub(crate) const RELOAD_DECLINED: i64 = 4;
+    pub(crate) const RELOAD_UNRESOLVED: i64 = 5;
 }
 
 /// A time in force as the store numbers it.
@@ -325,26 +337,30 @@ fn store_event(
             .prepare_cached("INSERT INTO issuances VALUES (?1, ?2, ?3, ?4, ?5)")?
             .execute(params![*issuance as i64, account.0, instrument.0, qty.0 as i64, at])
             .map(drop),
-        Event::Funded { account, amount } => tx
-            .prepare_cached("INSERT INTO funding VALUES (?1, ?2, ?3, ?4, ?5)")?
-            .execute(params![command.seq.0 as i64, item, account.0, amount.0, at])
-            .map(drop),
+        Event::Funded { account, amount } => {
+            let kind = if amount.0 < 0 { funding::WITHDRAWAL } else { funding::DEPOSIT };
+            funded(tx, command, item, *account, (kind, *amount, None))
+        }
+        Event::Credited { account, amount } => {
+            funded(tx, command, item, *account, (funding::CREDIT, *amount, None))
+        }
+        Event::Reloaded { account, amount, reload } => {
+            funded(tx, command, item, *account, (funding::RELOAD, *amount, Some(*reload)))
+        }
+        Event::ReloadFailed { account, reload, reason } => {
+            let kind = match reason {
+                ReloadFailure::Declined => funding::RELOAD_DECLINED,
+                ReloadFailure::Unresolved => funding::RELOAD_UNRESOLVED,
+            };
+            funded(tx, command, item, *account, (kind, Usd::ZERO, Some(*reload)))
+        }
         Event::Used(record) => used(tx, at, record),
         Event::Drawn { reservation, item, draw } => drawn(tx, *reservation, *item, draw),
         Event::LotExpired { lot, account, instrument, tokens } => tx
             .prepare_cached("INSERT INTO lots_expired VALUES (?1, ?2, ?3, ?4, ?5)")?
             .execute(params![lot.0 as i64, account.0, instrument.0, tokens.0 as i64, at])
             .map(drop),
-        Event::Credited { account, amount } => tx
-            .prepare_cached("INSERT INTO funding VALUES (?1, ?2, ?3, ?4, ?5)")?
-            .execute(params![command.seq.0 as i64, item, account.0, amount.0, at])
-            .map(drop),
-        Event::Reloaded { account, amount, .. } => tx
-            .prepare_cached("INSERT INTO funding VALUES (?1, ?2, ?3, ?4, ?5)")?
-            .execute(params![command.seq.0 as i64, item, account.0, amount.0, at])
-            .map(drop),
         Event::ReloadDue { .. }
-        | Event::ReloadFailed { .. }
         | Event::Report { .. }
         | Event::Repeated { .. }
         | Event::SessionOpened { .. }
@@ -356,6 +372,19 @@ fn store_event(
         | Event::WindowClosed(_)
         | Event::StandingChanged { .. } => Ok(()),
     }
+}
+
+fn funded(
+    tx: &Transaction<'_>,
+    command: &Applied,
+    item: i64,
+    account: AccountId,
+    (kind, amount, reload): (i64, Usd, Option<u64>),
+) -> Result<(), rusqlite::Error> {
+    let (seq, at) = (command.seq.0 as i64, command.at.0 as i64);
+    tx.prepare_cached("INSERT INTO funding VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
+        .execute(params![seq, item, account.0, amount.0, at, kind, reload.map(|reload| reload as i64)])
+        .map(drop)
 }
 
 fn opened(tx: &Transaction<'_>, at: i64, order: &OrderOpened) -> Result<(), rusqlite::Error> {

@@ -679,6 +679,26 @@ async fn auto_reload_is_set_in_parts_and_what_could_never_be_charged_is_refused(
     fixture.venue.done(fixture.trader.account, Command::ReloadFailed { reload: 1, reason });
     let settings = get(&fixture, &fixture.trader, "/v1/self/system-settings").await.json();
     assert_eq!(settings["data"]["auto_reload_status"], "declined");
+    let method = grid_engine::funding::PaymentMethod { customer: "cus_1".into(), method: "pm_1".into() };
+    fixture.venue.done(fixture.trader.account, Command::SetPaymentMethod(Some(Box::new(method))));
+    let amount = grid_engine::Usd(200_500_000_000);
+    fixture.venue.done(fixture.trader.account, Command::ReloadPaid { reload: 2, amount });
+    fixture.venue.done(fixture.trader.account, Command::Credit { amount: grid_engine::Usd::dollars(5) });
+    let statement = get(&fixture, &fixture.trader, "/v1/funding-histories?order_direction=asc").await.json();
+    let told: Vec<_> = statement["data"]
+        .as_array()
+        .expect("rows")
+        .iter()
+        .map(|row| format!("{} {} {}", row["kind"], row["amount"], row["reload"]))
+        .collect();
+    let expected = [
+        r#""deposit" "100" null"#,
+        r#""withdrawal" "-60" null"#,
+        r#""reload_declined" "0" 1"#,
+        r#""reload" "200.5" 2"#,
+        r#""credit" "5" null"#,
+    ];
+    assert_eq!(told, expected);
     let off = patch(r#"{"auto_reload_enabled":false,"auto_reload_monthly_limit_usd":null}"#).await.json();
     assert_eq!(off["data"]["auto_reload_status"], "off");
     assert_eq!(off["data"]["auto_reload_monthly_limit_usd"], json!(null));

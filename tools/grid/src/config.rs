@@ -103,6 +103,8 @@ pub(crate) struct Accounts {
     pub(crate) paid_per_call_at_once: String,
     /// Dollars; 0 is none.
     pub(crate) sign_up_credit: String,
+    /// Units in consumption never go back to trading.
+    pub(crate) one_way_transfers: bool,
 }
 
 impl Accounts {
@@ -113,6 +115,7 @@ impl Accounts {
             free_at_once: self.free_calls_at_once,
             paid_per_call_at_once: dollars(&self.paid_per_call_at_once)?,
             sign_up_credit: dollars(&self.sign_up_credit)?,
+            one_way: self.one_way_transfers,
         })
     }
 }

@@ -67,6 +67,9 @@ pub(crate) enum OperatorCommand {
         /// Dollars, once per account.
         #[arg(long)]
         sign_up_credit: String,
+        /// Units in consumption never go back to trading.
+        #[arg(long)]
+        one_way_transfers: bool,
     },
     /// What Auto-Reload charges: a customer and a payment method of the payment provider.
     Card {
@@ -174,9 +177,15 @@ fn carry_out(client: &Client, secrets: &Secrets, command: OperatorCommand) -> Ou
             free_calls_at_once,
             paid_per_call_at_once,
             sign_up_credit,
+            one_way_transfers,
         } => {
-            let accounts =
-                Accounts { free_calls_per_day, free_calls_at_once, paid_per_call_at_once, sign_up_credit };
+            let accounts = Accounts {
+                free_calls_per_day,
+                free_calls_at_once,
+                paid_per_call_at_once,
+                sign_up_credit,
+                one_way_transfers,
+            };
             send(client, own, &Command::SetAccountTerms(accounts.terms()?))?;
         }
         OperatorCommand::Card { account, customer, method } => {

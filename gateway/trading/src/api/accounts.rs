@@ -115,6 +115,12 @@ fn show_consumption(venue: &Venue, account: &Account, id: InstrumentId, holding:
     for name in ["last_deposit_at", "last_commitment_at", "last_transfer_at"] {
         put_moment(&mut row, name, newest);
     }
+    // Lots lie in the order of their deadlines; one that is over waits for calls in progress.
+    put_moment(
+        &mut row,
+        "next_expires_at",
+        holding.lots().front().and_then(|lot| lot.expires_at).unwrap_or_default(),
+    );
     put_moment(&mut row, "created_at", holding.created_at);
     row["updated_at"] = iso(holding.updated_at).into();
     row

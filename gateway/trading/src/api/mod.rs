@@ -75,6 +75,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/self/system-settings/account-mode", post(platform::set_mode))
         .route("/self/system-settings/auto-buy", patch(platform::set_auto_buy))
         .route("/self/system-settings/auto_reload", patch(reload::set))
+        .route("/funding-histories", get(reload::statement))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .with_state(app)

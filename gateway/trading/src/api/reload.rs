@@ -1,4 +1,5 @@
-//! Auto-Reload settings (contract §5.11): dollars as decimal strings, what a request leaves out stays as it is.
+//! Auto-Reload settings (contract §5.11): dollars as decimal strings, what a request leaves out stays as it is. And the
+//! statement of what moved an account's dollars, which the contract has no page for.
 
 use axum::extract::State;
 use grid_engine::Usd;
@@ -12,6 +13,8 @@ use super::platform::show_settings;
 use crate::answer::{ApiError, Reply};
 use crate::app::{App, Signed};
 use crate::decimal::parse_scaled;
+use crate::page::{LIMIT_MAX, Page};
+use crate::time::iso;
 
 /// Smallest part of a dollar that can be charged, in nano-dollars.
 const CENT: i64 = 10_000_000;
@@ -98,4 +101,27 @@ fn check(wanted: &AutoReload) -> Result<(), ApiError> {
         return no("auto_reload_monthly_limit_usd is not below auto_reload_amount_usd".into());
     }
     Ok(())
+}
+
+/// `GET /funding-histories`: what moved the account's dollars other than trades, and reloads that came to nothing.
+pub(super) async fn statement(State(app): State<App>, signed: Signed) -> Reply {
+    let mut items = std::collections::BTreeMap::<u64, u64>::new();
+    let rows = app.history().funding(signed.account).await?.into_iter().map(|row| {
+        let item = items.entry(row.seq.0).or_default();
+        *item += 1;
+        let mut shown = json!({
+            "id": format!("funding_{:012x}{item:02x}", row.seq.0),
+            "kind": row.kind,
+            "currency": "usd",
+            "amount": row.amount.to_string(),
+            "inserted_at": iso(row.at),
+        });
+        if let Some(number) = row.reload {
+            shown["reload"] = number.into();
+        }
+        shown
+    });
+    let rows: Vec<Value> = rows.collect();
+    let page = Page::parse(&signed.query, LIMIT_MAX, &["inserted_at", "kind"])?;
+    page.of_rows(rows, "id")
 }

@@ -51,7 +51,12 @@ pub struct Venue {
 impl Venue {
     fn apply(&self, core: &mut Core, entry: &Entry) -> (Seq, Nanos, Vec<Event>) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64;
-        let (seq, at) = (core.engine.state().seq.next(), Nanos(now.max(core.engine.state().now.0)));
+        let at = Nanos(now.max(core.engine.state().now.0));
+        self.apply_at(core, at, entry)
+    }
+
+    fn apply_at(&self, core: &mut Core, at: Nanos, entry: &Entry) -> (Seq, Nanos, Vec<Event>) {
+        let seq = core.engine.state().seq.next();
         let mut events = Vec::new();
         core.engine.apply(seq, at, entry, &mut events);
         core.engine.check_invariants().expect("every command keeps the invariants");
@@ -60,6 +65,12 @@ impl Venue {
         }
         self.applied.send_replace(seq.0);
         (seq, at, events)
+    }
+
+    /// Log time goes on to this moment, and what falls due until then is done.
+    pub fn pass_to(&self, moment: Nanos) {
+        let mut core = self.core.lock();
+        self.apply_at(&mut core, moment, &Entry::venue(Command::Tick));
     }
 
     pub fn run(&self, account: AccountId, command: Command) -> Answer {

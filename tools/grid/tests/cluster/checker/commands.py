@@ -163,7 +163,7 @@ COMMANDS = (
     lambda r: {"do": "session_lost", "session": r.uint(), "connection": r.uint()},
     lambda r: {"do": "tick"},
     lambda r: {"do": "set_account_terms", "calls_per_day": r.uint(), "at_once": r.uint(), "paid_per_call": r.int(),
-               "credit": r.int()},
+               "credit": r.int(), "one_way": r.flag()},
     lambda r: {"do": "credit", "amount": r.int()},
     lambda r: {"do": "sign_up_credit"},
     lambda r: {"do": "set_auto_reload", "enabled": r.flag(), "threshold": r.int(), "amount": r.int(),
