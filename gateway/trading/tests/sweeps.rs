@@ -7,7 +7,6 @@ use grid_engine::funding::AccountTerms;
 use grid_engine::instrument::{DeliveryTerms, InstrumentSpec, InstrumentStatus, Movement};
 use grid_engine::units::DAY;
 use grid_engine::{InstrumentId, KeyId, Nanos, Qty, Tokens, Usd};
-use grid_trading::View as _;
 use grid_trading::ids;
 use serde_json::{Value, json};
 use support::{Fixture, OPERATOR, fixture, get, signed, spec};
