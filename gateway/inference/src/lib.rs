@@ -24,7 +24,7 @@
 //! | `roster`, `choice` | which supplier next: who is able and may be asked, and the order among them |
 //! | `health`, `breaker` | what is remembered of a supplier: circuit breaker, room, limits, speed |
 //! | `patience` | what headers of suppliers and clients say of waiting |
-//! | `sse`, `answer` | events of a stream and what they say |
+//! | `sse`, `answer`, `lean` | events of a stream and what they say |
 //! | `dialect` | the other languages of clients: Anthropic Messages, OpenAI Responses |
 //! | `meter`, `tokens` | our own count, and whether the supplier's is believable |
 //! | `hold` | the guard that settles or releases a reservation exactly once |
@@ -53,6 +53,7 @@ mod health;
 mod hold;
 mod insist;
 mod keys;
+mod lean;
 mod meter;
 mod needs;
 mod patience;
