@@ -218,6 +218,13 @@ pub enum Event {
         /// Its quality is not attested, or too low.
         quality: bool,
     },
+    /// A supplier said which of its models it offers. A later settlement names one by its place in this list.
+    OffersChanged {
+        /// Which supplier.
+        supplier: AccountId,
+        /// The models' names, in the order of the offers.
+        models: Box<[String]>,
+    },
 }
 
 impl Event {

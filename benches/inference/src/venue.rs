@@ -78,8 +78,11 @@ impl Venue {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let gateway = Gateway::start(listener, config, line, Arc::clone(node.replica()))?;
         let session = Client::connect(ClientConfig::new(vec![gateway.address()], OPERATOR))?;
-        let deps =
-            Deps { door: Arc::new(session.clone()), directory: Arc::new(Replica::clone(node.replica())) };
+        let deps = Deps {
+            door: Arc::new(session.clone()),
+            directory: Arc::new(Replica::clone(node.replica())),
+            history: None,
+        };
         let mut config = Config::default();
         config.limits.calls = 20_000;
         config.limits.key.concurrent = 20_000;

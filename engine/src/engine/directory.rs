@@ -250,6 +250,8 @@ impl Step<'_> {
             return Err(Reject::InvalidText.into());
         }
         self.state.suppliers.entry(self.account).or_default().profile = profile.clone();
+        let models = profile.offers.iter().map(|offer| offer.model.clone()).collect();
+        self.events.push(Event::OffersChanged { supplier: self.account, models });
         self.review_offers(self.account);
         self.directory_changed(0)
     }

@@ -689,6 +689,9 @@ impl Stage {
                 }
             },
             Event::DirectoryChanged => "directory changed".into(),
+            Event::OffersChanged { supplier, models } => {
+                format!("{} offers {} models", self.who(*supplier), models.len())
+            }
             Event::Funded { account, amount } => format!("funded {}: ${amount}", self.who(*account)),
             Event::Moved { account, instrument, qty, movement, transfer } => format!(
                 "moved {} of {}{}: {movement:?}, transfer {transfer}",

@@ -11,6 +11,7 @@
 //!
 //! Beside it the names that both HTTP tiers tell it by: public ids, moments and decimal money.
 
+mod calls;
 pub mod decimal;
 mod follow;
 pub mod ids;
@@ -23,15 +24,16 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use grid_engine::{Engine, Event, Nanos, Seq};
+use grid_engine::{AccountId, Engine, Event, Nanos, Seq};
 use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::watch;
 
+pub use calls::{Stage, UsageFilter, UsagePage, UsageRow, UsageSum};
 pub use follow::{Follower, follow};
 pub use read::{
     Candle, Fill, FillFilter, FundingRow, Gap, IssuanceRow, LotExpiry, OrderFilter, OrderRow, Rows, Since,
-    Slice, SliceFrom, Tape, TransferFilter, TransferRow, UsageRow, Window,
+    Slice, SliceFrom, Tape, TransferFilter, TransferRow, Window,
 };
 
 /// What one command of the log did.
@@ -51,6 +53,7 @@ pub struct Resumption {
     seq: Seq,
     at: Nanos,
     open: Vec<write::Resting>,
+    offers: Vec<(AccountId, Vec<String>)>,
 }
 
 impl Resumption {
@@ -58,7 +61,7 @@ impl Resumption {
     #[must_use]
     pub fn at(engine: &Engine) -> Self {
         let state = engine.state();
-        Self { seq: state.seq, at: state.now, open: write::resting(engine) }
+        Self { seq: state.seq, at: state.now, open: write::resting(engine), offers: calls::offers_of(engine) }
     }
 
     /// The last command of the gap.

@@ -3,10 +3,7 @@
 use std::path::Path;
 
 use grid_engine::command::{Side, TimeInForce};
-use grid_engine::event::Draw;
-use grid_engine::{
-    AccountId, InstrumentId, LotId, Nanos, OrderId, Price, Qty, ReservationId, Seq, Tokens, TradeId, Usd,
-};
+use grid_engine::{AccountId, InstrumentId, LotId, Nanos, OrderId, Price, Qty, Seq, Tokens, TradeId, Usd};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params, params_from_iter};
 
@@ -189,43 +186,6 @@ pub struct LotExpiry {
     pub at: Nanos,
 }
 
-/// A settled call.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UsageRow {
-    /// The reservation that it settled.
-    pub id: ReservationId,
-    /// The call's handle.
-    pub request: u128,
-    /// Who paid.
-    pub account: AccountId,
-    /// For what.
-    pub instrument: InstrumentId,
-    /// Who delivered.
-    pub supplier: AccountId,
-    /// Tokens of the prompt.
-    pub prompt_tokens: Tokens,
-    /// Tokens of the completion.
-    pub completion_tokens: Tokens,
-    /// Time to first token, in microseconds.
-    pub ttft_us: u32,
-    /// Whole duration, in microseconds.
-    pub duration_us: u32,
-    /// The venue counted the tokens itself.
-    pub estimated: bool,
-    /// The stream ended early.
-    pub partial: bool,
-    /// Tokens billed.
-    pub billed: Tokens,
-    /// Tokens delivered that nobody pays for.
-    pub unbilled: Tokens,
-    /// What the billed tokens had cost.
-    pub cost: Usd,
-    /// When it was settled.
-    pub at: Nanos,
-    /// From which lots.
-    pub draws: Vec<Draw>,
-}
-
 /// Prices and volume of a window of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Window {
@@ -400,30 +360,30 @@ const CLOSURES: [Option<&str>; 8] = [
 ];
 
 /// A growing WHERE clause with its values.
-struct Where {
-    sql: String,
-    values: Vec<Value>,
+pub(crate) struct Where {
+    pub(crate) sql: String,
+    pub(crate) values: Vec<Value>,
 }
 
 impl Where {
-    fn account(account: AccountId) -> Self {
+    pub(crate) fn account(account: AccountId) -> Self {
         Self { sql: "account = ?1".into(), values: vec![i64::from(account.0).into()] }
     }
 
-    fn and(&mut self, condition: &str, value: impl Into<Value>) {
+    pub(crate) fn and(&mut self, condition: &str, value: impl Into<Value>) {
         self.values.push(value.into());
         self.sql.push_str(" AND ");
         self.sql.push_str(&condition.replace('?', &format!("?{}", self.values.len())));
     }
 
-    fn and_some(&mut self, condition: &str, value: Option<impl Into<Value>>) {
+    pub(crate) fn and_some(&mut self, condition: &str, value: Option<impl Into<Value>>) {
         if let Some(value) = value {
             self.and(condition, value);
         }
     }
 }
 
-const fn int(value: u64) -> i64 {
+pub(crate) const fn int(value: u64) -> i64 {
     value as i64
 }
 
@@ -472,7 +432,7 @@ fn page<T>(
     Ok(Some(Rows { rows, more_before, more_after }))
 }
 
-fn unsigned(row: &Row<'_>, at: usize) -> Result<u64, rusqlite::Error> {
+pub(crate) fn unsigned(row: &Row<'_>, at: usize) -> Result<u64, rusqlite::Error> {
     row.get::<_, i64>(at).map(|value| value as u64)
 }
 
@@ -838,79 +798,4 @@ impl History {
         })
         .await
     }
-
-    /// The settled call with this handle.
-    pub async fn usage_of(
-        &self,
-        account: AccountId,
-        request: u128,
-    ) -> Result<Option<UsageRow>, HistoryError> {
-        let mut matching = Where::account(account);
-        matching.and("request = ?", request.to_be_bytes().to_vec());
-        Ok(self.usage_where(matching, 1).await?.pop())
-    }
-
-    /// An account's settled calls of `[from, to)`, newest first, at most `limit`.
-    pub async fn usage(
-        &self,
-        account: AccountId,
-        (from, to): (Nanos, Nanos),
-        limit: usize,
-    ) -> Result<Vec<UsageRow>, HistoryError> {
-        let mut matching = Where::account(account);
-        matching.and("at >= ?", int(from.0));
-        matching.and("at < ?", int(to.0.min(i64::MAX as u64)));
-        self.usage_where(matching, limit).await
-    }
-
-    async fn usage_where(&self, matching: Where, limit: usize) -> Result<Vec<UsageRow>, HistoryError> {
-        self.query(move |connection| {
-            let sql = format!(
-                "SELECT id, request, account, instrument, supplier, prompt_tokens, completion_tokens, ttft_us, duration_us, \
-                 estimated, partial, billed, unbilled, cost, at FROM usage WHERE {} ORDER BY at DESC, id DESC LIMIT {limit}",
-                matching.sql
-            );
-            let mut statement = connection.prepare_cached(&sql)?;
-            let mut usage = statement
-                .query_map(params_from_iter(matching.values), usage_row)?
-                .collect::<Result<Vec<UsageRow>, _>>()?;
-            let mut draws = connection
-                .prepare_cached("SELECT lot, issuer, trade, tokens, cost FROM draws WHERE usage = ?1 ORDER BY item")?;
-            for row in &mut usage {
-                let found = draws.query_map([int(row.id.0)], |row| {
-                    Ok(Draw {
-                        lot: LotId(unsigned(row, 0)?),
-                        issuer: AccountId(row.get(1)?),
-                        trade: TradeId(unsigned(row, 2)?),
-                        tokens: Tokens(unsigned(row, 3)?),
-                        cost: Usd(row.get(4)?),
-                    })
-                })?;
-                row.draws = found.collect::<Result<_, _>>()?;
-            }
-            Ok(usage)
-        })
-        .await
-    }
-}
-
-fn usage_row(row: &Row<'_>) -> Result<UsageRow, rusqlite::Error> {
-    Ok(UsageRow {
-        id: ReservationId(unsigned(row, 0)?),
-        request: u128::from_be_bytes(row.get(1)?),
-        account: AccountId(row.get(2)?),
-        instrument: InstrumentId(row.get(3)?),
-        supplier: AccountId(row.get(4)?),
-        prompt_tokens: Tokens(unsigned(row, 5)?),
-        completion_tokens: Tokens(unsigned(row, 6)?),
-        ttft_us: row.get(7)?,
-        duration_us: row.get(8)?,
-        estimated: row.get(9)?,
-        partial: row.get(10)?,
-        billed: Tokens(unsigned(row, 11)?),
-        unbilled: Tokens(unsigned(row, 12)?),
-        cost: Usd(row.get(13)?),
-        at: Nanos(unsigned(row, 14)?),
-        draws: Vec::new(),
-    })
 }

@@ -3,17 +3,20 @@
 use std::path::Path;
 
 use grid_engine::command::{Side, TimeInForce};
-use grid_engine::event::{Closure, Draw, Moved, OrderOpened, Trade, UsageRecord};
+use grid_engine::event::{Closure, Moved, OrderOpened, Trade};
 use grid_engine::funding::ReloadFailure;
-use grid_engine::{AccountId, Engine, Event, Nanos, ReservationId, Seq, Usd};
+use grid_engine::state::Reservation;
+use grid_engine::{AccountId, Engine, Event, Nanos, Seq, Usd};
 use rusqlite::{Connection, Transaction, params};
 
-use super::{Applied, HistoryError, Resumption};
+use super::{Applied, HistoryError, Resumption, Stage, UsageRow, calls};
 
 /// Quantities are Units, money nano-dollars, prices ticks, times nanoseconds; ids are the engine's numbers.
 /// `fills` has two rows per trade, one for each party: id = 2 × trade + (1 for the maker). `minutes` sums the tape up,
 /// so that a day's volume and any candle is read from at most a row per minute. `gaps` names the commands that the store
-/// could not hear of, and `orders.recorded` which orders lived through one (see [`recorded`]).
+/// could not hear of, and `orders.recorded` which orders lived through one (see [`recorded`]). `usage` has a row per call
+/// that is over, named by its reservation and so in the order in which calls began; `offers` what each supplier's models
+/// are called just now.
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS position (
   one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL, at INTEGER NOT NULL);
@@ -55,11 +58,15 @@ CREATE TABLE IF NOT EXISTS funding (
 CREATE INDEX IF NOT EXISTS funding_by_account ON funding (account, seq);
 CREATE TABLE IF NOT EXISTS usage (
   id INTEGER PRIMARY KEY, request BLOB NOT NULL, account INTEGER NOT NULL, instrument INTEGER NOT NULL,
-  supplier INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,
-  ttft_us INTEGER NOT NULL, duration_us INTEGER NOT NULL, estimated INTEGER NOT NULL, partial INTEGER NOT NULL,
-  billed INTEGER NOT NULL, unbilled INTEGER NOT NULL, cost INTEGER NOT NULL, at INTEGER NOT NULL);
-CREATE INDEX IF NOT EXISTS usage_by_account ON usage (account, at);
+  key INTEGER NOT NULL, surface INTEGER NOT NULL, ended INTEGER NOT NULL, supplier INTEGER NOT NULL, model TEXT,
+  prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, ttft_us INTEGER NOT NULL,
+  duration_us INTEGER NOT NULL, estimated INTEGER NOT NULL, partial INTEGER NOT NULL, distrusted INTEGER NOT NULL,
+  cover INTEGER NOT NULL, attempts INTEGER NOT NULL, billed INTEGER NOT NULL, unbilled INTEGER NOT NULL,
+  unpriced INTEGER NOT NULL, cost INTEGER NOT NULL, reserved_at INTEGER NOT NULL, at INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS usage_by_account ON usage (account, reserved_at, id);
 CREATE INDEX IF NOT EXISTS usage_by_request ON usage (account, request);
+CREATE TABLE IF NOT EXISTS offers (
+  supplier INTEGER NOT NULL, offer INTEGER NOT NULL, model TEXT NOT NULL, PRIMARY KEY (supplier, offer)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS draws (
   usage INTEGER NOT NULL, item INTEGER NOT NULL, lot INTEGER NOT NULL, issuer INTEGER NOT NULL, trade INTEGER NOT NULL,
   tokens INTEGER NOT NULL, cost INTEGER NOT NULL, PRIMARY KEY (usage, item)) WITHOUT ROWID;
@@ -69,7 +76,7 @@ CREATE INDEX IF NOT EXISTS lots_expired_by_account ON lots_expired (account, id)
 ";
 
 /// Of the tables above. A store of another version is thrown away and rebuilt from the log.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 
 /// How much of an order's life is in the store.
 pub(super) mod recorded {
@@ -209,7 +216,7 @@ impl Store {
     /// Goes on after commands that nobody can tell of any more. Orders that were open before or are open after are put
     /// right from the state; of what came and went in between nothing is known.
     pub(super) fn resume(&mut self, resumption: &Resumption) -> Result<Seq, HistoryError> {
-        let Resumption { seq, at, open } = resumption;
+        let Resumption { seq, at, open, offers } = resumption;
         if *seq <= self.applied {
             return Ok(self.applied);
         }
@@ -218,6 +225,10 @@ impl Store {
             "INSERT INTO gaps VALUES (?1, ?2, ?3, ?4)",
             params![self.applied.0 as i64, seq.0 as i64, self.at.0 as i64, at.0 as i64],
         )?;
+        transaction.execute("DELETE FROM offers", [])?;
+        for (supplier, models) in offers {
+            calls::offers(&transaction, *supplier, models)?;
+        }
         transaction.execute_batch("CREATE TEMP TABLE still_open (id INTEGER PRIMARY KEY)")?;
         for resting in open {
             transaction
@@ -354,8 +365,29 @@ fn store_event(
             };
             funded(tx, command, item, *account, (kind, Usd::ZERO, Some(*reload)))
         }
-        Event::Used(record) => used(tx, at, record),
-        Event::Drawn { reservation, item, draw } => drawn(tx, *reservation, *item, draw),
+        Event::Used(record) => calls::used(tx, at, record),
+        Event::Drawn { reservation, item, draw } => calls::drawn(tx, *reservation, *item, draw),
+        Event::ReservationEnded {
+            reservation,
+            account,
+            request,
+            instrument,
+            key,
+            surface,
+            reserved_at,
+            lapsed,
+        } => {
+            let mut open = Reservation::default();
+            open.request = *request;
+            open.account = *account;
+            open.instrument = *instrument;
+            open.key = *key;
+            open.surface = *surface;
+            open.reserved_at = *reserved_at;
+            let stage = if *lapsed { Stage::Lapsed } else { Stage::Released };
+            calls::ended(tx, at, &UsageRow { stage, ..UsageRow::in_progress(*reservation, &open) })
+        }
+        Event::OffersChanged { supplier, models } => calls::offers(tx, *supplier, models),
         Event::LotExpired { lot, account, instrument, tokens } => tx
             .prepare_cached("INSERT INTO lots_expired VALUES (?1, ?2, ?3, ?4, ?5)")?
             .execute(params![lot.0 as i64, account.0, instrument.0, tokens.0 as i64, at])
@@ -367,7 +399,6 @@ fn store_event(
         | Event::SessionEstablished { .. }
         | Event::Level { .. }
         | Event::DirectoryChanged
-        | Event::ReservationEnded { .. }
         | Event::Charged(_)
         | Event::WindowClosed(_)
         | Event::StandingChanged { .. } => Ok(()),
@@ -452,48 +483,5 @@ fn traded(tx: &Transaction<'_>, at: i64, trade: &Trade) -> Result<(), rusqlite::
             at
         ])?;
     }
-    Ok(())
-}
-
-fn used(tx: &Transaction<'_>, at: i64, record: &UsageRecord) -> Result<(), rusqlite::Error> {
-    let usage = &record.usage;
-    tx.prepare_cached(
-        "INSERT INTO usage VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
-    )?
-    .execute(params![
-        record.reservation.0 as i64,
-        record.request.to_be_bytes(),
-        record.account.0,
-        record.instrument.0,
-        usage.supplier.0,
-        usage.prompt_tokens.0 as i64,
-        usage.completion_tokens.0 as i64,
-        usage.ttft_us,
-        usage.duration_us,
-        usage.estimated,
-        usage.partial,
-        record.billed.0 as i64,
-        record.unbilled.0 as i64,
-        record.cost.0,
-        at
-    ])?;
-    Ok(())
-}
-
-fn drawn(
-    tx: &Transaction<'_>,
-    reservation: ReservationId,
-    item: u32,
-    draw: &Draw,
-) -> Result<(), rusqlite::Error> {
-    tx.prepare_cached("INSERT INTO draws VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(params![
-        reservation.0 as i64,
-        item,
-        draw.lot.0 as i64,
-        draw.issuer.0,
-        draw.trade.0 as i64,
-        draw.tokens.0 as i64,
-        draw.cost.0
-    ])?;
     Ok(())
 }

@@ -117,6 +117,8 @@ pub struct Deps {
     pub door: Arc<dyn Door>,
     /// Reads it.
     pub directory: Arc<dyn Directory>,
+    /// Remembers calls that are over; without it there are no receipts.
+    pub history: Option<grid_history::History>,
 }
 
 impl fmt::Debug for Deps {

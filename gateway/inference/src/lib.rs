@@ -59,6 +59,7 @@ mod needs;
 mod patience;
 mod pool;
 mod probe;
+mod receipts;
 mod relay;
 mod reply;
 mod request;

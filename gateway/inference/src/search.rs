@@ -92,16 +92,8 @@ pub(crate) async fn deliver(
     limits: Limits,
     head: &mut Head,
 ) -> Delivery {
-    let mut search = Search {
-        tier,
-        call,
-        cap,
-        limits,
-        tried: 0,
-        unable: None,
-        lacking: Vec::new(),
-        unasked: None,
-    };
+    let mut search =
+        Search { tier, call, cap, limits, tried: 0, unable: None, lacking: Vec::new(), unasked: None };
     match search.run(&mut hold, head).await {
         Some(Ok((Opened::Stream { held, rest }, slot))) => Delivery::Stream { held, rest, hold, slot },
         Some(Ok((Opened::Whole(body), slot))) => Delivery::Whole { body, hold, slot },

@@ -13,6 +13,7 @@ use grid_engine::command::AccountMode;
 use grid_engine::sla::Fault;
 use grid_engine::state::State;
 use grid_engine::{AccountId, InstrumentId, KeyHash};
+use grid_history::History;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::header::{ALLOW, EXPECT, HeaderValue};
@@ -38,6 +39,7 @@ use crate::meter;
 use crate::needs::{Need, Needs};
 use crate::patience;
 use crate::probe::{self, Desk};
+use crate::receipts;
 use crate::reply::{Out, Refusal, Surface, json_response};
 use crate::roster::{self, Roster};
 use crate::stats::{One, Snapshot, Stats, bump, drop_one};
@@ -63,6 +65,8 @@ pub(crate) struct Tier {
     pub(crate) upstream: Upstream,
     pub(crate) desk: Desk,
     pub(crate) hops: Arc<Hops>,
+    /// Calls that are over; `None` where none is kept.
+    pub(crate) history: Option<History>,
     turnstile: Arc<Turnstile>,
     calls: Arc<Semaphore>,
 }
@@ -179,6 +183,7 @@ pub async fn serve(config: Config, deps: Deps) -> io::Result<RunningTier> {
         desk: Desk::default(),
         upstream,
         hops,
+        history: deps.history,
         stats,
         turnstile: Turnstile::new(config.limits.key),
         calls: Arc::new(Semaphore::new(config.limits.calls)),
@@ -347,13 +352,16 @@ impl Asked<'_> {
             "/" | "/v1" | "/api" if reading => Ok(json_response(
                 StatusCode::OK,
                 &json!({"object": "grid.inference", "endpoints":
-                    ["/v1/models", "/v1/chat/completions", "/v1/messages", "/v1/responses", "/health"]}),
+                    ["/v1/models", "/v1/chat/completions", "/v1/messages", "/v1/responses", "/v1/usage", "/v1/diagnostics", "/health"]}),
             )),
             "/health" | "/v1/health" if reading => {
                 Ok(json_response(StatusCode::OK, &json!({"status": "ok"})))
             }
             "/operator/stats" if reading && is_operator(&self.tier, &self.parts.headers) => {
                 Ok(json_response(StatusCode::OK, &json!(self.tier.stats.snapshot())))
+            }
+            _ if reading && receipts::is_path(path) => {
+                self.receipts(path).await.map_err(|refusal| (refusal, surface))
             }
             "/instruments.json" if reading => Ok(self.instruments()),
             "/v1/models" if reading => self.models().map_err(|refusal| (refusal, surface)),
@@ -367,6 +375,7 @@ impl Asked<'_> {
                 Surface::OpenAi,
             )),
             "/" | "/v1" | "/health" | "/v1/models" => Err((method("GET"), surface)),
+            _ if receipts::is_path(path) => Err((method("GET"), surface)),
             _ if path.starts_with("/v1/v1") => Err((
                 Refusal::new(
                     StatusCode::NOT_FOUND,
@@ -401,6 +410,14 @@ impl Asked<'_> {
         let known = self.tier.directory.read(|state| keys::known(state, ticket.key));
         let caller = known.unwrap_or_else(|| Err(Void::Forged.refusal()))?;
         if caller.account == ticket.account { Ok(caller) } else { Err(Void::Forged.refusal()) }
+    }
+
+    /// What the caller's own calls came to. A ticket is for one call, and opens none of this.
+    async fn receipts(&self, path: &str) -> Result<Response<Out>, Refusal> {
+        let secret = keys::secret(&self.parts.headers);
+        let caller = self.tier.directory.read(|state| keys::authenticate(state, secret))?;
+        let told = receipts::answer(&self.tier, caller, path, self.parts.uri.query()).await?;
+        Ok(json_response(StatusCode::OK, &told))
     }
 
     /// Everybody may look at what is offered; a key that is sent must be a good one all the same.

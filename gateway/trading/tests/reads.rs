@@ -423,6 +423,23 @@ async fn lots_show_what_was_drawn_from_them() {
         (receipt.billed, receipt.cost.to_string(), receipt.draws.len()),
         (Tokens(30), "0.0000243".into(), 1)
     );
+    let period = "filters[0][field]=date&filters[0][op]=%3E%3D&filters[0][value]=2020-01-01\
+                  &filters[1][field]=date&filters[1][op]=%3C&filters[1][value]=";
+    let (day, _) = grid_trading::time::iso(settled.at)
+        .split_once('T')
+        .map(|(day, time)| (day.to_owned(), time.to_owned()))
+        .unwrap();
+    let stats = data(&fixture, &format!("/v1/consumption/stats?{period}{day}T23:59:59Z")).await;
+    assert_eq!(
+        stats["summary"],
+        json!({"total_requests": 1, "total_tokens_allocated": 30, "total_tokens_used": 30})
+    );
+    assert_eq!(
+        (&stats["resolution"], &stats["time_series"][0]["date"], &stats["time_series"][0]["tokens_used"]),
+        (&json!("day"), &json!(day), &json!(30))
+    );
+    let missing = get(&fixture, &fixture.trader, "/v1/consumption/stats").await;
+    assert_eq!(missing.status, 422);
     let accounts = data(&fixture, "/v1/consumption-accounts").await;
     assert_eq!(
         (&accounts[0]["available_balance"], &accounts[0]["tokens_used"]),

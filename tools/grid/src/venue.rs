@@ -604,6 +604,7 @@ fn start_tiers(
     let deps = grid_inference::Deps {
         door: Arc::new(inference_session.clone()),
         directory: Arc::new(Replica::clone(replica)),
+        history: Some(history.clone()),
     };
     let payments_venue = payments_venue(payments_session.clone(), node);
     let (trading, platform, inference, payments) = runtime.block_on(async {

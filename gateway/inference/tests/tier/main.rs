@@ -12,6 +12,7 @@ mod faults;
 mod market;
 mod money;
 mod probe;
+mod receipts;
 mod routing;
 mod sdk;
 mod search;

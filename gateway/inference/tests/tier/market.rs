@@ -17,6 +17,7 @@ use grid_engine::{
     AccountId, Engine, Fingerprint, InstrumentId, KeyHash, Label, Nanos, Price, Qty, ReservationId, SECOND,
     Seq, SessionId, Tokens, Usd,
 };
+use grid_history::{Applied, Feed, History, Writer};
 use grid_inference::{Deps, Directory, Door, DoorError, Pending, Reserved, RunningTier, Settled, Wanted};
 use parking_lot::Mutex;
 use serde_json::json;
@@ -28,7 +29,14 @@ const SESSION: SessionId = SessionId(1);
 pub(crate) const INSTRUMENT: InstrumentId = InstrumentId(0);
 
 /// An engine with a log that is only counted.
-pub(crate) struct Market(Mutex<Log>);
+pub(crate) struct Market(Mutex<Log>, Kept);
+
+/// What happened, as receipts are read from.
+struct Kept {
+    history: History,
+    _writer: Writer,
+    _directory: tempfile::TempDir,
+}
 
 struct Log {
     engine: Engine,
@@ -36,6 +44,8 @@ struct Log {
     client_seq: u64,
     used: Vec<UsageRecord>,
     drawn: Vec<Draw>,
+    applied: Vec<Applied>,
+    feed: Feed,
 }
 
 impl Log {
@@ -52,6 +62,9 @@ impl Log {
                 _ => {}
             }
         }
+        let applied = Applied { seq: self.seq, at, events: events.clone() };
+        self.feed.push(vec![applied.clone()]).expect("the history lives");
+        self.applied.push(applied);
         events
     }
 }
@@ -59,13 +72,19 @@ impl Log {
 impl Market {
     /// A consumer with dollars, up to three suppliers with asks at 81, 90 and 85 cents a Unit, and a book between them.
     pub(crate) fn open<const N: usize>(mode: AccountMode, dollars: i64, upstreams: [&str; N]) -> Arc<Self> {
-        let market = Self(Mutex::new(Log {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (history, feed, writer) =
+            History::open(&directory.path().join("history.sqlite")).expect("a history");
+        let log = Log {
             engine: Engine::new(),
             seq: Seq::ZERO,
             client_seq: 0,
             used: Vec::new(),
             drawn: Vec::new(),
-        }));
+            applied: Vec::new(),
+            feed,
+        };
+        let market = Self(Mutex::new(log), Kept { history, _writer: writer, _directory: directory });
         let key = Fingerprint::of(&OPERATOR_KEY);
         for command in [
             Command::Genesis { operator_key: OPERATOR_KEY },
@@ -149,6 +168,11 @@ impl Market {
         self.0.lock().used.clone()
     }
 
+    /// Everything that happened so far.
+    pub(crate) fn applied(&self) -> Vec<Applied> {
+        self.0.lock().applied.clone()
+    }
+
     fn first_draw(&self) -> Draw {
         self.0.lock().drawn[0]
     }
@@ -158,8 +182,13 @@ impl Market {
     }
 
     pub(crate) async fn tier(self: &Arc<Self>) -> RunningTier {
+        self.tier_with(self.1.history.clone()).await
+    }
+
+    /// A tier that reads receipts from another history.
+    pub(crate) async fn tier_with(self: &Arc<Self>, history: History) -> RunningTier {
         let door = Arc::new(MarketDoor(Arc::clone(self)));
-        let deps = Deps { door: Arc::clone(&door) as Arc<dyn Door>, directory: door };
+        let deps = Deps { door: Arc::clone(&door) as Arc<dyn Door>, directory: door, history: Some(history) };
         tier_at(deps, |_| {}).await
     }
 }

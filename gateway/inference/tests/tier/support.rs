@@ -371,7 +371,7 @@ pub(crate) fn venue_key() -> VenueKey {
 /// A tier in front of the venue. The clocks for suppliers are short where a test lets them run out.
 pub(crate) async fn tier(venue: &Arc<Venue>, change: impl FnOnce(&mut Config)) -> RunningTier {
     let door = Arc::new(TestDoor(Arc::clone(venue)));
-    tier_at(Deps { door: Arc::clone(&door) as Arc<dyn Door>, directory: door }, change).await
+    tier_at(Deps { door: Arc::clone(&door) as Arc<dyn Door>, directory: door, history: None }, change).await
 }
 
 /// A tier in front of any venue.

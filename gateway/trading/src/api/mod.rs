@@ -2,6 +2,7 @@
 
 mod accounts;
 mod attestations;
+mod consumption;
 mod liability;
 mod markets;
 mod orders;
@@ -56,6 +57,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/issuance-accounts", get(accounts::issuance))
         .route("/issuance-accounts/transfer", post(supply::transfer))
         .route("/positions", get(accounts::positions))
+        .route("/consumption/stats", get(consumption::stats))
         .route("/accounts/lots", get(accounts::lots))
         .route("/accounts/lots/{id}", get(accounts::lot))
         .route("/transfers/trading-to-consumption", post(transfers::to_consumption))
