@@ -183,6 +183,14 @@ pub struct OrderReport {
     pub side: Side,
 }
 
+/// What belongs to a trade; all zero where there is none.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Fill {
+    pub(crate) trade: TradeId,
+    pub(crate) price: u32,
+    pub(crate) qty: u32,
+}
+
 /// An [`Exec`] without what belongs to a trade.
 #[derive(
     Clone,
@@ -197,7 +205,7 @@ pub struct OrderReport {
     rkyv::Serialize,
     rkyv::Deserialize,
 )]
-enum Kind {
+pub(crate) enum Kind {
     New,
     Replaced,
     Trade { aggressor: bool },
@@ -226,6 +234,22 @@ pub enum Exec {
     Closed(Closure),
 }
 
+impl Exec {
+    /// As it is kept.
+    #[inline(always)]
+    pub(crate) fn parts(self) -> (Kind, Fill) {
+        let narrow = |wide: u64| u32::try_from(wide).expect("no more than an order that fits 32 bits");
+        match self {
+            Self::New => (Kind::New, Fill::default()),
+            Self::Replaced => (Kind::Replaced, Fill::default()),
+            Self::Trade { trade, price, qty, aggressor } => {
+                (Kind::Trade { aggressor }, Fill { trade, price: narrow(price.0), qty: narrow(qty.0) })
+            }
+            Self::Closed(reason) => (Kind::Closed(reason), Fill::default()),
+        }
+    }
+}
+
 /// An order as it stands when something is told of it.
 #[derive(Clone, Copy)]
 pub(crate) struct Subject {
@@ -240,17 +264,8 @@ pub(crate) struct Subject {
 
 impl OrderReport {
     /// What is told of an order now.
-    #[inline]
-    pub(crate) fn new(subject: &Subject, exec: Exec) -> Self {
-        let narrow = |wide: u64| u32::try_from(wide).expect("no more than an order that fits 32 bits");
-        let (kind, trade, traded_price, traded_qty) = match exec {
-            Exec::New => (Kind::New, TradeId::default(), 0, 0),
-            Exec::Replaced => (Kind::Replaced, TradeId::default(), 0, 0),
-            Exec::Trade { trade, price, qty, aggressor } => {
-                (Kind::Trade { aggressor }, trade, narrow(price.0), narrow(qty.0))
-            }
-            Exec::Closed(reason) => (Kind::Closed(reason), TradeId::default(), 0, 0),
-        };
+    #[inline(always)]
+    pub(crate) fn new(subject: &Subject, kind: Kind, fill: &Fill) -> Self {
         Self {
             order: subject.order,
             label: subject.label,
@@ -260,10 +275,24 @@ impl OrderReport {
             price: subject.price,
             remaining: subject.remaining,
             filled: subject.filled,
-            traded_price,
-            traded_qty,
-            trade,
+            traded_price: fill.price,
+            traded_qty: fill.qty,
+            trade: fill.trade,
         }
+    }
+
+    /// What it was made of.
+    pub(crate) fn parts(&self) -> (Subject, Kind, Fill) {
+        let subject = Subject {
+            order: self.order,
+            label: self.label,
+            instrument: self.instrument,
+            side: self.side,
+            price: self.price,
+            remaining: self.remaining,
+            filled: self.filled,
+        };
+        (subject, self.kind, Fill { trade: self.trade, price: self.traded_price, qty: self.traded_qty })
     }
 
     /// What happened.

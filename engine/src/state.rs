@@ -26,6 +26,7 @@ use crate::units::{Nanos, Price, Qty, Seq, Tokens, Usd, UsdTotal};
 
 pub use funding::{Allowance, Funding, Reload};
 pub use holding::{Holding, HoldingTotals, Lot, Tranche};
+pub(crate) use kept::Heading;
 pub use kept::Kept;
 pub use pairs::{Pair, Pairs};
 pub use reservations::{Reservation, Reservations};

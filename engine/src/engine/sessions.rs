@@ -5,8 +5,8 @@ use crate::event::{Event, Exec, OrderReport, Report, ReportBody, SessionPosition
 use crate::ids::{AccountId, Fingerprint, SessionId};
 use crate::limits;
 use crate::reject::Reject;
-use crate::report::Subject;
-use crate::state::{Kept, Session, SessionIndex, Timer};
+use crate::report::{Fill, Kind, Subject};
+use crate::state::{Heading, Kept, Session, SessionIndex, Timer};
 use crate::units::Nanos;
 
 impl Step<'_> {
@@ -23,13 +23,8 @@ impl Step<'_> {
             session.reports.ask_for_next();
             return true;
         }
-        let report = session
-            .reports
-            .iter()
-            .rev()
-            .find(|report| report.client_seq == client_seq && client_seq != 0)
-            .copied()
-            .map(Box::new);
+        let report = if client_seq == 0 { None } else { session.reports.answer_to(client_seq) };
+        let report = report.map(Box::new);
         self.events.push(Event::Repeated { session: id, client_seq, report });
         false
     }
@@ -46,11 +41,14 @@ impl Step<'_> {
     }
 
     /// The answer to the command in progress, where it is of an order.
+    #[inline(always)]
     pub(super) fn answer_order(&mut self, subject: &Subject, exec: Exec) {
-        self.tell_order(self.session_index, self.client_seq, self.account, subject, exec);
+        let (kind, fill) = exec.parts();
+        self.tell_order(self.session_index, self.client_seq, self.account, subject, kind, &fill);
     }
 
     /// Something of an order that nobody asked for just now.
+    #[inline(always)]
     pub(super) fn notify_order(
         &mut self,
         session: SessionIndex,
@@ -58,9 +56,14 @@ impl Step<'_> {
         subject: &Subject,
         exec: Exec,
     ) {
-        self.tell_order(session, 0, account, subject, exec);
+        let (kind, fill) = exec.parts();
+        self.tell_order(session, 0, account, subject, kind, &fill);
     }
 
+    /// As [`Self::tell`], of an order.
+    ///
+    /// Both places are written field by field from the same registers: a report that is copied from one to the other
+    /// waits for the small writes of the first before it can be read in large pieces.
     #[inline(never)]
     fn tell_order(
         &mut self,
@@ -68,17 +71,23 @@ impl Step<'_> {
         client_seq: u64,
         account: AccountId,
         subject: &Subject,
-        exec: Exec,
+        kind: Kind,
+        fill: &Fill,
     ) {
-        self.tell(index, client_seq, account, ReportBody::Order(OrderReport::new(subject, exec)));
+        let (seq, at) = (self.seq, self.at);
+        let Some((id, session)) = self.state.sessions.named_mut(index) else {
+            return;
+        };
+        let number = session.next_report;
+        session.next_report += 1;
+        session.reports.keep_order(Heading { client_seq, seq, at, account }, subject, kind, fill);
+        let body = ReportBody::Order(OrderReport::new(subject, kind, fill));
+        let report = Report { number, client_seq, seq, at, account, body };
+        self.events.push(Event::Report { session: id, report });
     }
 
     /// Numbers a report, keeps it with its session and tells it. Nobody listens to the venue's own orders (auto-buy):
     /// they have no session.
-    ///
-    /// Both places are written field by field from the same registers: a report that is copied from one to the other
-    /// waits for the small writes of the first before it can be read in large pieces.
-    #[inline(always)]
     fn tell(&mut self, index: SessionIndex, client_seq: u64, account: AccountId, body: ReportBody) {
         let (seq, at) = (self.seq, self.at);
         let Some((id, session)) = self.state.sessions.named_mut(index) else {
@@ -86,8 +95,8 @@ impl Step<'_> {
         };
         let number = session.next_report;
         session.next_report += 1;
+        session.reports.keep(Heading { client_seq, seq, at, account }, &body);
         let report = Report { number, client_seq, seq, at, account, body };
-        session.reports.keep(report);
         self.events.push(Event::Report { session: id, report });
     }
 

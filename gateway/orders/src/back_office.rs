@@ -110,7 +110,7 @@ fn work<V: View>(view: &V, job: Job) -> Outcome {
                 let oldest = session.next_report - session.reports.len() as u64;
                 let skip = from.saturating_sub(oldest) as usize;
                 let wanted = session.reports.iter().skip(skip);
-                wanted.take_while(|report| report.number < until).cloned().collect()
+                wanted.take_while(|report| report.number < until).collect()
             });
             Outcome::Fetched { connection, reports }
         }

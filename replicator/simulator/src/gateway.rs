@@ -173,7 +173,7 @@ impl Gateway {
             let session = engine.state().sessions.get(&session)?;
             (session.next_report >= to).then(|| {
                 let wanted = session.reports.iter();
-                wanted.filter(|report| (from..to).contains(&report.number)).cloned().collect::<Vec<_>>()
+                wanted.filter(|report| (from..to).contains(&report.number)).collect::<Vec<_>>()
             })
         });
         let Some(reports) = reports else { return false };
