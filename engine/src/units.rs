@@ -140,7 +140,7 @@ impl Usd {
 
     /// `bps` hundredths of a percent of this amount, rounded down; at most all of it.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn basis_points(self, bps: u16) -> Self {
         let bps = i64::from(bps);
         if let Some(product) = self.0.checked_mul(bps) {
@@ -201,7 +201,7 @@ impl fmt::Display for UsdTotal {
 impl Price {
     /// What `qty` Units cost at this price when a tick is worth `tick`, or `None` above `i64::MAX`.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn notional(self, qty: Qty, tick: Usd) -> Option<Usd> {
         // A tick is worth at least a nano-dollar, so ticks that don't fit 64 bits are too many dollars as well.
         let ticks = i64::try_from(self.0.checked_mul(qty.0)?).ok()?;

@@ -4,8 +4,9 @@
 //! in what it covers (`window.rs`), and the vectors keep what lies beyond it: a price outside is slower to reach, never
 //! lost. The window stays where it is while the touch moves within it. When orders keep coming in beyond it, as many as
 //! there are levels, it is laid anew around the touch, larger if that helps: so each level that is carried over has been
-//! paid for by a command, whatever the market does. A window is kept until the next start, so that a book which is
-//! emptied and filled again allocates nothing.
+//! paid for by a command, whatever the market does. A window is given up once the book has long had few levels: as many of
+//! them have gone meanwhile as the window has ticks, so that a book which is emptied and filled again allocates nothing,
+//! and an adversary who makes a book wide and narrow again pays a command for every 16 bytes that are cleared for it.
 //!
 //! Derived from the orders, so neither hashed nor in snapshots; which form a book has changes nothing but time.
 
@@ -21,6 +22,9 @@ use crate::units::Qty;
 
 /// A side with more levels than this gets a window.
 const CROWDED: usize = 64;
+
+/// A book with at most so many levels on both sides together is better off without a window.
+const CALM: u32 = 32;
 
 /// What rests at one price: never empty once an order is in it. The orders' links hold the rest of the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromZeros)]
@@ -56,6 +60,8 @@ pub(crate) struct Ladder {
     far: [Sorted; 2],
     /// Accesses beyond the window since it was laid.
     strain: u32,
+    /// Levels that have gone from the window since there were more than [`CALM`].
+    calm: u32,
     /// Levels on their way from one window to the next; empty otherwise.
     moving: Vec<(Side, u32, Cell)>,
     /// Levels that were ever carried over.
@@ -102,7 +108,7 @@ impl Ladder {
     }
 
     /// Whether an order of this side would trade at once at this price.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn would_trade(&self, side: Side, price: u32) -> bool {
         standing(side, price) + self.best[side.opposite() as usize] >= PRICES
     }
@@ -124,16 +130,16 @@ impl Ladder {
     }
 
     /// What rests at a price where something rests, to change; it must not become empty.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn cell_mut(&mut self, side: Side, price: u32) -> Option<&mut Cell> {
         match self.window.place(price) {
             Some(at) => Some(self.window.at_mut(at)),
-            None => self.far[side as usize].get_mut(rank(side, price)),
+            None => self.far_mut(side, price),
         }
     }
 
     /// The level at a price, made if there is none; the caller puts an order into it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn cell_or_empty(&mut self, side: Side, price: u32) -> &mut Cell {
         let best = &mut self.best[side as usize];
         *best = (*best).max(standing(side, price));
@@ -141,6 +147,11 @@ impl Ladder {
             Some(at) => self.window.get_or_insert(side, at),
             None => self.cell_beyond(side, price),
         }
+    }
+
+    #[inline(never)]
+    fn far_mut(&mut self, side: Side, price: u32) -> Option<&mut Cell> {
+        self.far[side as usize].get_mut(rank(side, price))
     }
 
     #[inline(never)]
@@ -156,22 +167,30 @@ impl Ladder {
     #[inline]
     pub(crate) fn clear(&mut self, side: Side, price: u32) {
         let was_best = self.best[side as usize] == standing(side, price);
-        let near = match self.window.place(price) {
+        match self.window.place(price) {
             Some(at) => {
                 self.window.remove(side, at);
-                if !was_best {
-                    return;
+                self.calm = if self.window.levels() > CALM { 0 } else { self.calm + 1 };
+                if was_best {
+                    let near = self.window.worse(side, at);
+                    self.find_best(side, near);
                 }
-                self.window.worse(side, at)
+                if self.calm > self.window.ticks() {
+                    self.give_up_window();
+                }
             }
             None => {
                 self.far[side as usize].remove(rank(side, price));
-                if !was_best {
-                    return;
+                if was_best {
+                    self.find_best(side, self.window.best(side));
                 }
-                self.window.best(side)
             }
-        };
+        }
+    }
+
+    /// The better of the window's best level and of those beyond.
+    #[inline]
+    fn find_best(&mut self, side: Side, near: Option<u32>) {
         let near = near.map_or(0, |at| standing(side, self.window.base() + at));
         let beyond =
             self.far[side as usize].best().map_or(0, |(beyond, _)| standing(side, rank(side, beyond)));
@@ -250,6 +269,24 @@ impl Ladder {
         if old_ticks >= ticks && old_base.abs_diff(base) < old_ticks / 4 {
             return; // it lies well; what is beyond it would be beyond any
         }
+        self.carry(|window| {
+            if window.ticks() >= ticks {
+                window.begin_at(base);
+            } else {
+                *window = Window::new(base, ticks);
+            }
+        });
+    }
+
+    /// Goes back to sorted levels alone.
+    #[cold]
+    fn give_up_window(&mut self) {
+        (self.strain, self.calm) = (0, 0);
+        self.carry(|window| *window = Window::default());
+    }
+
+    /// Carries every level over to where it belongs once the window has changed.
+    fn carry(&mut self, change: impl FnOnce(&mut Window)) {
         let mut moving = std::mem::take(&mut self.moving);
         for side in [Side::Buy, Side::Sell] {
             moving.extend(self.levels(side).map(|(price, cell)| (side, price, cell)));
@@ -259,11 +296,7 @@ impl Ladder {
         {
             self.carried += moving.len() as u64;
         }
-        if old_ticks >= ticks {
-            self.window.begin_at(base);
-        } else {
-            self.window = Window::new(base, ticks);
-        }
+        change(&mut self.window);
         for (side, price, cell) in moving.drain(..).rev() {
             match self.window.place(price) {
                 Some(at) => *self.window.get_or_insert(side, at) = cell,
@@ -436,6 +469,39 @@ mod tests {
         assert!(!small.ladder.window.is_laid());
         let large = flow(1_000, 20_000, |side, _, roll| around(10_000, side, roll % 400));
         assert_eq!(large.ladder.window.ticks(), 2_048);
+    }
+
+    #[test]
+    fn a_book_that_stays_narrow_gives_its_window_up_and_a_wide_one_gets_it_again() {
+        let mut pair = Pair::default();
+        let wide = |pair: &mut Pair| {
+            for away in 0..400 {
+                pair.add(Side::Buy, 10_000 - away, 1);
+                pair.add(Side::Sell, 10_001 + away, 1);
+            }
+        };
+        for _ in 0..3 {
+            wide(&mut pair);
+            assert!(pair.ladder.window.is_laid());
+            while pair.orders.len() > 20 {
+                pair.take(pair.orders.len() / 2);
+            }
+            let ticks = pair.ladder.window.ticks();
+            for step in 0..ticks {
+                assert!(pair.ladder.window.is_laid(), "given up after {step} levels went, of {ticks} ticks");
+                pair.add(Side::Buy, 9_590, 1);
+                pair.take(pair.orders.len() - 1);
+                if !pair.ladder.window.is_laid() {
+                    assert!(step > ticks / 2, "not before it was paid for");
+                    break;
+                }
+            }
+            assert!(!pair.ladder.window.is_laid());
+            while !pair.orders.is_empty() {
+                pair.take(0);
+            }
+        }
+        pair.settle();
     }
 
     #[test]

@@ -119,7 +119,7 @@ impl OpenOrders {
 }
 
 /// What a bid holds: notional at its limit, and the higher of its two fees. `None` above `i64::MAX`.
-#[inline]
+#[inline(always)]
 pub(crate) fn hold_of(price: Price, qty: Qty, fee_bps: u16, tick: Usd) -> Option<Usd> {
     let notional = price.notional(qty, tick)?;
     notional.checked_add(notional.basis_points(fee_bps))
@@ -201,13 +201,13 @@ impl Books {
     }
 
     /// The record of an order that rests.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn find(&self, id: OrderId) -> Option<&Record> {
         self.slab.find(id)
     }
 
     /// The record in a slot that is known to be taken.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn record(&self, slot: u32) -> &Record {
         self.slab.at(slot)
     }
@@ -231,7 +231,7 @@ impl Books {
     }
 
     /// Whether an order of this side would trade at once at this price.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn would_trade(&self, instrument: InstrumentId, side: Side, price: u32) -> bool {
         self.ladder(instrument).would_trade(side, price)
     }
@@ -304,7 +304,7 @@ impl Books {
     }
 
     /// Puts the order in `slot` behind all others of its level; what the level has now.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn join(&mut self, slot: u32) -> Depth {
         let record = self.slab.at(slot);
         let (side, price, qty) = (record.side(), record.price, u64::from(record.remaining));
@@ -327,7 +327,7 @@ impl Books {
 
     /// Takes the order in `slot` out of its level; it keeps its slot and its place in its account's list. What the level
     /// has now.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn leave(&mut self, slot: u32) -> Depth {
         let record = self.slab.at(slot);
         let (side, price, prev, next) = (record.side(), record.price, record.prev, record.next);
@@ -364,7 +364,7 @@ impl Books {
     }
 
     /// Lowers the open quantity of a resting order, which must not become zero; what its level has now.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn shrink(&mut self, slot: u32, by: u32, at: Nanos) -> Depth {
         let record = self.slab.at_mut(slot);
         record.remaining -= by;

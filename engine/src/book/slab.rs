@@ -94,7 +94,7 @@ impl Terms {
             | tif << 23
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) const fn unpack(bits: u32) -> Self {
         Self {
             side: if bits & 1 << 20 == 0 { Side::Buy } else { Side::Sell },
@@ -194,12 +194,12 @@ impl Slab {
         self.live -= 1;
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn at(&self, slot: u32) -> &Record {
         &self.records.chunks[slot as usize / CHUNK][slot as usize % CHUNK]
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn at_mut(&mut self, slot: u32) -> &mut Record {
         &mut self.records.chunks[slot as usize / CHUNK][slot as usize % CHUNK]
     }
@@ -210,7 +210,7 @@ impl Slab {
     }
 
     /// The record of an order that rests.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn find(&self, id: OrderId) -> Option<&Record> {
         let slot = id.slot()? as usize;
         self.records

@@ -60,7 +60,7 @@ impl Window {
     }
 
     /// Where a price is.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn place(&self, price: u32) -> Option<u32> {
         let at = price.wrapping_sub(self.base);
         (at < self.ticks()).then_some(at)
@@ -97,7 +97,7 @@ impl Window {
     }
 
     /// The level at a place, made if there is none.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn get_or_insert(&mut self, side: Side, at: u32) -> &mut Cell {
         let flip = self.flip(side);
         let cell = &mut self.cells[at as usize];

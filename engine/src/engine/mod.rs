@@ -221,6 +221,9 @@ impl Engine {
                 if place.side == Side::Sell {
                     self.state.holdings.ask_for(account, place.instrument);
                 }
+                if let Some(session) = self.state.sessions.at(SessionIndex(record.session)) {
+                    session.reports.ask_for_next();
+                }
             }
         }
     }
@@ -596,7 +599,7 @@ impl Step<'_> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn push_level(&mut self, place: Place, depth: Depth) {
         self.events.push(Event::Level {
             instrument: place.instrument,

@@ -105,7 +105,9 @@ impl Step<'_> {
         self.check_room(incoming.kind == Entering::Resting).map_err(refuse)?;
         let price = (!incoming.price.is_zero()).then_some(incoming.price);
         self.accept(&mut incoming, needed);
-        self.remember_tag(new, incoming.id);
+        if !new.tag.is_empty() {
+            self.remember_tag(new, incoming.id);
+        }
         self.announce(&incoming, price, &new.tag);
         self.answer_order(&incoming.subject(), Exec::New);
         self.run(&mut incoming);
@@ -192,10 +194,8 @@ impl Step<'_> {
         }
     }
 
+    #[inline(never)]
     fn remember_tag(&mut self, new: &NewOrder, order: OrderId) {
-        if new.tag.is_empty() {
-            return;
-        }
         let account = self.account_mut(self.account);
         if account.tags_by_age.len() == limits::TAGS_KEPT
             && let Some(oldest) = account.tags_by_age.pop_front()
@@ -408,6 +408,7 @@ impl Step<'_> {
     }
 
     /// Frees the slot of an order that is in no level any more, and drops it from its account's lists and timers.
+    #[inline]
     pub(super) fn retire(&mut self, slot: u32, label: Label) {
         let state = &mut *self.state;
         let owner = state.books.record(slot).account as usize;
@@ -468,6 +469,7 @@ impl Step<'_> {
         self.touch(place);
     }
 
+    #[inline]
     fn end_resting(&mut self, slot: u32, reason: Closure, answers: bool) -> (Place, Depth) {
         let record = *self.state.books.record(slot);
         let (account, instrument) = (AccountId(record.account), InstrumentId(record.instrument));
@@ -659,7 +661,7 @@ impl Step<'_> {
     }
 
     /// Tells of the level that an order left and of the one that it joined, as [`Self::tell_level`] does of one.
-    #[inline]
+    #[inline(always)]
     fn tell_move(&mut self, from: Place, left: Depth, to: Place, joined: Depth) {
         if !self.touched.is_empty() {
             self.touch(from);
@@ -714,7 +716,7 @@ pub(super) fn crosses(side: Side, price: Price, opposite: Price) -> bool {
 }
 
 /// Dollars that a resting bid holds where a tick is worth so much.
-#[inline]
+#[inline(always)]
 fn resting_hold(record: &Record, fee_bps: u16, tick: Usd) -> Usd {
     hold_of(Price(record.price.into()), Qty(record.remaining.into()), fee_bps, tick)
         .expect("no more than the hold that was accepted")
