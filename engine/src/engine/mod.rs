@@ -14,6 +14,19 @@
 //! | `funding.rs` | deposits, credits, withdrawals, the free tier's limits, reloads |
 //! | `sessions.rs` | high-water marks, numbered reports, cancel-on-disconnect |
 //! | `check.rs` | every invariant, for tests and for the operator |
+//!
+//! # What stops the process
+//! No command can, whatever a client sends: each is checked before anything changes, and a "no" is an answer. What is left in
+//! the path of place, cancel and replace are faults, each the breach of an invariant that `check.rs` proves:
+//!
+//! | where | what it would mean |
+//! |---|---|
+//! | `apply`: the log's next place, a stamp that does not go back | whoever feeds the engine lost or mixed commands |
+//! | an index into accounts, instruments, sessions, ladders or the slab | a record names what was never made: they are never removed |
+//! | `plus`, `minus` | a balance beyond [`ALL_USD`](crate::limits::ALL_USD) or `ALL_TOKENS`, or a hold that was not held |
+//! | `narrow` | a price or quantity beyond 32 bits, which an instrument's terms exclude |
+//! | "a resting order has a level", "has a slot" | slab and ladder disagree |
+//! | "no more than the hold that was accepted" | what is left of an order holds more than the whole did |
 
 mod attestation;
 mod check;
