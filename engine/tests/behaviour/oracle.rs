@@ -42,26 +42,6 @@ fn a_million_random_commands_match_the_naive_book_part_4() {
     World::new(dice::seed(4)).run(COMMANDS);
 }
 
-/// Books of several hundred levels, whose windows of ticks are laid, follow the market and have prices beyond them.
-#[test]
-fn random_commands_on_wide_books_match_the_naive_book() {
-    let mut world = World::new(dice::seed(5));
-    world.wide = true;
-    for index in 0..WIDE_COMMANDS {
-        world.index = index;
-        world.step();
-        if index % 512 == 0 {
-            world.compare_everything();
-        }
-    }
-    world.compare_everything();
-    assert!(world.widest > 200, "seed {}: at most {} levels on a side", world.seed, world.widest);
-    assert!(world.counts.fills > WIDE_COMMANDS / 10, "seed {}: {:?}", world.seed, world.counts);
-}
-
-/// Commands on wide books, where the naive book takes its time.
-const WIDE_COMMANDS: u64 = 40_000;
-
 /// What the answer to a command must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
@@ -90,10 +70,6 @@ struct World {
     /// How many orders were accepted.
     accepted: u64,
     counts: Counts,
-    /// Prices over a thousand ticks that wander, and as many orders.
-    wide: bool,
-    /// The most levels that a side had.
-    widest: usize,
 }
 
 /// What the naive book calls an order until the engine has given it its id.
@@ -156,8 +132,6 @@ impl World {
             tags: BTreeMap::new(),
             accepted: 0,
             counts: Counts::default(),
-            wide: false,
-            widest: 0,
         }
     }
 
@@ -355,8 +329,7 @@ impl World {
     /// A random command for a trader, most of them sensible.
     fn command(&mut self, trader: usize) -> Command {
         let open: usize = self.books.iter().map(|book| book.orders.len()).sum();
-        let usual = if self.wide { 900 } else { 40 };
-        let crowded = open as u64 > usual + self.dice.below(80);
+        let crowded = open as u64 > 40 + self.dice.below(80);
         match self.dice.below(100) {
             0 => {
                 let instrument = self.dice.chance(1, 2).then(|| InstrumentId(self.dice.below(3) as u16));
@@ -438,12 +411,6 @@ impl World {
             0 => Price(0),
             1 => Price(most + 1),
             2 => Price(most),
-            3..=8 if self.wide => Price(1 + self.dice.below(most)),
-            // Up and down again, so that the market leaves its window both ways.
-            _ if self.wide && most > 20_000 => {
-                let there = self.index.min(WIDE_COMMANDS.saturating_sub(self.index)) / 2;
-                Price(1_000 + there + self.dice.below(800) + self.dice.below(800))
-            }
             _ => Price(90 + self.dice.below(11) + self.dice.below(11)),
         }
     }
@@ -826,13 +793,11 @@ impl World {
     }
 
     /// Levels as the naive book has them, as the engine holds them, and as it told the market.
-    fn compare_levels(&mut self) {
-        let mut widest = self.widest;
+    fn compare_levels(&self) {
         for (instrument, book) in self.books.iter().enumerate() {
             let engine = self.venue.engine.state().book(InstrumentId(instrument as u16)).unwrap();
             for side in [Side::Buy, Side::Sell] {
                 let expected = book.levels(side);
-                widest = widest.max(expected.len());
                 let held = || engine.levels(side).map(|level| (level.price.0, level.qty.0, level.orders));
                 if !held().eq(expected.iter().copied()) {
                     self.fail("levels held", &expected, &held().collect::<Vec<_>>());
@@ -848,7 +813,6 @@ impl World {
                 }
             }
         }
-        self.widest = widest;
     }
 
     /// Queues and holds, too dear to compare each time; and the engine's own invariants.
