@@ -1,7 +1,7 @@
 //! Snapshots of yesterday. Each was written once, and every later build opens it. A change that breaks one of these tests needs a
 //! new format number and a reader of the old. The journal's golden files are tested where one can be written: `src/torture.rs`.
 
-use grid_engine::{Nanos, Seq};
+use grid_engine::{Engine, Nanos, Seq};
 use grid_sequencer::{JournalConfig, Machine, Position, Unreadable, recover};
 
 /// A machine small enough for its files to be looked at: how many numbers, and their sum.
@@ -95,4 +95,31 @@ fn a_snapshot_of_format_1_opens() {
 #[test]
 fn a_snapshot_of_format_2_opens() {
     starts_from(include_bytes!("../golden/snapshot-format-2.snap"), b"members of a golden cluster");
+}
+
+/// A node that finds a journal of a venue from before the first release says so, and what to do; it reads none of it as
+/// something else. The files are the beginnings of such journals.
+#[test]
+fn a_journal_of_an_engine_from_before_the_first_release_is_refused_and_left_alone() {
+    let journals: [(u32, &[u8]); 2] = [
+        (1, include_bytes!("../golden/engine-format-1.seg")),
+        (2, include_bytes!("../golden/engine-format-2.seg")),
+    ];
+    for (format, bytes) in journals {
+        let dir = tempfile::tempdir().expect("a directory");
+        let journal = dir.path().join("journal");
+        std::fs::create_dir(&journal).expect("made");
+        let path = journal.join("journal-0000000001.seg");
+        std::fs::write(&path, bytes).expect("written");
+        let refused = match recover(dir.path(), JournalConfig::default(), Engine::new, |_| {}) {
+            Ok(_) => panic!("a venue of format {} reads none of format {format}", Engine::FORMAT),
+            Err(refused) => refused.to_string(),
+        };
+        for words in
+            [format!("its commands have format {format},"), "begin with an empty data directory".into()]
+        {
+            assert!(refused.contains(&words), "{refused:?} says {words:?}");
+        }
+        assert_eq!(std::fs::read(&path).expect("it is still there"), bytes);
+    }
 }
