@@ -4,6 +4,7 @@
 mod aborts;
 mod calls;
 mod clients;
+mod compat;
 mod contract;
 mod dialects;
 mod dispatch;

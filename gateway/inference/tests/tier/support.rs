@@ -702,6 +702,13 @@ impl Caller {
         }
     }
 
+    /// A client of no tier in particular.
+    pub(crate) fn anywhere() -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        Self { client: Client::builder(TokioExecutor::new()).build(connector), base: String::new() }
+    }
+
     pub(crate) fn request(&self, method: &str, path: &str) -> hyper::http::request::Builder {
         Request::builder()
             .method(method)
