@@ -29,6 +29,7 @@
 //! | `meter`, `tokens` | our own count, and whether the supplier's is believable |
 //! | `hold` | the guard that settles or releases a reservation exactly once |
 //! | `probe` | whether a supplier serves an instrument as it should, tried outside any call |
+//! | `faults` | telling the venue of attempts that failed |
 //! | `insist` | work that goes on when nobody waits for it any more |
 //! | `dispatch`, `ticket` | sending a call on to another node, and what that one accepts |
 //! | `seal` | supplier credentials, sealed with the venue's key |
@@ -49,6 +50,7 @@ mod connect;
 mod dialect;
 mod dispatch;
 mod door;
+mod faults;
 mod health;
 mod hold;
 mod insist;

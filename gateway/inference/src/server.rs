@@ -32,6 +32,7 @@ use crate::dialect::messages::request::For;
 use crate::dialect::{self, Dialect};
 use crate::dispatch::Hops;
 use crate::door::{Deps, Directory};
+use crate::faults::Faults;
 use crate::hold::Bureau;
 use crate::insist::Insist;
 use crate::keys::{self, Caller, Permit, Turnstile};
@@ -67,19 +68,15 @@ pub(crate) struct Tier {
     pub(crate) hops: Arc<Hops>,
     /// Calls that are over; `None` where none is kept.
     pub(crate) history: Option<History>,
+    faults: Faults,
     turnstile: Arc<Turnstile>,
     calls: Arc<Semaphore>,
 }
 
 impl Tier {
-    /// Tells the venue that an attempt at a supplier failed. Nobody waits for it; where it is lost, so is the evidence.
+    /// Tells the venue that an attempt at a supplier failed. Nobody waits for it.
     pub(crate) fn report(&self, instrument: InstrumentId, supplier: AccountId, fault: Fault) {
-        let told = self.bureau.door.report_fault(instrument, supplier, fault);
-        tokio::spawn(async move {
-            if let Err(error) = told.await {
-                tracing::debug!(supplier = supplier.0, ?fault, %error, "a fault could not be reported");
-            }
-        });
+        self.faults.report(instrument, supplier, fault);
     }
 }
 
@@ -171,6 +168,7 @@ pub async fn serve(config: Config, deps: Deps) -> io::Result<RunningTier> {
     let upstream = Upstream::new(config.clocks, &config.limits, Arc::clone(&stats));
     let hops = Hops::new(&config.dispatch, running.inference_url(), &config.venue_key);
     hops.watch(&upstream, config.dispatch.check);
+    let faults = Faults::new(Arc::clone(&deps.door), Arc::clone(&stats));
     let tier = Arc::new(Tier {
         directory: deps.directory,
         bureau: Bureau {
@@ -184,6 +182,7 @@ pub async fn serve(config: Config, deps: Deps) -> io::Result<RunningTier> {
         upstream,
         hops,
         history: deps.history,
+        faults,
         stats,
         turnstile: Turnstile::new(config.limits.key),
         calls: Arc::new(Semaphore::new(config.limits.calls)),

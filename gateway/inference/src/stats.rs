@@ -16,6 +16,7 @@ pub(crate) struct Stats {
     pub(crate) refused: AtomicU64,
     pub(crate) failovers: AtomicU64,
     pub(crate) dispatched: AtomicU64,
+    pub(crate) faults_lost: AtomicU64,
     pub(crate) cancelled: AtomicU64,
     pub(crate) partial: AtomicU64,
     pub(crate) estimated: AtomicU64,
@@ -48,6 +49,8 @@ pub struct Snapshot {
     pub failovers: u64,
     /// Calls sent on to another node.
     pub dispatched: u64,
+    /// Failed attempts that the venue could not be told.
+    pub faults_lost: u64,
     /// Calls that ended because the client went away.
     pub cancelled: u64,
     /// Calls billed though the supplier did not finish.
@@ -98,6 +101,7 @@ impl Stats {
             refused: read(&self.refused),
             failovers: read(&self.failovers),
             dispatched: read(&self.dispatched),
+            faults_lost: read(&self.faults_lost),
             cancelled: read(&self.cancelled),
             partial: read(&self.partial),
             estimated: read(&self.estimated),

@@ -80,7 +80,11 @@ async fn any_version_and_any_beta_of_messages_is_accepted() {
         vec![("anthropic-version", "2023-06-01")],
         vec![("anthropic-version", "2026-10-21"), ("anthropic-beta", "one-2025-01-01,two")],
         vec![("anthropic-version", "tomorrow"), ("user-agent", "claude-cli/2.1"), ("x-app", "cli")],
-        vec![("x-stainless-retry-count", "1"), ("openai-organization", "org"), ("accept-encoding", "gzip, br, zstd")],
+        vec![
+            ("x-stainless-retry-count", "1"),
+            ("openai-organization", "org"),
+            ("accept-encoding", "gzip, br, zstd"),
+        ],
     ] {
         let mut all = vec![("x-api-key", KEY)];
         all.extend(&headers);
@@ -89,7 +93,8 @@ async fn any_version_and_any_beta_of_messages_is_accepted() {
         assert!(answer.header("content-encoding").is_none());
     }
     for got in upstream.got() {
-        for name in ["anthropic-version", "anthropic-beta", "openai-organization", "accept-encoding", "x-app"] {
+        for name in ["anthropic-version", "anthropic-beta", "openai-organization", "accept-encoding", "x-app"]
+        {
             assert!(got.headers.get(name).is_none(), "{name} is ours to say");
         }
     }
@@ -149,7 +154,11 @@ async fn a_key_above_its_limit_is_told_when_to_come_back_in_its_own_dialect() {
                 break answer;
             }
         };
-        assert_eq!((answer.status, &answer.json()["error"]["type"]), (429, &json!("rate_limit_error")), "{path}");
+        assert_eq!(
+            (answer.status, &answer.json()["error"]["type"]),
+            (429, &json!("rate_limit_error")),
+            "{path}"
+        );
         assert_eq!(answer.header("x-should-retry"), Some("true"));
         let after: u64 = answer.header("retry-after").unwrap().parse().unwrap();
         let millis: u64 = answer.header("retry-after-ms").unwrap().parse().unwrap();
@@ -184,7 +193,9 @@ async fn models_are_found_by_both_kinds_of_libraries() {
             assert_eq!((&list["first_id"], &list["last_id"]), (&json!(ids[0]), &json!(ids[1])));
             for model in list["data"].as_array().unwrap() {
                 assert_eq!((&model["object"], &model["type"]), (&json!("model"), &json!("model")));
-                for member in ["display_name", "created", "created_at", "context_length", "capabilities", "pricing"] {
+                for member in
+                    ["display_name", "created", "created_at", "context_length", "capabilities", "pricing"]
+                {
                     assert!(model.get(member).is_some(), "{member} of {model}");
                 }
             }

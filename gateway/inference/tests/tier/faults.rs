@@ -7,7 +7,6 @@ use std::sync::Arc;
 use crate::simulated::{PROMPT, Scene};
 use crate::support::*;
 use grid_engine::AccountId;
-use grid_inference::RunningTier;
 use grid_suppliers::{Faults, filler};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
