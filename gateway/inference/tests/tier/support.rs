@@ -271,6 +271,7 @@ impl Door for TestDoor {
 
     fn report_fault(&self, _: InstrumentId, supplier: AccountId, fault: Fault) -> Pending<()> {
         self.0.ledger.lock().faults.push((supplier.0, fault));
+        self.0.changed.send_replace(());
         Box::pin(std::future::ready(Ok(())))
     }
 
