@@ -3,7 +3,7 @@
 //! For whoever changes the tier. What counts is measured by `grid-benches`.
 
 use grid_harness::{Scenario, Settings};
-use grid_inference_benches::{AS_PART, Latency, Streams, run_as_part};
+use grid_inference_benches::{AS_PART, Latency, Soak, Streams, run_as_part};
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -15,6 +15,7 @@ fn main() {
     let peers = words.get(3).is_some_and(|word| word == "peers");
     let scenario: Box<dyn Scenario> = match words.first().map(String::as_str) {
         Some("inference_streams") => Box::new(Streams { program }),
+        Some("inference_soak") => Box::new(Soak),
         _ => Box::new(Latency { program, peers }),
     };
     let number = |at: usize, usual| words.get(at).map_or(usual, |word| word.parse().expect("a number"));

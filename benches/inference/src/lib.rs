@@ -28,6 +28,7 @@ mod latency;
 mod load;
 mod part;
 mod process;
+mod soak;
 mod streams;
 mod talk;
 mod venue;
@@ -38,6 +39,7 @@ use grid_harness::Scenario;
 
 pub use latency::Latency;
 pub use part::{AS_PART, run_as_part};
+pub use soak::Soak;
 pub use streams::Streams;
 
 /// The world failed, or the work came to a wrong result.

@@ -158,6 +158,18 @@ impl Usage {
     }
 }
 
+/// Bytes of this process in memory.
+pub(crate) fn own_memory() -> u64 {
+    memory("self")
+}
+
+fn memory(process: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = resident.and_then(|text| text.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+    kilobytes.unwrap_or(0) << 10
+}
+
 /// Every process with its parent, as far as the kernel tells.
 fn parents() -> Vec<(u32, u32)> {
     let mut all = Vec::new();

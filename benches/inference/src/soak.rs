@@ -73,12 +73,19 @@ struct Call {
 
 fn measure(settings: &Settings) -> Result<Vec<Row>, Failure> {
     let Some(rows) = rows(settings)? else {
-        let row = Row::new("the trace is not here").note("GRID_DATA names the directory that has it; nothing was measured");
+        let row = Row::new("the trace is not here")
+            .note("GRID_DATA names the directory that has it; nothing was measured");
         return Ok(vec![row]);
     };
     let ground = Ground::under(&settings.dir)?;
     let suppliers = (0..SUPPLIERS as u64)
-        .map(|seed| Supplier::start(SupplierConfig { seed, models: vec![talk::MODEL.to_owned()], ..SupplierConfig::default() }))
+        .map(|seed| {
+            Supplier::start(SupplierConfig {
+                seed,
+                models: vec![talk::MODEL.to_owned()],
+                ..SupplierConfig::default()
+            })
+        })
         .collect::<Result<Vec<_>, _>>()?;
     for supplier in &suppliers {
         supplier.set_faults(Faults {
@@ -99,7 +106,11 @@ fn measure(settings: &Settings) -> Result<Vec<Row>, Failure> {
     let tasks_before = venue.tasks();
 
     let address = venue.address();
-    let load = tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("load").enable_all().build()?;
+    let load = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("load")
+        .enable_all()
+        .build()?;
     let (calls, memory) = load.block_on(send(rows, format!("http://{address}{PATH}")))?;
     // The client's connections end with its runtime.
     drop(load);
@@ -111,7 +122,11 @@ fn measure(settings: &Settings) -> Result<Vec<Row>, Failure> {
     let told = check(&calls, &bills)?;
     let billed: u64 = bills.iter().map(|bill| bill.billed.0).sum();
     if (billed, ended.open, idle) != (ended.billed, 0, true) || ended.settled != bills.len() as u64 {
-        return Err(format!("bills of {billed} tokens in {} settlements, but {ended:?}; idle: {idle}", bills.len()).into());
+        return Err(format!(
+            "bills of {billed} tokens in {} settlements, but {ended:?}; idle: {idle}",
+            bills.len()
+        )
+        .into());
     }
     let [early, late] = memory;
     if late > 2 * early + (64 << 20) {
@@ -167,7 +182,9 @@ async fn send(rows: Vec<TraceRow>, url: String) -> Result<(Vec<Call>, [u64; 2]),
         tokio::time::sleep_until(planned.into()).await;
         let (http, url, key) = (http.clone(), url.clone(), keys[nth % keys.len()].clone());
         tasks.spawn(async move {
-            let mut call = tokio::time::timeout(PATIENCE, ask(&http, url, &key, row, nth % 2 == 1)).await.map_err(|_| "no answer in time")??;
+            let mut call = tokio::time::timeout(PATIENCE, ask(&http, url, &key, row, nth % 2 == 1))
+                .await
+                .map_err(|_| "no answer in time")??;
             call.took = planned.elapsed();
             Ok::<_, Failure>(call)
         });
@@ -206,7 +223,11 @@ async fn ask(
     let response = http.request(request).await?;
     let name = response.headers().get("x-grid-request-id").ok_or("an answer without a handle")?.to_str()?;
     let name = name.strip_prefix("req_").ok_or("a handle of another form")?;
-    let mut call = Call { status: response.status().as_u16(), request: u128::from_str_radix(name, 16)?, ..Call::default() };
+    let mut call = Call {
+        status: response.status().as_u16(),
+        request: u128::from_str_radix(name, 16)?,
+        ..Call::default()
+    };
     let body = response.into_body().collect().await?.to_bytes();
     if call.status == 200 && stream {
         for line in std::str::from_utf8(&body)?.lines().filter_map(|line| line.strip_prefix("data: ")) {
@@ -263,7 +284,11 @@ fn check(calls: &[Call], bills: &[UsageRecord]) -> Result<Told, Failure> {
             (true, false) => &mut told.partial,
         }) += 1;
     }
-    if by_request.is_empty() { Ok(told) } else { Err(format!("billed and never asked: {by_request:?}").into()) }
+    if by_request.is_empty() {
+        Ok(told)
+    } else {
+        Err(format!("billed and never asked: {by_request:?}").into())
+    }
 }
 
 fn is_right(call: &Call, bill: &UsageRecord) -> bool {

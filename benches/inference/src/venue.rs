@@ -13,6 +13,7 @@ use grid_engine::command::{
     AccountMode, Capabilities, Command, Entry, NewOrder, Offer, OrderKind, SelfTrade, Side, SupplierProfile,
     TimeInForce,
 };
+use grid_engine::event::{Event, UsageRecord};
 use grid_engine::instrument::{
     DeliveryTerms, InstrumentSpec, InstrumentStatus, MarketTerms, Movement, QualityTerms,
 };
@@ -20,7 +21,7 @@ use grid_engine::{
     AccountId, Engine, Fingerprint, InstrumentId, KeyHash, Label, Price, Qty, Seq, SessionId, Usd,
 };
 use grid_inference::{Config, Deps, RunningTier, Snapshot};
-use grid_orders::{Config as GatewayConfig, Gateway, LogLine, Rate};
+use grid_orders::{Config as GatewayConfig, Gateway, LogLine, Rate, to_be_hosted};
 use grid_replicator::{ClusterConfig, Node, NodeConfig, Replica};
 use grid_sequencer::{Config as SequencerConfig, JournalConfig, ThreadLayout};
 
@@ -56,8 +57,8 @@ impl Venue {
         suppliers: &[String],
         change: impl FnOnce(&mut Config),
     ) -> Result<Self, Failure> {
-        let layout = ThreadLayout::parked();
-        let sequencer = SequencerConfig { layout, ..SequencerConfig::new(&[ORDERS]) };
+        let layout = ThreadLayout::auto();
+        let sequencer = SequencerConfig { layout: layout.clone(), ..SequencerConfig::new(&[ORDERS]) };
         let mut node = Node::start(
             NodeConfig {
                 data_dir: dir.to_owned(),
@@ -73,8 +74,12 @@ impl Venue {
         found(&node, suppliers)?;
         let outputs = node.take_output(ORDERS).ok_or("the output is configured")?;
         let line = LogLine::new(node.submitter(), outputs, node.leadership(), node.leader_address());
+        // As `grid serve` does it: where that saves a hop, the gateway's thread steps the stages of the order path.
+        let hosted = to_be_hosted(&layout);
+        let line = if hosted.is_some() { line.hosting(node.lender()) } else { line };
+        let usual = hosted.map_or_else(GatewayConfig::default, GatewayConfig::hosting);
         let unbounded = Rate { per_second: 100_000_000, burst: 100_000_000 };
-        let config = GatewayConfig { requests: unbounded, cancels: unbounded, ..GatewayConfig::default() };
+        let config = GatewayConfig { requests: unbounded, cancels: unbounded, ..usual };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let gateway = Gateway::start(listener, config, line, Arc::clone(node.replica()))?;
         let session = Client::connect(ClientConfig::new(vec![gateway.address()], OPERATOR))?;
@@ -98,6 +103,40 @@ impl Venue {
     /// Where clients connect.
     pub(crate) fn address(&self) -> SocketAddr {
         self.tier.inference_addr
+    }
+
+    /// Has `hear` called with each bill that follows.
+    pub(crate) fn on_bill(&self, mut hear: impl FnMut(UsageRecord) + Send + 'static) {
+        self.node.replica().on_output(move |output| {
+            for event in output.events() {
+                if let Event::Used(bill) = event {
+                    hear(bill.clone());
+                }
+            }
+        });
+    }
+
+    /// Tasks of the tier.
+    pub(crate) fn tasks(&self) -> usize {
+        self.runtime.metrics().num_alive_tasks()
+    }
+
+    /// Waits until nobody is connected to the tier, nor the tier to anybody, and it has no more tasks than these.
+    pub(crate) fn until_idle(&self, tasks: usize) -> Result<bool, Failure> {
+        let begin = std::time::Instant::now();
+        loop {
+            let now = self.tier.stats();
+            let left = now.connections + now.supplier_connections + now.open + now.in_flight + now.attempts;
+            if left == 0 && self.tasks() <= tasks {
+                return Ok(true);
+            }
+            if begin.elapsed() > PATIENCE {
+                return Err(
+                    format!("left behind: {now:?}, {} tasks where there were {tasks}", self.tasks()).into()
+                );
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Ends it in good order and checks the books.

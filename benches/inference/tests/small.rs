@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use grid_harness::{Scenario, Settings};
-use grid_inference_benches::{Latency, Streams};
+use grid_inference_benches::{Latency, Soak, Streams};
 
 fn program() -> PathBuf {
     env!("CARGO_BIN_EXE_grid-inference-part").into()
@@ -22,4 +22,16 @@ fn held_streams_come_to_their_end_and_are_settled() {
     let rows =
         Streams { program: program() }.run(&Settings::small(40)).expect("answers are right, and bills too");
     assert_eq!(rows.len(), 2);
+}
+
+#[test]
+fn every_call_of_a_trace_is_billed_for_what_came_though_suppliers_fail() {
+    let rows = Soak.run(&Settings::small(300)).expect("every bill is right, and nothing is left");
+    assert!(
+        rows[0]
+            .figures
+            .iter()
+            .any(|(name, _, rounds)| name.starts_with("broken off") && rounds.median() > 0.0),
+        "{rows:?}"
+    );
 }
