@@ -30,6 +30,9 @@ pub trait Door: Send + Sync + 'static {
     /// Tells that an attempt at a supplier failed.
     fn report_fault(&self, instrument: InstrumentId, supplier: AccountId, fault: Fault) -> Pending<()>;
 
+    /// Tells what came of a probe of a supplier.
+    fn report_probe(&self, instrument: InstrumentId, supplier: AccountId, passed: bool) -> Pending<()>;
+
     /// Gives a reservation back.
     fn release(&self, account: AccountId, reservation: ReservationId, supplier: AccountId) -> Pending<()>;
 }

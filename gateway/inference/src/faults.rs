@@ -92,6 +92,10 @@ mod tests {
             unreachable!("faults release nothing")
         }
 
+        fn report_probe(&self, _: InstrumentId, _: AccountId, _: bool) -> Pending<()> {
+            unreachable!("faults probe nobody")
+        }
+
         fn report_fault(&self, _: InstrumentId, _: AccountId, fault: Fault) -> Pending<()> {
             let mut lost = self.lost.lock();
             if self.mute {

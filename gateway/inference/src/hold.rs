@@ -319,6 +319,10 @@ mod tests {
             unreachable!("holds report no faults")
         }
 
+        fn report_probe(&self, _: grid_engine::InstrumentId, _: AccountId, _: bool) -> Pending<()> {
+            unreachable!("holds probe nobody")
+        }
+
         fn release(&self, _: AccountId, _: ReservationId, supplier: AccountId) -> Pending<()> {
             let heard = self.hear(Last::Release(supplier));
             Box::pin(async move { heard })

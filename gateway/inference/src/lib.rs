@@ -80,7 +80,7 @@ mod venue;
 pub use config::{Clocks, Config, Dispatch, KeyLimits, Limits, Metering, Routing};
 pub use door::{Deps, Directory, Door, DoorError, Pending, Reserved, Settled, Wanted};
 pub use needs::{Need, Needs};
-pub use probe::{Check, Checked, ModelReport, ProbeReport, Probing, Verdict};
+pub use probe::{Check, Checked, ModelReport, Pauses, ProbeReport, Probing, Verdict};
 pub use seal::{SealError, VenueKey};
 pub use server::{RunningTier, serve};
 pub use stats::Snapshot;

@@ -189,6 +189,9 @@ pub async fn serve(config: Config, deps: Deps) -> io::Result<RunningTier> {
         config,
     });
     drop(tokio::task::spawn_blocking(tokens::warm));
+    if let Some(pauses) = tier.config.probing.suspended {
+        tokio::spawn(probe::runner::run(Arc::clone(&tier), pauses, stopped.clone()));
+    }
     let connections = Arc::new(Semaphore::new(tier.config.limits.connections));
     for (listener, surface) in [(Some(inference), Surface::OpenAi), (messages, Surface::Anthropic)] {
         if let Some(listener) = listener {
@@ -514,7 +517,11 @@ impl Asked<'_> {
             let id = *state.symbols.get(&chat.symbol)?;
             let instrument = state.instruments.get(usize::from(id.0))?;
             let output = u64::from(instrument.spec.quality.output_floor);
-            Some((id, output, roster::offers(state, id)))
+            let mut offers = roster::offers(state, id);
+            if tier.config.probing.required {
+                offers.retain(|one| probe::runner::is_proven(state, one.supplier, id));
+            }
+            Some((id, output, offers))
         });
         let (instrument, output_floor, mut candidates) = known.ok_or_else(unknown_instrument)?;
         bump(&tier.stats.calls);

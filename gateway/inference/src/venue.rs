@@ -94,6 +94,18 @@ impl Door for Client {
         Box::pin(async move { answer.await.map(drop).map_err(refused) })
     }
 
+    fn report_probe(
+        &self,
+        instrument: grid_engine::InstrumentId,
+        supplier: AccountId,
+        passed: bool,
+    ) -> Pending<()> {
+        let mut payload = Vec::new();
+        Command::ReportProbe { instrument, supplier, passed }.encode(&mut payload);
+        let answer = self.submit(Request::Directory { account: self.account(), payload });
+        Box::pin(async move { answer.await.map(drop).map_err(refused) })
+    }
+
     fn release(&self, account: AccountId, reservation: ReservationId, supplier: AccountId) -> Pending<()> {
         let answer = self.submit(Release {
             reservation: reservation.0,

@@ -42,6 +42,7 @@ pub(crate) struct Config {
     pub(crate) trading: Trading,
     pub(crate) inference: Inference,
     pub(crate) sla: crate::service::Sla,
+    pub(crate) probes: crate::probe::Probes,
     /// Defined on the first start.
     #[serde(rename = "instrument")]
     pub(crate) instruments: Vec<InstrumentTerms>,

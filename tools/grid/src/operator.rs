@@ -106,8 +106,8 @@ pub(crate) enum OperatorCommand {
     },
     /// Have an inference tier try a supplier now, and see what came of it; nobody is billed.
     Probe {
-        /// The supplier's account, by number.
-        #[arg(long)]
+        /// The supplier's account, by number or as `/supplier-liability` shows it.
+        #[arg(long, value_parser = probe::supplier)]
         supplier: u32,
         /// The instrument's symbol.
         #[arg(long)]

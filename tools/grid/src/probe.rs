@@ -1,16 +1,61 @@
-//! `grid operator probe`: asks a running inference tier to try a supplier now, and prints what came of it as a table.
+//! Probes of suppliers: what the configuration says of them, and `grid operator probe`, which asks a running inference tier
+//! to try a supplier now and prints what came of it as a table.
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use grid_inference::{Pauses, Probing};
+use grid_trading::ids::{self, Kind};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::Outcome;
 
 /// Longer than the tier gives a probe.
 const PATIENCE: Duration = Duration::from_secs(900);
+
+/// `[probes]`: when and how suppliers are tried.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Probes {
+    suspended: bool,
+    required: bool,
+    first_pause_seconds: u64,
+    longest_pause_seconds: u64,
+    samples: u32,
+    misses: u32,
+    context_percent: u32,
+    context_tokens_max: u64,
+}
+
+impl Probes {
+    /// The tier's form.
+    pub(crate) fn terms(&self) -> Probing {
+        let pauses = Pauses {
+            first: Duration::from_secs(self.first_pause_seconds),
+            longest: Duration::from_secs(self.longest_pause_seconds.max(self.first_pause_seconds)),
+            ..Pauses::default()
+        };
+        Probing {
+            suspended: self.suspended.then_some(pauses),
+            required: self.required,
+            samples: self.samples,
+            misses: self.misses,
+            context_percent: self.context_percent,
+            context_tokens_max: self.context_tokens_max,
+            ..Probing::default()
+        }
+    }
+}
+
+/// An account's number, from itself or from its public id.
+pub(crate) fn supplier(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok();
+    let decoded = || ids::decode(Kind::User, text).and_then(|number| u32::try_from(number).ok());
+    number.or_else(decoded).ok_or_else(|| format!("{text} is neither a number nor an account's id"))
+}
 
 /// Ends well only where everything passed.
 pub(crate) fn run(tier: SocketAddr, secret: &str, supplier: u32, instrument: &str) -> Outcome {

@@ -671,6 +671,7 @@ fn inference_config(config: &Config, secrets: &Secrets) -> Result<grid_inference
     tier.clocks.reservation = Duration::from_secs(terms.reservation_seconds);
     tier.dispatch.nodes.clone_from(&terms.dispatch_to);
     tier.dispatch.here.clone_from(&terms.dispatch_here);
+    tier.probing = config.probes.terms();
     let word = terms.operator_key.clone().unwrap_or_else(|| secrets.operator_word());
     tier.operator = Some(grid_engine::KeyHash::of(&word));
     for model in &terms.models {

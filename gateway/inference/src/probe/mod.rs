@@ -11,6 +11,7 @@
 //! | `report` | verdicts and figures: counts and times, never a text |
 //! | `desk` | which of a supplier's models are tried, one probe of it at a time |
 //! | `operator` | the operator's request for one |
+//! | `runner` | the task that probes those who were taken off a roster, and when |
 //!
 //! A probe is bounded in requests, tokens and time, and nobody is billed for it: it takes no reservation, so the
 //! venue knows nothing of it but its result.
@@ -19,18 +20,24 @@ mod asking;
 mod desk;
 pub(crate) mod operator;
 mod report;
+pub(crate) mod runner;
 mod schema;
 mod suite;
 mod wording;
 
 pub(crate) use desk::{Desk, Unprobed};
 pub use report::{Check, Checked, ModelReport, ProbeReport, Verdict};
+pub use runner::Pauses;
 
 use std::time::Duration;
 
 /// How suppliers are probed.
 #[derive(Clone, Copy, Debug)]
 pub struct Probing {
+    /// When those who are off a roster for a breach are probed; this tier leaves that to others where it is none.
+    pub suspended: Option<Pauses>,
+    /// A supplier gets calls of an instrument only once it has passed a probe for it.
+    pub required: bool,
     /// Streams whose speed is measured.
     pub samples: u32,
     /// So many of them may miss the ceiling or the floor.
@@ -53,6 +60,8 @@ pub struct Probing {
 impl Default for Probing {
     fn default() -> Self {
         Self {
+            suspended: Some(Pauses::default()),
+            required: false,
             samples: 5,
             misses: 1,
             context_percent: 80,

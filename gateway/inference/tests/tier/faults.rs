@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::simulated::{PROMPT, Scene};
 use crate::support::*;
 use grid_engine::AccountId;
+use grid_engine::sla::Fault;
 use grid_suppliers::{Faults, filler};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
@@ -117,6 +118,14 @@ impl Warm {
     }
 }
 
+/// The venue was told of this supplier's faults, of no other kinds, and of nobody else's.
+async fn is_reported(scene: &Scene, who: AccountId, kinds: &[Fault], what: &str) {
+    until(what, || !scene.venue.faults().is_empty()).await;
+    let faults = scene.venue.faults();
+    let right = |(of, kind): &(u32, Fault)| *of == who.0 && kinds.contains(kind);
+    assert!(faults.iter().all(right), "{what}: {faults:?}");
+}
+
 async fn until(what: &str, met: impl Fn() -> bool) {
     let waited = async {
         while !met() {
@@ -136,28 +145,29 @@ async fn call(scene: &Scene, surface: Surface, stream: bool) -> Reply {
     caller.post(surface.path(), Some(KEY), &surface.body(stream).to_string()).await
 }
 
-fn early() -> Vec<(&'static str, Faults)> {
+/// A fault, what it is set by, and as what it is reported.
+fn early() -> Vec<(&'static str, Faults, &'static [Fault])> {
     let fault = |change: fn(&mut Faults)| {
         let mut faults = Faults::default();
         change(&mut faults);
         faults
     };
     vec![
-        ("refuses", fault(|f| f.refuse = true)),
-        ("hangs before the headers", fault(|f| f.stall_before_headers_ms = 600_000)),
-        ("closes before the first token", fault(|f| f.die_after_tokens = Some(0))),
-        ("says it is a web page", fault(|f| f.content_type = Some("text/html".into()))),
-        ("says 429", fault(|f| (f.status, f.retry_after_s) = (Some(429), Some(30)))),
-        ("says 500", fault(|f| f.status = Some(500))),
-        ("says 503", fault(|f| (f.status, f.retry_after_s) = (Some(503), Some(30)))),
-        ("sends invalid JSON", fault(|f| f.invalid_json = true)),
+        ("refuses", fault(|f| f.refuse = true), &[Fault::Unreachable, Fault::Cut]),
+        ("hangs before the headers", fault(|f| f.stall_before_headers_ms = 600_000), &[Fault::Slow]),
+        ("closes before the first token", fault(|f| f.die_after_tokens = Some(0)), &[Fault::Cut]),
+        ("says it is a web page", fault(|f| f.content_type = Some("text/html".into())), &[Fault::Malformed]),
+        ("says 429", fault(|f| (f.status, f.retry_after_s) = (Some(429), Some(30))), &[Fault::Overloaded]),
+        ("says 500", fault(|f| f.status = Some(500)), &[Fault::Refused]),
+        ("says 503", fault(|f| (f.status, f.retry_after_s) = (Some(503), Some(30))), &[Fault::Overloaded]),
+        ("sends invalid JSON", fault(|f| f.invalid_json = true), &[Fault::Malformed]),
     ]
 }
 
 #[tokio::test]
 async fn a_fault_before_the_first_content_is_repaired_under_every_surface_and_leaves_nothing() {
     for surface in SURFACES {
-        for (what, fault) in early() {
+        for (what, fault, kinds) in early() {
             for stream in [false, true] {
                 let what = format!("{what}, {surface:?}, stream {stream}");
                 let warm = Warm::open(surface).await;
@@ -170,6 +180,7 @@ async fn a_fault_before_the_first_content_is_repaired_under_every_surface_and_le
                 let answer = call(scene, surface, stream).await;
                 let shown = surface.shown(&answer, stream);
                 warm.left_nothing(&what).await;
+                is_reported(scene, first, kinds, &what).await;
                 let usages = scene.venue.usages();
                 assert_eq!(usages.len(), warm.bills + 1, "{what}");
                 let usage = usages[1];
@@ -189,11 +200,15 @@ async fn a_fault_before_the_first_content_is_repaired_under_every_surface_and_le
 #[tokio::test]
 async fn a_fault_in_the_middle_is_told_under_every_surface_and_bills_what_came() {
     for surface in SURFACES {
-        for (what, fault) in [
-            ("closes", Faults { die_after_tokens: Some(10), ..Faults::default() }),
-            ("closes in an event", Faults { cut_after_tokens: Some(10), ..Faults::default() }),
-            ("hangs", Faults { stall_after_tokens: Some(10), ..Faults::default() }),
-            ("sends an error", Faults { error_event_after_tokens: Some(10), ..Faults::default() }),
+        for (what, fault, kind) in [
+            ("closes", Faults { die_after_tokens: Some(10), ..Faults::default() }, Fault::Cut),
+            ("closes in an event", Faults { cut_after_tokens: Some(10), ..Faults::default() }, Fault::Cut),
+            ("hangs", Faults { stall_after_tokens: Some(10), ..Faults::default() }, Fault::Stalled),
+            (
+                "sends an error",
+                Faults { error_event_after_tokens: Some(10), ..Faults::default() },
+                Fault::Refused,
+            ),
         ] {
             let what = format!("{what}, {surface:?}");
             let warm = Warm::open(surface).await;
@@ -202,6 +217,7 @@ async fn a_fault_in_the_middle_is_told_under_every_surface_and_bills_what_came()
             let answer = call(&warm.scene, surface, true).await;
             assert!(surface.broke_off(&answer), "{what}: {}", answer.text);
             warm.left_nothing(&what).await;
+            is_reported(&warm.scene, first, &[kind], &what).await;
             let usage = warm.scene.venue.usages()[1];
             assert!(usage.partial && usage.estimated, "{what}: {usage:?}");
             assert_eq!(usage.supplier, first, "{what}");
@@ -234,6 +250,7 @@ async fn a_client_that_leaves_is_followed_by_the_supplier_under_every_surface() 
         let usage = scene.venue.usages()[1];
         assert!(usage.partial && (10..=20).contains(&usage.completion_tokens.0), "{usage:?}");
         assert_eq!(supplier.stats().cancelled.completion_tokens, 10);
+        assert!(scene.venue.faults().is_empty(), "that is no fault of the supplier's");
     }
 }
 
@@ -295,6 +312,7 @@ async fn a_tls_handshake_that_fails_is_a_supplier_out_of_reach_and_leaves_nothin
             let answer = call(&warm.scene, Surface::Chat, stream).await;
             let shown = Surface::Chat.shown(&answer, stream);
             warm.left_nothing(what).await;
+            is_reported(&warm.scene, first, &[Fault::Unreachable, Fault::Slow], what).await;
             let usage = warm.scene.venue.usages()[1];
             assert_ne!(usage.supplier, first, "{what}");
             assert_eq!((usage.prompt_tokens.0, usage.completion_tokens.0), shown, "{what}");

@@ -17,5 +17,6 @@ mod receipts;
 mod routing;
 mod sdk;
 mod search;
+mod service;
 mod simulated;
 mod support;

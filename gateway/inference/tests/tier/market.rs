@@ -18,7 +18,9 @@ use grid_engine::{
     Seq, SessionId, Tokens, Usd,
 };
 use grid_history::{Applied, Feed, History, Writer};
-use grid_inference::{Deps, Directory, Door, DoorError, Pending, Reserved, RunningTier, Settled, Wanted};
+use grid_inference::{
+    Config, Deps, Directory, Door, DoorError, Pending, Reserved, RunningTier, Settled, Wanted,
+};
 use parking_lot::Mutex;
 use serde_json::json;
 
@@ -42,6 +44,8 @@ struct Log {
     engine: Engine,
     seq: Seq,
     client_seq: u64,
+    /// The calendar is so far ahead of the log.
+    later: Nanos,
     used: Vec<UsageRecord>,
     drawn: Vec<Draw>,
     applied: Vec<Applied>,
@@ -52,7 +56,7 @@ impl Log {
     fn apply(&mut self, entry: &Entry) -> Vec<Event> {
         let mut events = Vec::new();
         self.seq = self.seq.next();
-        let at = Nanos(1_767_261_600 * SECOND + self.seq.0);
+        let at = Nanos(1_767_261_600 * SECOND + self.later.0 + self.seq.0);
         self.engine.apply(self.seq, at, entry, &mut events);
         self.engine.check_invariants().expect("every invariant holds after every command");
         for event in &events {
@@ -79,6 +83,7 @@ impl Market {
             engine: Engine::new(),
             seq: Seq::ZERO,
             client_seq: 0,
+            later: Nanos::ZERO,
             used: Vec::new(),
             drawn: Vec::new(),
             applied: Vec::new(),
@@ -187,9 +192,25 @@ impl Market {
 
     /// A tier that reads receipts from another history.
     pub(crate) async fn tier_with(self: &Arc<Self>, history: History) -> RunningTier {
+        self.tier_of(history, |_| {}).await
+    }
+
+    /// A tier that is configured otherwise.
+    pub(crate) async fn tier_set(self: &Arc<Self>, change: impl FnOnce(&mut Config)) -> RunningTier {
+        self.tier_of(self.1.history.clone(), change).await
+    }
+
+    async fn tier_of(self: &Arc<Self>, history: History, change: impl FnOnce(&mut Config)) -> RunningTier {
         let door = Arc::new(MarketDoor(Arc::clone(self)));
         let deps = Deps { door: Arc::clone(&door) as Arc<dyn Door>, directory: door, history: Some(history) };
-        tier_at(deps, |_| {}).await
+        tier_at(deps, change).await
+    }
+
+    /// So many seconds go by.
+    pub(crate) fn pass(&self, seconds: u64) {
+        let mut log = self.0.lock();
+        log.later = Nanos(log.later.0 + seconds * SECOND);
+        log.apply(&Entry::venue(Command::Tick));
     }
 }
 
@@ -221,6 +242,12 @@ impl Door for MarketDoor {
 
     fn report_fault(&self, instrument: InstrumentId, supplier: AccountId, fault: Fault) -> Pending<()> {
         let command = Command::ReportFault { instrument, supplier, fault };
+        let answer = self.0.ask(AccountId(1), command).map(drop);
+        Box::pin(std::future::ready(answer))
+    }
+
+    fn report_probe(&self, instrument: InstrumentId, supplier: AccountId, passed: bool) -> Pending<()> {
+        let command = Command::ReportProbe { instrument, supplier, passed };
         let answer = self.0.ask(AccountId(1), command).map(drop);
         Box::pin(std::future::ready(answer))
     }

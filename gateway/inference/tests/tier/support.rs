@@ -275,6 +275,10 @@ impl Door for TestDoor {
         Box::pin(std::future::ready(Ok(())))
     }
 
+    fn report_probe(&self, _: InstrumentId, _: AccountId, _: bool) -> Pending<()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     fn release(&self, _account: AccountId, reservation: ReservationId, supplier: AccountId) -> Pending<()> {
         let venue = Arc::clone(&self.0);
         Box::pin(async move {
