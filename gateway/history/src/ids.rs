@@ -41,6 +41,8 @@ pub enum Kind {
     SigningKey = 14,
     /// What an account holds of an instrument, as a position.
     Position = 15,
+    /// One side of what a supplier had to pay.
+    Charge = 16,
 }
 
 /// The number that stands for US dollars among instruments, far above any that the engine gives out.
@@ -66,6 +68,7 @@ impl Kind {
             Self::ApiKey => "key",
             Self::SigningKey => "signing_key",
             Self::Position => "position",
+            Self::Charge => "charge",
         }
     }
 }

@@ -32,8 +32,8 @@ use tokio::sync::watch;
 pub use calls::{Stage, UsageFilter, UsagePage, UsageRow, UsageSum};
 pub use follow::{Follower, follow};
 pub use read::{
-    Candle, Fill, FillFilter, FundingRow, Gap, IssuanceRow, LotExpiry, OrderFilter, OrderRow, Rows, Since,
-    Slice, SliceFrom, Tape, TransferFilter, TransferRow, Window,
+    Candle, ChargeRow, Fill, FillFilter, FundingRow, Gap, IssuanceRow, LotExpiry, OrderFilter, OrderRow,
+    Rows, Since, Slice, SliceFrom, Tape, TransferFilter, TransferRow, Window,
 };
 
 /// What one command of the log did.

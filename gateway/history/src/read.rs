@@ -135,6 +135,23 @@ pub struct TransferRow {
     pub at: Nanos,
 }
 
+/// One side of what a supplier had to pay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChargeRow {
+    /// Its number.
+    pub id: u64,
+    /// Of which instrument, where it was for one.
+    pub instrument: Option<InstrumentId>,
+    /// `breach`, `cover`, `cover_penalty` or `debt`.
+    pub reason: &'static str,
+    /// What the account got; negative where it paid.
+    pub amount: Usd,
+    /// What could not be paid, and is owed.
+    pub owed: Usd,
+    /// When.
+    pub at: Nanos,
+}
+
 /// One issuance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IssuanceRow {
@@ -346,6 +363,9 @@ pub struct TransferFilter {
 const STATUSES: [&str; 6] = ["active", "partially_filled", "filled", "cancelled", "closed", "expired"];
 const MOVEMENTS: [&str; 5] = ["to_consumption", "to_trading", "at_fill", "swept", "issuance"];
 const _: () = assert!(status::EXPIRED as usize == STATUSES.len() - 1, "a name per status");
+
+/// Why a supplier had to pay, in the store's numbering.
+const REASONS: [&str; 4] = ["breach", "cover", "cover_penalty", "debt"];
 
 /// A closure as the contract's closure reason; a filled order has none.
 const CLOSURES: [Option<&str>; 8] = [
@@ -723,6 +743,29 @@ impl History {
                     instrument: InstrumentId(row.get(2)?),
                     qty: Qty(unsigned(row, 3)?),
                     movement: MOVEMENTS.get(row.get::<_, i64>(4)? as usize).copied().unwrap_or("unknown"),
+                    at: Nanos(unsigned(row, 5)?),
+                })
+            })
+        })
+        .await
+    }
+
+    /// What an account had to pay as a supplier, or was paid by one that failed, by number.
+    pub async fn charges(
+        &self,
+        account: AccountId,
+        slice: Slice,
+    ) -> Result<Option<Rows<ChargeRow>>, HistoryError> {
+        let matching = Where::account(account);
+        self.query(move |connection| {
+            let columns = "id, instrument, reason, amount, owed, at";
+            page(connection, ("charges", columns), matching, "at", slice, |row| {
+                Ok(ChargeRow {
+                    id: unsigned(row, 0)?,
+                    instrument: row.get::<_, Option<u16>>(1)?.map(InstrumentId),
+                    reason: REASONS.get(row.get::<_, i64>(2)? as usize).copied().unwrap_or("unknown"),
+                    amount: Usd(row.get(3)?),
+                    owed: Usd(row.get(4)?),
                     at: Nanos(unsigned(row, 5)?),
                 })
             })

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use grid_engine::command::{Side, TimeInForce};
-use grid_engine::event::{Closure, Moved, OrderOpened, Trade};
+use grid_engine::event::{Charge, ChargeReason, Closure, Moved, OrderOpened, Trade};
 use grid_engine::funding::ReloadFailure;
 use grid_engine::state::Reservation;
 use grid_engine::{AccountId, Engine, Event, Nanos, Seq, Usd};
@@ -16,7 +16,7 @@ use super::{Applied, HistoryError, Resumption, Stage, UsageRow, calls};
 /// so that a day's volume and any candle is read from at most a row per minute. `gaps` names the commands that the store
 /// could not hear of, and `orders.recorded` which orders lived through one (see [`recorded`]). `usage` has a row per call
 /// that is over, named by its reservation and so in the order in which calls began; `offers` what each supplier's models
-/// are called just now.
+/// are called just now. `charges` has two rows per charge: id = 2 × charge + (1 for the side that got it).
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS position (
   one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL, at INTEGER NOT NULL);
@@ -51,6 +51,10 @@ CREATE INDEX IF NOT EXISTS transfers_by_account ON transfers (account, id);
 CREATE TABLE IF NOT EXISTS issuances (
   id INTEGER PRIMARY KEY, account INTEGER NOT NULL, instrument INTEGER NOT NULL, qty INTEGER NOT NULL, at INTEGER NOT NULL);
 CREATE INDEX IF NOT EXISTS issuances_by_account ON issuances (account, id);
+CREATE TABLE IF NOT EXISTS charges (
+  id INTEGER PRIMARY KEY, account INTEGER NOT NULL, instrument INTEGER, reason INTEGER NOT NULL,
+  amount INTEGER NOT NULL, owed INTEGER NOT NULL, at INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS charges_by_account ON charges (account, id);
 CREATE TABLE IF NOT EXISTS funding (
   seq INTEGER NOT NULL, item INTEGER NOT NULL, account INTEGER NOT NULL, amount INTEGER NOT NULL, at INTEGER NOT NULL,
   kind INTEGER NOT NULL, reload INTEGER,
@@ -76,7 +80,7 @@ CREATE INDEX IF NOT EXISTS lots_expired_by_account ON lots_expired (account, id)
 ";
 
 /// Of the tables above. A store of another version is thrown away and rebuilt from the log.
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 
 /// How much of an order's life is in the store.
 pub(super) mod recorded {
@@ -124,6 +128,16 @@ pub(super) const fn side_number(side: Side) -> i64 {
     match side {
         Side::Buy => 0,
         Side::Sell => 1,
+    }
+}
+
+/// Why a supplier had to pay, as the store numbers it.
+const fn reason_number(reason: ChargeReason) -> i64 {
+    match reason {
+        ChargeReason::Breach => 0,
+        ChargeReason::Cover => 1,
+        ChargeReason::CoverPenalty => 2,
+        ChargeReason::Debt => 3,
     }
 }
 
@@ -365,6 +379,7 @@ fn store_event(
             };
             funded(tx, command, item, *account, (kind, Usd::ZERO, Some(*reload)))
         }
+        Event::Charged(charge) => charged(tx, at, charge),
         Event::Used(record) => calls::used(tx, at, record),
         Event::Drawn { reservation, item, draw } => calls::drawn(tx, *reservation, *item, draw),
         Event::ReservationEnded {
@@ -399,7 +414,6 @@ fn store_event(
         | Event::SessionEstablished { .. }
         | Event::Level { .. }
         | Event::DirectoryChanged
-        | Event::Charged(_)
         | Event::WindowClosed(_)
         | Event::StandingChanged { .. } => Ok(()),
     }
@@ -482,6 +496,17 @@ fn traded(tx: &Transaction<'_>, at: i64, trade: &Trade) -> Result<(), rusqlite::
             status::PARTIALLY_FILLED,
             at
         ])?;
+    }
+    Ok(())
+}
+
+/// Both sides of a charge, each for its account.
+fn charged(tx: &Transaction<'_>, at: i64, charge: &Charge) -> Result<(), rusqlite::Error> {
+    let mut insert = tx.prepare_cached("INSERT INTO charges VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
+    let (instrument, reason) = (charge.instrument.map(|id| id.0), reason_number(charge.reason));
+    for (side, account, amount) in [(0, charge.from, -charge.paid.0), (1, charge.to, charge.paid.0)] {
+        let id = charge.charge as i64 * 2 + side;
+        insert.execute(params![id, account.0, instrument, reason, amount, charge.owed.0, at])?;
     }
     Ok(())
 }

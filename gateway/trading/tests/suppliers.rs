@@ -5,9 +5,9 @@ mod support;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ed25519_dalek::Signer;
-use grid_engine::command::{Command, Offer, SupplierProfile};
+use grid_engine::command::{Command, Cover, Offer, Side, SupplierProfile, Surface, TransferDirection, Usage};
 use grid_engine::sla::{Attestation, Fault, SlaTerms};
-use grid_engine::{InstrumentId, Nanos, Usd};
+use grid_engine::{InstrumentId, KeyId, Nanos, Price, Qty, Tokens, Usd};
 use grid_trading::ids;
 use serde_json::{Value, json};
 use support::{Fixture, OPERATOR, User, fixture, get, masked, signed};
@@ -139,4 +139,113 @@ async fn an_attestation_is_accepted_signed_and_can_be_checked_by_whoever_may_rea
     let standing = get(&fixture, &fixture.supplier, path).await.json()["data"][0]["standing"].clone();
     assert_eq!(standing["status"], "active", "the floor is 38");
     assert_eq!(get(&fixture, &fixture.easy, "/v1/attestations").await.json()["data"], json!([]));
+}
+
+#[tokio::test]
+async fn what_a_failure_costs_is_told_to_both_sides() {
+    let fixture = venue().await;
+    let (venue, supplier, trader) = (&fixture.venue, &fixture.supplier, &fixture.trader);
+    let other = fixture.easy.account;
+    let terms = SlaTerms { cover_penalty_bps: 1_000, ..SlaTerms::NONE };
+    venue.done(OPERATOR, Command::SetSlaTerms { instrument: TEXT_PRIME, terms: Box::new(terms) });
+    venue.place(supplier.account, Side::Sell, 80, 1);
+    venue.place(trader.account, Side::Buy, 80, 1);
+    let move_it = Command::Transfer {
+        instrument: TEXT_PRIME,
+        qty: Qty(1),
+        direction: TransferDirection::ToConsumption,
+    };
+    venue.done(trader.account, move_it);
+    let reserve = Command::Reserve {
+        instrument: TEXT_PRIME,
+        tokens: Tokens(500_000),
+        request: 7,
+        valid_for: Nanos(60_000_000_000),
+        key: KeyId::NONE,
+        surface: Surface::ChatCompletions,
+    };
+    venue.run(trader.account, reserve);
+    let reservation = venue.look(|engine| engine.state().reservations.by_request(trader.account, 7));
+    let reservation = reservation.expect("the tokens are set aside");
+    let usage =
+        Usage { supplier: other, prompt_tokens: Tokens(500_000), cover: Cover::Failed, ..Usage::default() };
+    venue.run(trader.account, Command::Settle { reservation, usage });
+
+    let told = |answer: Value| -> Vec<[Value; 4]> {
+        let rows = answer["data"].as_array().cloned().unwrap_or_default();
+        let row =
+            |row: &Value| ["reason", "direction", "amount_usd", "owed_usd"].map(|name| row[name].clone());
+        rows.iter().map(row).collect()
+    };
+    let list = async |user: &User| told(get(&fixture, user, "/v1/charges?order_direction=asc").await.json());
+    let row = |cells: [&str; 4]| cells.map(Value::from);
+    assert_eq!(
+        list(supplier).await,
+        [row(["cover", "paid", "-0.4", "0"]), row(["cover_penalty", "paid", "-0.04", "0"])]
+    );
+    assert_eq!(list(trader).await, [row(["cover_penalty", "received", "0.04", "0"])]);
+    assert_eq!(list(&fixture.easy).await, [row(["cover", "received", "0.4", "0"])]);
+}
+
+#[tokio::test]
+async fn an_account_that_bought_from_the_managed_supplier_reads_nowhere_who_that_was() {
+    let fixture = venue().await;
+    let (venue, supplier, buyer) = (&fixture.venue, fixture.supplier.account, &fixture.easy);
+    let managed = Command::SetManaged { instrument: TEXT_PRIME, price: Price(90), capacity: Qty(2_000) };
+    venue.done(supplier, managed);
+    let reserve = Command::Reserve {
+        instrument: TEXT_PRIME,
+        tokens: Tokens(500_000),
+        request: 8,
+        valid_for: Nanos(60_000_000_000),
+        key: KeyId::NONE,
+        surface: Surface::ChatCompletions,
+    };
+    venue.run(buyer.account, reserve);
+    let reservation = venue.look(|engine| engine.state().reservations.by_request(buyer.account, 8));
+    let reservation = reservation.expect("the managed supplier sold what the book lacks");
+    // Another supplier delivers, so that there is a charge to read.
+    let usage = Usage {
+        supplier: fixture.trader.account,
+        prompt_tokens: Tokens(500_000),
+        cover: Cover::Failed,
+        ..Usage::default()
+    };
+    venue.done(OPERATOR, {
+        let terms = SlaTerms { cover_penalty_bps: 1_000, ..SlaTerms::NONE };
+        Command::SetSlaTerms { instrument: TEXT_PRIME, terms: Box::new(terms) }
+    });
+    venue.done(fixture.trader.account, Command::RegisterSupplier(Box::default()));
+    venue.run(buyer.account, Command::Settle { reservation, usage });
+
+    let told = [
+        "Acme".to_owned(),
+        ids::user(supplier),
+        ids::trading_account(supplier, TEXT_PRIME),
+        ids::trading_account(supplier, ids::USD),
+    ];
+    let own = get(&fixture, &fixture.supplier, "/v1/trading-accounts").await.json().to_string();
+    assert!(told[1..].iter().all(|name| own.contains(name.as_str())), "it goes by these ids: {own}");
+    let market = ids::market(TEXT_PRIME);
+    let lots = get(&fixture, buyer, "/v1/accounts/lots").await.json();
+    let lot = lots["data"][0]["lot_id"].as_str().expect("a lot").to_owned();
+    // Each has something to tell.
+    for target in [
+        "/v1/accounts/lots".to_owned(),
+        format!("/v1/accounts/lots/{lot}"),
+        "/v1/orders".into(),
+        "/v1/trades".into(),
+        "/v1/charges".into(),
+        "/v1/transfer-histories".into(),
+        "/v1/consumption-accounts".into(),
+        format!("/v1/markets/{market}/trades"),
+    ] {
+        let answer = get(&fixture, buyer, &target).await.json();
+        let data = &answer["data"];
+        assert!(data.as_array().map_or(data.is_object(), |rows| !rows.is_empty()), "{target}: {answer}");
+        let text = answer.to_string();
+        for name in &told {
+            assert!(!text.contains(name.as_str()), "{target} names the supplier ({name}): {text}");
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod attestations;
+mod charges;
 mod consumption;
 mod liability;
 mod markets;
@@ -68,6 +69,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/supply-issuances/summary", get(supply::summary))
         .route("/supplier-liability", get(liability::list))
         .route("/supplier-liability/{id}", get(liability::one))
+        .route("/charges", get(charges::list))
         .route("/attestations", get(attestations::list).post(attestations::submit))
         .route("/api-keys", get(platform::api_keys).post(platform::create_api_key))
         .route("/api-keys/{id}", delete(platform::revoke_api_key))
