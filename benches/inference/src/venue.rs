@@ -110,7 +110,7 @@ impl Venue {
         self.node.replica().on_output(move |output| {
             for event in output.events() {
                 if let Event::Used(bill) = event {
-                    hear(bill.clone());
+                    hear(*bill);
                 }
             }
         });

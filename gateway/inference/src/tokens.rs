@@ -48,7 +48,7 @@ pub(crate) fn words(text: impl AsRef<[u8]>) -> u64 {
     let before = text.chunks(AT_ONCE);
     let begun = before.zip(rest.chunks(AT_ONCE)).map(|(before, at)| {
         let begins = before.iter().zip(at).map(|(before, at)| u8::from(space(*before) & !space(*at)));
-        u64::from(begins.fold(0_u8, |sum, one| sum + one))
+        u64::from(begins.sum::<u8>())
     });
     u64::from(!space(*first)) + begun.sum::<u64>()
 }

@@ -59,7 +59,7 @@ fn scaled(value: &Value, places: usize) -> i128 {
     digits.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
-/// Everybody that a demo knows: those in the ready file, and the other suppliers by the venue's own key file.
+/// Everybody that a demo knows: those in the ready file, and the others by the venue's own key file.
 pub(crate) fn everybody(venue: &Venue) -> Vec<Account> {
     everybody_at(venue, &venue.data())
 }
@@ -70,14 +70,16 @@ pub(crate) fn everybody_at(venue: &Venue, data: &Path) -> Vec<Account> {
     let keys: Value = serde_json::from_slice(&text).expect("JSON");
     let mut all: Vec<Account> = venue.ready.accounts.keys().map(|name| venue.account(name)).collect();
     let participants = keys["participants"].as_object().expect("participants");
-    for (name, participant) in participants {
-        if venue.ready.suppliers.iter().any(|supplier| supplier.name == *name) {
-            let seed = STANDARD.decode(participant["private_key"].as_str().expect("text")).expect("Base64");
-            let seed: [u8; 32] = seed[..32].try_into().expect("a seed");
-            if all.iter().all(|known| known.seed != seed) {
-                let consumption_key = participant["consumption_key"].as_str().expect("text").into();
-                all.push(Account { seed, consumption_key });
-            }
+    for (name, participant) in participants.iter().filter(|(name, _)| !venue.ready.accounts.contains_key(*name)) {
+        let seed = STANDARD.decode(participant["private_key"].as_str().expect("text")).expect("Base64");
+        let seed: [u8; 32] = seed[..32].try_into().expect("a seed");
+        let consumption_key = participant["consumption_key"].as_str().expect("text").into();
+        let account = Account { seed, consumption_key };
+        // Keys of all are made at once; who takes no part has no account.
+        let me = venue.signer(&account).send("GET", "/me", b"").expect("an answer");
+        match me.status {
+            200 => all.push(account),
+            status => assert_eq!(status, 401, "{name}: {}", me.text()),
         }
     }
     all

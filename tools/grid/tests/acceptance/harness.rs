@@ -258,7 +258,8 @@ impl Venue {
             command.args(["--without", "suppliers"]);
         }
         let config = place.path().join("venue.toml");
-        std::fs::write(&config, format!("{}\n{UNTIMED}", options.config)).expect("a configuration file");
+        let untimed = if options.config.contains("[sla]") { "" } else { UNTIMED };
+        std::fs::write(&config, format!("{}\n{untimed}", options.config)).expect("a configuration file");
         command.arg("--config").arg(config);
         command.stdout(printed.try_clone().expect("one more descriptor")).stderr(printed);
         Process::start(command, place)

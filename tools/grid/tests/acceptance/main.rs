@@ -6,6 +6,7 @@
 //! | `signed` | the signed trading API, its three path generations, its refusals |
 //! | `door` | the binary door: a burst of 100,000 orders, garbage, slow bytes |
 //! | `hostile` | oversized, slow and broken HTTP, while others are served |
+//! | `service` | a supplier that breaks its terms: penalty, suspension, probes, return |
 //! | `faults` | suppliers that refuse, stall, die, lie |
 //! | `crash` | `kill -9` at 50 moments under load |
 //! | `restart` | Ctrl-C, a second process, a full disk |
@@ -26,5 +27,6 @@ mod hostile;
 mod real;
 mod restart;
 mod sdk;
+mod service;
 mod signed;
 mod web;

@@ -86,3 +86,29 @@ fn the_python_sdk_works_unmodified_and_is_billed_to_the_token() {
 fn the_node_sdk_works_unmodified_and_is_billed_to_the_token() {
     is_served_and_billed(clients::node, "openai_sdk.mjs");
 }
+
+#[test]
+fn messages_and_responses_work_unmodified_and_are_billed_to_the_token() {
+    let venue = shared();
+    let operator = venue.operator();
+    let (_, customer) = operator.open("dialects", AccountMode::Easy, Usd::dollars(100));
+    let (_, poor) = operator.open("poor", AccountMode::Easy, Usd::ZERO);
+    let case = json!({
+        "base_url": venue.ready.inference_url,
+        "messages_url": venue.ready.messages_url,
+        "key": customer.consumption_key,
+        "poor_key": poor.consumption_key,
+    });
+    let told = clients::python("dialects_sdk.py", &case);
+    let calls = told["calls"].as_array().expect("a list of calls");
+    assert_eq!(calls.len(), 11, "{told}");
+    let count = |call: &Value, name: &str| call[name].as_u64().expect("a count");
+    let total: u64 = calls.iter().map(|call| count(call, "input") + count(call, "output")).sum();
+    let used = until("the bill", || match books::used(venue, &customer) {
+        used if used >= total => Ok(used),
+        used => Err(format!("{used} of {total} tokens are billed")),
+    });
+    assert_eq!(used, total, "tokens billed and tokens told: {told}");
+    assert_eq!(books::used(venue, &poor), 0);
+    println!("{}: {} calls, {total} tokens billed", told["sdk"], calls.len());
+}

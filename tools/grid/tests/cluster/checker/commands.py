@@ -130,6 +130,22 @@ def _supplier(r):
     return profile | {"suspended": r.flag()}
 
 
+FAULTS = ("refused", "overloaded", "slow", "stalled", "cut", "malformed", "lied", "unreachable")
+
+
+def _sla_terms(r):
+    return {"do": "set_sla_terms", "instrument": r.uint(), "window": r.uint(), "sample": r.uint(),
+            "ttft_percentile": r.uint(), "pace_percentile": r.uint(), "error_max": r.uint(), "uptime_min": r.uint(),
+            "penalty_bps": r.uint(), "penalty": r.int(), "breaches_to_suspend": r.byte(), "probes_to_decide": r.byte(),
+            "late_is_free": r.flag(), "late_tolerance": r.uint(), "slow_is_free_from": r.uint(),
+            "collateral_per_unit": r.int(), "cover_penalty": r.uint(), "cover_ceiling": r.uint(), "attested": r.flag()}
+
+
+def _attestation(r):
+    return {"do": "attest", "supplier": r.uint(), "instrument": r.uint(), "model": r.text(), "score": r.uint(),
+            "valid_until": r.uint(), "key": r.hash(), "signature": r.blob().hex()}
+
+
 COMMANDS = (
     _place,
     _cancel,
@@ -173,6 +189,13 @@ COMMANDS = (
     lambda r: {"do": "repay_credit", "amount": r.int()},
     lambda r: {"do": "reload_paid", "reload": r.uint(), "amount": r.int()},
     lambda r: {"do": "reload_failed", "reload": r.uint(), "reason": r.one_of("declined", "unresolved")},
+    _sla_terms,
+    lambda r: {"do": "report_fault", "instrument": r.uint(), "supplier": r.uint(), "fault": r.one_of(*FAULTS)},
+    lambda r: {"do": "report_probe", "instrument": r.uint(), "supplier": r.uint(), "passed": r.flag()},
+    lambda r: {"do": "set_collateral", "instrument": r.uint(), "amount": r.int()},
+    lambda r: {"do": "set_managed", "instrument": r.uint(), "price": r.uint(), "capacity": r.uint()},
+    lambda r: {"do": "set_benchmark", "allowed": r.flag()},
+    _attestation,
 )
 
 

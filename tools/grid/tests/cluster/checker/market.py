@@ -21,8 +21,8 @@ NO_SLOT = (1 << SLOT_BITS) - 1
 #: What is left of these can rest.
 RESTING = ("gtc", "day", "post_only")
 OPERATORS_ONLY = {"open_account", "deposit", "withdraw", "define", "set_status", "register_supplier", "set_capacity",
-                  "set_account_terms"}
-TIERS_ONLY = {"reserve", "settle", "release"}
+                  "set_account_terms", "set_sla_terms"}
+TIERS_ONLY = {"reserve", "settle", "release", "report_fault"}
 #: Delivery changes neither books nor what may be traded, as long as nothing is bought by itself: only its answers
 #: are not foretold.
 DELIVERY = {"reserve", "settle", "release"}
@@ -220,6 +220,20 @@ class Market:
 
     def _set_account_terms(self, command):
         """They limit calls, whose answers are not foretold, and give credits, which the load never asks for."""
+        self._done()
+
+    def _set_sla_terms(self, command):
+        """Terms under which nothing is measured, demanded or forgiven change no answer that is foretold."""
+        self._instrument(command["instrument"])
+        if command["window"] or command["collateral_per_unit"] or command["attested"]:
+            raise NotCovered("terms of service that are enforced")
+        self._done()
+
+    def _report_fault(self, command):
+        """Evidence that no window collects."""
+        self._instrument(command["instrument"])
+        if command["supplier"] not in self.suppliers:
+            raise Refused("not_a_supplier")
         self._done()
 
     def _withdraw(self, command):
