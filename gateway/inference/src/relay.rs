@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::answer::{self, Said};
 use crate::call::Call;
-use crate::dialect::{Teller, Untold};
+use crate::dialect::{self, Teller, Untold};
 use crate::hold::Hold;
 use crate::meter::Bill;
 use crate::reply::{Out, Refusal, bytes_response};
@@ -169,7 +169,12 @@ impl Relay<'_> {
     }
 
     /// Passes one event on, or keeps it back, or learns from it that the stream is over.
-    fn pass(&mut self, event: Event) -> Flow {
+    fn pass(&mut self, mut event: Event) -> Flow {
+        if self.teller.is_none()
+            && let Some(json) = event.data.as_deref().and_then(dialect::unnamed)
+        {
+            event = Event { raw: format!("data: {json}\n\n").into(), data: Some(json.into()) };
+        }
         let Some(data) = event.data.clone() else {
             let bytes = self.teller.as_ref().map_or(event.raw, |teller| teller.still_here());
             self.gathered.push(bytes);
@@ -376,8 +381,10 @@ pub(crate) async fn whole_answer(
                 return Err(Refusal::new(StatusCode::BAD_GATEWAY, "supplier_failed", message));
             }
         },
-        None if bill.estimated => with_usage(&body, bill),
-        None => body,
+        None => {
+            let body = dialect::unnamed(&body).map_or(body, Bytes::from);
+            if bill.estimated { with_usage(&body, bill) } else { body }
+        }
     };
     settled(tier, hold, bill).await;
     Ok(bytes_response(StatusCode::OK, body))

@@ -18,6 +18,7 @@
 //! | `messages` | Anthropic Messages |
 //! | `responses` | OpenAI Responses |
 //! | `supplier` | the other way round: suppliers that speak Messages |
+//! | `unnamed` | who delivered, taken out of what passes through untranslated |
 //!
 //! No field is dropped in silence. What a chat completion can say is translated; a field that we don't know is passed on
 //! as it is, at the same place, as the chat surface does; what we know and a chat completion can't say is a 400 that
@@ -29,12 +30,15 @@ mod members;
 pub(crate) mod messages;
 pub(crate) mod responses;
 pub(crate) mod supplier;
+mod unnamed;
 
 use bytes::Bytes;
 
 use crate::meter::Bill;
 use crate::reply::{Refusal, Surface};
 use crate::request::ChatRequest;
+
+pub(crate) use unnamed::unnamed;
 
 /// A path that takes calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -78,6 +78,36 @@ async fn a_whole_answer_passes_as_it_is_and_is_settled_first() {
 }
 
 #[tokio::test]
+async fn nobody_is_told_which_house_delivered() {
+    let venue = Venue::new();
+    let named = |mut value: Value| {
+        value["provider"] = json!("Acme Models");
+        value
+    };
+    let upstream = Upstream::start(move |_, got| {
+        if got.json()["stream"] == true {
+            let events = good_stream(&TEXTS, 5, 4);
+            let signed = events
+                .iter()
+                .map(|event| event.replacen("data: {", "data: {\"provider\":\"Acme Models\",", 1));
+            return Script::events(steps(&signed.collect::<Vec<_>>()));
+        }
+        Script::json(&named(whole("the market price is open", usage(5, 5))))
+    })
+    .await;
+    venue.supplier(2, &upstream.url);
+    let tier = tier(&venue, |_| {}).await;
+    let caller = Caller::new(&tier);
+    for more in [json!({}), json!({"stream": true, "stream_options": {"include_usage": true}})] {
+        let answer = caller.chat(&ask(more)).await;
+        assert_eq!(answer.status, 200);
+        assert!(answer.text.contains("market") && !answer.text.contains("Acme"), "{}", answer.text);
+    }
+    venue.assert_each_ended_once();
+    tier.shutdown().await;
+}
+
+#[tokio::test]
 async fn usage_is_shown_to_a_client_that_asked_for_it() {
     let venue = Venue::new();
     let null = chunk(json!({"choices": [{"index": 0, "delta": {"content": "the market"}}], "usage": null}));

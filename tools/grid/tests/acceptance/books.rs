@@ -70,9 +70,14 @@ pub(crate) fn everybody_at(venue: &Venue, data: &Path) -> Vec<Account> {
     let keys: Value = serde_json::from_slice(&text).expect("JSON");
     let mut all: Vec<Account> = venue.ready.accounts.keys().map(|name| venue.account(name)).collect();
     let participants = keys["participants"].as_object().expect("participants");
-    for (name, participant) in participants.iter().filter(|(name, _)| !venue.ready.accounts.contains_key(*name)) {
+    for (name, participant) in
+        participants.iter().filter(|(name, _)| !venue.ready.accounts.contains_key(*name))
+    {
         let seed = STANDARD.decode(participant["private_key"].as_str().expect("text")).expect("Base64");
         let seed: [u8; 32] = seed[..32].try_into().expect("a seed");
+        if all.iter().any(|known| known.seed == seed) {
+            continue;
+        }
         let consumption_key = participant["consumption_key"].as_str().expect("text").into();
         let account = Account { seed, consumption_key };
         // Keys of all are made at once; who takes no part has no account.
