@@ -151,6 +151,8 @@ pub(crate) fn list_segments(
         match list_once(disk, dir, machine_format) {
             // A venue that runs removed what it no longer needs, after it was listed and before it was opened.
             Err(JournalError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+            // Or it made two while names were listed: a listing may hold the later one without the earlier.
+            Err(JournalError::BadSegment { .. }) => {}
             listed => return listed,
         }
     }
