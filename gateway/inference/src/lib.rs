@@ -14,6 +14,7 @@
 //! | `server` | sockets, routes |
 //! | `catalogue` | `/v1/models`, `/instruments.json` |
 //! | `keys` | who is calling, and how much at once |
+//! | `allowance` | what the venue's terms still allow an account, in the headers that clients read |
 //! | `request` | what may be asked, and the bytes that go to the supplier |
 //! | `call` | the life above |
 //! | `search` | failover before the first content, within one deadline; `backoff`: the waits in between |
@@ -32,10 +33,11 @@
 //! | `faults` | telling the venue of attempts that failed |
 //! | `insist` | work that goes on when nobody waits for it any more |
 //! | `dispatch`, `ticket` | sending a call on to another node, and what that one accepts |
+//! | `receipts` | what calls came to, from the history and from the state |
 //! | `seal` | supplier credentials, sealed with the venue's key |
 //!
-//! What it deliberately does not know: matching rules, prices, the log. It changes state through [`Door`] and reads
-//! it through [`Directory`]. It never stores or logs a prompt or a completion, and passes none of a client's headers
+//! What it deliberately does not know: matching rules, what a call costs, the log. Of the books it reads each supplier's best
+//! ask, to choose by. It changes state through [`Door`] and reads it through [`Directory`]. It never stores or logs a prompt or a completion, and passes none of a client's headers
 //! to a supplier.
 
 mod allowance;
