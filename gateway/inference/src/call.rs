@@ -189,7 +189,7 @@ async fn ask(tier: &Tier, call: &Call, tokens: u64) -> Result<(Reserved, Hold), 
     let (directory, request) = (Arc::clone(&tier.directory), call.request);
     let asked = Insist::on(async move {
         let answer = answer.await;
-        if matches!(answer, Err(DoorError::Unavailable(_))) {
+        if matches!(answer, Err(DoorError::Unanswered(_))) {
             let bureau = bureau.clone();
             tokio::spawn(async move { release_if_made(&*directory, bureau, account, request).await });
         }
@@ -199,7 +199,7 @@ async fn ask(tier: &Tier, call: &Call, tokens: u64) -> Result<(Reserved, Hold), 
             (reserved, hold)
         })
     });
-    let late = |_| Err(DoorError::Unavailable("no answer in time".to_owned()));
+    let late = |_| Err(DoorError::Unanswered("no answer in time".to_owned()));
     timeout(tier.config.clocks.reserve, asked).await.unwrap_or_else(late)
 }
 
@@ -223,7 +223,7 @@ fn refusal_of(tier: &Tier, call: &Call, error: &DoorError) -> Refusal {
     let payment = |code, text: &str| Refusal::new(StatusCode::PAYMENT_REQUIRED, code, text);
     let later = Duration::from_secs(2);
     match error {
-        DoorError::Unavailable(_) => {
+        DoorError::Unavailable(_) | DoorError::Unanswered(_) => {
             Refusal::unavailable("venue_unavailable", "the venue is out of reach; try again shortly", later)
         }
         DoorError::Rejected(reject) => match reject {

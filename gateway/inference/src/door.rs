@@ -90,9 +90,12 @@ pub enum DoorError {
     /// It said no.
     #[error("refused: {0}")]
     Rejected(Reject),
-    /// It could not be reached, or its answer was lost.
+    /// It could not be reached: the command was not done, and never will be.
     #[error("the venue is out of reach: {0}")]
     Unavailable(String),
+    /// Its answer was lost: the command may have been done.
+    #[error("the venue did not answer: {0}")]
+    Unanswered(String),
 }
 
 /// Sight of the venue's state at some recent moment of the log.

@@ -1,7 +1,10 @@
-//! Failed attempts are told to the venue, each once, and no call waits for it.
+//! Failed attempts are told to the venue, each at most once, and no call waits for it.
 //!
 //! They stand in a queue of bounded length. Where the venue is out of reach for so long that it is full, what does not
-//! fit is counted and forgotten: evidence is lost then, never a call.
+//! fit is counted and forgotten: evidence is lost then, never a call. A report is told again only while it is certain
+//! that the venue did not take it in, and counted as lost where that is not known: a supplier that pays for its faults
+//! must not pay for one of them twice. That is rare: the client repeats by itself under the same number, over new
+//! connections and leaders, for as long as it waits for the answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +35,7 @@ impl Faults {
     /// Reports through this door for as long as it lives. Call it in a runtime.
     pub(crate) fn new(door: Arc<dyn Door>, stats: Arc<Stats>) -> Self {
         let (waiting, told) = mpsc::channel(WAITING_MAX);
-        tokio::spawn(tell(door, told));
+        tokio::spawn(tell(door, told, Arc::clone(&stats)));
         Self { waiting, stats }
     }
 
@@ -44,15 +47,24 @@ impl Faults {
     }
 }
 
-async fn tell(door: Arc<dyn Door>, mut told: mpsc::Receiver<Told>) {
+async fn tell(door: Arc<dyn Door>, mut told: mpsc::Receiver<Told>, stats: Arc<Stats>) {
     while let Some((instrument, supplier, fault)) = told.recv().await {
         let mut wait = AGAIN_MIN;
-        // The venue may get it twice where its answer was lost; that is one more fault, not one less.
         loop {
             match door.report_fault(instrument, supplier, fault).await {
                 Ok(()) => break,
                 Err(DoorError::Rejected(reject)) => {
                     tracing::debug!(supplier = supplier.0, ?fault, %reject, "the venue refused the report of a fault");
+                    break;
+                }
+                Err(DoorError::Unanswered(reason)) => {
+                    bump(&stats.faults_lost);
+                    tracing::info!(
+                        supplier = supplier.0,
+                        ?fault,
+                        reason,
+                        "whether the venue counted a fault is not known"
+                    );
                     break;
                 }
                 Err(DoorError::Unavailable(_)) => {
@@ -72,7 +84,7 @@ mod tests {
     use grid_engine::command::Usage;
     use parking_lot::Mutex;
 
-    /// Notes what it is told; loses the first ones, or never answers.
+    /// Notes what it is told; does not get the first ones, or never answers.
     struct Note {
         said: mpsc::UnboundedSender<Fault>,
         lost: Mutex<u32>,

@@ -253,15 +253,16 @@ impl Open {
                     tracing::warn!(reservation = self.reservation.0, %reject, "the venue refused a settlement");
                     return None;
                 }
-                Err(DoorError::Unavailable(reason)) => {
+                Err(lost @ (DoorError::Unavailable(_) | DoorError::Unanswered(_))) => {
+                    repeated |= matches!(lost, DoorError::Unanswered(_));
                     bump(&stats.unanswered);
                     if self.made.elapsed() > *life {
                         bump(&stats.refused);
-                        tracing::warn!(reservation = self.reservation.0, %reason, "a reservation lapsed before it could be settled");
+                        tracing::warn!(reservation = self.reservation.0, reason = %lost, "a reservation lapsed before it could be settled");
                         return None;
                     }
                     tokio::time::sleep(wait).await;
-                    (wait, repeated) = ((wait * 2).min(AGAIN_MAX), true);
+                    wait = (wait * 2).min(AGAIN_MAX);
                 }
             }
         }

@@ -117,16 +117,17 @@ impl Door for Client {
     }
 }
 
-/// An engine's reject stays one; whatever else went wrong, the command may be sent again.
+/// An engine's reject stays one; of whatever else went wrong the client knows whether the command can still be done.
 fn refused(error: ClientError) -> DoorError {
     match error.code().and_then(Reject::from_code) {
         Some(reject) => DoorError::Rejected(reject),
-        None => DoorError::Unavailable(error.to_string()),
+        None if error.not_applied() => DoorError::Unavailable(error.to_string()),
+        None => DoorError::Unanswered(error.to_string()),
     }
 }
 
 fn unexpected(report: &Report) -> DoorError {
-    DoorError::Unavailable(format!("another kind of answer than asked for, at {}", report.log_seq()))
+    DoorError::Unanswered(format!("another kind of answer than asked for, at {}", report.log_seq()))
 }
 
 impl Directory for Replica<Engine> {
@@ -139,5 +140,30 @@ impl Directory for Replica<Engine> {
             // A venue that has stopped shows nothing more; nobody should wait for it.
             let _ = self.wait_for(seq).await;
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use grid_wire::CommandReject;
+
+    #[test]
+    fn only_what_was_certainly_not_done_counts_as_out_of_reach() {
+        let rejected = |code| ClientError::Rejected(CommandReject { code, ..CommandReject::default() });
+        assert_eq!(refused(rejected(Reject::NoSupply.code())), DoorError::Rejected(Reject::NoSupply));
+        let not_done = [
+            rejected(60_000),
+            ClientError::Throttled { retry_after_ms: 1 },
+            ClientError::NotApplied,
+            ClientError::Timeout { sent: false },
+            ClientError::Busy,
+        ];
+        for error in not_done {
+            assert!(matches!(refused(error.clone()), DoorError::Unavailable(_)), "{error}");
+        }
+        for error in [ClientError::AnswerLost, ClientError::Timeout { sent: true }, ClientError::Closed] {
+            assert!(matches!(refused(error.clone()), DoorError::Unanswered(_)), "{error}");
+        }
     }
 }

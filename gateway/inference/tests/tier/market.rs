@@ -50,6 +50,8 @@ struct Log {
     drawn: Vec<Draw>,
     applied: Vec<Applied>,
     feed: Feed,
+    /// Answers to reports of faults that are still to be lost.
+    lose_answers: u32,
 }
 
 impl Log {
@@ -88,6 +90,7 @@ impl Market {
             drawn: Vec::new(),
             applied: Vec::new(),
             feed,
+            lose_answers: 0,
         };
         let market = Self(Mutex::new(log), Kept { history, _writer: writer, _directory: directory });
         let key = Fingerprint::of(&OPERATOR_KEY);
@@ -206,6 +209,11 @@ impl Market {
         tier_at(deps, change).await
     }
 
+    /// So many answers to reports of faults get lost; the reports do not.
+    pub(crate) fn lose_answers(&self, count: u32) {
+        self.0.lock().lose_answers = count;
+    }
+
     /// So many seconds go by.
     pub(crate) fn pass(&self, seconds: u64) {
         let mut log = self.0.lock();
@@ -242,7 +250,12 @@ impl Door for MarketDoor {
 
     fn report_fault(&self, instrument: InstrumentId, supplier: AccountId, fault: Fault) -> Pending<()> {
         let command = Command::ReportFault { instrument, supplier, fault };
-        let answer = self.0.ask(AccountId(1), command).map(drop);
+        let mut answer = self.0.ask(AccountId(1), command).map(drop);
+        let lose = &mut self.0.0.lock().lose_answers;
+        if *lose > 0 {
+            *lose -= 1;
+            answer = Err(DoorError::Unanswered("the answer was lost".into()));
+        }
         Box::pin(std::future::ready(answer))
     }
 

@@ -127,6 +127,21 @@ async fn who_fails_too_often_pays_leaves_the_roster_and_comes_back_when_probes_a
 }
 
 #[tokio::test]
+async fn a_fault_counts_once_though_the_answer_to_its_report_is_lost() {
+    let scene = Scene::open(false, Faults { status: Some(500), ..Faults::default() }).await;
+    scene.market.lose_answers(1);
+    for _ in 0..2 {
+        scene.call().await;
+    }
+    // Reports are told in order, so whatever became of the first has happened by the time the second is there.
+    let attempts = scene.tier.stats().failovers;
+    let faults = |scene: &Scene| u64::from(scene.service(0).window.faults[Fault::Refused as usize]);
+    scene.until("each failed attempt is counted", |scene| faults(scene) >= attempts).await;
+    scene.until("the answer is missed", |scene| scene.tier.stats().faults_lost == 1).await;
+    assert_eq!(faults(&scene), attempts);
+}
+
+#[tokio::test]
 async fn a_lie_about_usage_is_billed_by_our_count_and_breaks_the_terms() {
     let told = |prompt: u64, completion: u64| {
         Some(json!({"prompt_tokens": prompt, "completion_tokens": completion}))

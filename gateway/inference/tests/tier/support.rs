@@ -210,7 +210,7 @@ impl Venue {
         }
         if ledger.ways.lose_answers > 0 {
             ledger.ways.lose_answers -= 1;
-            return Err(DoorError::Unavailable("the answer was lost".into()));
+            return Err(DoorError::Unanswered("the answer was lost".into()));
         }
         drop(ledger);
         self.changed.send_replace(());
@@ -249,7 +249,7 @@ impl Door for TestDoor {
             drop(ledger);
             venue.changed.send_replace(());
             if lost {
-                return Err(DoorError::Unavailable("the answer was lost".into()));
+                return Err(DoorError::Unanswered("the answer was lost".into()));
             }
             Ok(Reserved { reservation, tokens, bought: Qty(0), spent: Usd(0), issuers })
         })
