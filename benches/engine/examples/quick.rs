@@ -42,6 +42,7 @@ fn main() {
         "cancel" => hot(Hot::Cancel, commands as u32),
         "place_resting" => hot(Hot::PlaceResting, commands as u32),
         "place_crossing" => hot(Hot::PlaceCrossingOne, commands as u32),
+        "place_crossing_5" => hot(Hot::PlaceCrossingFive, commands as u32),
         "ioc_miss" => hot(Hot::IocMiss, commands as u32),
         "replace_keeping" => hot(Hot::ReplaceKeepingPriority, commands as u32),
         "replace_moving" => hot(Hot::ReplaceMoving, commands as u32),

@@ -106,11 +106,14 @@ impl Run<'_> {
         let (now, left) = self.left.split_at(count.min(self.left.len()));
         self.left = left;
         for (nth, batch) in now.chunks(BATCH).enumerate() {
+            let looks_ahead = self.ahead && self.engine.looks_ahead();
             for (at, entry) in (nth * BATCH..).zip(batch) {
-                // What the ring has handed over is known before its turn comes.
-                for (step, ahead) in Ahead::STEPS {
-                    if let Some(later) = now.get(at + ahead).filter(|_| self.ahead) {
-                        self.engine.prefetch(later, step);
+                if looks_ahead {
+                    // What the ring has handed over is known before its turn comes.
+                    for (step, ahead) in Ahead::STEPS {
+                        if let Some(later) = now.get(at + ahead) {
+                            self.engine.prefetch(later, step);
+                        }
                     }
                 }
                 self.seq = self.seq.next();

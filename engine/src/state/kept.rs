@@ -56,6 +56,27 @@ struct Line {
 
 const _: () = assert!(size_of::<Line>() == 64, "one cache line");
 
+impl Line {
+    const BLANK: Self = Self {
+        seq: Seq::ZERO,
+        at: Nanos::ZERO,
+        client_seq: 0,
+        id: 0,
+        account: AccountId::VENUE,
+        price: 0,
+        remaining: 0,
+        filled: 0,
+        traded_price: 0,
+        traded_qty: 0,
+        instrument: InstrumentId(0),
+        form: Form::Done,
+        labelled: false,
+    };
+}
+
+/// A session that was told so much will be told more.
+const BUSY: usize = 256;
+
 /// Which body it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 enum Form {
@@ -215,19 +236,30 @@ impl Kept {
         });
     }
 
+    /// Written field by field where it is to stay: a line made elsewhere would be copied in larger pieces than it was made
+    /// of, and would wait for them.
     #[inline(always)]
     fn put(&mut self, line: Line) {
-        match self.ring.get_mut(self.next as usize) {
-            Some(place) => *place = line,
-            None => self.grow(line),
+        if self.next as usize == self.ring.len() {
+            self.grow();
         }
+        self.ring[self.next as usize] = line;
         self.last += 1;
         self.next = (self.next + 1) % REPORTS_KEPT as u32;
     }
 
+    /// Room for one more.
     #[cold]
-    fn grow(&mut self, line: Line) {
-        self.ring.push(line);
+    #[inline(never)]
+    fn grow(&mut self) {
+        let len = self.ring.len();
+        if len == self.ring.capacity() {
+            // A session that is told much gets its whole room at once: to double it again and again would copy up to half a
+            // megabyte within a command. Memory that was never written to takes none.
+            let more = if len < BUSY { (BUSY - len).min(len.max(4)) } else { REPORTS_KEPT - len };
+            self.ring.reserve_exact(more);
+        }
+        self.ring.push(Line::BLANK);
     }
 
     #[inline(never)]
@@ -257,7 +289,7 @@ impl Kept {
     }
 }
 
-const _: () = assert!(REPORTS_KEPT.is_power_of_two());
+const _: () = assert!(REPORTS_KEPT.is_power_of_two() && BUSY < REPORTS_KEPT);
 
 #[cfg(test)]
 mod tests {
