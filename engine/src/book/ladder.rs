@@ -164,7 +164,7 @@ impl Ladder {
     }
 
     /// Takes a level away: its last order has left.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn clear(&mut self, side: Side, price: u32) {
         let was_best = self.best[side as usize] == standing(side, price);
         match self.window.place(price) {

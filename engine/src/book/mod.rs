@@ -307,22 +307,9 @@ impl Books {
     #[inline(always)]
     pub(crate) fn join(&mut self, slot: u32) -> Depth {
         let record = self.slab.at(slot);
-        let (side, price, qty) = (record.side(), record.price, u64::from(record.remaining));
-        let cell = self.ladders[usize::from(record.instrument)].cell_or_empty(side, price);
-        cell.qty += qty;
-        cell.count += 1;
-        let depth = cell.depth();
-        let tail = if depth.orders == 1 {
-            cell.head = slot;
-            slot
-        } else {
-            let tail = std::mem::replace(&mut self.slab.at_mut(cell.head).prev, slot);
-            self.slab.at_mut(tail).next = slot;
-            tail
-        };
-        let record = self.slab.at_mut(slot);
-        (record.prev, record.next) = (tail, NONE);
-        depth
+        let (side, price, qty) = (record.side(), record.price, record.remaining);
+        let ladder = &mut self.ladders[usize::from(record.instrument)];
+        link(&mut self.slab, ladder, slot, (side, price), qty)
     }
 
     /// Takes the order in `slot` out of its level; it keeps its slot and its place in its account's list. What the level
@@ -330,37 +317,24 @@ impl Books {
     #[inline(always)]
     pub(crate) fn leave(&mut self, slot: u32) -> Depth {
         let record = self.slab.at(slot);
-        let (side, price, prev, next) = (record.side(), record.price, record.prev, record.next);
-        let qty = u64::from(record.remaining);
+        let (side, price, qty, links) =
+            (record.side(), record.price, record.remaining, (record.prev, record.next));
         let ladder = &mut self.ladders[usize::from(record.instrument)];
-        let cell = ladder.cell_mut(side, price).expect("a resting order has a level");
-        cell.count -= 1;
-        cell.qty -= qty;
-        let depth = cell.depth();
-        if depth.orders == 0 {
-            ladder.clear(side, price);
-            return depth;
-        }
-        let head = cell.head;
-        if head == slot {
-            cell.head = next;
-            self.slab.at_mut(next).prev = prev;
-        } else {
-            self.slab.at_mut(prev).next = next;
-            let after = if next == NONE { head } else { next };
-            self.slab.at_mut(after).prev = prev;
-        }
-        depth
+        unlink(&mut self.slab, ladder, slot, (side, price), qty, links)
     }
 
     /// Moves a resting order behind all others of another price, or of its own, with another open quantity. What the level
     /// that it left has now, and then the one that it joined.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn relocate(&mut self, slot: u32, price: u32, remaining: u32, at: Nanos) -> [Depth; 2] {
-        let left = self.leave(slot);
         let record = self.slab.at_mut(slot);
+        let (side, before, qty, links) =
+            (record.side(), record.price, record.remaining, (record.prev, record.next));
         (record.price, record.remaining, record.updated_at) = (price, remaining, at.0);
-        [left, self.join(slot)]
+        let ladder = &mut self.ladders[usize::from(record.instrument)];
+        let left = unlink(&mut self.slab, ladder, slot, (side, before), qty, links);
+        let joined = link(&mut self.slab, ladder, slot, (side, price), remaining);
+        [left, joined]
     }
 
     /// Lowers the open quantity of a resting order, which must not become zero; what its level has now.
@@ -626,6 +600,56 @@ impl Books {
         }
         Ok(slots)
     }
+}
+
+/// Puts an order of so much behind all others of a level; what the level has now.
+#[inline(always)]
+fn link(slab: &mut Slab, ladder: &mut Ladder, slot: u32, (side, price): (Side, u32), qty: u32) -> Depth {
+    let cell = ladder.cell_or_empty(side, price);
+    cell.qty += u64::from(qty);
+    cell.count += 1;
+    let depth = cell.depth();
+    let tail = if depth.orders == 1 {
+        cell.head = slot;
+        slot
+    } else {
+        let tail = std::mem::replace(&mut slab.at_mut(cell.head).prev, slot);
+        slab.at_mut(tail).next = slot;
+        tail
+    };
+    let record = slab.at_mut(slot);
+    (record.prev, record.next) = (tail, NONE);
+    depth
+}
+
+/// Takes an order of so much, which names its neighbours, out of its level; what the level has now.
+#[inline(always)]
+fn unlink(
+    slab: &mut Slab,
+    ladder: &mut Ladder,
+    slot: u32,
+    (side, price): (Side, u32),
+    qty: u32,
+    (prev, next): (u32, u32),
+) -> Depth {
+    let cell = ladder.cell_mut(side, price).expect("a resting order has a level");
+    cell.count -= 1;
+    cell.qty -= u64::from(qty);
+    let depth = cell.depth();
+    if depth.orders == 0 {
+        ladder.clear(side, price);
+        return depth;
+    }
+    let head = cell.head;
+    if head == slot {
+        cell.head = next;
+        slab.at_mut(next).prev = prev;
+    } else {
+        slab.at_mut(prev).next = next;
+        let after = if next == NONE { head } else { next };
+        slab.at_mut(after).prev = prev;
+    }
+    depth
 }
 
 /// One instrument's resting orders, to read.

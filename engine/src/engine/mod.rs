@@ -424,10 +424,18 @@ impl Step<'_> {
         if self.session == SessionId::VENUE {
             return self.execute_venue(command);
         }
-        if !self.admit_client_seq() {
+        let Some(caller) = self.admit_client_seq() else {
             return;
-        }
-        let done = self.permit(command).map_err(Refusal::from).and_then(|()| self.dispatch(command));
+        };
+        let done = match command {
+            // Most of what comes, and the shortest way to it.
+            Command::Replace { order, qty, price, stp, post_only } => self
+                .permit_owner(caller)
+                .and_then(|()| self.replace(*order, *qty, *price, *stp, *post_only)),
+            Command::Place(order) => self.permit_owner(caller).and_then(|()| self.place(order)),
+            Command::Cancel { order } => self.permit_owner(caller).and_then(|()| self.cancel(*order)),
+            _ => self.permit(caller, command).and_then(|()| self.dispatch(command)),
+        };
         if let Err(refusal) = done {
             self.refuse(refusal);
         }
@@ -436,14 +444,10 @@ impl Step<'_> {
         }
     }
 
-    /// Commands of clients. On success each has already reported its answer.
+    /// The other commands of clients. On success each has already reported its answer.
+    #[inline(never)]
     fn dispatch(&mut self, command: &Command) -> Result<(), Refusal> {
         match command {
-            Command::Place(order) => self.place(order),
-            Command::Cancel { order } => self.cancel(*order),
-            Command::Replace { order, qty, price, stp, post_only } => {
-                self.replace(*order, *qty, *price, *stp, *post_only)
-            }
             Command::MassCancel(scope) => self.mass_cancel(*scope),
             Command::Transfer { instrument, qty, direction } => self.transfer(*instrument, *qty, *direction),
             Command::Reserve { instrument, tokens, request, valid_for, key, surface } => {
@@ -485,7 +489,10 @@ impl Step<'_> {
             }
             Command::SetBenchmark { allowed } => self.set_benchmark(*allowed),
             Command::Attest(statement) => self.attest(statement),
-            Command::Genesis { .. }
+            Command::Place(_)
+            | Command::Cancel { .. }
+            | Command::Replace { .. }
+            | Command::Genesis { .. }
             | Command::OpenSession { .. }
             | Command::Establish { .. }
             | Command::SessionLost { .. }
@@ -516,11 +523,33 @@ impl Step<'_> {
         }
     }
 
-    /// Who may do what: an owner for itself; a tier for anybody, as the owner would, and delivery; the operator
-    /// everything. Delivery is the tiers' alone: an owner could settle its own call below what was delivered.
-    fn permit(&self, command: &Command) -> Result<(), Reject> {
-        let session = self.state.sessions.at(self.session_index).ok_or(Reject::UnknownSession)?;
-        let caller = self.state.account(session.account).ok_or(Reject::UnknownAccount)?;
+    /// Whether the account whose session this is may act for the one that the command names: an owner for itself; a tier
+    /// for anybody, as the owner would, and so the operator.
+    #[inline(always)]
+    fn permit_owner(&self, caller: AccountId) -> Result<(), Refusal> {
+        let permitted = caller == self.account
+            || self.state.account(caller).is_some_and(|caller| {
+                let capabilities = caller.capabilities;
+                capabilities.tier || capabilities.operator
+            });
+        if !permitted {
+            return Err(Reject::NotPermitted.into());
+        }
+        self.know_account()
+    }
+
+    #[inline(always)]
+    fn know_account(&self) -> Result<(), Refusal> {
+        if self.account == AccountId::VENUE || self.state.account(self.account).is_none() {
+            return Err(Reject::UnknownAccount.into());
+        }
+        Ok(())
+    }
+
+    /// Who may do what else: delivery is the tiers' alone, since an owner could settle its own call below what was
+    /// delivered; the operator may do everything.
+    fn permit(&self, caller: AccountId, command: &Command) -> Result<(), Refusal> {
+        let caller = self.state.account(caller).ok_or(Reject::UnknownAccount)?;
         let capabilities = caller.capabilities;
         let permitted = match command {
             Command::OpenAccount { .. }
@@ -552,15 +581,12 @@ impl Step<'_> {
                 let own = caller.id == self.account || capabilities.tier || capabilities.operator;
                 own && self.state.account(self.account).is_some_and(|account| account.benchmark)
             }
-            _ => caller.id == self.account || capabilities.tier || capabilities.operator,
+            _ => return self.permit_owner(caller.id),
         };
         if !permitted {
-            return Err(Reject::NotPermitted);
+            return Err(Reject::NotPermitted.into());
         }
-        if self.account == AccountId::VENUE || self.state.account(self.account).is_none() {
-            return Err(Reject::UnknownAccount);
-        }
-        Ok(())
+        self.know_account()
     }
 
     #[cold]

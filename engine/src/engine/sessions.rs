@@ -10,23 +10,37 @@ use crate::state::{Heading, Kept, Session, SessionIndex, Timer};
 use crate::units::Nanos;
 
 impl Step<'_> {
-    /// Moves the session's high-water mark to this command, or answers a repeated number from state and returns
-    /// false: it is never executed a second time (design §2.7).
-    pub(super) fn admit_client_seq(&mut self) -> bool {
-        let (id, client_seq) = (self.session, self.client_seq);
-        let Some(session) = self.state.sessions.at_mut(self.session_index) else {
-            self.events.push(Event::SessionOpened { session: id, result: Err(Reject::UnknownSession) });
-            return false;
-        };
-        if client_seq > session.last_client_seq {
-            session.last_client_seq = client_seq;
-            session.reports.ask_for_next();
-            return true;
+    /// Moves the session's high-water mark to this command and names the session's account; or answers a repeated number
+    /// from state and names none: it is never executed a second time (design §2.7).
+    #[inline(always)]
+    pub(super) fn admit_client_seq(&mut self) -> Option<AccountId> {
+        let client_seq = self.client_seq;
+        match self.state.sessions.at_mut(self.session_index) {
+            Some(session) if client_seq > session.last_client_seq => {
+                session.last_client_seq = client_seq;
+                session.reports.ask_for_next();
+                Some(session.account)
+            }
+            _ => {
+                self.answer_from_state();
+                None
+            }
         }
-        let report = if client_seq == 0 { None } else { session.reports.answer_to(client_seq) };
-        let report = report.map(Box::new);
-        self.events.push(Event::Repeated { session: id, client_seq, report });
-        false
+    }
+
+    /// The answer of then to a number that came before, or that there is no such session.
+    #[cold]
+    #[inline(never)]
+    fn answer_from_state(&mut self) {
+        let (session, client_seq) = (self.session, self.client_seq);
+        let event = match self.state.sessions.at(self.session_index) {
+            None => Event::SessionOpened { session, result: Err(Reject::UnknownSession) },
+            Some(known) => {
+                let report = if client_seq == 0 { None } else { known.reports.answer_to(client_seq) };
+                Event::Repeated { session, client_seq, report: report.map(Box::new) }
+            }
+        };
+        self.events.push(event);
     }
 
     /// The answer to the command in progress.
@@ -48,7 +62,7 @@ impl Step<'_> {
     }
 
     /// Something of an order that nobody asked for just now.
-    #[inline(always)]
+    #[inline(never)]
     pub(super) fn notify_order(
         &mut self,
         session: SessionIndex,
@@ -64,7 +78,7 @@ impl Step<'_> {
     ///
     /// Both places are written field by field from the same registers: a report that is copied from one to the other
     /// waits for the small writes of the first before it can be read in large pieces.
-    #[inline(never)]
+    #[inline(always)]
     fn tell_order(
         &mut self,
         index: SessionIndex,

@@ -76,6 +76,7 @@ pub(super) enum Entering {
 }
 
 impl Step<'_> {
+    #[inline(never)]
     pub(super) fn place(&mut self, new: &NewOrder) -> Result<(), Refusal> {
         let refuse = |reject: Reject| Refusal { reject, label: new.label, order: OrderId::default() };
         let mut incoming = self.admit(new).map_err(refuse)?;
@@ -515,6 +516,7 @@ impl Step<'_> {
         })
     }
 
+    #[inline(never)]
     pub(super) fn cancel(&mut self, order: OrderRef) -> Result<(), Refusal> {
         let slot = self.find(order)?;
         self.cancel_resting(slot);
@@ -568,6 +570,7 @@ impl Step<'_> {
         }
     }
 
+    #[inline(never)]
     pub(super) fn replace(
         &mut self,
         order: OrderRef,

@@ -56,6 +56,7 @@ fn hash(account: AccountId, instrument: InstrumentId) -> u32 {
 impl<T: Pair> Pairs<T> {
     /// The record of an account and an instrument, if they ever had one.
     #[must_use]
+    #[inline]
     pub fn get(&self, account: AccountId, instrument: InstrumentId) -> Option<&T> {
         self.place(account, instrument).map(|place| &self.records[place as usize])
     }
@@ -72,6 +73,7 @@ impl<T: Pair> Pairs<T> {
     }
 
     /// The record of an account and an instrument, made now if there is none.
+    #[inline]
     pub fn open(&mut self, account: AccountId, instrument: InstrumentId, now: Nanos) -> &mut T {
         let place = self.place_or_new(account, instrument, now);
         &mut self.records[place as usize]
