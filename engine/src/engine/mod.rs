@@ -429,9 +429,9 @@ impl Step<'_> {
         };
         let done = match command {
             // Most of what comes, and the shortest way to it.
-            Command::Replace { order, qty, price, stp, post_only } => self
-                .permit_owner(caller)
-                .and_then(|()| self.replace(*order, *qty, *price, *stp, *post_only)),
+            Command::Replace { order, qty, price, stp, post_only } => {
+                self.permit_owner(caller).and_then(|()| self.replace(*order, *qty, *price, *stp, *post_only))
+            }
             Command::Place(order) => self.permit_owner(caller).and_then(|()| self.place(order)),
             Command::Cancel { order } => self.permit_owner(caller).and_then(|()| self.cancel(*order)),
             _ => self.permit(caller, command).and_then(|()| self.dispatch(command)),
