@@ -9,6 +9,7 @@ use grid_engine::command::Surface;
 use grid_engine::sla::Fault;
 use grid_engine::state::State;
 use grid_engine::{AccountId, InstrumentId, KeyId, Nanos, Qty, Reject, ReservationId, Seq, Tokens, Usd};
+use tokio::sync::watch;
 
 /// An answer of the venue that is still to come.
 pub type Pending<T> = Pin<Box<dyn Future<Output = Result<T, DoorError>> + Send>>;
@@ -102,6 +103,9 @@ pub enum DoorError {
 pub trait Directory: Send + Sync + 'static {
     /// Runs `look` on the state. It holds a lock meanwhile, so `look` is short.
     fn look(&self, look: &mut dyn FnMut(&State));
+
+    /// Changes whenever a supplier's standing or offers have, or the directory; asked for once by whoever follows them.
+    fn news(&self) -> watch::Receiver<()>;
 
     /// Resolves once the state has passed this position of the log, or never will.
     fn reach(&self, seq: Seq) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;

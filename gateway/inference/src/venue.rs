@@ -7,11 +7,13 @@ use std::pin::Pin;
 
 use grid_client::{Client, ClientError, Report, Request};
 use grid_engine::command::{Command, Cover, Surface, Usage};
+use grid_engine::event::Event;
 use grid_engine::sla::Fault;
 use grid_engine::state::State;
 use grid_engine::{AccountId, Engine, Qty, Reject, ReservationId, Seq, Tokens, Usd};
 use grid_replicator::Replica;
 use grid_wire::{Release, Reserve, Settle, SettleFlags};
+use tokio::sync::watch;
 
 use crate::door::{Directory, Door, DoorError, Pending, Reserved, Settled, Wanted};
 
@@ -133,6 +135,22 @@ fn unexpected(report: &Report) -> DoorError {
 impl Directory for Replica<Engine> {
     fn look(&self, look: &mut dyn FnMut(&State)) {
         self.read(|engine| look(engine.state()));
+    }
+
+    fn news(&self) -> watch::Receiver<()> {
+        let (tell, news) = watch::channel(());
+        self.on_output(move |output| {
+            let told = |event: &Event| {
+                matches!(
+                    event,
+                    Event::StandingChanged { .. } | Event::OffersChanged { .. } | Event::DirectoryChanged
+                )
+            };
+            if output.events().iter().any(told) {
+                tell.send_replace(());
+            }
+        });
+        news
     }
 
     fn reach(&self, seq: Seq) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {

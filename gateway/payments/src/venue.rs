@@ -5,9 +5,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use grid_client::{Client, ClientError, Request};
 use grid_engine::command::Command;
+use grid_engine::event::Event;
 use grid_engine::state::State;
 use grid_engine::{AccountId, Engine, Nanos, Reject};
 use grid_replicator::Replica;
+use tokio::sync::watch;
 
 use crate::provider::Pending;
 use crate::worker::{EnterError, Venue};
@@ -47,6 +49,16 @@ impl<F: Fn() -> bool + Send + Sync + 'static> Venue for NodeVenue<F> {
 
     fn acts(&self) -> bool {
         (self.acts)()
+    }
+
+    fn news(&self) -> watch::Receiver<()> {
+        let (tell, news) = watch::channel(());
+        self.replica.on_output(move |output| {
+            if output.events().iter().any(|event| matches!(event, Event::ReloadDue { .. })) {
+                tell.send_replace(());
+            }
+        });
+        news
     }
 
     fn now(&self) -> Nanos {

@@ -1,4 +1,4 @@
-//! Looks at what is due and asks for it until it has an end.
+//! Looks at what is due, whenever the venue has news of it, and asks for it until it has an end.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -28,6 +28,9 @@ pub trait Venue: Send + Sync + 'static {
 
     /// Whether it is this worker that acts; of several all but one may rest.
     fn acts(&self) -> bool;
+
+    /// Changes whenever another reload has become due; asked for once.
+    fn news(&self) -> watch::Receiver<()>;
 
     /// The time of day.
     fn now(&self) -> Nanos;
@@ -63,7 +66,8 @@ pub struct Providers {
 /// Times and bounds.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// How often the state is looked at.
+    /// The state is looked at for every piece of news, and after this long without any: a node that has just come to lead
+    /// finds what was due before.
     pub look_every: Duration,
     /// Reloads in hand at once; the others wait their turn.
     pub at_once: usize,
@@ -79,7 +83,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            look_every: Duration::from_millis(250),
+            look_every: Duration::from_secs(5),
             at_once: 64,
             again_min: Duration::from_secs(1),
             again_max: Duration::from_secs(300),
@@ -131,7 +135,9 @@ async fn run(desk: Arc<Desk>, mut stopped: watch::Receiver<bool>) {
     // Dropping it ends every task in it.
     let mut tasks: JoinSet<u64> = JoinSet::new();
     let mut in_hand = BTreeSet::new();
+    let mut news = desk.venue.news();
     loop {
+        news.mark_unchanged();
         if desk.venue.acts() {
             for charge in desk.due(&in_hand) {
                 in_hand.insert(charge.reload);
@@ -156,6 +162,7 @@ async fn run(desk: Arc<Desk>, mut stopped: watch::Receiver<bool>) {
                     in_hand.clear();
                 }
             },
+            Ok(()) = news.changed() => {}
             () = tokio::time::sleep(desk.settings.look_every) => {}
         }
     }

@@ -1,6 +1,6 @@
 //! The task that brings suspended suppliers back: it probes whoever is off a roster for breaking its terms, one probe
 //! after the other, with pauses that grow while probes fail, and tells the venue what came of each. The venue decides
-//! how many it takes.
+//! how many it takes. It looks when the venue has news of standings and offers, and when a probe is due.
 //!
 //! Every tier may run it. What another tier has just probed is left alone, by the time that the venue's state gives for
 //! the last probe; where two probe at once all the same, the venue hears of two probes.
@@ -20,7 +20,7 @@ type Pair = (AccountId, InstrumentId);
 /// When suspended suppliers are probed.
 #[derive(Clone, Copy, Debug)]
 pub struct Pauses {
-    /// How often the state is looked at for them.
+    /// The state is looked at for them whenever it has news, and after this long without any.
     pub look: Duration,
     /// From a suspension to the first probe, and from one that was passed to the next.
     pub first: Duration,
@@ -31,7 +31,7 @@ pub struct Pauses {
 impl Default for Pauses {
     fn default() -> Self {
         Self {
-            look: Duration::from_secs(5),
+            look: Duration::from_secs(60),
             first: Duration::from_secs(60),
             longest: Duration::from_secs(3_600),
         }
@@ -41,39 +41,39 @@ impl Default for Pauses {
 /// Probes until the tier stops.
 pub(crate) async fn run(tier: Arc<Tier>, pauses: Pauses, mut stopped: watch::Receiver<bool>) {
     let mut pace = Pace { pauses, due: BTreeMap::new() };
+    let mut news = tier.directory.news();
+    let required = tier.config.probing.required;
     loop {
-        tokio::select! {
-            biased;
-            _ = stopped.wait_for(|stop| *stop) => return,
-            () = tokio::time::sleep(pauses.look) => {}
-        }
-        let required = tier.config.probing.required;
-        let wanted = tier.directory.read(|state| wanted(state, required));
-        while let Some(pair) = pace.next(&wanted, now()) {
+        news.mark_unchanged();
+        let off = tier.directory.read(|state| wanted(state, required));
+        if let Some(pair) = pace.next(&off, now()) {
             let probe = tier.desk.probe(&tier, pair.0, pair.1, tier.config.probing);
             let made = tokio::select! {
                 biased;
                 _ = stopped.wait_for(|stop| *stop) => return,
                 made = probe => made,
             };
-            let passed = match made {
-                Ok(report) => {
-                    tracing::info!(supplier = pair.0.0, passed = report.passed, "probed");
-                    report.passed
-                }
+            pace.went(pair, made.as_ref().is_ok_and(|report| report.passed), now());
+            match made {
+                Ok(report) => tell(&tier, pair, report.passed).await,
                 // Nothing was asked, so there is nothing to tell.
-                Err(why) => {
-                    tracing::warn!(supplier = pair.0.0, %why, "not probed");
-                    pace.went(pair, false, now());
-                    continue;
-                }
-            };
-            pace.went(pair, passed, now());
-            let told = tier.bureau.door.report_probe(pair.1, pair.0, passed).await;
-            if let Err(error) = told {
-                tracing::warn!(supplier = pair.0.0, %error, "a probe could not be reported");
+                Err(why) => tracing::warn!(supplier = pair.0.0, %why, "not probed"),
             }
+            continue;
         }
+        tokio::select! {
+            biased;
+            _ = stopped.wait_for(|stop| *stop) => return,
+            Ok(()) = news.changed() => {}
+            () = tokio::time::sleep(pace.rest(now())) => {}
+        }
+    }
+}
+
+async fn tell(tier: &Tier, (supplier, instrument): Pair, passed: bool) {
+    tracing::info!(supplier = supplier.0, passed, "probed");
+    if let Err(error) = tier.bureau.door.report_probe(instrument, supplier, passed).await {
+        tracing::warn!(supplier = supplier.0, %error, "a probe could not be reported");
     }
 }
 
@@ -125,6 +125,12 @@ impl Pace {
             .filter(|(_, (due, _))| *due <= now)
             .min_by_key(|(_, (due, _))| *due)
             .map(|(pair, _)| *pair)
+    }
+
+    /// Until the next probe is due, or the state is to be looked at in any case.
+    fn rest(&self, now: Nanos) -> Duration {
+        let next = self.due.values().map(|(due, _)| due.0.saturating_sub(now.0)).min();
+        next.map_or(self.pauses.look, |nanos| Duration::from_nanos(nanos).min(self.pauses.look))
     }
 
     fn went(&mut self, pair: Pair, passed: bool, now: Nanos) {
@@ -179,8 +185,10 @@ mod tests {
         let at = |seconds: u64| Nanos(seconds * SECOND);
         assert_eq!(pace.next(&BTreeMap::from([(pair, at(0))]), at(100)), None);
         assert_eq!(pace.next(&BTreeMap::from([(pair, at(105))]), at(111)), None);
+        assert_eq!(pace.rest(at(111)), Duration::from_secs(4), "it looks again when the probe is due");
         assert_eq!(pace.next(&BTreeMap::from([(pair, at(105))]), at(115)), Some(pair));
         assert_eq!(pace.next(&BTreeMap::new(), at(116)), None);
         assert!(pace.due.is_empty());
+        assert_eq!(pace.rest(at(116)), pauses.look);
     }
 }

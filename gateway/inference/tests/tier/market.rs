@@ -23,6 +23,7 @@ use grid_inference::{
 };
 use parking_lot::Mutex;
 use serde_json::json;
+use tokio::sync::watch;
 
 use crate::support::*;
 
@@ -52,6 +53,8 @@ struct Log {
     feed: Feed,
     /// Answers to reports of faults that are still to be lost.
     lose_answers: u32,
+    /// Told of every command.
+    changed: watch::Sender<()>,
 }
 
 impl Log {
@@ -71,6 +74,7 @@ impl Log {
         let applied = Applied { seq: self.seq, at, events: events.clone() };
         self.feed.push(vec![applied.clone()]).expect("the history lives");
         self.applied.push(applied);
+        self.changed.send_replace(());
         events
     }
 }
@@ -86,6 +90,7 @@ impl Market {
             seq: Seq::ZERO,
             client_seq: 0,
             later: Nanos::ZERO,
+            changed: watch::channel(()).0,
             used: Vec::new(),
             drawn: Vec::new(),
             applied: Vec::new(),
@@ -273,6 +278,10 @@ impl Door for MarketDoor {
 }
 
 impl Directory for MarketDoor {
+    fn news(&self) -> watch::Receiver<()> {
+        self.0.0.lock().changed.subscribe()
+    }
+
     fn reach(&self, _: Seq) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(std::future::ready(()))
     }

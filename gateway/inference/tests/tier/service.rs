@@ -52,7 +52,8 @@ impl Scene {
             .tier_set(|config| {
                 config.probing.required = required;
                 config.probing.suspended = Some(Pauses {
-                    look: Duration::from_millis(5),
+                    // Longer than any test waits: what follows the venue's news alone is what finds the suspended.
+                    look: Duration::from_secs(3_600),
                     first: Duration::from_millis(5),
                     longest: Duration::from_millis(50),
                 });

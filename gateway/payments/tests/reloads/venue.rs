@@ -135,6 +135,8 @@ impl Market {
         let mut log = self.log.lock();
         log.now.0 += seconds * SECOND;
         log.apply(Entry::venue(Command::Tick));
+        drop(log);
+        self.changed.send_replace(());
     }
 
     pub(crate) fn funding(&self, account: AccountId) -> Funding {
@@ -195,6 +197,10 @@ impl Venue for Market {
 
     fn acts(&self) -> bool {
         true
+    }
+
+    fn news(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     fn now(&self) -> Nanos {

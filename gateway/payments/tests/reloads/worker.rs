@@ -13,8 +13,10 @@ use crate::stand_in::{PATIENCE, StandIn, Way};
 use crate::venue::Market;
 
 fn settings() -> Settings {
+    // Longer than any test waits: a worker that does not follow the venue's news finds nothing.
+    let look_every = PATIENCE * 100;
     let moment = Duration::from_millis(1);
-    Settings { look_every: moment, again_min: moment, again_max: moment * 4, ..Settings::default() }
+    Settings { look_every, again_min: moment, again_max: moment * 4, ..Settings::default() }
 }
 
 fn worker(market: &Arc<Market>, stripe: &Arc<StandIn>) -> Worker {
