@@ -7,6 +7,8 @@
 //! | `door` | the binary door: a burst of 100,000 orders, garbage, slow bytes |
 //! | `hostile` | oversized, slow and broken HTTP, while others are served |
 //! | `service` | a supplier that breaks its terms: penalty, suspension, probes, return |
+//! | `quality` | attestations over HTTP: who has none leaves the roster |
+//! | `reloads` | Auto-Reload, from a line of credit and from a card |
 //! | `faults` | suppliers that refuse, stall, die, lie |
 //! | `crash` | `kill -9` at 50 moments under load |
 //! | `restart` | Ctrl-C, a second process, a full disk |
@@ -24,9 +26,14 @@ mod door;
 mod faults;
 mod harness;
 mod hostile;
+mod quality;
 mod real;
+mod reloads;
 mod restart;
 mod sdk;
 mod service;
 mod signed;
+#[path = "../../../../gateway/payments/tests/reloads/stand_in.rs"]
+#[allow(dead_code, reason = "the adapter's own tests use the rest")]
+mod stripe;
 mod web;

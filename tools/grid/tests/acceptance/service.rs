@@ -27,6 +27,20 @@ probes_to_decide = 2
 late_is_free = false
 "#;
 
+/// All that a probe tries, in this order.
+const CHECKS: [&str; 10] = [
+    "stream",
+    "whole",
+    "limit",
+    "tools",
+    "parallel_tools",
+    "json_schema",
+    "output",
+    "bad_request",
+    "speed",
+    "context",
+];
+
 /// What the venue says of a supplier of `text-prime`.
 fn row(venue: &Venue, wanted: impl Fn(&Value) -> bool) -> Option<Value> {
     let rows = venue.signer(&venue.account("operator")).get("/supplier-liability?supplier_id=all&limit=100");
@@ -79,6 +93,11 @@ fn a_supplier_that_breaks_its_terms_pays_is_suspended_and_comes_back_through_pro
     let mine = |row: &Value| row["supplier_id"] == supplier.as_str();
     let (passed, told) = probe(&venue, &supplier);
     assert!(passed, "healthy: {told}");
+    for check in CHECKS {
+        let line = told.lines().find(|line| line.split_ascii_whitespace().next() == Some(check));
+        let verdict = line.and_then(|line| line.split_ascii_whitespace().nth(1));
+        assert_eq!(verdict, Some("passed"), "{check}: {told}");
+    }
 
     set(&venue, &name, &json!({"status": 500}));
     let suspended = until("the suspension", || {
@@ -97,7 +116,10 @@ fn a_supplier_that_breaks_its_terms_pays_is_suspended_and_comes_back_through_pro
     assert_ne!(suspended["penalties_usd"], "0", "{suspended:#}");
 
     let (passed, told) = probe(&venue, &supplier);
-    assert!(!passed && told.contains("failed"), "{told}");
+    assert!(!passed, "{told}");
+    // Whatever it is asked is answered 500, but for the request that is wrong.
+    let failed = told.lines().filter(|line| line.starts_with("  ") && line.contains(" failed: ")).count();
+    assert_eq!(failed, CHECKS.len() - 1, "{told}");
     assert_eq!(row(&venue, mine).expect("a supplier")["standing"]["status"], "suspended");
     set(&venue, &name, &json!({}));
     until("the return", || {

@@ -8,12 +8,15 @@
 //! | `cuts` | a leader paused, cut off both ways and one way; slow lines |
 //! | `disks` | a full disk, an older copy of a disk, a damaged journal |
 //! | `members` | a node added and given a vote, a node removed, leadership handed over |
+//! | `tiers` | the inference tier apart from the core: killed in the middle of a stream; calls sent on to it |
 //! | `web` | signed orders and completions through a leader's death |
 //! | `checker` | the checker itself: it must be able to fail |
 //!
 //! `harness` starts and ends nodes, `net` parts them (network namespaces where the test may, a proxy on loopback
 //! elsewhere), `load` is the clients. Time decides nothing here: every wait is for a condition.
 
+#[path = "../acceptance/clients.rs"]
+mod clients;
 #[path = "../acceptance/web.rs"]
 #[allow(dead_code, reason = "the acceptance tests use the rest")]
 mod http;
@@ -27,4 +30,5 @@ mod load;
 mod members;
 mod net;
 mod proxy;
+mod tiers;
 mod web;

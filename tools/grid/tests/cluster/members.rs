@@ -26,15 +26,20 @@ fn place_of(cluster: &Cluster, node: u64) -> [String; 6] {
     [n, node.to_string(), h, cluster.net.host(node).to_string(), p, port_base.to_string()]
 }
 
-/// Brings a new node in, with a vote.
-pub(crate) fn add_voter(cluster: &mut Cluster, node: u64) {
+/// Brings a new node in that follows and never votes.
+pub(crate) fn add_learner(cluster: &mut Cluster, node: u64) {
     let place = place_of(cluster, node);
-    let mut words = vec!["add"];
-    words.extend(place.iter().map(String::as_str));
-    let learner = [&words[..], &["--learner"]].concat();
-    cluster.operator(&learner).expect("a learner is added");
+    let words: Vec<_> = ["add", "--learner"].into_iter().chain(place.iter().map(String::as_str)).collect();
+    cluster.operator(&words).expect("a learner is added");
     cluster.spawn(node);
     cluster.wait_ready(node);
+}
+
+/// Brings a new node in, with a vote.
+pub(crate) fn add_voter(cluster: &mut Cluster, node: u64) {
+    add_learner(cluster, node);
+    let place = place_of(cluster, node);
+    let words: Vec<_> = ["add"].into_iter().chain(place.iter().map(String::as_str)).collect();
     cluster.operator(&words).expect("the learner gets its vote");
 }
 

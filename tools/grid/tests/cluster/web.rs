@@ -22,7 +22,7 @@ use crate::load::{Account, Load, Operator};
 
 /// The instrument of the completions; the load trades the other.
 const INSTRUMENT: InstrumentId = InstrumentId(1);
-const SYMBOL: &str = "text-standard";
+pub(crate) const SYMBOL: &str = "text-standard";
 const KILLS: usize = 3;
 
 /// What the two clients have seen.
@@ -46,7 +46,15 @@ impl Seen {
 }
 
 /// A simulated supplier that the venue knows, with Units of its own in a consumer's hands.
-fn supply(cluster: &Cluster) -> (RunningSupplier, Account, String) {
+pub(crate) struct Supply {
+    pub(crate) running: RunningSupplier,
+    pub(crate) supplier: Account,
+    pub(crate) consumer: Account,
+    /// The consumer's.
+    pub(crate) key: String,
+}
+
+pub(crate) fn supply(cluster: &Cluster) -> Supply {
     let running = Supplier::start(SupplierConfig {
         name: "simulated".into(),
         addr: (cluster.net.host(1), 0).into(),
@@ -100,7 +108,7 @@ fn supply(cluster: &Cluster) -> (RunningSupplier, Account, String) {
     };
     trade(supplier, Side::Sell, TimeInForce::Gtc, OrderFlags::none());
     trade(consumer, Side::Buy, TimeInForce::Ioc, OrderFlags::none().with(OrderFlags::TO_CONSUMPTION, true));
-    (running, consumer, key)
+    Supply { running, supplier, consumer, key }
 }
 
 fn order(seen: &Seen, signer: &Signer, market: &str) {
@@ -149,7 +157,7 @@ fn more(seen: &Seen, cluster: &Cluster, orders: u64, completions: u64) {
 #[test]
 fn http_clients_wait_through_a_leaders_death_and_see_no_error() {
     let mut cluster = Cluster::start(3);
-    let (_supplier, consumer, key) = supply(&cluster);
+    let Supply { running: _running, consumer, key, .. } = supply(&cluster);
     let load = Load::start(&cluster, 2);
     let door = 1;
     let ready = cluster.ready(door);
