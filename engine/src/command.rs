@@ -560,9 +560,10 @@ pub enum Cover {
     /// It had issued some of the drawn tokens itself.
     #[default]
     Issuer,
-    /// Each issuer was asked and failed, or is suspended.
+    /// Each issuer failed: asked for this call, or so lately that it is left alone, or it is suspended.
     Failed,
-    /// No issuer can do what the call asked for.
+    /// An issuer is not to blame: it can't do what the call asked for, or a limit of the tier's own kept it from being
+    /// asked.
     Unable,
 }
 
@@ -698,7 +699,8 @@ pub struct SupplierProfile {
     pub sealed_credential: Vec<u8>,
     /// Which of its models serves which instrument; at most 64.
     pub offers: Vec<Offer>,
-    /// Off the roster when true: it gets no traffic.
+    /// Off every roster when true: it gets no traffic, issues nothing and sells nothing on the book. Who only lacks an API
+    /// has no offers.
     pub suspended: bool,
 }
 

@@ -379,6 +379,8 @@ pub enum Closure {
     NoFillMaxSlippage = 6,
     /// A DAY order's day is over.
     Expired = 7,
+    /// An ask, whose owner was suspended as a supplier of the instrument.
+    Suspended = 8,
 }
 
 /// Between which balances of an account Units moved.

@@ -113,7 +113,8 @@ pub struct Counters {
 /// One participant.
 ///
 /// Invariants: no balance is negative; `usd_held` = the holds of its open buy orders and its collateral;
-/// `orders` = its orders in the books; `open_calls` = its open reservations; `watched` exactly while a shortage of dollars would begin a reload.
+/// `orders` = its orders in the books; `open_calls` = its open reservations; `watched` says dollars exactly while a
+/// shortage of them would begin a reload, and asks exactly while it is suspended somewhere, where it then has none.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 #[repr(C, align(64))] // what most commands look at comes first, in one cache line
 pub struct Account {
@@ -131,8 +132,8 @@ pub struct Account {
     pub mode: AccountMode,
     /// What it may do.
     pub capabilities: Capabilities,
-    /// Its dollars are looked at after each of its commands.
-    pub watched: bool,
+    /// What of it is looked at when it acts.
+    pub watched: Watched,
     /// Its open reservations.
     pub open_calls: u32,
     /// How it buys in Auto Mode.
@@ -155,6 +156,37 @@ pub struct Account {
     pub funding: Funding,
     /// It may attest the quality of models.
     pub benchmark: bool,
+}
+
+/// What of an account is looked at when it acts: two facts in one byte, so that both lie where every command looks.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize,
+)]
+pub struct Watched(u8);
+
+impl Watched {
+    const DOLLARS: u8 = 1;
+    const ASKS: u8 = 2;
+
+    /// Its dollars, after each of its commands: a shortage of them begins a reload.
+    #[must_use]
+    pub const fn dollars(self) -> bool {
+        self.0 & Self::DOLLARS != 0
+    }
+
+    /// Its asks, before they come in: it is suspended as a supplier of some instrument, or of all.
+    #[must_use]
+    pub const fn asks(self) -> bool {
+        self.0 & Self::ASKS != 0
+    }
+
+    pub(crate) fn set_dollars(&mut self, watched: bool) {
+        self.0 = self.0 & !Self::DOLLARS | if watched { Self::DOLLARS } else { 0 };
+    }
+
+    pub(crate) fn set_asks(&mut self, watched: bool) {
+        self.0 = self.0 & !Self::ASKS | if watched { Self::ASKS } else { 0 };
+    }
 }
 
 const _: () = assert!(std::mem::offset_of!(Account, auto_buy) <= 48);

@@ -112,8 +112,9 @@ impl Machine for Engine {
     type Event = Event;
 
     /// In format 1, of a day before the first release, an order's id was its command's place in the log; in format 2 a
-    /// reservation did not say who called, nor a settlement which model served.
-    const FORMAT: u32 = 3;
+    /// reservation did not say who called, nor a settlement which model served; in format 3 the asks of a suspended
+    /// supplier stayed in the book.
+    const FORMAT: u32 = 4;
 
     fn encode(command: &Entry, out: &mut Vec<u8>) {
         command.encode(out);

@@ -61,9 +61,19 @@ fn check_account(state: &State, account: &Account) -> Result<i128, String> {
     let id = account.id;
     hold!(account.usd_available >= Usd::ZERO && account.usd_held >= Usd::ZERO, "{id:?} owes nobody dollars");
     state.books.check_own(id, account.orders)?;
+    let somewhere = state.supplies.of(id).any(|(_, supply)| !supply.standing.is_active())
+        || state.suppliers.get(&id).is_some_and(|known| known.profile.suspended);
+    hold!(
+        account.watched.asks() == somewhere,
+        "asks of {id:?} are looked at while it is suspended somewhere"
+    );
     let mut held = 0;
     let mut labelled = 0;
-    for (_, order) in state.open_orders(id) {
+    for (instrument, order) in state.open_orders(id) {
+        hold!(
+            order.side == Side::Buy || !state.is_suspended(id, instrument),
+            "{id:?} sells nothing on the book while it may not deliver it: {order:?}"
+        );
         held += order.hold.0;
         if order.label != Label::default() {
             labelled += 1;
@@ -88,7 +98,10 @@ fn check_account(state: &State, account: &Account) -> Result<i128, String> {
 fn check_funding(state: &State, account: &Account, open: u32) -> Result<(), String> {
     let (id, funding) = (account.id, &account.funding);
     hold!(account.open_calls == open, "{id:?} has {open} calls in progress");
-    hold!(account.watched == account.may_reload(), "dollars of {id:?} are watched while it may reload");
+    hold!(
+        account.watched.dollars() == account.may_reload(),
+        "dollars of {id:?} are watched while it may reload"
+    );
     hold!(
         funding.paid.0 >= 0
             && funding.credited.0 >= 0

@@ -9,7 +9,7 @@ use crate::instrument::{InstrumentSpec, InstrumentStatus, Movement};
 use crate::limits;
 use crate::reject::Reject;
 use crate::sla::SlaTerms;
-use crate::state::{Account, ConsumptionKey, Instrument, SigningKey, Timer};
+use crate::state::{Account, ConsumptionKey, Instrument, SigningKey, Timer, Watched};
 use crate::units::{Nanos, Qty, Tokens, Usd};
 
 impl Step<'_> {
@@ -43,7 +43,7 @@ impl Step<'_> {
             updated_at: self.at,
             deposited_at: Nanos::ZERO,
             withdrawn_at: Nanos::ZERO,
-            watched: false,
+            watched: Watched::default(),
             open_calls: 0,
             funding: Default::default(),
             benchmark: false,
@@ -253,6 +253,7 @@ impl Step<'_> {
         let models = profile.offers.iter().map(|offer| offer.model.clone()).collect();
         self.events.push(Event::OffersChanged { supplier: self.account, models });
         self.review_offers(self.account);
+        self.review_asks(self.account);
         self.directory_changed(0)
     }
 
@@ -289,7 +290,7 @@ impl Step<'_> {
         if !self.collateral_covers(self.account, instrument, supply.liability().plus(tokens)) {
             return Err(Reject::BeyondCollateral.into());
         }
-        if !supply.standing.is_active() {
+        if self.state.is_suspended(self.account, instrument) {
             return Err(Reject::Suspended.into());
         }
         let issuance = self.issue_units(self.account, instrument, qty);

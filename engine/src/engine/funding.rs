@@ -174,7 +174,8 @@ impl Step<'_> {
     /// Notes whether the account's dollars have to be looked at after its commands.
     fn watch(&mut self, id: AccountId) {
         let account = &mut self.state.accounts[id.0 as usize];
-        account.watched = account.may_reload();
+        let may_reload = account.may_reload();
+        account.watched.set_dollars(may_reload);
     }
 
     /// After a command of an account whose dollars are watched.

@@ -78,11 +78,9 @@ impl Step<'_> {
             return false;
         };
         let supply = self.state.supplies.get(managed.supplier, instrument).copied().unwrap_or_default();
-        let known = self.state.suppliers.get(&managed.supplier);
         let capacity = managed.capacity.tokens().expect("checked when it was set");
         let issued = self.state.instruments[usize::from(instrument.0)].issued;
-        known.is_some_and(|known| !known.profile.suspended)
-            && supply.standing.is_active()
+        !self.state.is_suspended(managed.supplier, instrument)
             && supply.liability().checked_add(tokens).is_some_and(|owed| owed <= capacity)
             && issued.checked_add(tokens).is_some_and(|all| all.0 <= limits::ALL_TOKENS)
     }

@@ -308,6 +308,14 @@ impl State {
         self.accounts.get(id.0 as usize)
     }
 
+    /// Whether an account is suspended as a supplier: of the instrument, or of all of them.
+    #[must_use]
+    pub fn is_suspended(&self, account: AccountId, instrument: InstrumentId) -> bool {
+        let standing = self.supplies.get(account, instrument).map(|supply| supply.standing);
+        standing.is_some_and(|standing| !standing.is_active())
+            || self.suppliers.get(&account).is_some_and(|known| known.profile.suspended)
+    }
+
     /// Whose consumption key this is.
     #[must_use]
     pub fn owner_of_key(&self, key: KeyId) -> Option<AccountId> {
@@ -439,7 +447,7 @@ impl Step<'_> {
         if let Err(refusal) = done {
             self.refuse(refusal);
         }
-        if self.state.accounts.get(self.account.0 as usize).is_some_and(|account| account.watched) {
+        if self.state.accounts.get(self.account.0 as usize).is_some_and(|account| account.watched.dollars()) {
             self.look_at_funds(self.account);
         }
     }

@@ -8,7 +8,7 @@ use crate::ids::{AccountId, InstrumentId};
 use crate::instrument::QualityTerms;
 use crate::reject::Reject;
 use crate::sla::{Fault, SlaTerms, Waived};
-use crate::state::{Closed, Delivered, Figures, Pair, Reasons, Timer, is_late, is_slow};
+use crate::state::{Closed, Delivered, Figures, Pair, Reasons, State, Timer, is_late, is_slow};
 use crate::units::{Nanos, Tokens, Usd};
 
 impl Step<'_> {
@@ -207,12 +207,27 @@ impl Step<'_> {
         supply.standing = standing;
         let Reasons { breach, quality } = why;
         self.events.push(Event::StandingChanged { supplier, instrument, breach, quality });
+        self.review_asks(supplier);
         if standing.is_active() {
             return;
         }
         // What it fails to deliver from now on is not evidence of anything new.
         let service = self.state.services.open(supplier, instrument, at);
         (service.probes, service.probes_pass) = (0, false);
+    }
+
+    /// After a suspension began or ended: nobody may buy on the book what its seller may not deliver, so its asks there
+    /// are closed, and new ones are refused until it is back.
+    pub(super) fn review_asks(&mut self, supplier: AccountId) {
+        let standing = |state: &State| {
+            let whole = state.suppliers.get(&supplier).is_some_and(|known| known.profile.suspended);
+            whole || state.supplies.of(supplier).any(|(_, supply)| !supply.standing.is_active())
+        };
+        let barred = standing(self.state);
+        self.state.accounts[supplier.0 as usize].watched.set_asks(barred);
+        if barred {
+            self.close_asks_of_suspended(supplier);
+        }
     }
 }
 

@@ -100,6 +100,9 @@ impl Step<'_> {
                 if new.qty > available {
                     return Err(refuse(Reject::InsufficientUnits));
                 }
+                if account.watched.asks() && self.state.is_suspended(self.account, new.instrument) {
+                    return Err(refuse(Reject::Suspended));
+                }
             }
             Side::Buy => {}
         }
@@ -560,6 +563,21 @@ impl Step<'_> {
             at = self.state.books.record(slot).own_next;
             if self.covers(scope, slot) {
                 self.close_resting(slot, Closure::Cancelled);
+            }
+        }
+    }
+
+    /// Closes an account's asks in instruments that it is suspended from, oldest first.
+    #[cold]
+    pub(super) fn close_asks_of_suspended(&mut self, account: AccountId) {
+        let mut at = self.state.accounts[account.0 as usize].orders.first();
+        while at != NONE {
+            let slot = at;
+            let record = self.state.books.record(slot);
+            at = record.own_next;
+            let instrument = InstrumentId(record.instrument);
+            if record.side() == Side::Sell && self.state.is_suspended(account, instrument) {
+                self.close_resting(slot, Closure::Suspended);
             }
         }
     }

@@ -18,7 +18,7 @@ use std::path::Path;
 
 use grid_engine::command::{
     AccountMode, AutoBuy, Capabilities, Command, Cover, Entry, MassCancelScope, NewOrder, OrderKind,
-    OrderRef, SelfTrade, Side, Surface, TimeInForce, TransferDirection, Usage,
+    OrderRef, SelfTrade, Side, SupplierProfile, Surface, TimeInForce, TransferDirection, Usage,
 };
 use grid_engine::event::{Event, Exec, OrderReport, Report, ReportBody};
 use grid_engine::funding::{AccountTerms, AutoReload, PaymentMethod, ReloadFailure};
@@ -514,7 +514,14 @@ impl Stage {
                 };
                 Command::SetInstrumentStatus { instrument, status }
             }
-            "supplier" => Command::RegisterSupplier(Box::default()),
+            // supplier [suspended]
+            "supplier" => {
+                let suspended = words.flag("suspended");
+                Command::RegisterSupplier(Box::new(SupplierProfile {
+                    suspended,
+                    ..SupplierProfile::default()
+                }))
+            }
             "capacity" => Command::SetCapacity { instrument, capacity: Qty(words.number()) },
             "open_account" => Command::OpenAccount {
                 name: words.next().into(),

@@ -368,7 +368,7 @@ const _: () = assert!(status::EXPIRED as usize == STATUSES.len() - 1, "a name pe
 const REASONS: [&str; 4] = ["breach", "cover", "cover_penalty", "debt"];
 
 /// A closure as the contract's closure reason; a filled order has none.
-const CLOSURES: [Option<&str>; 8] = [
+const CLOSURES: [Option<&str>; 9] = [
     None,
     Some("cancelled"),
     Some("self_trade_prevention"),
@@ -377,6 +377,7 @@ const CLOSURES: [Option<&str>; 8] = [
     Some("no_fill_no_liquidity"),
     Some("no_fill_max_slippage"),
     Some("expired"),
+    Some("suspended"),
 ];
 
 /// A growing WHERE clause with its values.

@@ -155,7 +155,7 @@ const fn movement_number(movement: Moved) -> i64 {
 const fn status_of(reason: Closure) -> i64 {
     match reason {
         Closure::Filled => status::FILLED,
-        Closure::Cancelled | Closure::SelfTrade => status::CANCELLED,
+        Closure::Cancelled | Closure::SelfTrade | Closure::Suspended => status::CANCELLED,
         Closure::Expired => status::EXPIRED,
         Closure::PartiallyFilledNoLiquidity
         | Closure::PartiallyFilledMaxSlippage

@@ -125,6 +125,7 @@ fn closed(reason: Closure) -> (wire::Closure, wire::ExecType, wire::OrdStatus) {
         Closure::NoFillNoLiquidity => (wire::Closure::NoFillNoLiquidity, E::Expired, S::Expired),
         Closure::NoFillMaxSlippage => (wire::Closure::NoFillMaxSlippage, E::Expired, S::Expired),
         Closure::Expired => (wire::Closure::DayOver, E::Expired, S::Expired),
+        Closure::Suspended => (wire::Closure::Suspended, E::Cancelled, S::Cancelled),
     }
 }
 

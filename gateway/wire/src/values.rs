@@ -92,9 +92,9 @@ wire_enum! {
     Cover as "cover" {
         /// It had issued some of the drawn tokens, and where nothing else is said.
         Issuer = 0,
-        /// Each issuer was asked and failed, or is suspended.
+        /// Each issuer failed, or is suspended.
         Failed = 1,
-        /// No issuer can do what the call asked for.
+        /// An issuer is not to blame: it can't do what the call asked for, or was kept from being asked.
         Unable = 2,
     }
 }
@@ -170,6 +170,8 @@ wire_enum! {
         DayOver = 7,
         /// Traded whole.
         Filled = 8,
+        /// An ask, whose owner was suspended as a supplier of the instrument.
+        Suspended = 9,
     }
 }
 

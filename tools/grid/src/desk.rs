@@ -64,15 +64,17 @@ impl Desk {
         Ok(())
     }
 
-    /// On offer now; free to offer; still to be issued within the capacity.
+    /// On offer now; free to offer; still to be issued within the capacity. Who is suspended can neither issue nor offer.
     fn position(&self, engine: &Engine, offer: &Offer) -> (Qty, Qty, Qty) {
         let state = engine.state();
         let holding = state.holding(self.account, offer.instrument);
         let (held, available) =
             holding.map_or((Qty::ZERO, Qty::ZERO), |holding| (holding.held, holding.available));
         let supply = state.supplies.get(self.account, offer.instrument);
-        // Who is off the roster may not issue.
-        let issuable = supply.filter(|supply| supply.standing.is_active()).map_or(0, |supply| {
+        if state.is_suspended(self.account, offer.instrument) {
+            return (held, Qty::ZERO, Qty::ZERO);
+        }
+        let issuable = supply.map_or(0, |supply| {
             let room =
                 supply.capacity.tokens().map_or(0, |tokens| tokens.0).saturating_sub(supply.liability().0);
             room / grid_engine::TOKENS_PER_UNIT

@@ -209,7 +209,7 @@ impl Case {
                         .expect("every order that closes was opened by a line of this case");
                     self.live.remove(&name);
                     match reason {
-                        Closure::Filled | Closure::Cancelled => {}
+                        Closure::Filled | Closure::Cancelled | Closure::Suspended => {}
                         Closure::SelfTrade => self.result.stp_cancelled.push(name),
                         Closure::PartiallyFilledNoLiquidity
                         | Closure::PartiallyFilledMaxSlippage

@@ -320,7 +320,7 @@ fn account(id: u32) -> Account {
         updated_at: Nanos(0),
         deposited_at: Nanos(0),
         withdrawn_at: Nanos(0),
-        watched: false,
+        watched: Default::default(),
         open_calls: 0,
         funding: Default::default(),
         benchmark: false,

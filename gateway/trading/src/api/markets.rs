@@ -334,9 +334,7 @@ pub(super) async fn price_histories(State(app): State<App>, signed: Signed) -> R
 
 /// The models that may fill an instrument now: those that suppliers on the roster offer for it.
 fn qualifying_models(venue: &Venue, instrument: InstrumentId) -> Vec<String> {
-    let stands =
-        |supplier| venue.supplies.get(supplier, instrument).is_none_or(|supply| supply.standing.is_active());
-    let offers = venue.suppliers.iter().filter(|(id, supplier)| !supplier.profile.suspended && stands(**id));
+    let offers = venue.suppliers.iter().filter(|(id, _)| !venue.is_suspended(**id, instrument));
     let models = offers
         .flat_map(|(_, supplier)| &supplier.profile.offers)
         .filter(|offer| offer.instrument == instrument)

@@ -54,7 +54,7 @@ impl Dice {
 /// Gives an account Units to sell: makes it a supplier, with nobody behind it.
 pub(crate) fn stock(operator: &Operator, account: u32, instrument: u16, units: u64) {
     let (instrument, qty) = (InstrumentId(instrument), Qty(units));
-    let profile = SupplierProfile { name: "stock".into(), suspended: true, ..SupplierProfile::default() };
+    let profile = SupplierProfile { name: "stock".into(), ..SupplierProfile::default() };
     operator.command(account, &Command::RegisterSupplier(Box::new(profile)));
     operator.command(account, &Command::SetCapacity { instrument, capacity: qty });
     operator.command(account, &Command::Issue { instrument, qty });

@@ -123,7 +123,7 @@ impl Load {
             .map(|nth| {
                 let account = operator.open(&format!("trader {nth}"), Usd::dollars(2_000));
                 let name = format!("trader {nth}");
-                let profile = SupplierProfile { name, suspended: true, ..SupplierProfile::default() };
+                let profile = SupplierProfile { name, ..SupplierProfile::default() };
                 operator.stock(account, InstrumentId(0), profile, 500_000);
                 account
             })
@@ -428,6 +428,7 @@ fn execution(r: &ExecutionReport) -> Value {
         Closure::SelfTrade => "self_trade",
         Closure::DayOver => "day_over",
         Closure::Filled => "filled",
+        Closure::Suspended => "suspended",
     };
     json!({
         "kind": "execution", "match_time": r.match_time, "exec": exec, "status": status, "closure": closure,
