@@ -34,6 +34,15 @@ pub(crate) enum Verdict {
     Neutral,
 }
 
+/// Why a supplier gets no call just now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shut {
+    /// As many calls of this tier are under way with it as the tier lets be, and it has done nothing to deserve that.
+    ByUs,
+    /// It keeps failing, asked for patience, or has reached a limit of its own, told or found.
+    ByItself,
+}
+
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Health {
     breaker: Breaker,
@@ -95,12 +104,12 @@ impl Health {
     }
 
     /// A place for one more call.
-    pub(crate) fn enter(&mut self, now: Moment, routing: &Routing) -> Option<Pass> {
+    pub(crate) fn enter(&mut self, now: Moment, routing: &Routing) -> Result<Pass, Shut> {
         self.admit(now, routing, Breaker::enter)
     }
 
     /// A place although it keeps failing.
-    pub(crate) fn force(&mut self, now: Moment, routing: &Routing) -> Option<Pass> {
+    pub(crate) fn force(&mut self, now: Moment, routing: &Routing) -> Result<Pass, Shut> {
         self.admit(now, routing, Breaker::force)
     }
 
@@ -109,16 +118,18 @@ impl Health {
         now: Moment,
         routing: &Routing,
         admit: fn(&mut Breaker, Moment) -> Option<Pass>,
-    ) -> Option<Pass> {
+    ) -> Result<Pass, Shut> {
         if self.is_full(now, routing) {
-            return None;
+            let spent = self.allowance.is_some_and(|(left, until)| left == 0 && now < until);
+            let its_own = spent || self.room.is_some() || self.breaker.rests(now, SOON).is_some();
+            return Err(if its_own { Shut::ByItself } else { Shut::ByUs });
         }
-        let pass = admit(&mut self.breaker, now)?;
+        let pass = admit(&mut self.breaker, now).ok_or(Shut::ByItself)?;
         self.in_flight += 1;
         if let Some((left, _)) = &mut self.allowance {
             *left = left.saturating_sub(1);
         }
-        Some(pass)
+        Ok(pass)
     }
 
     /// A call has ended.
@@ -242,9 +253,33 @@ mod tests {
     }
 
     #[test]
+    fn only_the_tier_s_own_limit_is_no_fault_of_the_supplier_s() {
+        let routing = ROUTING(2);
+        let full = || {
+            let mut health = Health::default();
+            assert!(health.enter(at(0), &routing).is_ok() && health.enter(at(0), &routing).is_ok());
+            health
+        };
+        assert_eq!(full().enter(at(0), &routing), Err(Shut::ByUs));
+        let mut spent = full();
+        spent.allow(Allowance { calls: 0, resets: Duration::from_secs(9) }, at(0));
+        assert_eq!(spent.enter(at(0), &routing), Err(Shut::ByItself));
+        let mut busy = full();
+        busy.ended(Pass::Call, Verdict::Busy(Some(Duration::from_secs(1))), at(0), &routing);
+        assert_eq!(busy.enter(at(0), &routing), Err(Shut::ByItself), "its pause");
+        assert_eq!(busy.enter(at(2), &routing), Err(Shut::ByItself), "the room that was found");
+        let mut failing = full();
+        for _ in 0..routing.breaker_failures {
+            failing.ended(Pass::Call, Verdict::Bad, at(0), &routing);
+            failing.in_flight += 1;
+        }
+        assert_eq!(failing.enter(at(0), &routing), Err(Shut::ByItself));
+    }
+
+    #[test]
     fn a_limit_that_was_hit_halves_the_calls_at_once_and_answers_let_them_grow() {
         let (mut health, routing) = (Health::default(), ROUTING(100));
-        let fill = |health: &mut Health| std::iter::from_fn(|| health.enter(at(9), &routing)).count();
+        let fill = |health: &mut Health| std::iter::from_fn(|| health.enter(at(9), &routing).ok()).count();
         let end = |health: &mut Health, count: usize, verdict| {
             (0..count).for_each(|_| health.ended(Pass::Call, verdict, at(9), &routing));
         };
@@ -252,10 +287,10 @@ mod tests {
             health.enter(at(0), &routing).expect("room");
         }
         health.ended(Pass::Call, Verdict::Busy(Some(at(1))), at(0), &routing);
-        assert_eq!(health.enter(at(0), &routing), None);
+        assert_eq!(health.enter(at(0), &routing), Err(Shut::ByItself));
         let probe = Pass::Probe(1);
         end(&mut health, 7, Verdict::Good);
-        assert_eq!(health.enter(at(9), &routing), Some(probe));
+        assert_eq!(health.enter(at(9), &routing), Ok(probe));
         health.ended(probe, Verdict::Good, at(9), &routing);
         // Eight answers have come: once around four of them, and there is room for five.
         assert_eq!(fill(&mut health), 5);
@@ -289,13 +324,16 @@ mod tests {
     fn a_supplier_s_own_limit_is_not_overrun_by_calls_that_began_together() {
         let (mut health, routing) = (Health::default(), ROUTING(100));
         health.allow(Allowance { calls: 2, resets: at(10) }, at(0));
-        assert!(health.enter(at(1), &routing).is_some() && health.enter(at(1), &routing).is_some());
-        assert_eq!((health.enter(at(1), &routing), health.wait(at(1), &routing, true)), (None, Some(at(9))));
-        assert!(health.enter(at(10), &routing).is_some(), "the limit was reset");
+        assert!(health.enter(at(1), &routing).is_ok() && health.enter(at(1), &routing).is_ok());
+        assert_eq!(
+            (health.enter(at(1), &routing), health.wait(at(1), &routing, true)),
+            (Err(Shut::ByItself), Some(at(9)))
+        );
+        assert!(health.enter(at(10), &routing).is_ok(), "the limit was reset");
         health.allow(Allowance { calls: 0, resets: at(10) }, at(20));
         assert_eq!(
             (health.force(at(21), &routing), health.wait(at(21), &routing, true)),
-            (None, Some(at(9)))
+            (Err(Shut::ByItself), Some(at(9)))
         );
     }
 

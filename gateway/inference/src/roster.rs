@@ -20,7 +20,7 @@ use crate::breaker::{Moment, Pass};
 use crate::choice::{self, Facts, Why};
 use crate::config::Routing;
 use crate::health::Health;
-pub(crate) use crate::health::Verdict;
+pub(crate) use crate::health::{Shut, Verdict};
 use crate::needs::Needs;
 use crate::patience::Allowance;
 use crate::stats::{One, Stats};
@@ -59,9 +59,7 @@ pub(crate) fn offers(state: &State, instrument: InstrumentId) -> Vec<Candidate> 
         ttft_ceiling_ms: quality.ttft_ceiling_ms,
         tokens_per_second: quality.tokens_per_second_floor,
     });
-    let stands =
-        |supplier| state.supplies.get(supplier, instrument).is_none_or(|supply| supply.standing.is_active());
-    let active = state.suppliers.iter().filter(|(id, s)| !s.profile.suspended && stands(**id));
+    let active = state.suppliers.iter().filter(|(id, _)| !state.is_suspended(**id, instrument));
     active
         .flat_map(|(account, supplier)| {
             let profile = &supplier.profile;
@@ -223,24 +221,24 @@ impl Roster {
     }
 
     /// A place at the candidate, unless it is full or left alone for now.
-    pub(crate) fn enter(self: &Arc<Self>, candidate: &Candidate) -> Option<Slot> {
+    pub(crate) fn enter(self: &Arc<Self>, candidate: &Candidate) -> Result<Slot, Shut> {
         self.admit(candidate, Health::enter)
     }
 
     /// A place at a candidate that is left alone for its failures, unless it is full or being probed.
-    pub(crate) fn force(self: &Arc<Self>, candidate: &Candidate) -> Option<Slot> {
+    pub(crate) fn force(self: &Arc<Self>, candidate: &Candidate) -> Result<Slot, Shut> {
         self.admit(candidate, Health::force)
     }
 
     fn admit(
         self: &Arc<Self>,
         candidate: &Candidate,
-        admit: fn(&mut Health, Moment, &Routing) -> Option<Pass>,
-    ) -> Option<Slot> {
+        admit: fn(&mut Health, Moment, &Routing) -> Result<Pass, Shut>,
+    ) -> Result<Slot, Shut> {
         let key = (candidate.supplier, candidate.instrument);
         let now = self.now();
         let pass = admit(self.health.lock().entry(key).or_default(), now, &self.routing)?;
-        Some(Slot {
+        Ok(Slot {
             roster: Arc::clone(self),
             key,
             verdict: Verdict::Neutral,
@@ -449,8 +447,8 @@ mod tests {
         last.allows(Some(Allowance { calls: 0, resets: Duration::from_secs(50) }));
         drop(last);
         drop(first);
-        assert!(roster.enter(&one).is_none());
-        assert!(roster.force(&one).is_none());
+        assert!(roster.enter(&one).is_err());
+        assert!(roster.force(&one).is_err());
         assert!(roster.wait(&one).is_some_and(|wait| wait > Duration::from_secs(40)));
     }
 
@@ -462,8 +460,8 @@ mod tests {
             roster.enter(&one).unwrap().judge(verdict);
         }
         roster.enter(&one).unwrap().judge(Verdict::Bad);
-        assert!(roster.enter(&one).is_none());
-        assert!(roster.enter(&Candidate { instrument: InstrumentId(1), ..one.clone() }).is_some());
+        assert!(roster.enter(&one).is_err());
+        assert!(roster.enter(&Candidate { instrument: InstrumentId(1), ..one.clone() }).is_ok());
         assert!(roster.ready(&[one, candidate(2)]).is_ok());
     }
 
@@ -480,8 +478,8 @@ mod tests {
         assert!(roster.ready(&all).is_ok());
         assert_eq!(roster.last_resort(&all), Some(&all[1]));
         roster.force(&all[1]).unwrap().judge(Verdict::Good);
-        assert!(roster.enter(&all[1]).is_some(), "one success forgives everything");
-        assert!(roster.force(&all[2]).is_none(), "who asked for patience gets it");
+        assert!(roster.enter(&all[1]).is_ok(), "one success forgives everything");
+        assert!(roster.force(&all[2]).is_err(), "who asked for patience gets it");
     }
 
     #[test]
@@ -489,10 +487,10 @@ mod tests {
         let roster = roster(5, Duration::ZERO, 1);
         let (one, two) = (candidate(1), candidate(2));
         let slot = roster.enter(&one).unwrap();
-        assert!(roster.enter(&one).is_none());
+        assert!(roster.enter(&one).is_err());
         drop(slot);
         roster.enter(&two).unwrap().judge(Verdict::Busy(Some(Duration::from_secs(9_999))));
         assert!(roster.ready(&[two]).unwrap_err() <= PATIENCE_MAX);
-        assert!(roster.enter(&one).is_some());
+        assert!(roster.enter(&one).is_ok());
     }
 }

@@ -26,7 +26,7 @@ use crate::dialect::supplier;
 use crate::hold::Hold;
 use crate::reply::Refusal;
 use crate::request::field_of;
-use crate::roster::{Candidate, Floors, Slot, Verdict};
+use crate::roster::{Candidate, Floors, Shut, Slot, Verdict};
 use crate::server::Tier;
 use crate::sse::Event;
 use crate::stats::bump;
@@ -92,8 +92,17 @@ pub(crate) async fn deliver(
     limits: Limits,
     head: &mut Head,
 ) -> Delivery {
-    let mut search =
-        Search { tier, call, cap, limits, tried: 0, unable: None, lacking: Vec::new(), unasked: None };
+    let mut search = Search {
+        tier,
+        call,
+        cap,
+        limits,
+        tried: 0,
+        unable: None,
+        lacking: Vec::new(),
+        spared: Vec::new(),
+        unasked: None,
+    };
     match search.run(&mut hold, head).await {
         Some(Ok((Opened::Stream { held, rest }, slot))) => Delivery::Stream { held, rest, hold, slot },
         Some(Ok((Opened::Whole(body), slot))) => Delivery::Whole { body, hold, slot },
@@ -125,6 +134,8 @@ struct Search<'a> {
     unable: Option<(Option<&'static str>, String)>,
     /// Who turned out to be unable.
     lacking: Vec<AccountId>,
+    /// Who was not asked for a reason of this tier's own.
+    spared: Vec<AccountId>,
     /// The field that one could not even be asked, and why.
     unasked: Option<(Option<&'static str>, String)>,
 }
@@ -198,10 +209,18 @@ impl Search<'_> {
             }
         }
         let entered = if forced { tier.roster.force(candidate) } else { tier.roster.enter(candidate) };
-        let Some(mut slot) = entered else {
-            return Step::Next(Seen::Passed);
+        self.spared.retain(|supplier| *supplier != candidate.supplier);
+        let mut slot = match entered {
+            Ok(slot) => slot,
+            Err(shut) => {
+                if shut == Shut::ByUs {
+                    self.spared.push(candidate.supplier);
+                }
+                return Step::Next(Seen::Passed);
+            }
         };
         let Some(credential) = credential(tier, candidate) else {
+            self.spared.push(candidate.supplier);
             slot.judge(Verdict::Bad);
             return Step::Next(Seen::Done);
         };
@@ -239,14 +258,19 @@ impl Search<'_> {
         }
     }
 
-    /// Why it would be this supplier that delivers: it owes the tokens, or whoever does failed, or can't do what the call
-    /// asks for.
+    /// Why it would be this supplier that delivers: it owes the tokens, or whoever does failed, or was not to blame.
+    ///
+    /// All issuers pay for a failure, so it is one only where each of them failed. Who is left alone for its 429s or by
+    /// its own limits failed: it sold Units without naming a rate, and does not deliver them. Who has too many calls of
+    /// this tier's under way by the tier's own limit did not, nor did one whose credential the tier can't read.
     fn cover(&self, supplier: AccountId) -> Cover {
         let issuers = &self.call.issuers;
-        let unable = |issuer| self.call.unable.contains(issuer) || self.lacking.contains(issuer);
+        let excused = |issuer| {
+            [&self.call.unable, &self.lacking, &self.spared].iter().any(|excused| excused.contains(issuer))
+        };
         match () {
             () if issuers.is_empty() || issuers.contains(&supplier) => Cover::Issuer,
-            () if issuers.iter().all(unable) => Cover::Unable,
+            () if issuers.iter().any(excused) => Cover::Unable,
             () => Cover::Failed,
         }
     }

@@ -123,7 +123,8 @@ fn route(row: &UsageRow) -> Value {
         Cover::Failed => ("failed", "the issuers of the tokens failed, so another supplier delivered"),
         Cover::Unable => (
             "unable",
-            "no issuer of the tokens can do what the call asked for, so another supplier delivered",
+            "an issuer of the tokens could not be asked for this, through no failure of its own, so another supplier \
+             delivered",
         ),
     };
     json!({

@@ -7,6 +7,8 @@ use grid_inference::{Config, Need, RunningTier};
 use http_body_util::Full;
 use hyper::Request;
 use serde_json::{Value, json};
+use std::sync::Arc;
+use tokio::sync::Semaphore;
 
 const OPERATOR: &str = "operator's secret";
 
@@ -250,5 +252,40 @@ async fn a_settlement_says_whether_an_issuer_delivered_and_if_not_why() {
         let usage = venue.usages()[0];
         assert_eq!((usage.supplier, usage.cover), (AccountId(supplier), cover), "{what}");
         venue.assert_each_ended_once();
+    }
+}
+
+#[tokio::test]
+async fn an_issuer_that_is_full_by_the_tier_s_own_limit_is_not_blamed_nor_is_another_with_it() {
+    for (what, first, issuers, cover) in [
+        ("full", good(), vec![2], Cover::Unable),
+        ("full, and another issuer failed", good(), vec![2, 4], Cover::Unable),
+        ("it asked for patience", Script::status(429), vec![2], Cover::Failed),
+    ] {
+        let gate = Arc::new(Semaphore::new(0));
+        let busy = first.status == 429;
+        let mut gated = first;
+        if !busy {
+            gated.steps.insert(0, Step::Gate(Arc::clone(&gate)));
+        }
+        let (venue, upstreams, tier) =
+            scene(vec![gated, good(), Script::status(500)], |config| config.routing.supplier_concurrent = 1)
+                .await;
+        venue.ways(|ways| ways.issuers = vec![AccountId(2)]);
+        let tier = Arc::new(tier);
+        let holder = tokio::spawn({
+            let tier = Arc::clone(&tier);
+            async move { Caller::new(&tier).chat(&ask(json!({}))).await.status }
+        });
+        upstreams[0].until_requests(1).await;
+        if busy {
+            holder.await.unwrap();
+        }
+        let before = venue.usages().len();
+        venue.ways(|ways| ways.issuers = issuers.into_iter().map(AccountId).collect());
+        assert_eq!(Caller::new(&tier).chat(&ask(json!({}))).await.status, 200, "{what}");
+        let usage = venue.usages()[before];
+        assert_eq!((usage.supplier, usage.cover), (AccountId(3), cover), "{what}");
+        gate.add_permits(1);
     }
 }
