@@ -245,11 +245,11 @@ impl Default for Dispatch {
     }
 }
 
-/// How far above our own count a supplier's may be: `own + own × percent / 100 + slack`. Beyond it, ours is billed.
+/// How far above our own count a supplier's may be, `own + own × percent / 100 + slack`, and ours above its own. Beyond
+/// it, ours is billed, and the supplier has lied.
 ///
 /// Tokenizers of different model families differ by some tens of percent on the same text; the slack covers chat
-/// templates and short answers. A supplier that reports less than we count is taken at its word: only it loses.
-/// Reasoning that is not shown can't be checked, so it is billed only within this tolerance.
+/// templates and short answers. Reasoning that is not shown can't be checked, so it is billed only within this tolerance.
 #[derive(Clone, Copy, Debug)]
 pub struct Metering {
     /// Relative tolerance.

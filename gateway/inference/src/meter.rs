@@ -2,6 +2,12 @@
 //!
 //! A supplier gains from reporting too much, so its count is checked against ours. The check is cheap first: words are
 //! a floor of every tokenizer's count, so a report within tolerance of the words needs no tokenizer at all.
+//!
+//! One that reports too little cheats only itself, but its records lie all the same, and they are what the consumer sees
+//! and what its speed is measured by. So the same tolerance holds downwards, with the benefit of the doubt: of a prompt
+//! only the words of the messages count, for tools and earlier reasoning may come to less than their text, and of an
+//! answer only as many tokens as its text has under any usual tokenizer. For the same reason text of fewer than
+//! [`PLAIN_BYTES`] a token, which is no prose in a Latin script, may hide some.
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -17,6 +23,8 @@ use crate::tokens;
 const KEPT_BYTES: usize = 32 << 10;
 /// Choices that are counted apart; more share the last place.
 const CHOICES: usize = 128;
+/// A token of plain text has more bytes: a report that leaves fewer to each is not looked into.
+const PLAIN_BYTES: u64 = 4;
 /// What a chat template adds per message and per call, at most, in tokens.
 const PER_MESSAGE: u64 = 4;
 
@@ -27,7 +35,7 @@ pub(crate) struct Bill {
     pub(crate) completion: u64,
     /// By our own count.
     pub(crate) estimated: bool,
-    /// The supplier reported more than we can believe, or nothing for something.
+    /// The supplier reported more or less than we can believe.
     pub(crate) distrusted: bool,
 }
 
@@ -81,9 +89,10 @@ impl Meter {
             return self.own(false);
         };
         let within = |reported: u64, own: u64| reported <= ceiling(own, metering);
+        let prompt_words = words_of_strings(&self.body);
         let silent = reported.completion == 0 && self.deltas > 0;
         let prompt_fits = || {
-            if within(reported.prompt, words_of_strings(&self.body)) {
+            if within(reported.prompt, prompt_words) {
                 return true;
             }
             let prompt = Prompt::read(&self.body);
@@ -94,7 +103,15 @@ impl Meter {
             let words = self.texts.iter().map(|text| text.words).sum();
             within(reported.completion, words) || within(reported.completion, self.completion())
         };
-        if silent || !completion_fits() || !prompt_fits() {
+        let hides = || {
+            let most = ceiling(reported.completion, metering);
+            let (words, bytes) =
+                self.texts.iter().fold((0, 0), |sum, text| (sum.0 + text.words, sum.1 + text.bytes));
+            let answer = (words > most || bytes / PLAIN_BYTES > most) && self.completion() > most;
+            let most = ceiling(reported.prompt, metering);
+            answer || prompt_words > most && Prompt::read(&self.body).said > most
+        };
+        if silent || !completion_fits() || !prompt_fits() || hides() {
             return self.own(true);
         }
         Bill { prompt: reported.prompt, completion: reported.completion, estimated: false, distrusted: false }
@@ -182,6 +199,8 @@ pub(crate) fn prompt_tokens(body: &[u8]) -> u64 {
 struct Prompt {
     texts: String,
     messages: u64,
+    /// Words of what the messages say.
+    said: u64,
 }
 
 #[derive(Deserialize)]
@@ -193,7 +212,7 @@ struct Body<'a> {
 
 impl Prompt {
     fn read(body: &[u8]) -> Self {
-        let mut prompt = Self { texts: String::new(), messages: 0 };
+        let mut prompt = Self { texts: String::new(), messages: 0, said: 0 };
         let Ok(body) = serde_json::from_slice::<Body<'_>>(body) else {
             // Nested too deep for a tree: all of it counts, so that nobody hides a prompt that way.
             prompt.texts = String::from_utf8_lossy(body).into_owned();
@@ -201,9 +220,15 @@ impl Prompt {
         };
         prompt.messages = body.messages.len() as u64;
         for message in &body.messages {
+            // An image is not text; a supplier counts it by its own rule, within an allowance.
+            let is_text = |text: &str| !text.starts_with("data:");
+            if let Some(content) = message.get("content") {
+                answer::strings(content, &mut |text| {
+                    prompt.said += if is_text(text) { tokens::words(text) } else { 0 };
+                });
+            }
             answer::strings(message, &mut |text| {
-                // An image is not text; a supplier counts it by its own rule, within an allowance.
-                if !text.starts_with("data:") {
+                if is_text(text) {
                     prompt.texts.push_str(text);
                     prompt.texts.push('\n');
                 }
@@ -286,6 +311,35 @@ mod tests {
             let bill = meter.bill(METERING);
             assert!(bill.distrusted && bill.estimated, "{prompt} {completion}");
             assert_eq!((bill.prompt, bill.completion), (9 + 1 + PER_MESSAGE, 5));
+        }
+    }
+
+    #[test]
+    fn a_report_far_below_what_was_said_is_replaced_by_our_count() {
+        let answer = "the market price of time ".repeat(20);
+        for (prompt, completion, lied) in
+            [(9, 100, false), (9, 62, false), (9, 61, true), (9, 1, true), (1, 100, false), (0, 100, false)]
+        {
+            let mut meter = meter(&[&answer]);
+            report(&mut meter, prompt, completion);
+            let bill = meter.bill(METERING);
+            assert_eq!((bill.distrusted, bill.estimated), (lied, lied), "{prompt} {completion}");
+            let billed = if lied { meter.completion() } else { completion };
+            assert_eq!(bill.completion, billed, "{prompt} {completion}");
+        }
+    }
+
+    #[test]
+    fn tools_and_earlier_reasoning_may_come_to_fewer_tokens_than_their_text_but_not_what_the_messages_say() {
+        let words = "the market price of time ".repeat(20);
+        let tools = serde_json::json!({"messages": [{"role": "user", "content": "a"}, {"role": "assistant",
+            "content": "b", "reasoning_content": words}], "tools": [{"description": words}]});
+        let message =
+            serde_json::json!({"messages": [{"role": "user", "content": [{"type": "text", "text": words}]}]});
+        for (body, lied) in [(tools, false), (message, true)] {
+            let mut meter = Meter::new(Bytes::from(body.to_string()));
+            report(&mut meter, 12, 0);
+            assert_eq!(meter.bill(METERING).distrusted, lied, "{body}");
         }
     }
 

@@ -134,7 +134,7 @@ async fn each_way_of_falling_short_fails_the_check_that_is_there_for_it() {
                 usage: Some(json!({"prompt_tokens": 20, "completion_tokens": 60})),
                 ..Faults::default()
             },
-            &["context: a usage below belief"],
+            &["context: a usage beyond belief"],
         ),
         (
             "no reason",

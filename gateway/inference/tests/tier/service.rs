@@ -150,7 +150,7 @@ async fn a_lie_about_usage_is_billed_by_our_count_and_breaks_the_terms() {
     for (what, fault, lie) in [
         ("fifty times", Faults { usage_factor: 50.0, ..Faults::default() }, true),
         ("nothing for something", Faults { usage: told(5, 0), ..Faults::default() }, true),
-        ("less than there was", Faults { usage: told(5, 3), ..Faults::default() }, false),
+        ("a little less than there was", Faults { usage: told(5, 3), ..Faults::default() }, false),
     ] {
         let scene = Scene::open(false, fault).await;
         let shown = scene.call().await["usage"].clone();

@@ -264,7 +264,7 @@ fn lies_about_usage(scene: &mut Scene) {
                 "{what}: the bill is the usage that was shown"
             );
         }
-        // Less than was delivered: it is taken at its word, and only it loses.
+        // A little less than was delivered: it is taken at its word, and only it loses.
         scene.heal();
         scene.set_all(&json!({"usage_factor": 0.5}));
         let customer = scene.customer();
