@@ -234,6 +234,14 @@ impl Ladder {
         }
     }
 
+    /// Asks for what rests at a price, if the window has it.
+    #[inline(always)]
+    pub(crate) fn ask_for_cell(&self, price: u32) {
+        if let Some(at) = self.window.place(price) {
+            ask_for(self.window.at(at));
+        }
+    }
+
     /// Asks for the level at a price.
     #[inline]
     pub(crate) fn ask_for_level(&self, side: Side, price: u32) {

@@ -125,6 +125,19 @@ pub(crate) fn hold_of(price: Price, qty: Qty, fee_bps: u16, tick: Usd) -> Option
     notional.checked_add(notional.basis_points(fee_bps))
 }
 
+/// An order as it enters a book.
+pub(crate) struct Entry {
+    pub(crate) id: OrderId,
+    pub(crate) account: AccountId,
+    pub(crate) session: SessionIndex,
+    pub(crate) instrument: InstrumentId,
+    pub(crate) price: u32,
+    pub(crate) remaining: u32,
+    pub(crate) filled: u32,
+    pub(crate) terms: Terms,
+    pub(crate) at: Nanos,
+}
+
 /// All books of the venue.
 ///
 /// Invariants: in each book best bid below best ask; the ladders are what the orders say.
@@ -263,31 +276,46 @@ impl Books {
         self.ladder(instrument).cell(side, price).map_or(Depth::default(), ladder::Cell::depth)
     }
 
-    /// Puts a new order behind all others of its level and of its account. `slot` came from `take_slot`; the links in
-    /// `record` are filled in here. What the level has now.
-    pub(crate) fn enter(
-        &mut self,
-        slot: u32,
-        mut record: Record,
-        label: Label,
-        own: &mut OpenOrders,
-    ) -> Depth {
-        if label != Label::default() {
-            self.slab.set_label(slot, label);
-        }
-        record.own_prev = own.last;
-        record.own_next = NONE;
-        match own.last {
+    /// Keeps the label of the order in a slot.
+    pub(crate) fn set_label(&mut self, slot: u32, label: Label) {
+        self.slab.set_label(slot, label);
+    }
+
+    /// Puts a new order behind all others of its level and of its account. `slot` came from `take_slot`. What the level
+    /// has now.
+    #[inline(always)]
+    pub(crate) fn enter(&mut self, slot: u32, order: &Entry, own: &mut OpenOrders) -> Depth {
+        let own_prev = own.last;
+        match own_prev {
             NONE => own.first = slot,
             last => self.slab.at_mut(last).own_next = slot,
         }
         own.last = slot;
         own.count += 1;
-        *self.slab.at_mut(slot) = record;
-        self.join(slot)
+        let (side, price) = (order.terms.side, order.price);
+        let ladder = &mut self.ladders[usize::from(order.instrument.0)];
+        let (depth, prev) = link(&mut self.slab, ladder, slot, (side, price), order.remaining);
+        // Field by field: one that was made elsewhere would be copied in larger pieces than it was made of.
+        let record = self.slab.at_mut(slot);
+        record.id = order.id.0;
+        record.submitted_at = order.at.0;
+        record.updated_at = order.at.0;
+        record.price = price;
+        record.remaining = order.remaining;
+        record.filled = order.filled;
+        record.prev = prev;
+        record.next = NONE;
+        record.own_prev = own_prev;
+        record.own_next = NONE;
+        record.account = order.account.0;
+        record.session = order.session.0;
+        record.instrument = order.instrument.0;
+        record.terms = order.terms.pack();
+        depth
     }
 
     /// Takes an order that is in no level out of its account's list, and frees its slot.
+    #[inline(always)]
     pub(crate) fn retire(&mut self, slot: u32, own: &mut OpenOrders) -> Record {
         let record = *self.slab.at(slot);
         match record.own_prev {
@@ -309,7 +337,10 @@ impl Books {
         let record = self.slab.at(slot);
         let (side, price, qty) = (record.side(), record.price, record.remaining);
         let ladder = &mut self.ladders[usize::from(record.instrument)];
-        link(&mut self.slab, ladder, slot, (side, price), qty)
+        let (depth, prev) = link(&mut self.slab, ladder, slot, (side, price), qty);
+        let record = self.slab.at_mut(slot);
+        (record.prev, record.next) = (prev, NONE);
+        depth
     }
 
     /// Takes the order in `slot` out of its level; it keeps its slot and its place in its account's list. What the level
@@ -333,7 +364,9 @@ impl Books {
         (record.price, record.remaining, record.updated_at) = (price, remaining, at.0);
         let ladder = &mut self.ladders[usize::from(record.instrument)];
         let left = unlink(&mut self.slab, ladder, slot, (side, before), qty, links);
-        let joined = link(&mut self.slab, ladder, slot, (side, price), remaining);
+        let (joined, prev) = link(&mut self.slab, ladder, slot, (side, price), remaining);
+        let record = self.slab.at_mut(slot);
+        (record.prev, record.next) = (prev, NONE);
         [left, joined]
     }
 
@@ -412,6 +445,14 @@ impl Books {
         {
             ladder.ask_for_level(side, price);
         }
+    }
+
+    /// Asks for the two levels between which an order is about to move, if its book has a window.
+    #[inline(always)]
+    pub(crate) fn ask_for_cells(&self, record: &Record, to: Price) {
+        let ladder = &self.ladders[usize::from(record.instrument)];
+        ladder.ask_for_cell(record.price);
+        ladder.ask_for_cell(to.0 as u32);
     }
 
     /// The slots of an account's open orders, oldest first.
@@ -602,9 +643,16 @@ impl Books {
     }
 }
 
-/// Puts an order of so much behind all others of a level; what the level has now.
+/// Puts an order of so much behind all others of a level, but for its own links: its next is nobody. What the level has
+/// now, and which slot is before it.
 #[inline(always)]
-fn link(slab: &mut Slab, ladder: &mut Ladder, slot: u32, (side, price): (Side, u32), qty: u32) -> Depth {
+fn link(
+    slab: &mut Slab,
+    ladder: &mut Ladder,
+    slot: u32,
+    (side, price): (Side, u32),
+    qty: u32,
+) -> (Depth, u32) {
     let cell = ladder.cell_or_empty(side, price);
     cell.qty += u64::from(qty);
     cell.count += 1;
@@ -617,9 +665,7 @@ fn link(slab: &mut Slab, ladder: &mut Ladder, slot: u32, (side, price): (Side, u
         slab.at_mut(tail).next = slot;
         tail
     };
-    let record = slab.at_mut(slot);
-    (record.prev, record.next) = (tail, NONE);
-    depth
+    (depth, tail)
 }
 
 /// Takes an order of so much, which names its neighbours, out of its level; what the level has now.

@@ -90,8 +90,14 @@ impl Window {
         self.sides[side as usize].has(at ^ self.flip(side)).then(|| &self.cells[at as usize])
     }
 
+    /// What lies at a place, whether anything rests there or not.
+    #[inline(always)]
+    pub(crate) fn at(&self, at: u32) -> &Cell {
+        &self.cells[at as usize]
+    }
+
     /// The level at a place that has one.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn at_mut(&mut self, at: u32) -> &mut Cell {
         &mut self.cells[at as usize]
     }
@@ -108,7 +114,7 @@ impl Window {
     }
 
     /// Takes away the level at a place that has one.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn remove(&mut self, side: Side, at: u32) {
         self.cells[at as usize] = Cell::EMPTY;
         let flip = self.flip(side);
@@ -168,7 +174,7 @@ impl Bits {
         self.words[at as usize / 64] >> (at % 64) & 1 != 0
     }
 
-    #[inline]
+    #[inline(always)]
     fn set(&mut self, at: u32) {
         let word = at as usize / 64;
         self.words[word] |= 1 << (at % 64);
@@ -176,7 +182,7 @@ impl Bits {
         self.levels += 1;
     }
 
-    #[inline]
+    #[inline(always)]
     fn unset(&mut self, at: u32) {
         let word = at as usize / 64;
         self.words[word] &= !(1 << (at % 64));

@@ -128,6 +128,9 @@ impl Engine {
         assert!(at >= self.state.now, "stamps never go back");
         self.state.seq = seq;
         self.state.now = at;
+        // Near by the time that the session has been found and the command admitted.
+        self.ask_for_account(entry.account);
+        self.state.holdings.ask_for_recent(entry.account);
         let session_index = self.state.sessions.locate(entry.session);
         let mut step = Step {
             state: &mut self.state,

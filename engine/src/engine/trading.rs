@@ -2,7 +2,7 @@
 
 use super::matching::Stopped;
 use super::{Place, Refusal, Step};
-use crate::book::{Depth, NONE, Record, Terms, WIDEST, hold_of};
+use crate::book::{Depth, Entry, NONE, Record, Terms, WIDEST, hold_of};
 use crate::command::{
     AccountMode, MassCancelScope, NewOrder, OrderKind, OrderRef, SelfTrade, Side, TimeInForce,
 };
@@ -50,7 +50,7 @@ impl Incoming {
         hold_of(self.price, self.remaining, self.maker_fee_bps.max(self.taker_fee_bps), self.tick)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn subject(&self) -> Subject {
         Subject {
             order: self.id,
@@ -85,8 +85,10 @@ impl Step<'_> {
             return Err(refuse(Reject::InvalidText));
         }
         self.check_label(new)?;
-        if incoming.tif == TimeInForce::PostOnly && self.would_trade(new.instrument, new.side, incoming.price)
-        {
+        // A market order, whose price is zero, does not rest.
+        let rests =
+            incoming.kind == Entering::Resting && !self.would_trade(new.instrument, new.side, incoming.price);
+        if incoming.tif == TimeInForce::PostOnly && !rests {
             return Err(refuse(Reject::WouldTrade));
         }
         let account = &self.state.accounts[self.account.0 as usize];
@@ -114,7 +116,11 @@ impl Step<'_> {
         }
         self.announce(&incoming, price, &new.tag);
         self.answer_order(&incoming.subject(), Exec::New);
-        self.run(&mut incoming);
+        if rests {
+            self.enter(&incoming);
+        } else {
+            self.run(&mut incoming);
+        }
         Ok(())
     }
 
@@ -237,11 +243,13 @@ impl Step<'_> {
     }
 
     /// Units that the account can sell.
+    #[inline(always)]
     fn units_available(&self, account: AccountId, instrument: InstrumentId) -> Qty {
         self.state.holdings.get(account, instrument).map_or(Qty::ZERO, |holding| holding.available)
     }
 
     /// Numbers the order and sets its hold aside. The caller has checked that it is funded and that there is room.
+    #[inline(always)]
     pub(super) fn accept(&mut self, incoming: &mut Incoming, hold: Usd) {
         let state = &mut *self.state;
         state.counters.order += 1;
@@ -263,6 +271,7 @@ impl Step<'_> {
     }
 
     /// Tells everybody of a new order.
+    #[inline(always)]
     pub(super) fn announce(&mut self, incoming: &Incoming, price: Option<Price>, tag: &str) {
         self.events.push(Event::OrderOpened(OrderOpened {
             order: incoming.id,
@@ -315,23 +324,28 @@ impl Step<'_> {
         }
     }
 
+    /// What is left of an incoming order goes into the book.
     pub(super) fn rest(&mut self, incoming: &Incoming) {
-        let Some(slot) = incoming.id.slot() else {
-            unreachable!("an order that may rest has a slot: {:?}", incoming.id)
-        };
+        if !incoming.replaced {
+            return self.enter(incoming);
+        }
+        let slot = slot_of(incoming);
         let (price, remaining) = (narrow(incoming.price.0), narrow(incoming.remaining.0));
         let filled = narrow(incoming.filled.0);
-        let place = Place { instrument: incoming.instrument, side: incoming.side, price };
+        let (at, books) = (self.at.0, &mut self.state.books);
+        books.change(slot, |record| {
+            (record.price, record.remaining, record.filled) = (price, remaining, filled);
+            record.updated_at = at;
+        });
+        let depth = books.join(slot);
+        self.tell_level(Place { instrument: incoming.instrument, side: incoming.side, price }, depth);
+    }
+
+    /// As [`Self::rest`], of an order that never rested before.
+    #[inline(always)]
+    fn enter(&mut self, incoming: &Incoming) {
+        let slot = slot_of(incoming);
         let (at, state) = (self.at, &mut *self.state);
-        if incoming.replaced {
-            let (record_at, books) = (at.0, &mut state.books);
-            books.change(slot, |record| {
-                (record.price, record.remaining, record.filled) = (price, remaining, filled);
-                record.updated_at = record_at;
-            });
-            let depth = books.join(slot);
-            return self.tell_level(place, depth);
-        }
         let labelled = incoming.label != Label::default();
         let terms = Terms {
             side: incoming.side,
@@ -341,18 +355,16 @@ impl Step<'_> {
             maker_fee_bps: incoming.maker_fee_bps,
             taker_fee_bps: incoming.taker_fee_bps,
         };
-        let record = Record {
-            id: incoming.id.0,
-            submitted_at: at.0,
-            updated_at: at.0,
-            price,
-            remaining,
-            filled,
-            account: incoming.account.0,
-            session: incoming.session.0,
-            instrument: incoming.instrument.0,
-            terms: terms.pack(),
-            ..Record::default()
+        let entering = Entry {
+            id: incoming.id,
+            account: incoming.account,
+            session: incoming.session,
+            instrument: incoming.instrument,
+            price: narrow(incoming.price.0),
+            remaining: narrow(incoming.remaining.0),
+            filled: narrow(incoming.filled.0),
+            terms,
+            at,
         };
         if incoming.tif == TimeInForce::Day {
             let timer = Timer::DayOrder(incoming.instrument, incoming.id);
@@ -361,13 +373,16 @@ impl Step<'_> {
         let account = &mut state.accounts[incoming.account.0 as usize];
         if labelled {
             account.labels.insert(incoming.label, incoming.id);
+            state.books.set_label(slot, incoming.label);
         }
         state.sessions.order_rests(incoming.session);
-        let depth = state.books.enter(slot, record, incoming.label, &mut account.orders);
+        let depth = state.books.enter(slot, &entering, &mut account.orders);
+        let place = Place { instrument: incoming.instrument, side: incoming.side, price: entering.price };
         self.tell_level(place, depth);
     }
 
     /// Ends an order that is not in the book: gives back what it still holds and says why.
+    #[inline(never)]
     fn close_incoming(&mut self, incoming: &Incoming, reason: Closure) {
         match incoming.side {
             Side::Buy => self.free_usd(incoming.account, incoming.hold),
@@ -384,6 +399,7 @@ impl Step<'_> {
     }
 
     /// Says that an order has ended. `subject` has what was open of it; `answers` the command in progress or nobody's.
+    #[inline(always)]
     pub(super) fn tell_closed(
         &mut self,
         account: AccountId,
@@ -412,7 +428,7 @@ impl Step<'_> {
     }
 
     /// Frees the slot of an order that is in no level any more, and drops it from its account's lists and timers.
-    #[inline]
+    #[inline(always)]
     pub(super) fn retire(&mut self, slot: u32, label: Label) {
         let state = &mut *self.state;
         let owner = state.books.record(slot).account as usize;
@@ -429,12 +445,14 @@ impl Step<'_> {
         }
     }
 
+    #[inline(always)]
     pub(super) fn free_usd(&mut self, account: AccountId, amount: Usd) {
         let account = self.account_mut(account);
         account.usd_held = account.usd_held.minus(amount);
         account.usd_available = account.usd_available.plus(amount);
     }
 
+    #[inline(always)]
     pub(super) fn free_units(&mut self, account: AccountId, instrument: InstrumentId, qty: Qty) {
         let holding = self.holding_mut(account, instrument);
         holding.held = holding.held.minus(qty);
@@ -462,18 +480,20 @@ impl Step<'_> {
     }
 
     /// Takes a resting order out of the book and ends it, for its owner who asked for that alone.
+    #[inline(never)]
     fn cancel_resting(&mut self, slot: u32) {
         let (place, depth) = self.end_resting(slot, Closure::Cancelled, true);
         self.tell_level(place, depth);
     }
 
     /// Takes a resting order out of the book and ends it, among other things.
+    #[inline(never)]
     pub(super) fn close_resting(&mut self, slot: u32, reason: Closure) {
         let (place, _) = self.end_resting(slot, reason, false);
         self.touch(place);
     }
 
-    #[inline]
+    #[inline(always)]
     fn end_resting(&mut self, slot: u32, reason: Closure, answers: bool) -> (Place, Depth) {
         let record = *self.state.books.record(slot);
         let (account, instrument) = (AccountId(record.account), InstrumentId(record.instrument));
@@ -606,6 +626,7 @@ impl Step<'_> {
             return Ok(());
         }
         let resting = *self.state.books.record(slot);
+        self.state.books.ask_for_cells(&resting, price);
         let before = self.subject_of(slot, &resting);
         let (instrument, side) = (before.instrument, before.side);
         let refuse = |reject: Reject| Refusal { reject, label: before.label, order: before.order };
@@ -734,6 +755,14 @@ pub(super) fn crosses(side: Side, price: Price, opposite: Price) -> bool {
         Side::Buy => price >= opposite,
         Side::Sell => price <= opposite,
     }
+}
+
+/// Where an order lies that may rest.
+fn slot_of(incoming: &Incoming) -> u32 {
+    let Some(slot) = incoming.id.slot() else {
+        unreachable!("an order that may rest has a slot: {:?}", incoming.id)
+    };
+    slot
 }
 
 /// Dollars that a resting bid holds where a tick is worth so much.

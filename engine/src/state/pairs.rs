@@ -88,6 +88,16 @@ impl<T: Pair> Pairs<T> {
         let _ = self.found.index.find(hash(account, instrument), asked);
     }
 
+    /// Asks for the record that an account's last command used.
+    #[inline(always)]
+    pub(crate) fn ask_for_recent(&self, account: AccountId) {
+        if let Some(&(_, place)) = self.found.recent.get(account.0 as usize)
+            && let Some(record) = self.records.get(place as usize)
+        {
+            ask_for(record);
+        }
+    }
+
     /// Asks for what says where that record lies.
     pub(crate) fn ask_for_place(&self, account: AccountId, instrument: InstrumentId) {
         self.found.index.ask_for(hash(account, instrument));
