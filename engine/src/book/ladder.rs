@@ -12,13 +12,13 @@
 
 use zerocopy::FromZeros;
 
-use super::Depth;
 use super::slab::NONE;
 use super::sorted::Sorted;
 use super::window::{TICKS_MAX, Window};
+use super::{Depth, Form};
 use crate::command::Side;
 use crate::prefetch::ask_for;
-use crate::units::Qty;
+use crate::units::{Price, Qty};
 
 /// A side with more levels than this gets a window.
 const CROWDED: usize = 64;
@@ -250,6 +250,12 @@ impl Ladder {
         } else {
             self.far[side as usize].ask_for_level(rank(side, price));
         }
+    }
+
+    /// How the levels are kept.
+    pub(crate) fn form(&self) -> Form {
+        let window = self.window.is_laid().then(|| (Price(self.window.base().into()), self.window.ticks()));
+        Form { window, beyond: self.far[0].len() + self.far[1].len() }
     }
 
     fn len(&self) -> usize {

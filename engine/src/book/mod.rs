@@ -78,6 +78,15 @@ pub struct Level {
     head: u32,
 }
 
+/// How a book's levels are kept at this moment. It follows from what happened to the book and changes nothing but time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Form {
+    /// The first price of the window of ticks, and how many it covers, where there is one.
+    pub window: Option<(Price, u32)>,
+    /// Levels that are not in a window.
+    pub beyond: usize,
+}
+
 /// What rests at a price, added up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Depth {
@@ -763,6 +772,12 @@ impl<'a> BookView<'a> {
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.ladder.is_empty()
+    }
+
+    /// How its levels are kept.
+    #[must_use]
+    pub fn form(self) -> Form {
+        self.ladder.form()
     }
 }
 
