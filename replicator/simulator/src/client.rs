@@ -1,11 +1,13 @@
 //! Participants: each has one session, sends commands under strictly increasing numbers, believes only what a node tells it of the
 //! committed log, and on silence goes to another node with the same numbers.
 
+mod rare;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use grid_engine::command::{
-    AccountMode, Capabilities, Command, Entry, MassCancelScope, NewOrder, OrderKind, OrderRef, SelfTrade,
-    Side, Surface, TimeInForce, TransferDirection, Usage,
+    AccountMode, Capabilities, Command, Cover, Entry, MassCancelScope, NewOrder, Offer, OrderKind, OrderRef,
+    SelfTrade, Side, SupplierProfile, Surface, TimeInForce, TransferDirection, Usage,
 };
 use grid_engine::event::{Exec, Report, ReportBody};
 use grid_engine::instrument::{
@@ -372,7 +374,7 @@ impl Client {
     fn invent(&mut self) -> (AccountId, Command) {
         match self.role {
             Role::Operator => self.operate(),
-            Role::Trader => (self.account, self.trade(Side::Buy)),
+            Role::Trader => (self.account, self.consume()),
             Role::Supplier => self.supply(),
             Role::Tier => self.serve(),
         }
@@ -391,6 +393,9 @@ impl Client {
     }
 
     fn operate(&mut self) -> (AccountId, Command) {
+        if self.dice.chance(1, 3) {
+            return self.operate_service_and_money();
+        }
         let trader = self.any_trader();
         match self.dice.below(12) {
             0 => {
@@ -413,7 +418,11 @@ impl Client {
         let command = match self.dice.below(10) {
             0 | 1 => Command::Issue { instrument, qty },
             2 | 3 => Command::TransferIssuance { instrument, qty },
-            _ => self.trade(Side::Sell),
+            _ => match self.trade(Side::Sell) {
+                // The second bookkeeper knows no dollars behind bids of those who may owe some.
+                Command::Place(order) => Command::Place(NewOrder { side: Side::Sell, ..order }),
+                other => other,
+            },
         };
         (self.account, command)
     }
@@ -437,6 +446,8 @@ impl Client {
                 ttft_us: 400_000,
                 duration_us: 2_000_000,
                 partial: self.dice.chance(1, 10),
+                distrusted: self.dice.chance(1, 10),
+                cover: *self.dice.pick(&[Cover::Issuer, Cover::Issuer, Cover::Failed, Cover::Unable]),
                 ..Usage::default()
             };
             return (account, Command::Settle { reservation, usage });
@@ -444,6 +455,9 @@ impl Client {
         if self.dice.chance(1, 8) {
             let order = self.new_order(Side::Buy);
             return (trader, Command::Place(order));
+        }
+        if self.dice.chance(1, 3) {
+            return (self.account, self.report());
         }
         self.requests += u128::from(self.dice.chance(9, 10));
         let command = Command::Reserve {
@@ -577,13 +591,17 @@ fn opening() -> VecDeque<(AccountId, Command)> {
     script.push_back((operator, Command::DefineInstrument(Box::new(spec("plain", None, 0, 0)))));
     script.push_back((operator, Command::DefineInstrument(Box::new(spec("dated", Some(Nanos(HOUR)), 3, 7)))));
     for supplier in (2 + TRADERS..2 + TRADERS + SUPPLIERS).map(AccountId) {
-        script.push_back((supplier, Command::RegisterSupplier(Box::default())));
+        let offers =
+            [InstrumentId(0), InstrumentId(1)].map(|instrument| Offer { instrument, model: "m".into() });
+        let profile = SupplierProfile { offers: offers.into(), ..SupplierProfile::default() };
+        script.push_back((supplier, Command::RegisterSupplier(Box::new(profile))));
         for instrument in [InstrumentId(0), InstrumentId(1)] {
             script.push_back((supplier, Command::SetCapacity { instrument, capacity: Qty(50_000) }));
             script.push_back((supplier, Command::Issue { instrument, qty: Qty(500) }));
             script.push_back((supplier, Command::TransferIssuance { instrument, qty: Qty(500) }));
         }
     }
+    script.extend(rare::opening(AccountId(1 + others)));
     for trader in (2..2 + TRADERS).map(AccountId) {
         script.push_back((trader, Command::Deposit { amount: Usd::dollars(2_000) }));
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use grid_engine::command::Entry;
-use grid_engine::event::{Event, Report};
+use grid_engine::event::{ChargeReason, Closure, Event, Report};
 use grid_engine::{Engine, Seq, SessionId};
 use grid_sequencer::{Block, BlockKind, CommandBytes, NodeId, Output, Position};
 
@@ -46,6 +46,8 @@ pub(crate) struct Ledger {
     pub(crate) commands: u64,
     pub(crate) repeats: u64,
     pub(crate) trades: u64,
+    /// Service and money, by what happened.
+    pub(crate) rare: BTreeMap<&'static str, u64>,
     pub(crate) conf_changes: u64,
 }
 
@@ -63,6 +65,7 @@ impl Ledger {
             commands: 0,
             repeats: 0,
             trades: 0,
+            rare: BTreeMap::new(),
             conf_changes: 0,
         }
     }
@@ -185,7 +188,11 @@ impl Ledger {
                 }
                 Event::Repeated { .. } => self.repeats += 1,
                 Event::Traded(_) => self.trades += 1,
-                _ => {}
+                other => {
+                    if let Some(what) = rarity(other) {
+                        *self.rare.entry(what).or_default() += 1;
+                    }
+                }
             }
         }
         if entry.client_seq != 0 && answered {
@@ -234,4 +241,26 @@ impl Ledger {
         self.engine.check_invariants().map_err(|violation| violation.to_string())?;
         self.model.compare_books(self.engine.state())
     }
+}
+
+/// What is counted of events that only the rarer commands bring about.
+fn rarity(event: &Event) -> Option<&'static str> {
+    Some(match event {
+        Event::WindowClosed(_) => "windows closed",
+        Event::StandingChanged { breach: true, .. } => "suspended for breach",
+        Event::StandingChanged { quality: true, .. } => "suspended for quality",
+        Event::StandingChanged { .. } => "back on the roster",
+        Event::OrderClosed { reason: Closure::Suspended, .. } => "asks closed by a suspension",
+        Event::Charged(charge) => match charge.reason {
+            ChargeReason::Breach => "penalties",
+            ChargeReason::Cover => "covers",
+            ChargeReason::CoverPenalty => "penalties to consumers",
+            ChargeReason::Debt => "debts paid",
+        },
+        Event::Credited { .. } => "credits",
+        Event::ReloadDue { .. } => "reloads due",
+        Event::Reloaded { .. } => "reloads paid",
+        Event::ReloadFailed { .. } => "reloads failed",
+        _ => return None,
+    })
 }

@@ -5,17 +5,21 @@
 //! of the committed log the engine's answer, its trades, the ends of orders and every balance are compared with it.
 //!
 //! It knows the commands that the simulated clients send, and no others: nobody trades in Auto Mode, instruments are defined
-//! once, nothing is swept.
+//! once, nothing is swept, no calls are free or limited, no instrument promises speed, and suppliers place no bids.
+
+mod money;
+mod service;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use grid_engine::command::{
-    Command, Entry, MassCancelScope, NewOrder, OrderKind, OrderRef, SelfTrade, Side, TimeInForce,
+    Command, Cover, Entry, MassCancelScope, NewOrder, OrderKind, OrderRef, SelfTrade, Side, TimeInForce,
     TransferDirection, Usage,
 };
 use grid_engine::event::{Closure, Event, Exec, ReportBody};
 use grid_engine::instrument::{DeliveryTerms, InstrumentStatus, MarketTerms};
 use grid_engine::limits;
+use grid_engine::sla::{Fault, SlaTerms};
 use grid_engine::state::State;
 use grid_engine::{
     AccountId, Fingerprint, InstrumentId, Nanos, OrderId, Price, Qty, Reject, Seq, SessionId, TOKENS_PER_UNIT,
@@ -78,6 +82,10 @@ struct Account {
     supply: BTreeMap<u16, [u64; 4]>,
     holdings: BTreeMap<u16, Holding>,
     tags: BTreeSet<u128>,
+    /// By instrument.
+    collateral: BTreeMap<u16, i64>,
+    benchmark: bool,
+    funding: money::Funding,
 }
 
 #[derive(Clone, Debug)]
@@ -106,6 +114,9 @@ struct Market {
     live: bool,
     issued: u64,
     book: Book,
+    sla: SlaTerms,
+    window_ends: Option<u64>,
+    last_price: Option<u64>,
 }
 
 /// What falls due, in the order in which the engine's timers fire at one moment.
@@ -116,6 +127,8 @@ enum Due {
     DayOrder(u16, u64),
     Session(u128),
     SessionEnd(u128),
+    Window(u16),
+    Attestation(u32, u16),
 }
 
 /// The venue as the second bookkeeper sees it.
@@ -136,6 +149,12 @@ pub(crate) struct Model {
     lots: u64,
     transfers: u64,
     issuances: u64,
+    reloads: u64,
+    /// Who owes whom.
+    debts: BTreeMap<(u32, u32), i64>,
+    service: service::Book,
+    sign_up_credit: i64,
+    one_way: bool,
     seq: u64,
     at: u64,
     outcome: Outcome,
@@ -226,6 +245,9 @@ impl Model {
                     .permit(caller, subject, &entry.command)
                     .and_then(|()| self.client_command(entry.session, subject, &entry.command));
                 expected.answer = Some(answer.unwrap_or_else(Answer::Rejected));
+                if (subject as usize) < self.accounts.len() {
+                    self.look_at_funds(subject);
+                }
             } else {
                 expected.repeated = true;
             }
@@ -257,7 +279,12 @@ impl Model {
                 })
             })
         });
+        let windows = (0..)
+            .zip(&self.markets)
+            .filter_map(|(instrument, market)| Some((market.window_ends?, Due::Window(instrument))));
+        let attestations = self.service.ends().map(|(at, supplier, of)| (at, Due::Attestation(supplier, of)));
         let due = reservations.chain(sessions.flatten()).chain(orders).chain(lots);
+        let due = due.chain(windows).chain(attestations);
         due.filter(|&(when, _)| when <= self.at).min()
     }
 
@@ -276,6 +303,8 @@ impl Model {
                 Due::SessionEnd(id) => {
                     self.sessions.remove(&id);
                 }
+                Due::Window(instrument) => self.close_window(InstrumentId(instrument)),
+                Due::Attestation(supplier, instrument) => self.attestation_ends(supplier, instrument),
             }
         }
     }
@@ -371,9 +400,27 @@ impl Model {
             | Command::DefineInstrument(_)
             | Command::SetInstrumentStatus { .. }
             | Command::RegisterSupplier(_)
-            | Command::SetCapacity { .. } => by.operator,
-            Command::Reserve { .. } | Command::Settle { .. } | Command::Release { .. } => {
-                by.tier || by.operator
+            | Command::SetCapacity { .. }
+            | Command::SetAccountTerms(_)
+            | Command::Credit { .. }
+            | Command::SignUpCredit
+            | Command::SetPaymentMethod(_)
+            | Command::SetCreditLine { .. }
+            | Command::RepayCredit { .. }
+            | Command::ReloadPaid { .. }
+            | Command::ReloadFailed { .. }
+            | Command::SetSlaTerms { .. }
+            | Command::SetCollateral { .. }
+            | Command::SetManaged { .. }
+            | Command::SetBenchmark { .. } => by.operator,
+            Command::Reserve { .. }
+            | Command::Settle { .. }
+            | Command::Release { .. }
+            | Command::ReportFault { .. }
+            | Command::ReportProbe { .. } => by.tier || by.operator,
+            Command::Attest(_) => {
+                (caller == subject || by.tier || by.operator)
+                    && self.accounts.get(subject as usize).is_some_and(|account| account.benchmark)
             }
             _ => caller == subject || by.tier || by.operator,
         };
@@ -409,8 +456,12 @@ impl Model {
                 self.reserve(who, *instrument, tokens.0, *request, *valid_for)
             }
             Command::Settle { reservation, usage } => self.settle(who, reservation.0, usage),
-            Command::Release { reservation, .. } => {
+            Command::Release { reservation, supplier } => {
                 self.reservation_of(who, reservation.0)?;
+                let instrument = InstrumentId(self.reservations[&reservation.0].instrument);
+                if self.supplier(supplier.0).is_ok() {
+                    self.note_fault(instrument, supplier.0, Fault::Refused);
+                }
                 self.give_back(reservation.0);
                 Ok(Answer::Done(0))
             }
@@ -451,16 +502,17 @@ impl Model {
                 if amount.0 <= 0 {
                     return Err(Reject::OutOfRange);
                 }
-                self.accounts[who as usize].usd += amount.0;
+                self.pay(who, amount.0);
                 Ok(Answer::Done(0))
             }
             Command::Withdraw { amount } => {
                 if amount.0 <= 0 {
                     return Err(Reject::OutOfRange);
                 }
-                if i128::from(amount.0) > self.usd_available(who) {
+                if i128::from(amount.0) + self.owed_by(who) > self.usd_available(who) {
                     return Err(Reject::InsufficientFunds);
                 }
+                self.collect(who);
                 self.accounts[who as usize].usd -= amount.0;
                 Ok(Answer::Done(0))
             }
@@ -471,6 +523,9 @@ impl Model {
                     delivery: spec.delivery,
                     live: spec.status == InstrumentStatus::Live,
                     issued: 0,
+                    sla: SlaTerms::NONE,
+                    window_ends: None,
+                    last_price: None,
                     book: Book { orders: Vec::new(), tick: spec.market.tick, fee_bps },
                 });
                 Ok(Answer::Done(self.markets.len() as u64 - 1))
@@ -493,8 +548,64 @@ impl Model {
                 self.accounts[who as usize].supply.entry(instrument.0).or_default()[0] = tokens;
                 Ok(Answer::Done(0))
             }
-            other => unreachable!("no simulated client sends {other:?}"),
+            other => self.rare_command(who, other),
         }
+    }
+
+    /// Money and service; those that clients send.
+    fn rare_command(&mut self, who: u32, command: &Command) -> Result<Answer, Reject> {
+        Ok(match *command {
+            Command::SetSlaTerms { instrument, ref terms } => self.set_sla_terms(instrument, terms)?,
+            Command::ReportFault { instrument, supplier, fault } => {
+                self.report_fault(instrument, supplier.0, fault)?
+            }
+            Command::ReportProbe { instrument, supplier, passed } => {
+                self.report_probe(instrument, supplier.0, passed)?
+            }
+            Command::SetCollateral { instrument, amount } => self.set_collateral(who, instrument, amount)?,
+            // Nobody buys in Auto Mode here, so nobody buys from it.
+            Command::SetManaged { instrument, price, capacity } => {
+                let highest = self.market(instrument)?.terms.max_price;
+                if capacity.0 > 0 && (price.0 == 0 || price > highest) {
+                    return Err(Reject::InvalidPrice);
+                }
+                self.supplier(who)?;
+                Answer::Done(0)
+            }
+            Command::SetBenchmark { allowed } => {
+                self.accounts[who as usize].benchmark = allowed;
+                Answer::Done(0)
+            }
+            Command::Attest(ref statement) => self.attest(who, statement)?,
+            Command::SetAccountTerms(terms) => {
+                (self.sign_up_credit, self.one_way) = (terms.sign_up_credit.0, terms.one_way);
+                Answer::Done(0)
+            }
+            Command::Credit { amount } => self.credit(who, amount.0)?,
+            Command::SignUpCredit => {
+                if self.accounts[who as usize].funding.signed_up {
+                    return Err(Reject::AlreadyCredited);
+                }
+                let answer = self.credit(who, self.sign_up_credit)?;
+                self.accounts[who as usize].funding.signed_up = true;
+                answer
+            }
+            Command::SetAutoReload(settings) => self.set_auto_reload(who, settings),
+            Command::SetPaymentMethod(ref method) => self.set_card(who, method.is_some()),
+            Command::SetCreditLine { limit } => self.set_credit_line(who, limit),
+            Command::RepayCredit { amount } => self.repay(who, amount)?,
+            Command::ReloadPaid { reload, amount } => self.reload_paid(who, reload, amount)?,
+            Command::ReloadFailed { reload, .. } => self.reload_failed(who, reload)?,
+            ref other => unreachable!("no simulated client sends {other:?}"),
+        })
+    }
+
+    fn credit(&mut self, who: u32, amount: i64) -> Result<Answer, Reject> {
+        if amount <= 0 {
+            return Err(Reject::OutOfRange);
+        }
+        self.pay(who, amount);
+        Ok(Answer::Done(0))
     }
 
     fn market(&self, instrument: InstrumentId) -> Result<&Market, Reject> {
@@ -515,7 +626,8 @@ impl Model {
             let own = own.filter(|order| order.account.0 == who && order.side == Side::Buy);
             own.map(|order| market.book.hold(order.price, order.remaining))
         });
-        bids.sum()
+        let collateral = self.accounts[who as usize].collateral.values().copied().map(i128::from);
+        bids.chain(collateral).sum()
     }
 
     fn usd_available(&self, who: u32) -> i128 {
@@ -626,6 +738,7 @@ impl Model {
             Side::Sell if new.qty.0 > self.units_available(who, new.instrument) => {
                 return Err(Reject::InsufficientUnits);
             }
+            Side::Sell if self.service.is_suspended(who, new.instrument) => return Err(Reject::Suspended),
             _ => {}
         }
         if !new.tag.is_empty() {
@@ -666,6 +779,7 @@ impl Model {
         };
         self.accounts[buyer as usize].usd -= value + buyer_fee;
         self.accounts[0].usd += buyer_fee + seller_fee;
+        self.markets[instrument].last_price = Some(fill.price.0);
         let proceeds = value - seller_fee;
         let id = InstrumentId(instrument as u16);
         let sold = take(&mut self.holding_mut(seller, id).tranches, fill.qty);
@@ -682,6 +796,7 @@ impl Model {
             bought.push(Tranche { escrow, cost, trade: self.trades, ..piece });
             before = after;
         }
+        self.collect(seller);
         if self.to_consumption[&buyer_order.0] {
             self.open_lots(buyer, id, bought);
         } else {
@@ -784,6 +899,9 @@ impl Model {
         qty: u64,
         direction: TransferDirection,
     ) -> Result<Answer, Reject> {
+        if self.one_way && direction == TransferDirection::ToTrading {
+            return Err(Reject::NotPermitted);
+        }
         self.market(instrument)?;
         if qty == 0 {
             return Err(Reject::InvalidQuantity);
@@ -896,19 +1014,28 @@ impl Model {
             left -= more;
         }
         let mut cost = 0;
+        let by = usage.supplier.0;
+        let mut cover = if usage.cover == Cover::Failed { self.cover(instrument) } else { None };
         for (id, tokens) in used {
             let lots = &mut self.holding_mut(who, instrument).lots;
             let lot = lots.iter_mut().find(|lot| lot.id == id).expect("a drawn lot is there");
             lot.reserved -= tokens;
             let before = lot.gone;
             lot.gone += tokens;
-            cost += part(lot.cost, before, lot.gone, lot.tokens);
+            let worth = part(lot.cost, before, lot.gone, lot.tokens);
+            cost += worth;
             let released = part(lot.escrow, before, lot.gone, lot.tokens);
             let issuer = lot.issuer;
             lots.retain(|lot| lot.gone < lot.tokens);
             self.supply_mut(issuer, instrument)[2] += tokens;
-            self.accounts[usage.supplier.0 as usize].usd += released;
+            match &mut cover {
+                Some(cover) if issuer != by => {
+                    self.buy_in(cover, instrument, (issuer, by, who), (tokens, released, worth));
+                }
+                _ => self.pay(by, released),
+            }
         }
+        self.note_delivery(instrument, by, usage.partial, usage.distrusted, cost);
         Ok(Answer::Settled { billed: delivered - left, unbilled: left, cost })
     }
 
@@ -946,7 +1073,7 @@ impl Model {
         let issuer = lot.issuer;
         lots.retain(|lot| lot.gone < lot.tokens);
         self.supply_mut(issuer, instrument)[3] += tokens;
-        self.accounts[issuer as usize].usd += released;
+        self.pay(issuer, released);
     }
 
     fn issue(&mut self, who: u32, instrument: InstrumentId, qty: u64) -> Result<Answer, Reject> {
@@ -965,6 +1092,14 @@ impl Model {
             self.accounts[who as usize].supply.get(&instrument.0).copied().unwrap_or_default();
         if issued - delivered - expired + tokens > capacity {
             return Err(Reject::BeyondCapacity);
+        }
+        let owed = (issued - delivered - expired + tokens).div_ceil(TOKENS_PER_UNIT);
+        let per_unit = self.market(instrument)?.sla.collateral_per_unit.0;
+        if i128::from(per_unit) * i128::from(owed) > i128::from(self.collateral(who, instrument)) {
+            return Err(Reject::BeyondCollateral);
+        }
+        if self.service.is_suspended(who, instrument) {
+            return Err(Reject::Suspended);
         }
         self.markets[usize::from(instrument.0)].issued = all;
         self.supply_mut(who, instrument)[1] += tokens;
@@ -1002,7 +1137,9 @@ impl Model {
         if told.established != expected.established {
             return differs("a session's place", &expected.established, &told.established);
         }
-        self.compare_balances(state)
+        self.compare_balances(state)?;
+        self.compare_debts(state)?;
+        self.compare_service(state)
     }
 
     fn compare_balances(&self, state: &State) -> Result<(), String> {

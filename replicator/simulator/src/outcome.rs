@@ -72,6 +72,8 @@ pub struct Counts {
     pub messages_lost: u64,
     /// Messages that came a second time on a new connection.
     pub messages_repeated: u64,
+    /// What came of terms of service, and of money beside trades, by kind.
+    pub rare: BTreeMap<String, u64>,
     /// Misfortunes by kind.
     pub injected: BTreeMap<String, u64>,
     /// Fault points reached, by name.
@@ -116,7 +118,7 @@ impl Counts {
     }
 
     fn add(&mut self, other: &Self) {
-        let Self { injected, fault_points, .. } = other;
+        let Self { rare, injected, fault_points, .. } = other;
         macro_rules! sum {
             ($($name:ident),+) => { $(self.$name += other.$name;)+ };
         }
@@ -153,7 +155,9 @@ impl Counts {
             messages_lost,
             messages_repeated
         );
-        for (into, from) in [(&mut self.injected, injected), (&mut self.fault_points, fault_points)] {
+        let maps =
+            [(&mut self.rare, rare), (&mut self.injected, injected), (&mut self.fault_points, fault_points)];
+        for (into, from) in maps {
             for (name, times) in from {
                 *into.entry(name.clone()).or_default() += times;
             }
@@ -275,6 +279,10 @@ impl fmt::Display for Summary {
         writeln!(f, "{:<28}{:>14}", "seeds", self.seeds)?;
         for (name, count) in self.counts.figures() {
             writeln!(f, "{name:<28}{count:>14}")?;
+        }
+        writeln!(f, "service and money")?;
+        for (name, count) in &self.counts.rare {
+            writeln!(f, "  {name:<26}{count:>14}")?;
         }
         writeln!(f, "misfortunes")?;
         for (name, count) in &self.counts.injected {

@@ -22,7 +22,7 @@ use crate::settings::{Fault, MILLIS, Settings};
 use crate::wires::Wires;
 
 /// 2026-01-01 10:00 UTC: some hours before a midnight.
-const START: Nanos = Nanos(1_767_261_600 * SECOND);
+pub(crate) const START: Nanos = Nanos(1_767_261_600 * SECOND);
 /// Turns per node, one for each of its parts.
 const PARTS: u64 = 8;
 
@@ -1078,6 +1078,8 @@ impl World {
         counts.commands = self.ledger.commands;
         counts.repeats = self.ledger.repeats;
         counts.trades = self.ledger.trades;
+        let rare = self.ledger.rare.iter();
+        counts.rare = rare.map(|(what, times)| ((*what).to_owned(), *times)).collect();
         counts.blocks = self.ledger.position.index;
         counts.acked = self.clients.iter().map(|client| client.answers.len() as u64).sum();
         counts.retries = self.clients.iter().map(|client| client.retries).sum();

@@ -34,6 +34,23 @@ fn two_hundred_clusters_survive_everything_we_can_think_of() {
     ] {
         assert!(times > 0, "{what} occur: {summary}");
     }
+    for what in [
+        "windows closed",
+        "suspended for breach",
+        "suspended for quality",
+        "back on the roster",
+        "asks closed by a suspension",
+        "penalties",
+        "covers",
+        "penalties to consumers",
+        "debts paid",
+        "credits",
+        "reloads due",
+        "reloads paid",
+        "reloads failed",
+    ] {
+        assert!(counts.rare.get(what).is_some_and(|times| *times > 0), "{what}: {summary}");
+    }
 }
 
 #[test]
