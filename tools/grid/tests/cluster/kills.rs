@@ -6,6 +6,7 @@ use crate::checker::{doubt, judge};
 use crate::harness::{COMMON, Cluster, until};
 use crate::load::Load;
 use crate::net::Net;
+use crate::warden::Warden;
 
 /// Leaders killed by this test alone.
 const KILLS: usize = 20;
@@ -75,6 +76,7 @@ fn report(what: &str, mut times: Vec<Duration>) {
 fn all_nodes_are_restarted_one_by_one_and_clients_only_wait() {
     let mut cluster = Cluster::start(3);
     let load = Load::start(&cluster, 4);
+    let warden = Warden::start(&cluster, &load);
     load.go_on(100, &cluster);
     for node in [1, 2, 3] {
         let leads = cluster.leader() == node;
@@ -92,6 +94,8 @@ fn all_nodes_are_restarted_one_by_one_and_clients_only_wait() {
         cluster.restart(node);
         until("three nodes that hold the log", || in_reach(&cluster));
     }
+    load.until_suspended(&cluster);
+    warden.stop();
     let clients = load.stop();
     judge(&mut cluster, &clients); // A short run, so that many lies about it are soon told.
     doubt(&cluster, &clients);

@@ -59,6 +59,13 @@ impl Operator {
         Self { client: Client::connect(config).expect("the operator's session") }
     }
 
+    /// One whose commands wait so long for the next leader.
+    pub(crate) fn patient(cluster: &Cluster, patience: Duration) -> Self {
+        let mut config = Config::new(cluster.binary_addrs(), cluster.operator_seed());
+        (config.call_timeout, config.connect_timeout) = (patience, patience);
+        Self { client: Client::connect(config).expect("the operator's session") }
+    }
+
     pub(crate) fn command(&self, account: u32, command: &Command) -> Report {
         let mut payload = Vec::new();
         command.encode(&mut payload);
@@ -98,6 +105,8 @@ impl Operator {
 struct Shared {
     stop: AtomicBool,
     answered: AtomicU64,
+    /// Asks closed because their owner was suspended.
+    suspended: AtomicU64,
     heard: Mutex<Heard>,
     news: Condvar,
 }
@@ -112,6 +121,7 @@ struct Heard {
 /// Sessions that trade until they are told to stop.
 pub(crate) struct Load {
     shared: Arc<Shared>,
+    accounts: Vec<Account>,
     sessions: Vec<JoinHandle<PathBuf>>,
 }
 
@@ -149,7 +159,20 @@ impl Load {
                 std::thread::spawn(move || trader.live(config))
             })
             .collect();
-        Self { shared, sessions }
+        Self { shared, accounts, sessions }
+    }
+
+    /// Whose sessions they are.
+    pub(crate) fn accounts(&self) -> &[Account] {
+        &self.accounts
+    }
+
+    /// Waits until somebody was told that an ask was closed because its owner was suspended.
+    pub(crate) fn until_suspended(&self, cluster: &Cluster) {
+        until("an ask that a suspension closes", || {
+            let some = self.shared.suspended.load(Ordering::Acquire) > 0;
+            if some { Ok(()) } else { Err(cluster.all_printed()) }
+        });
     }
 
     /// Answers to anybody so far.
@@ -246,6 +269,10 @@ impl Trader {
         loop {
             match events.blocking_recv() {
                 Ok(Event::Report(report)) => {
+                    if matches!(report, Report::Execution(execution) if execution.closure == Closure::Suspended)
+                    {
+                        self.shared.suspended.fetch_add(1, Ordering::AcqRel);
+                    }
                     let told = told(&report);
                     self.book.write(&json!({ "what": "report", "at": self.book.now(), "report": told }));
                 }

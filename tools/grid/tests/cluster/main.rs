@@ -13,7 +13,8 @@
 //! | `checker` | the checker itself: it must be able to fail |
 //!
 //! `harness` starts and ends nodes, `net` parts them (network namespaces where the test may, a proxy on loopback
-//! elsewhere), `load` is the clients. Time decides nothing here: every wait is for a condition.
+//! elsewhere), `load` is the clients, `warden` the operator who suspends them. Time decides nothing here: every wait is
+//! for a condition.
 
 #[path = "../acceptance/clients.rs"]
 mod clients;
@@ -31,4 +32,5 @@ mod members;
 mod net;
 mod proxy;
 mod tiers;
+mod warden;
 mod web;

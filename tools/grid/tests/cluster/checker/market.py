@@ -8,12 +8,9 @@ no answer is ever waved through.
 
 import hashlib
 
-REJECT = {
-    "unknown_session": 1, "not_permitted": 2, "unknown_account": 3, "duplicate_key": 5, "auto_mode": 6,
-    "unknown_instrument": 10, "not_live": 11, "quantity": 12, "price": 13, "out_of_range": 14, "text": 15,
-    "duplicate_label": 20, "unknown_order": 21, "would_trade": 22, "funds": 30, "units": 31, "not_a_supplier": 50,
-    "beyond_capacity": 51,
-}
+from rejects import NotCovered, REJECT, Refused
+from service import NO_TERMS, Service
+
 TAGS_KEPT = 16_384
 #: An order's id is its number, counted over the venue, and in the low 24 bits the slot where it rests.
 SLOT_BITS = 24
@@ -21,23 +18,11 @@ NO_SLOT = (1 << SLOT_BITS) - 1
 #: What is left of these can rest.
 RESTING = ("gtc", "day", "post_only")
 OPERATORS_ONLY = {"open_account", "deposit", "withdraw", "define", "set_status", "register_supplier", "set_capacity",
-                  "set_account_terms", "set_sla_terms"}
-TIERS_ONLY = {"reserve", "settle", "release", "report_fault"}
+                  "set_account_terms", "set_sla_terms", "set_collateral"}
+TIERS_ONLY = {"reserve", "settle", "release", "report_fault", "report_probe"}
 #: Delivery changes neither books nor what may be traded, as long as nothing is bought by itself: only its answers
 #: are not foretold.
 DELIVERY = {"reserve", "settle", "release"}
-
-
-class NotCovered(Exception):
-    """The log has something that this model does not know."""
-
-
-class Refused(Exception):
-    """A reject: code, the label and the order that its report carries."""
-
-    def __init__(self, reject, label=0, order=0):
-        super().__init__(reject)
-        self.code, self.label, self.order = REJECT[reject], label, order
 
 
 def crosses(side, limit, price):
@@ -53,12 +38,15 @@ def bps(value, hundredths):
     return value * hundredths // 10_000
 
 
-class Market:
+class Market(Service):
     """State and rules; `apply` gives what each command makes the venue say to its sessions."""
 
     def __init__(self):
         self.accounts, self.instruments, self.sessions, self.keys = [], [], {}, {}
-        self.suppliers, self.hashes = set(), set()
+        # Suppliers by account, and whether the operator has suspended them.
+        self.suppliers, self.hashes = {}, set()
+        # Service and standing by supplier and instrument, in the order in which they began; who owes whom.
+        self.services, self.collateral, self.debts = {}, {}, {}
         self.trades = 0
         self.orders = 0
         # Slots that rested once, the one to be taken next last, and how many there are in all.
@@ -74,7 +62,7 @@ class Market:
         """The reports that this command causes: (session, report) in order."""
         self.seq, self.at, self.said = seq, at, []
         self.session, self.client_seq, self.account = entry["session"], entry["client_seq"], entry["account"]
-        self._graces()
+        self._due()
         command = entry["command"]
         if self.session == 0:
             self._rule("_venue_" + command["do"])(command)
@@ -168,18 +156,26 @@ class Market:
         session["connection"] = None
         if session["grace"] is not None:
             session["due"] = self.at + session["grace"]
-            self._graces()
+            self._due()
 
     def _venue_tick(self, command):
         pass
 
-    def _graces(self):
-        """Sessions whose grace is over lose their orders, the earliest first."""
-        due = sorted((s["due"], id_) for id_, s in self.sessions.items() if s["due"] is not None and s["due"] <= self.at)
-        for _, id_ in due:
-            session = self.sessions[id_]
+    def _due(self):
+        """What fell due, the earliest first: sessions whose grace is over lose their orders, and windows of service
+        are judged."""
+        while True:
+            graces = ((s["due"], 0, id_) for id_, s in self.sessions.items() if s["due"] is not None)
+            windows = ((one["ends"], 1, nth) for nth, one in enumerate(self.instruments) if one["ends"] is not None)
+            at, what, which = min([*graces, *windows], default=(None, None, None))
+            if at is None or at > self.at:
+                return
+            if what == 1:
+                self._close_window(which)
+                continue
+            session = self.sessions[which]
             session["due"] = None
-            self._cancel_all(lambda order: order["session"] == id_, session["account"])
+            self._cancel_all(lambda order: order["session"] == which, session["account"])
 
     # -- directory ----------------------------------------------------------------------------------------------
 
@@ -215,32 +211,20 @@ class Market:
     def _deposit(self, command):
         if command["amount"] <= 0:
             raise Refused("out_of_range")
-        self.accounts[self.account]["usd"] += command["amount"]
         self._done()
+        self._pay(self.account, command["amount"])
 
     def _set_account_terms(self, command):
         """They limit calls, whose answers are not foretold, and give credits, which the load never asks for."""
         self._done()
 
-    def _set_sla_terms(self, command):
-        """Terms under which nothing is measured, demanded or forgiven change no answer that is foretold."""
-        self._instrument(command["instrument"])
-        if command["window"] or command["collateral_per_unit"] or command["attested"]:
-            raise NotCovered("terms of service that are enforced")
-        self._done()
-
-    def _report_fault(self, command):
-        """Evidence that no window collects."""
-        self._instrument(command["instrument"])
-        if command["supplier"] not in self.suppliers:
-            raise Refused("not_a_supplier")
-        self._done()
-
     def _withdraw(self, command):
         if command["amount"] <= 0:
             raise Refused("out_of_range")
-        if command["amount"] > self.accounts[self.account]["usd"]:
+        owed = sum(due for (owes, _), due in self.debts.items() if owes == self.account)
+        if command["amount"] + owed > self.accounts[self.account]["usd"]:
             raise Refused("funds")
+        self._pay(self.account, 0)
         self.accounts[self.account]["usd"] -= command["amount"]
         self._done()
 
@@ -249,9 +233,10 @@ class Market:
             raise NotCovered("an instrument that is swept")
         for number, known in enumerate(self.instruments):
             if known["symbol"] == command["symbol"]:
-                self.instruments[number] = command | {"book": known["book"]}
+                kept = {name: known[name] for name in ("book", "sla", "ends")}
+                self.instruments[number] = command | kept
                 return self._done(number)
-        self.instruments.append(command | {"book": []})
+        self.instruments.append(command | {"book": [], "sla": NO_TERMS, "ends": None})
         return self._done(len(self.instruments) - 1)
 
     def _set_status(self, command):
@@ -259,7 +244,8 @@ class Market:
         self._done(command["instrument"])
 
     def _register_supplier(self, command):
-        self.suppliers.add(self.account)
+        self.suppliers[self.account] = command["suspended"]
+        self._close_asks(self.account)
         self._done()
 
     def _instrument(self, number):
@@ -289,6 +275,8 @@ class Market:
         # What was delivered frees capacity; this load never comes near it, so that nothing needs to be foretold.
         if issued + command["qty"] > holding["capacity"]:
             raise NotCovered("issuance near the capacity")
+        if self._suspended(self.account, command["instrument"]):
+            raise Refused("suspended")
         holding["issued"] = issued + command["qty"]
         holding["issuance"] += command["qty"]
         self.issuances += 1
@@ -323,6 +311,8 @@ class Market:
         self._done(self.transfers)
 
     def _delivery(self, command):
+        if any(one["sla"]["window"] for one in self.instruments):
+            raise NotCovered("calls that are measured")
         self._answer({"kind": "delivery"})
 
     # -- orders in and out --------------------------------------------------------------------------------------
@@ -366,6 +356,8 @@ class Market:
             raise Refused("funds", label)
         if new["side"] == "sell" and new["qty"] > account["holdings"].get(new["instrument"], {"free": 0})["free"]:
             raise Refused("units", label)
+        if new["side"] == "sell" and self._suspended(self.account, new["instrument"]):
+            raise Refused("suspended", label)
         order["id"] = self._number(tif)
         if new["tag"]:
             if len(account["tags"]) == TAGS_KEPT:
@@ -561,15 +553,16 @@ class Market:
     def _sell(self, seller, buyer, qty, net):
         holding = self._holding(seller["account"], seller["instrument"])
         holding["held"] -= qty
-        sold, before = self._take_parts(holding, qty), 0
+        sold, before, proceeds = self._take_parts(holding, qty), 0, 0
         bought = []
         for issuer, part, fresh in sold:
             share = net * (before + part) // qty - net * before // qty
             before += part
             # The proceeds of a first sale wait in escrow until the Units are delivered.
             if not (fresh and issuer == seller["account"]):
-                self.accounts[seller["account"]]["usd"] += share
+                proceeds += share
             bought.append([issuer, part, False])
+        self._pay(seller["account"], proceeds)
         if buyer["to_consumption"]:
             self.transfers += 1
         else:
@@ -606,7 +599,7 @@ class Market:
         else:
             self._move_units(order, -order["remaining"])
         exec_type, status = {"cancelled": ("cancelled", "cancelled"), "self_trade": ("cancelled", "cancelled"),
-                             "filled": ("status", "filled")}.get(reason, ("expired", "expired"))
+                             "suspended": ("cancelled", "cancelled"), "filled": ("status", "filled")}.get(reason, ("expired", "expired"))
         body = self._order_body(order, exec_type, status=status, closure=reason, leaves=0)
         if answer:
             self._answer(body)
@@ -634,11 +627,11 @@ class Market:
                       "cancelled": sum(1 for order in account["orders"].values() if wanted(order))})
         self._cancel_all(wanted, self.account)
 
-    def _cancel_all(self, wanted, account):
+    def _cancel_all(self, wanted, account, reason="cancelled"):
         orders = self.accounts[account]["orders"]
         for number in sorted(orders):
             if wanted(orders[number]):
-                self._close(orders[number], "cancelled")
+                self._close(orders[number], reason)
 
     def _replace(self, command):
         order = self._find(command["order"])
