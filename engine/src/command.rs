@@ -3,6 +3,7 @@
 //! An [`Entry`] is what the log holds. Its log form is postcard: variants and fields are append-only, so a journal
 //! written by an older build stays readable; what must change becomes a new variant.
 
+use rkyv::{Archive, Deserialize as Thaw, Serialize as Freeze};
 use serde::{Deserialize, Serialize};
 
 use crate::funding::{AccountTerms, AutoReload, PaymentMethod, ReloadFailure};
@@ -393,19 +394,7 @@ pub struct NewOrder {
 
 /// Buy or sell.
 #[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Archive, Freeze, Thaw,
 )]
 pub enum Side {
     /// A bid.
@@ -445,19 +434,7 @@ pub enum OrderKind {
 }
 
 /// How long the remainder of a limit order lives.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    Hash,
-    Serialize,
-    Deserialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Archive, Freeze, Thaw)]
 pub enum TimeInForce {
     /// Until filled or cancelled.
     Gtc,
@@ -472,20 +449,7 @@ pub enum TimeInForce {
 }
 
 /// What happens when an incoming order meets a resting order of the same account.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    Hash,
-    Serialize,
-    Deserialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, Archive, Freeze, Thaw)]
 pub enum SelfTrade {
     /// They trade.
     #[default]
@@ -530,20 +494,7 @@ pub enum TransferDirection {
 }
 
 /// The language in which a call was made, and so the endpoint (contract §6.1, §6.8, §6.9).
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    Hash,
-    Serialize,
-    Deserialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, Archive, Freeze, Thaw)]
 pub enum Surface {
     /// OpenAI chat completions.
     #[default]
@@ -595,19 +546,7 @@ pub struct Usage {
 }
 
 /// Auto (`easy`) or Advanced Mode (contract §4.4).
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    Hash,
-    Serialize,
-    Deserialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Archive, Freeze, Thaw)]
 pub enum AccountMode {
     /// The venue buys when consumption runs low; orders of the owner are refused.
     Easy,
@@ -616,20 +555,7 @@ pub enum AccountMode {
 }
 
 /// What an account may do beyond trading and consuming for itself.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    Hash,
-    Serialize,
-    Deserialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, Archive, Freeze, Thaw)]
 pub struct Capabilities {
     /// Act for any account as its owner would: the HTTP tiers.
     pub tier: bool,
@@ -638,19 +564,7 @@ pub struct Capabilities {
 }
 
 /// How an account in Auto Mode buys (contract §4.5).
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    Hash,
-    Serialize,
-    Deserialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Archive, Freeze, Thaw)]
 pub struct AutoBuy {
     /// On by force in `easy`; a choice in `advanced`.
     pub enabled: bool,
@@ -677,19 +591,7 @@ impl Default for AutoBuy {
 }
 
 /// What the venue knows of a supplier.
-#[derive(
-    Clone,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    Hash,
-    Serialize,
-    Deserialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, Archive, Freeze, Thaw)]
 pub struct SupplierProfile {
     /// Shown to the operator only, at most 64 bytes.
     pub name: String,
@@ -705,18 +607,7 @@ pub struct SupplierProfile {
 }
 
 /// One model of a supplier that may fill one instrument.
-#[derive(
-    Clone,
-    Debug,
-    PartialEq,
-    Eq,
-    Hash,
-    Serialize,
-    Deserialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Archive, Freeze, Thaw)]
 pub struct Offer {
     /// The instrument that it fills.
     pub instrument: InstrumentId,

@@ -1,5 +1,6 @@
 //! What happened: facts for whoever keeps history or shows the market, and the reports that sessions get.
 
+use rkyv::{Archive, Deserialize as Thaw, Serialize as Freeze};
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Side, Surface, TimeInForce, Usage};
@@ -348,19 +349,7 @@ pub struct Trade {
 }
 
 /// Why an order is no longer open (contract §3.10).
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    Hash,
-    Serialize,
-    Deserialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Archive, Freeze, Thaw)]
 #[repr(u8)]
 pub enum Closure {
     /// Wholly filled.
@@ -428,19 +417,7 @@ pub struct UsageRecord {
 }
 
 /// Tokens drawn from one lot.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    Hash,
-    Serialize,
-    Deserialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Archive, Freeze, Thaw)]
 pub struct Draw {
     /// The lot.
     pub lot: LotId,

@@ -1,25 +1,13 @@
 //! The terms on which money comes in: what an account may do for free, and how it is charged when its dollars run low.
 
+use rkyv::{Archive, Deserialize as Thaw, Serialize as Freeze};
 use serde::{Deserialize, Serialize};
 
 use crate::units::Usd;
 
 /// What the venue gives away, to whom, and how far (contract §4.1, §4.6). All zero, as at first: nothing is given and
 /// nothing limited.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    Hash,
-    Serialize,
-    Deserialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, Archive, Freeze, Thaw)]
 pub struct AccountTerms {
     /// Calls per UTC day of an account that never paid anything in; 0 is no limit.
     pub free_calls_per_day: u32,
@@ -35,20 +23,7 @@ pub struct AccountTerms {
 }
 
 /// An owner's Auto-Reload settings (contract §4.5, §5.11).
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    Hash,
-    Serialize,
-    Deserialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, Archive, Freeze, Thaw)]
 pub struct AutoReload {
     /// Whether it is on.
     pub enabled: bool,
@@ -61,18 +36,7 @@ pub struct AutoReload {
 }
 
 /// What an account can be charged with at the payment provider: names that mean something there and nothing here.
-#[derive(
-    Clone,
-    Debug,
-    PartialEq,
-    Eq,
-    Hash,
-    Serialize,
-    Deserialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Archive, Freeze, Thaw)]
 pub struct PaymentMethod {
     /// The account's owner there, at most 128 bytes.
     pub customer: String,
@@ -81,18 +45,7 @@ pub struct PaymentMethod {
 }
 
 /// Where a reload's money comes from. Decided when it falls due, so that whatever changes meanwhile, one is asked.
-#[derive(
-    Clone,
-    Debug,
-    PartialEq,
-    Eq,
-    Hash,
-    Serialize,
-    Deserialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Archive, Freeze, Thaw)]
 pub enum PaymentSource {
     /// The line of credit that the operator grants.
     House,
@@ -102,18 +55,7 @@ pub enum PaymentSource {
 
 /// Why a reload came to nothing. Until the owner or the operator changes something, no other is begun.
 #[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    Hash,
-    Serialize,
-    Deserialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-    thiserror::Error,
+    Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Archive, Freeze, Thaw, thiserror::Error,
 )]
 pub enum ReloadFailure {
     /// The provider, or the bank behind it, said no; or there is neither a card nor a line of credit with room.

@@ -1,11 +1,13 @@
 //! Names of things. Every id is assigned by the engine in log order, so it is the same on every replica.
 
+use rkyv::{Archive, Deserialize as Thaw, Serialize as Freeze};
+
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
         $(#[$doc])*
         #[derive(
             Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash,
-            serde::Serialize, serde::Deserialize, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize,
+            serde::Serialize, serde::Deserialize, Archive, Freeze, Thaw,
         )]
         #[rkyv(derive(PartialEq, Eq, PartialOrd, Ord))]
         #[repr(transparent)]

@@ -1,22 +1,12 @@
 //! What is traded: a standardized contract for inference, defined by what is measured and not by a model.
 
+use rkyv::{Archive, Deserialize as Thaw, Serialize as Freeze};
 use serde::{Deserialize, Serialize};
 
 use crate::units::{Nanos, Price, Qty, Usd};
 
 /// The terms of an instrument and of its market. Set by the operator, identified by `symbol`.
-#[derive(
-    Clone,
-    Debug,
-    PartialEq,
-    Eq,
-    Hash,
-    Serialize,
-    Deserialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Archive, Freeze, Thaw)]
 pub struct InstrumentSpec {
     /// Lower-case name that clients pass as `model`, at most 32 bytes of `a-z 0-9 -`.
     pub symbol: String,
@@ -35,19 +25,7 @@ pub struct InstrumentSpec {
 }
 
 /// The measured thresholds (contract §2.1).
-#[derive(
-    Clone,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    Hash,
-    Serialize,
-    Deserialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, Archive, Freeze, Thaw)]
 pub struct QualityTerms {
     /// Which public index the floor is on, e.g. `AA Intelligence`.
     pub index: String,
@@ -64,19 +42,7 @@ pub struct QualityTerms {
 }
 
 /// The market's order controls (contract §3.13).
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    Hash,
-    Serialize,
-    Deserialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Archive, Freeze, Thaw)]
 pub struct MarketTerms {
     /// What one tick is worth per Unit.
     pub tick: Usd,
@@ -95,19 +61,7 @@ pub struct MarketTerms {
 }
 
 /// How bought Units reach consumption, and how long they live there (contract §4.2, D1 to D3).
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    Hash,
-    Serialize,
-    Deserialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Archive, Freeze, Thaw)]
 pub struct DeliveryTerms {
     /// Life of a lot, or none.
     pub window: Option<Nanos>,
@@ -116,19 +70,7 @@ pub struct DeliveryTerms {
 }
 
 /// When Units move from trading to consumption.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    Hash,
-    Serialize,
-    Deserialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Archive, Freeze, Thaw)]
 pub enum Movement {
     /// At fill in Auto Mode; by the owner's own transfer in Advanced Mode.
     AtFill,
@@ -137,19 +79,7 @@ pub enum Movement {
 }
 
 /// Whether an instrument trades.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    Hash,
-    Serialize,
-    Deserialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Archive, Freeze, Thaw)]
 pub enum InstrumentStatus {
     /// Listed, not yet open for orders.
     Preview,

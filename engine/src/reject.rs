@@ -1,5 +1,6 @@
 //! A reject is an ordinary "no". Numbers are for ever: a retired one is never used again.
 
+use rkyv::{Archive, Deserialize as Thaw, Serialize as Freeze};
 use serde::{Deserialize, Serialize};
 
 /// Why a command was refused. Declared in the order in which the checks run, whatever the command; a test walks it.
@@ -14,9 +15,9 @@ use serde::{Deserialize, Serialize};
     Hash,
     Serialize,
     Deserialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
+    Archive,
+    Freeze,
+    Thaw,
     thiserror::Error,
 )]
 #[repr(u16)]

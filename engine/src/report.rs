@@ -5,6 +5,7 @@
     reason = "rkyv derives public resolvers whose fields it can't document; every item here is"
 )]
 
+use rkyv::{Archive, Deserialize as Thaw, Serialize as Freeze};
 use serde::{Deserialize, Serialize};
 
 use crate::command::Side;
@@ -17,19 +18,7 @@ use crate::units::{Nanos, Price, Qty, Seq, Tokens, Usd};
 const _: () = assert!(size_of::<Report>() <= 112);
 
 /// One numbered report to a session; the last ones are kept in state, so that any later leader can repeat them.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    Hash,
-    Serialize,
-    Deserialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Archive, Freeze, Thaw)]
 #[repr(C)] // what says which kind it is lies at the end, where an event's own kind fits into it
 pub struct Report {
     /// Its number in the session, from 1 without gaps.
@@ -47,19 +36,7 @@ pub struct Report {
 }
 
 /// What a report says. The first report that echoes a client sequence is that command's answer.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    Hash,
-    Serialize,
-    Deserialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Archive, Freeze, Thaw)]
 pub enum ReportBody {
     /// Something happened to an order.
     Order(OrderReport),
@@ -109,20 +86,7 @@ pub enum ReportBody {
 }
 
 /// The issuers of reserved tokens in the order of the draws, without repeats, at most 4.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    Hash,
-    Serialize,
-    Deserialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, Archive, Freeze, Thaw)]
 pub struct Issuers {
     count: u8,
     ids: [AccountId; 4],
@@ -151,19 +115,7 @@ impl std::ops::Deref for Issuers {
 /// What happened to an order.
 ///
 /// Prices and quantities of orders that a session hears of fit in 32 bits, and so they are kept.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    Hash,
-    Serialize,
-    Deserialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Archive, Freeze, Thaw)]
 #[repr(C)] // as for `Report`
 pub struct OrderReport {
     /// The client's label.
@@ -192,19 +144,7 @@ pub(crate) struct Fill {
 }
 
 /// An [`Exec`] without what belongs to a trade.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    Hash,
-    Serialize,
-    Deserialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Archive, Freeze, Thaw)]
 pub(crate) enum Kind {
     New,
     Replaced,

@@ -1,6 +1,7 @@
 //! What a supplier promises of its service, what breaks the promise, and what that costs: the terms that the operator
 //! sets per instrument, the ways in which a supplier fails a call, and what a benchmark provider says of a model.
 
+use rkyv::{Archive, Deserialize as Thaw, Serialize as Freeze};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{AccountId, Fingerprint, InstrumentId};
@@ -11,19 +12,7 @@ use crate::units::{Nanos, SECOND, Tokens, Usd};
 /// The ceiling of the time to first token and the floor of speed are the instrument's own
 /// ([`crate::instrument::QualityTerms`]); these terms say how often they must be kept. Shares are in hundredths of a
 /// percent. [`SlaTerms::NONE`] holds of an instrument for which nobody has set any.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    Hash,
-    Serialize,
-    Deserialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Archive, Freeze, Thaw)]
 pub struct SlaTerms {
     /// How long calls are added up before they are judged, from one multiple of it in UTC to the next. Zero measures
     /// nothing.
@@ -127,20 +116,7 @@ impl Default for SlaTerms {
 }
 
 /// Whether a delivered call is free, and why (contract §4.3: late and out-of-spec delivery is not billed).
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    Hash,
-    Serialize,
-    Deserialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, Archive, Freeze, Thaw)]
 #[repr(u8)]
 pub enum Waived {
     /// It is billed.
@@ -154,19 +130,7 @@ pub enum Waived {
 
 /// How a supplier failed a call.
 #[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Archive, Freeze, Thaw,
 )]
 #[repr(u8)]
 pub enum Fault {
@@ -218,18 +182,7 @@ impl Fault {
 }
 
 /// What a benchmark provider says of a supplier's model, signed with a key of its account.
-#[derive(
-    Clone,
-    Debug,
-    PartialEq,
-    Eq,
-    Hash,
-    Serialize,
-    Deserialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Archive, Freeze, Thaw)]
 pub struct Attestation {
     /// Whose model.
     pub supplier: AccountId,

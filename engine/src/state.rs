@@ -16,6 +16,8 @@ mod timers;
 
 use std::collections::{BTreeMap, VecDeque};
 
+use rkyv::{Archive, Deserialize as Thaw, Serialize as Freeze};
+
 use crate::book::{Books, OpenOrders};
 use crate::command::{AccountMode, AutoBuy, Capabilities, SupplierProfile};
 use crate::funding::AccountTerms;
@@ -39,7 +41,7 @@ pub use timers::Timers;
 ///
 /// Invariants: deposited − withdrawn = all dollars of all accounts + escrow in all tranches and lots; per instrument,
 /// issued − delivered − expired = all Units in issuance and trading × 1,000,000 + all tokens in lots.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Archive, Freeze, Thaw)]
 pub struct State {
     /// The last command applied.
     pub seq: Seq,
@@ -90,9 +92,7 @@ pub struct State {
 }
 
 /// Last numbers given out; the next is one more.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Archive, Freeze, Thaw)]
 pub struct Counters {
     /// Of orders.
     pub order: u64,
@@ -115,7 +115,7 @@ pub struct Counters {
 /// Invariants: no balance is negative; `usd_held` = the holds of its open buy orders and its collateral;
 /// `orders` = its orders in the books; `open_calls` = its open reservations; `watched` says dollars exactly while a
 /// shortage of them would begin a reload, and asks exactly while it is suspended somewhere, where it then has none.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Archive, Freeze, Thaw)]
 #[repr(C, align(64))] // what most commands look at comes first, in one cache line
 pub struct Account {
     /// Free dollars.
@@ -159,9 +159,7 @@ pub struct Account {
 }
 
 /// What of an account is looked at when it acts: two facts in one byte, so that both lie where every command looks.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Archive, Freeze, Thaw)]
 pub struct Watched(u8);
 
 impl Watched {
@@ -192,7 +190,7 @@ impl Watched {
 const _: () = assert!(std::mem::offset_of!(Account, auto_buy) <= 48);
 
 /// An instrument and its market's last trade.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Archive, Freeze, Thaw)]
 pub struct Instrument {
     /// Its id.
     pub id: InstrumentId,
@@ -223,7 +221,7 @@ pub struct Instrument {
 }
 
 /// The last trade of an instrument.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Archive, Freeze, Thaw)]
 pub struct LastTrade {
     /// Price.
     pub price: Price,
@@ -234,7 +232,7 @@ pub struct LastTrade {
 }
 
 /// The fallback supplier of an instrument: Auto Mode buys from it what the book can't sell within the buyer's limits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Archive, Freeze, Thaw)]
 pub struct Managed {
     /// Who issues and delivers. Never named to the buyer.
     pub supplier: AccountId,
@@ -245,7 +243,7 @@ pub struct Managed {
 }
 
 /// An attestation that was checked and accepted.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Archive, Freeze, Thaw)]
 pub struct Attested {
     /// The benchmark provider.
     pub by: AccountId,
@@ -256,7 +254,7 @@ pub struct Attested {
 }
 
 /// A registered Ed25519 key.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Archive, Freeze, Thaw)]
 pub struct SigningKey {
     /// Whose.
     pub account: AccountId,
@@ -271,7 +269,7 @@ pub struct SigningKey {
 }
 
 /// A registered consumption key.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Archive, Freeze, Thaw)]
 pub struct ConsumptionKey {
     /// Its id.
     pub id: KeyId,
@@ -292,7 +290,7 @@ pub struct ConsumptionKey {
 /// A binary session: what makes a resend harmless and a lost report recoverable.
 ///
 /// Invariant: the kept reports are numbered without gaps up to `next_report - 1`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Archive, Freeze, Thaw)]
 pub struct Session {
     /// Its account.
     pub account: AccountId,
@@ -313,7 +311,7 @@ pub struct Session {
 }
 
 /// A supplier.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Archive, Freeze, Thaw)]
 pub struct Supplier {
     /// What the venue knows of it.
     pub profile: SupplierProfile,
@@ -323,9 +321,7 @@ pub struct Supplier {
 ///
 /// Invariants: `issued ≥ delivered + expired`; `escrow` = what waits in tranches and lots of this issuer; `collateral` is
 /// part of what its account holds.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Archive, Freeze, Thaw)]
 #[repr(C, align(64))] // what a delivery changes lies in one cache line
 pub struct Supply {
     /// Tokens issued so far.
@@ -379,19 +375,7 @@ impl Supply {
 }
 
 /// Something besides a reservation that falls due; at the same moment reservations come first.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Freeze, Thaw)]
 #[rkyv(derive(PartialEq, Eq, PartialOrd, Ord))]
 pub enum Timer {
     /// A lot's deadline.

@@ -11,6 +11,8 @@
 
 use std::fmt;
 
+use rkyv::{Archive, Deserialize as Thaw, Serialize as Freeze};
+
 /// Tokens in one Unit, for every instrument (contract §2.1).
 pub const TOKENS_PER_UNIT: u64 = 1_000_000;
 /// Nano-dollars in one US dollar.
@@ -25,7 +27,7 @@ macro_rules! unit {
         $(#[$doc])*
         #[derive(
             Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash,
-            serde::Serialize, serde::Deserialize, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize,
+            serde::Serialize, serde::Deserialize, Archive, Freeze, Thaw,
         )]
         #[rkyv(derive(PartialEq, Eq, PartialOrd, Ord))]
         #[repr(transparent)]
@@ -153,20 +155,7 @@ impl Usd {
 }
 
 /// Nano-dollars added up over the venue's whole life: too many for [`Usd`] one day, never for this.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Freeze, Thaw)]
 pub struct UsdTotal(pub i128);
 
 impl UsdTotal {

@@ -17,6 +17,8 @@ mod window;
 
 use std::hash::{Hash, Hasher};
 
+use rkyv::{Archive, Deserialize as Thaw, Serialize as Freeze};
+
 use crate::command::{Side, TimeInForce};
 use crate::ids::{AccountId, InstrumentId, Label, OrderId, SessionId};
 use crate::prefetch::ask_for;
@@ -95,7 +97,7 @@ pub(crate) struct Depth {
 }
 
 /// The open orders of one account, oldest first: where the list begins and ends, and how long it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Archive, Freeze, Thaw)]
 pub struct OpenOrders {
     first: u32,
     last: u32,
@@ -150,7 +152,7 @@ pub(crate) struct Entry {
 /// All books of the venue.
 ///
 /// Invariants: in each book best bid below best ask; the ladders are what the orders say.
-#[derive(Clone, Debug, Default, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(Clone, Debug, Default, Archive, Freeze, Thaw)]
 pub struct Books {
     slab: Slab,
     #[rkyv(with = rkyv::with::Skip)]

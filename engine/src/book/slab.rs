@@ -11,6 +11,7 @@
 //! which order is state like the records themselves: it decides the ids of later orders.
 
 use rkyv::rancor::{Fallible, Source};
+use rkyv::{Archive, Deserialize as Thaw, Serialize as Freeze};
 use zerocopy::{FromZeros, Immutable, IntoBytes};
 
 use crate::command::{Side, TimeInForce};
@@ -26,18 +27,7 @@ type Chunk = [Record; CHUNK];
 
 /// One resting order, as narrow as it can be stored. A free slot is all zeros but for its `next`.
 #[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    FromZeros,
-    IntoBytes,
-    Immutable,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromZeros, IntoBytes, Immutable, Archive, Freeze, Thaw,
 )]
 #[repr(C, align(64))]
 pub(crate) struct Record {
@@ -141,7 +131,7 @@ impl Record {
 }
 
 /// All records, and which slots are free.
-#[derive(Debug, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(Debug, Archive, Freeze, Thaw)]
 pub(crate) struct Slab {
     #[rkyv(with = Flat)]
     records: Records,

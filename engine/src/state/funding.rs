@@ -1,12 +1,14 @@
 //! What is known of an account's money besides its balance: what it paid, what it was given, and its reloads.
 
+use rkyv::{Archive, Deserialize as Thaw, Serialize as Freeze};
+
 use super::{Account, State};
 use crate::funding::{AccountTerms, AutoReload, PaymentMethod, PaymentSource, ReloadFailure};
 use crate::ids::AccountId;
 use crate::units::{DAY, Nanos, Usd};
 
 /// Of one account.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Archive, Freeze, Thaw)]
 pub struct Funding {
     /// Paid in so far: deposits and reloads; stops counting at `i64::MAX`.
     pub paid: Usd,
@@ -39,7 +41,7 @@ pub struct Funding {
 }
 
 /// A reload under way.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Archive, Freeze, Thaw)]
 pub struct Reload {
     /// Reloads' own number, counted from 1 over the whole venue.
     pub number: u64,

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use rkyv::{Archive, Deserialize as Thaw, Serialize as Freeze};
+
 use super::Pair;
 use crate::event::Draw;
 use crate::ids::{AccountId, InstrumentId, LotId, TradeId};
@@ -12,7 +14,7 @@ use crate::units::{Nanos, Qty, Tokens, Usd};
 ///
 /// Invariants: `available + held` = the tranches' sum; `held` = open sell orders' remainders;
 /// lots are ordered by deadline (none last), then id, and their sums are kept.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Archive, Freeze, Thaw)]
 #[repr(C, align(64))] // what an order looks at lies in one cache line
 pub struct Holding {
     /// Units in trading that are free.
@@ -39,9 +41,7 @@ pub struct Holding {
 const _: () = assert!(std::mem::offset_of!(Holding, tranches) == 56);
 
 /// What went in and out of consumption over the holding's life.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Archive, Freeze, Thaw)]
 pub struct HoldingTotals {
     /// Units that entered consumption.
     pub moved_in: Qty,
@@ -287,7 +287,7 @@ impl Holding {
 }
 
 /// Units of one origin in trading. A Unit names the supplier that must deliver it (design §4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Archive, Freeze, Thaw)]
 pub struct Tranche {
     /// Who must deliver.
     pub issuer: AccountId,
@@ -320,7 +320,7 @@ impl Tranche {
 /// Tokens that entered consumption together.
 ///
 /// Invariant: `free + reserved + drawn + expired = tokens`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Archive, Freeze, Thaw)]
 pub struct Lot {
     /// Its id.
     pub id: LotId,

@@ -8,6 +8,8 @@
     reason = "rkyv derives public resolvers whose fields it can't document; every item here is"
 )]
 
+use rkyv::{Archive, Deserialize as Thaw, Serialize as Freeze};
+
 use crate::command::Side;
 use crate::event::{OrderReport, Report, ReportBody};
 use crate::ids::{AccountId, InstrumentId, Label, OrderId, TradeId};
@@ -20,7 +22,7 @@ use crate::units::{Nanos, Seq};
 /// The last [`REPORTS_KEPT`] reports.
 ///
 /// Invariant: the report after the newest, `next`, is the oldest one once the ring is full.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Archive, Freeze, Thaw)]
 pub struct Kept {
     ring: Vec<Line>,
     next: u32,
@@ -33,7 +35,7 @@ pub struct Kept {
 }
 
 /// One report without its number, which its place implies, and without its label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Archive, Freeze, Thaw)]
 #[repr(C, align(64))]
 struct Line {
     seq: Seq,
@@ -78,7 +80,7 @@ impl Line {
 const BUSY: usize = 256;
 
 /// Which body it has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Archive, Freeze, Thaw)]
 enum Form {
     Order(Side, Kind),
     Rejected(Reject),

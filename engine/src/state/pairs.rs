@@ -5,6 +5,7 @@
 use std::ops;
 
 use rkyv::with::Skip;
+use rkyv::{Archive, Deserialize as Thaw, Serialize as Freeze};
 
 use super::derived::Derived;
 use super::index::{Index, mix};
@@ -24,7 +25,7 @@ pub trait Pair {
 /// Records by account and instrument.
 ///
 /// Invariant: at most one for each account and instrument.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Archive, Freeze, Thaw)]
 pub struct Pairs<T> {
     records: Vec<T>,
     #[rkyv(with = Skip)]

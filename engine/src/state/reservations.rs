@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use rkyv::with::Skip;
+use rkyv::{Archive, Deserialize as Thaw, Serialize as Freeze};
 
 use super::derived::Derived;
 use super::index::{Index, mix};
@@ -17,7 +18,7 @@ use crate::limits;
 use crate::units::Nanos;
 
 /// Tokens set aside for one call.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Archive, Freeze, Thaw)]
 pub struct Reservation {
     /// The call's handle.
     pub request: u128,
@@ -49,7 +50,7 @@ const _: () = assert!(limits::RESERVATIONS < 1 << SLOT_BITS);
 ///
 /// Invariants: an occupied slot lies at the place that its id names; `free` names all others; no two have the same
 /// account and request.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Archive, Freeze, Thaw)]
 pub struct Reservations {
     slots: Vec<Slot>,
     /// Reused newest first.
@@ -60,7 +61,7 @@ pub struct Reservations {
     found: Derived<Found>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Archive, Freeze, Thaw)]
 struct Slot {
     /// 0 while free.
     id: ReservationId,

@@ -4,6 +4,8 @@
 //! A window is judged once, when it closes, so that no call is ever punished twice. What decides is counted exactly;
 //! the histograms only say how far from the line it was.
 
+use rkyv::{Archive, Deserialize as Thaw, Serialize as Freeze};
+
 use super::Pair;
 use crate::ids::{AccountId, InstrumentId};
 use crate::instrument::QualityTerms;
@@ -11,9 +13,7 @@ use crate::sla::{Fault, SlaTerms};
 use crate::units::{Nanos, Tokens, Usd};
 
 /// Whether a supplier may be asked to deliver an instrument.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Archive, Freeze, Thaw)]
 pub enum Standing {
     /// It may.
     #[default]
@@ -28,9 +28,7 @@ pub enum Standing {
 }
 
 /// Why a supplier is off the roster of an instrument.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Archive, Freeze, Thaw)]
 pub struct Reasons {
     /// It broke the terms of service too often, or failed its probes.
     pub breach: bool,
@@ -65,7 +63,7 @@ impl Standing {
 }
 
 /// One supplier's service of one instrument, since terms were first set for it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Archive, Freeze, Thaw)]
 pub struct Service {
     account: AccountId,
     instrument: InstrumentId,
@@ -102,7 +100,7 @@ const PARTS: u64 = 60;
 ///
 /// Invariants: `late` ≤ `timed` ≤ `calls`, `slow` ≤ `paced` ≤ `calls`, `lies` ≤ `calls`; the histograms hold `timed` and
 /// `paced` values; what was served was asked.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Archive, Freeze, Thaw)]
 pub struct Window {
     /// Calls that it delivered whole. Those that were cut short, by the client or by a fault, are none.
     pub calls: u32,
@@ -140,19 +138,7 @@ pub(crate) struct Delivered {
 }
 
 /// Which terms a window broke.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    Hash,
-    serde::Serialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, Archive, Freeze, Thaw)]
 pub struct Broken {
     /// Too many began late.
     pub ttft: bool,
@@ -173,19 +159,7 @@ impl Broken {
 }
 
 /// A window as it was when it closed, or as it stands.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    Hash,
-    serde::Serialize,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, Archive, Freeze, Thaw)]
 pub struct Figures {
     /// Calls delivered whole.
     pub calls: u32,
@@ -212,7 +186,7 @@ pub struct Figures {
 }
 
 /// A closed window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Archive, Freeze, Thaw)]
 pub struct Closed {
     /// When.
     pub at: Nanos,
@@ -341,7 +315,7 @@ pub(crate) fn is_slow(tokens: u64, micros: u32, quality: &QualityTerms, toleranc
 }
 
 /// Counts of 32-bit values, each power of two in eight parts: what comes out is off by at most an eighth.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Archive, Freeze, Thaw)]
 struct Histogram {
     counts: [u32; Self::BUCKETS],
 }

@@ -7,25 +7,14 @@ use std::collections::BTreeMap;
 use std::ops::Index;
 
 use rkyv::with::Skip;
+use rkyv::{Archive, Deserialize as Thaw, Serialize as Freeze};
 
 use super::Session;
 use super::derived::Derived;
 use crate::ids::SessionId;
 
 /// Where a session lies; good for as long as the session lasts or an order of its rests.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    rkyv::Archive,
-    rkyv::Serialize,
-    rkyv::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Freeze, Thaw)]
 #[repr(transparent)]
 pub struct SessionIndex(pub u16);
 
@@ -39,7 +28,7 @@ impl SessionIndex {
 /// Invariants: `by_id` names exactly the slots that hold a session or the name of one that was forgotten while orders
 /// of its rest; all others are in `free`. So a number is given to another session only when no order names it, and a
 /// client that comes back under an id whose orders rest hears of them again.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Archive, Freeze, Thaw)]
 pub struct Sessions {
     slots: Vec<Slot>,
     by_id: BTreeMap<SessionId, u16>,
@@ -50,7 +39,7 @@ pub struct Sessions {
     recent: Derived<Recent>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Archive, Freeze, Thaw)]
 struct Slot {
     id: SessionId,
     /// Open orders that came through it.

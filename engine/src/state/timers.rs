@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::ops::Deref;
 
 use rkyv::with::Skip;
+use rkyv::{Archive, Deserialize as Thaw, Serialize as Freeze};
 
 use super::Timer;
 use super::derived::Derived;
 use crate::units::Nanos;
 
 /// What falls due besides reservations, earliest first.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Archive, Freeze, Thaw)]
 pub struct Timers {
     set: BTreeSet<(Nanos, Timer)>,
     /// Nothing falls due before; what was taken out may have left it too early, never too late.
