@@ -207,10 +207,13 @@ impl<M: Machine> Node<M> {
         let snapshots = recovered.snapshots();
         let courier = Courier::start(sender.clone(), snapshots.clone(), Arc::clone(&shared), events.clone())?;
 
+        let usual = CoreConfig::new(cluster.node, rand::random());
         let core = CoreConfig {
             election_ticks: cluster.election_ticks,
             heartbeat_ticks: cluster.heartbeat_ticks,
-            ..CoreConfig::new(cluster.node, rand::random())
+            // Where there are no links nobody follows, and nobody is late.
+            window_bytes: if cluster.links.is_some() { usual.window_bytes } else { 0 },
+            ..usual
         };
         let log = Arc::new(LogReader::new(&data_dir, M::FORMAT));
         let newest = recovered.report.snapshot.map(|position| (position.index, position.term));

@@ -49,5 +49,9 @@ pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// first word, for the processes; it hands the words after that to [`run_as_part`].
 #[must_use]
 pub fn scenarios(program: PathBuf) -> Vec<Box<dyn Scenario>> {
-    vec![Box::new(Latency { program: program.clone(), peers: true }), Box::new(Streams { program })]
+    vec![
+        Box::new(Latency { program: program.clone(), peers: true }),
+        Box::new(Streams { program }),
+        Box::new(Soak),
+    ]
 }

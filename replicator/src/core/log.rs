@@ -35,7 +35,7 @@ pub trait OldBlocks: Send {
 
 struct Slot {
     block: Arc<Block>,
-    /// Bytes of all blocks that ever were in the window, up to this one.
+    /// Memory of all blocks that ever were in the window, up to this one, in bytes.
     bytes_to: u64,
 }
 
@@ -141,7 +141,7 @@ impl Log {
     pub(super) fn push(&mut self, block: Arc<Block>) {
         debug_assert_eq!(self.end().refuses(block.header()), None);
         let before = self.blocks.back().map_or(self.bytes_before, |slot| slot.bytes_to);
-        let bytes_to = before + block.bytes().len() as u64;
+        let bytes_to = before + (block.bytes().len() + size_of::<Block>()) as u64;
         self.blocks.push_back(Slot { block, bytes_to });
     }
 

@@ -48,7 +48,7 @@ pub struct CoreConfig {
     pub election_ticks: usize,
     /// Ticks between a leader's heartbeats; less than `election_ticks`.
     pub heartbeat_ticks: usize,
-    /// Bytes of applied blocks that stay in memory for followers that are a little late.
+    /// Memory of applied blocks that stay for followers that are a little late, in bytes.
     pub window_bytes: u64,
 }
 
