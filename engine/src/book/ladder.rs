@@ -182,7 +182,9 @@ impl Ladder {
             None => {
                 self.far[side as usize].remove(rank(side, price));
                 if was_best {
-                    self.find_best(side, self.window.best(side));
+                    // A small book has none, and need not be asked for what it would lie in.
+                    let near = if self.window.is_laid() { self.window.best(side) } else { None };
+                    self.find_best(side, near);
                 }
             }
         }

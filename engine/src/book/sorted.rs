@@ -50,20 +50,40 @@ impl Block {
 ///
 /// Invariant: no block below the top is empty, nor is the top while there are blocks below it.
 #[derive(Clone, Debug, Default)]
+#[repr(C, align(64))] // all that a small book is found by lies in one cache line
 pub(crate) struct Sorted {
     /// The best levels: all of a small book.
     top: Block,
+    levels: u32,
+    /// What a small book never needs.
+    rest: Option<Box<Rest>>,
+}
+
+const _: () = assert!(size_of::<Sorted>() == 64, "one cache line");
+
+/// What lies below the top block.
+#[derive(Clone, Debug, Default)]
+struct Rest {
     /// The other blocks, worst first.
     lower: Vec<Block>,
     /// A block that was emptied, for the next one that is wanted.
     spare: Block,
-    levels: u32,
 }
 
 impl Sorted {
     /// How many levels.
     pub(crate) const fn len(&self) -> usize {
         self.levels as usize
+    }
+
+    /// The blocks below the top, worst first.
+    #[inline]
+    fn lower(&self) -> &[Block] {
+        self.rest.as_ref().map_or(&[], |rest| &rest.lower)
+    }
+
+    fn rest_mut(&mut self) -> &mut Rest {
+        self.rest.get_or_insert_default()
     }
 
     /// The best level.
@@ -89,7 +109,7 @@ impl Sorted {
 
     /// The worst level's rank.
     pub(crate) fn worst(&self) -> Option<u32> {
-        self.lower.first().unwrap_or(&self.top).ranks.first().copied()
+        self.lower().first().unwrap_or(&self.top).ranks.first().copied()
     }
 
     pub(crate) fn get(&self, rank: u32) -> Option<&Cell> {
@@ -125,8 +145,9 @@ impl Sorted {
     /// Adds a level that is better than all.
     pub(crate) fn push_best(&mut self, rank: u32, cell: Cell) {
         if self.top.len() == BLOCK {
-            let full = std::mem::replace(&mut self.top, std::mem::take(&mut self.spare));
-            self.lower.push(full);
+            let rest = self.rest.get_or_insert_default();
+            let full = std::mem::replace(&mut self.top, std::mem::take(&mut rest.spare));
+            rest.lower.push(full);
         }
         self.top.insert(self.top.len(), rank, cell);
         self.levels += 1;
@@ -142,7 +163,7 @@ impl Sorted {
         levels.cells.remove(at);
         let left = levels.len();
         self.levels -= 1;
-        if !self.lower.is_empty() && left < BLOCK / 4 {
+        if left < BLOCK / 4 && !self.lower().is_empty() {
             self.merge(block);
         }
         true
@@ -150,7 +171,9 @@ impl Sorted {
 
     /// Takes all levels away.
     pub(crate) fn clear(&mut self) {
-        self.lower.clear();
+        if let Some(rest) = &mut self.rest {
+            rest.lower.clear();
+        }
         self.top.ranks.clear();
         self.top.cells.clear();
         self.levels = 0;
@@ -158,28 +181,31 @@ impl Sorted {
 
     /// Best first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Entry> {
-        let blocks = std::iter::once(&self.top).chain(self.lower.iter().rev());
+        let blocks = std::iter::once(&self.top).chain(self.lower().iter().rev());
         blocks.flat_map(|block| block.ranks.iter().copied().zip(block.cells.iter().copied()).rev())
     }
 
     /// The blocks are counted from the worst; the last is the top.
     #[inline]
     fn block(&self, nth: usize) -> &Block {
-        self.lower.get(nth).unwrap_or(&self.top)
+        self.lower().get(nth).unwrap_or(&self.top)
     }
 
     #[inline]
     fn block_mut(&mut self, nth: usize) -> &mut Block {
-        self.lower.get_mut(nth).unwrap_or(&mut self.top)
+        match &mut self.rest {
+            Some(rest) => rest.lower.get_mut(nth).unwrap_or(&mut self.top),
+            None => &mut self.top,
+        }
     }
 
     /// The block where a rank is or belongs, and where in it. Looks from the best end, where most of the traffic is.
     #[inline]
     fn find(&self, rank: u32) -> (usize, Result<usize, usize>) {
-        let top = self.lower.len();
+        let lower = self.lower();
+        let top = lower.len();
         let block = match self.top.ranks.first() {
-            Some(&first) if top > 0 && rank < first => self
-                .lower
+            Some(&first) if top > 0 && rank < first => lower
                 .partition_point(|block| block.ranks.first().is_some_and(|&first| first <= rank))
                 .saturating_sub(1),
             _ => top,
@@ -196,32 +222,34 @@ impl Sorted {
 
     /// Divides a full block: its better half becomes the next block.
     fn split(&mut self, nth: usize) {
-        let mut upper = std::mem::take(&mut self.spare);
+        let mut upper = std::mem::take(&mut self.rest_mut().spare);
         self.block_mut(nth).move_to(BLOCK / 2, &mut upper);
-        if nth == self.lower.len() {
+        let lower = &mut self.rest.get_or_insert_default().lower;
+        if nth == lower.len() {
             let worse = std::mem::replace(&mut self.top, upper);
-            self.lower.push(worse);
+            lower.push(worse);
         } else {
-            self.lower.insert(nth + 1, upper);
+            lower.insert(nth + 1, upper);
         }
     }
 
     /// Joins a block that became small with a neighbour, if both fit with room to spare.
     fn merge(&mut self, nth: usize) {
-        let worse = nth.min(self.lower.len() - 1);
+        let worse = nth.min(self.lower().len() - 1);
         let both = self.block(worse).len() + self.block(worse + 1).len();
         if both > BLOCK / 2 && self.block(nth).len() > 0 {
             return;
         }
-        if worse + 1 == self.lower.len() {
+        let rest = self.rest.get_or_insert_default();
+        if worse + 1 == rest.lower.len() {
             // With the top: the joined one is the top from now on.
-            let mut joined = self.lower.pop().unwrap_or_default();
+            let mut joined = rest.lower.pop().unwrap_or_default();
             self.top.move_to(0, &mut joined);
-            self.spare = std::mem::replace(&mut self.top, joined);
+            rest.spare = std::mem::replace(&mut self.top, joined);
         } else {
-            let mut better = self.lower.remove(worse + 1);
-            better.move_to(0, &mut self.lower[worse]);
-            self.spare = better;
+            let mut better = rest.lower.remove(worse + 1);
+            better.move_to(0, &mut rest.lower[worse]);
+            rest.spare = better;
         }
     }
 }
@@ -251,7 +279,7 @@ mod tests {
             if step % 1_000 == 0 {
                 assert!(sorted.iter().map(|(rank, _)| rank).eq(model.keys().rev().copied()));
                 assert_eq!(sorted.len(), model.len());
-                assert!(sorted.lower.len() <= 1 + 8 * sorted.len() / BLOCK, "small neighbours are joined");
+                assert!(sorted.lower().len() <= 1 + 8 * sorted.len() / BLOCK, "small neighbours are joined");
             }
         }
     }
