@@ -1,9 +1,9 @@
 //! A second machine, fed block by block from the committed log, and the doors through which others look at it.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::sync::{Arc, OnceLock};
+use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 
 use grid_engine::Seq;
@@ -15,13 +15,15 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::digests::{Digest, DigestKind, Digests, Divergence, Voters, Windows};
 use crate::progress::{Progress, WaitError};
+use crate::promises::Promises;
 use crate::snapshots::{Answer, Listeners, Snapshots, Taken};
 use crate::subscription::{Listener, Overflow, Subscription, subscription};
 
 /// Most outputs taken from the ring at a time.
 const BATCH: usize = 64;
 /// How long the thread lets outputs gather before it looks again. Only after it found none in all that time does it ask to be
-/// woken: whoever publishes one command at a time does not pay for a wake-up with each, and readers of the replica are behind by at most this.
+/// woken: whoever publishes one command at a time does not pay for a wake-up with each. Readers of the replica are behind by at
+/// most this, and a reader who waits ends it.
 const NAP: Duration = Duration::from_micros(500);
 /// How long the thread sleeps if nothing wakes it; it is woken for everything, so this is only a belt beside the braces.
 const IDLE: Duration = Duration::from_secs(1);
@@ -63,6 +65,9 @@ struct Inner<M: Machine> {
     /// Held while a block is applied and told, so that a subscription begins exactly between two blocks.
     listeners: Mutex<Vec<Listener<M>>>,
     progress: Progress,
+    promises: Promises,
+    /// The thread that feeds it, where it has one of its own.
+    feeder: OnceLock<Thread>,
     digests: Mutex<Judged>,
     digest_listeners: DigestListeners,
     snapshot_listeners: Listeners,
@@ -82,6 +87,15 @@ impl<M: Machine> Inner<M> {
     fn call(&self) {
         self.called.store(true, Ordering::Release);
         (self.alarm)();
+    }
+
+    /// Somebody waits for what is not applied yet.
+    fn hurry(&self, seq: Seq) {
+        if self.progress.applied() < seq
+            && let Some(feeder) = self.feeder.get()
+        {
+            feeder.unpark();
+        }
     }
 
     /// A verdict once given stands: what was wrong does not become right.
@@ -180,6 +194,8 @@ impl<M: Machine> Replica<M> {
             state: RwLock::new(State { machine, position, members }),
             listeners: Mutex::new(Vec::new()),
             progress: Progress::new(position.seq),
+            promises: Promises::default(),
+            feeder: OnceLock::new(),
             digests: Mutex::new(Judged { digests: Digests::new(node, voters), verdict: Ok(()) }),
             digest_listeners: Mutex::new(Vec::new()),
             snapshot_listeners: Listeners::default(),
@@ -221,6 +237,7 @@ impl<M: Machine> Replica<M> {
     /// # Errors
     /// [`WaitError::Stopped`] if the venue ends before.
     pub async fn wait_for(&self, seq: Seq) -> Result<(), WaitError> {
+        self.0.hurry(seq);
         self.0.progress.wait_for(seq).await
     }
 
@@ -229,7 +246,14 @@ impl<M: Machine> Replica<M> {
     /// # Errors
     /// [`WaitError`].
     pub fn wait_for_blocking(&self, seq: Seq, limit: Duration) -> Result<(), WaitError> {
+        self.0.hurry(seq);
         self.0.progress.wait_for_blocking(seq, limit)
+    }
+
+    /// Writes that clients of this node have been told of and that are still on their way into the log.
+    #[must_use]
+    pub fn promises(&self) -> &Promises {
+        &self.0.promises
     }
 
     /// A queue of the outputs that follow, of at most `capacity` blocks.
@@ -342,12 +366,13 @@ impl<M: Machine> ReplicaStage<M> {
 
     fn run(mut self) {
         let mut followed = false;
+        let _ = self.inner.feeder.set(std::thread::current());
         loop {
             match self.step() {
                 Ok(Followed::Worked) => followed = true,
                 Ok(Followed::Idle) if followed => {
                     followed = false;
-                    std::thread::sleep(NAP);
+                    std::thread::park_timeout(NAP);
                 }
                 Ok(Followed::Idle) => {
                     let inner = &self.inner;

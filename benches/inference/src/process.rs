@@ -130,7 +130,7 @@ pub(crate) struct Usage {
 }
 
 /// Threads of a venue that are its tier's.
-const TIER: [&str; 2] = ["tier", "grid-client"];
+const TIER: &str = "tier";
 
 impl Usage {
     fn add(&mut self, process: u32, is_venue: bool) {
@@ -138,7 +138,7 @@ impl Usage {
             let read = |file| fs::read_to_string(task.path().join(file)).unwrap_or_default();
             let ns = read("schedstat").split(' ').next().and_then(|text| text.parse().ok()).unwrap_or(0);
             let name = read("comm");
-            let of_core = is_venue && !TIER.contains(&name.trim());
+            let of_core = is_venue && name.trim() != TIER;
             *(if of_core { &mut self.core_ns } else { &mut self.calls_ns }) += ns;
         }
         let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();

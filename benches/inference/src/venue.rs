@@ -82,7 +82,9 @@ impl Venue {
         let config = GatewayConfig { requests: unbounded, cancels: unbounded, ..usual };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let gateway = Gateway::start(listener, config, line, Arc::clone(node.replica()))?;
-        let session = Client::connect(ClientConfig::new(vec![gateway.address()], OPERATOR))?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("tier").build()?;
+        let session = ClientConfig::new(vec![gateway.address()], OPERATOR);
+        let session = runtime.block_on(Client::connect_here(session))?;
         let deps = Deps {
             door: Arc::new(session.clone()),
             directory: Arc::new(Replica::clone(node.replica())),
@@ -95,7 +97,6 @@ impl Venue {
         // Ten thousand streams that wait for one another are silent for longer than real ones.
         config.clocks.idle = Duration::from_secs(300);
         change(&mut config);
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("tier").build()?;
         let tier = runtime.block_on(grid_inference::serve(config, deps))?;
         Ok(Self { node, gateway, session, runtime, tier })
     }
@@ -151,10 +152,10 @@ impl Venue {
                 counted = tier.stats();
             }
             tier.shutdown().await;
+            session.closed().await;
             counted
         });
         drop(runtime);
-        session.close();
         gateway.stop();
         let engine = node.shutdown().machine;
         engine.check_invariants().map_err(|violation| format!("the books do not balance: {violation:?}"))?;

@@ -1,7 +1,8 @@
 //! The client of the binary protocol: everything that changes the venue goes through here.
 //!
-//! A [`Client`] is a cloneable handle on one session. A thread of its own holds the socket; callers, async or
-//! blocking, have as many requests in flight as the window allows, each under its own client sequence number. When
+//! A [`Client`] is a cloneable handle on one session. Callers, async or blocking, write their requests to the socket themselves
+//! and have as many in flight as the window allows, each under its own client sequence number; a thread of its own, or a task of
+//! the caller's runtime, waits for the answers. When
 //! the connection breaks, or its node no longer leads, the client takes up the same session elsewhere, learns what was
 //! applied, sends the unanswered again under the same numbers, and asks for the reports that it missed. A caller is
 //! answered once, and knows of a change of leaders only by the time that its answer took.
@@ -26,23 +27,26 @@ mod book;
 mod core;
 mod error;
 mod flow;
+mod link;
 mod message;
 mod pace;
 mod route;
-mod socket;
+mod task;
+mod thread;
 
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::{broadcast, oneshot};
 
 pub use crate::book::{BookImage, Depth};
+use crate::link::Shared;
+
 pub use crate::error::{ClientError, Refusal};
 pub use crate::message::{Event, Report, Request};
 
@@ -103,22 +107,27 @@ pub struct Client {
 
 #[derive(Debug)]
 struct Inner {
-    inbox: SyncSender<Input>,
-    bell: Arc<Bell>,
+    shared: Arc<Shared>,
     events: broadcast::Sender<Event>,
     session: u128,
     account: Arc<OnceLock<u32>>,
-    thread: std::sync::Mutex<Option<JoinHandle<()>>>,
+    driver: Mutex<Option<Driver>>,
+}
+
+/// Whoever waits for the socket.
+#[derive(Debug)]
+enum Driver {
+    Thread(JoinHandle<()>),
+    Task(tokio::task::JoinHandle<()>),
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.bell.stop.store(true, Ordering::Release);
-        self.bell.ring_always();
+        self.shared.stop();
     }
 }
 
-/// What the handles tell the thread.
+/// What the handles hand in.
 #[derive(Debug)]
 enum Input {
     Call { request: Request, reply: Reply, at: Instant },
@@ -128,28 +137,6 @@ enum Input {
 
 type Reply = oneshot::Sender<Result<Report, ClientError>>;
 
-/// Wakes the thread, but only where it sleeps: a system call per request would cost more than the request.
-#[derive(Debug)]
-struct Bell {
-    waker: mio::Waker,
-    asleep: AtomicBool,
-    stop: AtomicBool,
-}
-
-impl Bell {
-    fn ring(&self) {
-        if self.asleep.swap(false, Ordering::SeqCst) {
-            self.ring_always();
-        }
-    }
-
-    fn ring_always(&self) {
-        if let Err(error) = self.waker.wake() {
-            tracing::error!(%error, "the client's thread could not be woken");
-        }
-    }
-}
-
 impl Client {
     /// Connects, logs in and takes up the session; waits until it is live. Call it outside async code, or on a
     /// thread that may block.
@@ -158,23 +145,33 @@ impl Client {
     /// [`ClientError::Refused`] where the venue will not have this session, [`ClientError::Timeout`] where no
     /// gateway answered in `connect_timeout`, [`ClientError::Io`] where none could be reached in that time.
     pub fn connect(config: Config) -> Result<Self, ClientError> {
-        let mut config = config;
-        while config.session == 0 {
-            config.session = rand::random();
-        }
-        let (inbox, outbox) = sync_channel(config.queue.max(1));
-        let (events, _) = broadcast::channel(config.event_capacity.max(16));
-        let account = Arc::new(OnceLock::new());
+        let (config, events, account) = begin(config);
         let session = config.session;
-        let started = socket::start(config, outbox, events.clone(), Arc::clone(&account))?;
-        let thread = std::sync::Mutex::new(Some(started.thread));
-        let inner = Inner { inbox, bell: started.bell, events, session, account, thread };
-        let client = Self { inner: Arc::new(inner) };
-        match started.live.recv() {
-            Ok(Ok(())) => Ok(client),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(ClientError::Closed),
-        }
+        let (shared, thread) = thread::start(config, events.clone(), Arc::clone(&account))?;
+        Ok(Self::new(shared, events, session, account, Driver::Thread(thread)))
+    }
+
+    /// The same, with a task of this runtime in the thread's place: where those who await answers run on it too, an answer
+    /// reaches them without a thread in between.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub async fn connect_here(config: Config) -> Result<Self, ClientError> {
+        let (config, events, account) = begin(config);
+        let session = config.session;
+        let (shared, task) = task::start(config, events.clone(), Arc::clone(&account)).await?;
+        Ok(Self::new(shared, events, session, account, Driver::Task(task)))
+    }
+
+    fn new(
+        shared: Arc<Shared>,
+        events: broadcast::Sender<Event>,
+        session: u128,
+        account: Arc<OnceLock<u32>>,
+        driver: Driver,
+    ) -> Self {
+        let driver = Mutex::new(Some(driver));
+        Self { inner: Arc::new(Inner { shared, events, session, account, driver }) }
     }
 
     /// Sends a request; the result is its answer, to be awaited or waited for. Requests of one thread are sent in
@@ -185,14 +182,7 @@ impl Client {
         if let Some(error) = request.unfit() {
             let _ = reply.send(Err(error));
         } else {
-            match self.inner.inbox.try_send(Input::Call { request, reply, at: Instant::now() }) {
-                Ok(()) => self.inner.bell.ring(),
-                Err(TrySendError::Full(Input::Call { reply, .. })) => {
-                    let _ = reply.send(Err(ClientError::Busy));
-                }
-                // Dropping the reply says that the client is closed.
-                Err(_) => {}
-            }
+            self.inner.shared.call(request, reply);
         }
         Pending { answer }
     }
@@ -249,27 +239,38 @@ impl Client {
         self.inner.account.get().copied().unwrap_or_default()
     }
 
-    /// Ends the session's connection in good order and waits for the thread. Requests without an answer, of any
-    /// clone, fail with [`ClientError::Closed`].
+    /// Ends the session's connection in good order and waits for that, where it has a thread of its own; a task ends by itself a
+    /// moment later. Requests without an answer, of any clone, fail with [`ClientError::Closed`].
     pub fn close(self) {
-        self.inner.bell.stop.store(true, Ordering::Release);
-        self.inner.bell.ring_always();
-        let thread = self.inner.thread.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        if let Some(thread) = thread {
+        self.inner.shared.stop();
+        if let Some(Driver::Thread(thread)) = self.inner.driver.lock().take() {
             let _ = thread.join();
         }
     }
 
-    fn send(&self, input: Input) -> Result<(), ClientError> {
-        match self.inner.inbox.try_send(input) {
-            Ok(()) => {
-                self.inner.bell.ring();
-                Ok(())
-            }
-            Err(TrySendError::Full(_)) => Err(ClientError::Busy),
-            Err(TrySendError::Disconnected(_)) => Err(ClientError::Closed),
+    /// The same, waiting for a task too.
+    pub async fn closed(self) {
+        self.inner.shared.stop();
+        let driver = self.inner.driver.lock().take();
+        match driver {
+            Some(Driver::Task(task)) => drop(task.await),
+            Some(Driver::Thread(thread)) => drop(tokio::task::spawn_blocking(|| thread.join()).await),
+            None => {}
         }
     }
+
+    fn send(&self, input: Input) -> Result<(), ClientError> {
+        self.inner.shared.send(input)
+    }
+}
+
+/// What either way of connecting begins with.
+fn begin(mut config: Config) -> (Config, broadcast::Sender<Event>, Arc<OnceLock<u32>>) {
+    while config.session == 0 {
+        config.session = rand::random();
+    }
+    let (events, _) = broadcast::channel(config.event_capacity.max(16));
+    (config, events, Arc::default())
 }
 
 /// The answer to come of a request that was submitted. Dropping it does not take the request back.

@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use ed25519_dalek::{Signature, SigningKey};
@@ -160,8 +161,18 @@ fn config(venues: &[&Venue]) -> Config {
     }
 }
 
+/// The runtime that drives sessions in this run, where no threads of their own do.
+fn runtime() -> Option<&'static tokio::runtime::Runtime> {
+    static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
+    let by_task = module_path!().starts_with("by_task");
+    by_task.then(|| RUNTIME.get_or_init(|| tokio::runtime::Runtime::new().expect("a runtime")))
+}
+
 fn connect(config: Config) -> std::thread::JoinHandle<Result<Client, ClientError>> {
-    std::thread::spawn(move || Client::connect(config))
+    std::thread::spawn(move || match runtime() {
+        Some(runtime) => runtime.block_on(Client::connect_here(config)),
+        None => Client::connect(config),
+    })
 }
 
 fn labelled(label: u128) -> NewOrder {

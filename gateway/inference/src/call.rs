@@ -105,7 +105,7 @@ pub(crate) async fn run(tier: Arc<Tier>, mut call: Call, mut head: Head) {
             let (events, body) = mpsc::channel(tier.config.limits.events_buffered);
             if head.send(Ok(relay::stream_response(body))).is_err() {
                 bump(&tier.stats.cancelled);
-                drop(hold.cut_short());
+                hold.cut_short();
                 return;
             }
             let stream = Relay {
@@ -125,12 +125,12 @@ pub(crate) async fn run(tier: Arc<Tier>, mut call: Call, mut head: Head) {
         Delivery::Whole { body, hold, mut slot } => {
             if head.is_closed() {
                 bump(&tier.stats.cancelled);
-                drop(hold.release(AccountId::VENUE));
+                hold.release(AccountId::VENUE);
                 return;
             }
             slot.judge(Verdict::Good);
             drop(slot);
-            let answer = relay::whole_answer(&tier, teller, body, hold).await;
+            let answer = relay::whole_answer(teller, body, hold).await;
             let _ = head.send(answer);
         }
     }
@@ -144,7 +144,7 @@ async fn reserve(tier: &Tier, call: &Call) -> Result<(Reserved, Hold, Option<u64
     let prompt = call.chat.prompt_bound();
     let per_choice = call.chat.output_limit.unwrap_or(call.output_default);
     let wanted = prompt.saturating_add(per_choice.saturating_mul(call.chat.choices));
-    let refused = match ask(tier, call, wanted).await {
+    let refused = match ask_settled(tier, call, wanted).await {
         Ok((reserved, hold)) => return Ok((reserved, hold, None)),
         Err(error) => error,
     };
@@ -170,6 +170,21 @@ async fn reserve(tier: &Tier, call: &Call) -> Result<(Reserved, Hold, Option<u64
         }
     }
     Err(refusal_of(tier, call, &refused))
+}
+
+/// Asks, and where the venue says no while settlements of this account are on their way, once more when they are there: what
+/// a client's last call did not use, and its place among those at once, are its own again from the moment that it saw the end.
+async fn ask_settled(tier: &Tier, call: &Call, tokens: u64) -> Result<(Reserved, Hold), DoorError> {
+    let (promises, owner) = (tier.directory.promises(), call.account.0.into());
+    let on_their_way = promises.any(owner);
+    let refused = match ask(tier, call, tokens).await {
+        Err(refused @ DoorError::Rejected(_)) if on_their_way => refused,
+        answer => return answer,
+    };
+    match timeout(tier.config.clocks.settle, promises.settled(owner)).await {
+        Ok(_) => ask(tier, call, tokens).await,
+        Err(_) => Err(refused),
+    }
 }
 
 /// One question to the venue. Its answer is waited for in any case: if nobody wants it any more, the
@@ -211,7 +226,7 @@ async fn release_if_made(directory: &dyn Directory, bureau: Bureau, account: Acc
         let made = directory.read(|state| state.reservations.by_request(account, request));
         if let Some(reservation) = made {
             let hold = Hold::new(bureau, account, reservation, Bytes::new());
-            drop(hold.release(AccountId::VENUE));
+            hold.release(AccountId::VENUE);
             return;
         }
         tokio::time::sleep(wait).await;

@@ -127,7 +127,7 @@ pub struct Clocks {
     pub client_stall: Duration,
     /// For the venue to answer a reservation.
     pub reserve: Duration,
-    /// How long the end of an answer waits for its settlement; after that the settlement goes on by itself.
+    /// How long a read waits for settlements of its account that are on their way; after that it shows what there is.
     pub settle: Duration,
     /// For a supplier to accept a connection.
     pub connect: Duration,
@@ -160,7 +160,7 @@ impl Default for Clocks {
             body_read: Duration::from_secs(30),
             client_stall: Duration::from_secs(60),
             reserve: Duration::from_secs(25),
-            settle: Duration::from_secs(25),
+            settle: Duration::from_secs(5),
             connect: Duration::from_secs(2),
             first_content: Duration::from_secs(20),
             first_content_min: Duration::from_secs(5),

@@ -9,6 +9,7 @@ use grid_engine::command::Surface;
 use grid_engine::sla::Fault;
 use grid_engine::state::State;
 use grid_engine::{AccountId, InstrumentId, KeyId, Nanos, Qty, Reject, ReservationId, Seq, Tokens, Usd};
+use grid_replicator::Promises;
 use tokio::sync::watch;
 
 /// An answer of the venue that is still to come.
@@ -34,8 +35,8 @@ pub trait Door: Send + Sync + 'static {
     /// Tells what came of a probe of a supplier.
     fn report_probe(&self, instrument: InstrumentId, supplier: AccountId, passed: bool) -> Pending<()>;
 
-    /// Gives a reservation back.
-    fn release(&self, account: AccountId, reservation: ReservationId, supplier: AccountId) -> Pending<()>;
+    /// Gives a reservation back; the answer is where that stands in the log.
+    fn release(&self, account: AccountId, reservation: ReservationId, supplier: AccountId) -> Pending<Seq>;
 }
 
 /// Tokens to be set aside for one call.
@@ -107,11 +108,20 @@ pub trait Directory: Send + Sync + 'static {
     /// Changes whenever a supplier's standing or offers have, or the directory; asked for once by whoever follows them.
     fn news(&self) -> watch::Receiver<()>;
 
+    /// What clients have been told of before the log has answered.
+    fn promises(&self) -> &Promises;
+
     /// Resolves once the state has passed this position of the log, or never will.
     fn reach(&self, seq: Seq) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 }
 
 impl dyn Directory {
+    /// Waits until `read` shows all that this account has been told of.
+    pub(crate) async fn caught_up(&self, account: AccountId) {
+        let seq = self.promises().settled(account.0.into()).await;
+        self.reach(seq).await;
+    }
+
     /// What `read` finds in the state.
     pub(crate) fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
         let (mut read, mut found) = (Some(read), None);

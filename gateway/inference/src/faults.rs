@@ -100,7 +100,7 @@ mod tests {
             unreachable!("faults settle nothing")
         }
 
-        fn release(&self, _: AccountId, _: ReservationId, _: AccountId) -> Pending<()> {
+        fn release(&self, _: AccountId, _: ReservationId, _: AccountId) -> Pending<grid_engine::Seq> {
             unreachable!("faults release nothing")
         }
 

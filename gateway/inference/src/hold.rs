@@ -3,18 +3,24 @@
 //! A [`Hold`] is owned by the task that runs the call. Ending it hands the last word to the venue, which nothing can
 //! cancel and which repeats itself until the venue has answered. Dropping it, in a panic
 //! or with its task, does the same with what was delivered so far.
+//!
+//! Nobody waits for the venue's answer: the last word is on its way before the client sees the end of its call, and is
+//! [promised](grid_replicator::Promises) to whoever reads the account next.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use grid_engine::command::{Cover, Usage};
-use grid_engine::{AccountId, Reject, ReservationId, Tokens};
+use grid_engine::{AccountId, Reject, ReservationId, Seq, Tokens};
+use grid_replicator::{Promise, Promises};
 use tokio::runtime::Handle;
 
 use crate::answer::Said;
 use crate::config::Metering;
-use crate::door::{Door, DoorError, Settled};
+use crate::door::{Door, DoorError};
 use crate::insist::Insist;
 use crate::meter::{Bill, Meter};
 use crate::stats::{Stats, bump, drop_one};
@@ -27,6 +33,7 @@ const AGAIN_MAX: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub(crate) struct Bureau {
     pub(crate) door: Arc<dyn Door>,
+    pub(crate) promises: Promises,
     pub(crate) stats: Arc<Stats>,
     pub(crate) metering: Metering,
     /// How long a reservation lives; after that there is nothing left to settle.
@@ -138,30 +145,29 @@ impl Hold {
         off_loop(large, count).await
     }
 
-    /// Settles a finished call. The result is the venue's answer, whether or not anybody waits for it.
-    pub(crate) fn settle(mut self, bill: Bill) -> Insist<Option<Settled>> {
+    /// Settles a finished call.
+    pub(crate) fn settle(mut self, bill: Bill) {
         let open = self.open.take().expect("a hold is open until it is consumed");
         let usage = open.usage(bill, false);
-        open.end(Last::Settle(usage))
+        open.end(Last::Settle(usage));
     }
 
     /// Settles a call that ended early: what was delivered, by our own count; released where that is nothing.
-    pub(crate) fn cut_short(mut self) -> Insist<Option<Settled>> {
-        let open = self.open.take().expect("a hold is open until it is consumed");
-        open.cut_short()
+    pub(crate) fn cut_short(self) {
+        drop(self);
     }
 
     /// Gives everything back. `failed` is the supplier to blame, or the venue.
-    pub(crate) fn release(mut self, failed: AccountId) -> Insist<Option<Settled>> {
+    pub(crate) fn release(mut self, failed: AccountId) {
         let open = self.open.take().expect("a hold is open until it is consumed");
-        open.end(Last::Release(failed))
+        open.end(Last::Release(failed));
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
         if let Some(open) = self.open.take() {
-            drop(open.cut_short());
+            open.cut_short();
         }
     }
 }
@@ -202,43 +208,57 @@ impl Open {
         }
     }
 
-    fn cut_short(self) -> Insist<Option<Settled>> {
+    fn cut_short(self) {
         if !self.meter.delivered() {
             return self.end(Last::Release(AccountId::VENUE));
         }
-        Insist::at(self.runtime.clone(), async move {
+        let (runtime, promise) = (self.runtime.clone(), self.promise());
+        begin(&runtime, async move {
             let counted = off_loop(self.meter.is_large(), move || {
                 let usage = self.usage(self.meter.partial_bill(), true);
                 (self, usage)
             });
-            let (open, usage) = counted.await?;
-            open.end(Last::Settle(usage)).await
-        })
+            if let Some((open, usage)) = counted.await {
+                open.last_word(Last::Settle(usage), promise).await;
+            }
+        });
+    }
+
+    fn end(self, last: Last) {
+        let (runtime, promise) = (self.runtime.clone(), self.promise());
+        begin(&runtime, async move { self.last_word(last, promise).await });
+    }
+
+    fn promise(&self) -> Promise {
+        self.bureau.promises.make(self.account.0.into())
     }
 
     /// Says the last word until the venue has heard it.
-    fn end(self, last: Last) -> Insist<Option<Settled>> {
-        Insist::at(self.runtime.clone(), async move {
-            let settled = self.say(last).await;
-            drop_one(&self.bureau.stats.open);
-            settled
-        })
+    async fn last_word(self, last: Last, promise: Promise) {
+        if let Some(seq) = self.say(last).await {
+            promise.keep(seq);
+        }
+        drop_one(&self.bureau.stats.open);
     }
 
-    async fn say(&self, last: Last) -> Option<Settled> {
+    /// Where it stands in the log, if the answer tells.
+    async fn say(&self, last: Last) -> Option<Seq> {
         let Bureau { door, stats, life, .. } = &self.bureau;
         let (mut wait, mut repeated) = (AGAIN_MIN, false);
         loop {
             let answer = match last {
-                Last::Settle(usage) => door.settle(self.account, self.reservation, usage).await.map(Some),
-                Last::Release(failed) => {
-                    door.release(self.account, self.reservation, failed).await.map(|()| None)
+                Last::Settle(usage) => {
+                    door.settle(self.account, self.reservation, usage).await.map(|settled| settled.seq)
                 }
+                Last::Release(failed) => door.release(self.account, self.reservation, failed).await,
             };
             match answer {
-                Ok(settled) => {
-                    bump(if settled.is_some() { &stats.settled } else { &stats.released });
-                    return settled;
+                Ok(seq) => {
+                    bump(match last {
+                        Last::Settle(_) => &stats.settled,
+                        Last::Release(_) => &stats.released,
+                    });
+                    return Some(seq);
                 }
                 // The answer to an earlier try was lost, not the try.
                 Err(DoorError::Rejected(Reject::UnknownReservation)) if repeated => {
@@ -269,6 +289,13 @@ impl Open {
     }
 }
 
+/// Begins the work here and now, so that what it has to send is sent, and leaves the rest to a task of its own.
+fn begin(runtime: &Handle, work: impl Future<Output = ()> + Send + 'static) {
+    let _here = runtime.enter();
+    let mut work = Insist::at(runtime.clone(), work);
+    let _ = Pin::new(&mut work).poll(&mut Context::from_waker(Waker::noop()));
+}
+
 /// Counts off the event loop what takes milliseconds to count, in which a hundred other streams could move.
 async fn off_loop<T: Send + 'static>(large: bool, count: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     if large { tokio::task::spawn_blocking(count).await.ok() } else { Some(count()) }
@@ -278,9 +305,9 @@ async fn off_loop<T: Send + 'static>(large: bool, count: impl FnOnce() -> T + Se
 mod tests {
     use super::*;
     use crate::answer;
-    use crate::door::{Pending, Reserved, Wanted};
+    use crate::door::{Pending, Reserved, Settled, Wanted};
+    use grid_engine::Usd;
     use grid_engine::sla::Fault;
-    use grid_engine::{Seq, Usd};
     use parking_lot::Mutex;
     use tokio::sync::mpsc;
 
@@ -324,8 +351,8 @@ mod tests {
             unreachable!("holds probe nobody")
         }
 
-        fn release(&self, _: AccountId, _: ReservationId, supplier: AccountId) -> Pending<()> {
-            let heard = self.hear(Last::Release(supplier));
+        fn release(&self, _: AccountId, _: ReservationId, supplier: AccountId) -> Pending<Seq> {
+            let heard = self.hear(Last::Release(supplier)).map(|()| Seq(0));
             Box::pin(async move { heard })
         }
     }
@@ -335,6 +362,7 @@ mod tests {
         let stats = Arc::new(Stats::default());
         let bureau = Bureau {
             door: Arc::new(Note { said, lost: Mutex::new(lost) }),
+            promises: Promises::default(),
             stats: Arc::clone(&stats),
             metering: Metering::default(),
             life: Duration::from_secs(900),
@@ -392,8 +420,7 @@ mod tests {
         assert!(matches!(only(heard).await, Last::Settle(usage) if usage.partial));
 
         let (ended, heard, stats) = hold(3);
-        let task = tokio::spawn(async move { ended.release(AccountId(2)).await });
-        task.abort();
+        ended.release(AccountId(2));
         assert!(matches!(only(heard).await, Last::Release(_)));
         assert_eq!(stats.snapshot().reserved, 1);
     }

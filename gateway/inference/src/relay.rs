@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use crate::answer::{self, Said};
 use crate::call::Call;
@@ -254,7 +254,7 @@ impl Relay<'_> {
             Flow::Gone => {
                 drop(self.rest);
                 bump(&self.tier.stats.cancelled);
-                drop(self.hold.cut_short());
+                self.hold.cut_short();
             }
             Flow::Broken(fault, reason) => {
                 drop(self.rest);
@@ -266,8 +266,7 @@ impl Relay<'_> {
                 }
                 drop(self.slot);
                 tracing::info!(request = %self.call.name, reason, "a stream broke after its first content");
-                let settle = self.tier.config.clocks.settle;
-                let _ = timeout(settle, self.hold.cut_short()).await;
+                self.hold.cut_short();
                 let refusal = Refusal::new(
                     StatusCode::BAD_GATEWAY,
                     "supplier_failed",
@@ -279,12 +278,12 @@ impl Relay<'_> {
                     Some(teller) => teller.broke(&refusal, &self.call.name),
                     None => format!("data: {}\n\n", refusal.openai_body()).into(),
                 };
-                let _ = self.events.send_timeout(event, settle).await;
+                let _ = self.events.send_timeout(event, self.tier.config.clocks.client_stall).await;
             }
         }
     }
 
-    /// Settles, and only then lets the client see the end: whoever has seen it finds the call in its balance.
+    /// Settles, and then lets the client see the end: whoever has seen it finds the call in its balance.
     async fn finish(mut self) {
         drop(self.rest);
         let took = self.slot.since_first();
@@ -295,7 +294,7 @@ impl Relay<'_> {
             self.slot.pace(bill.completion, took);
         }
         drop(self.slot);
-        settled(self.tier, hold, bill).await;
+        hold.settle(bill);
         let stall = self.tier.config.clocks.client_stall;
         if let Some(teller) = &mut self.teller {
             let _ = self.events.send_timeout(teller.end(bill), stall).await;
@@ -349,19 +348,8 @@ fn without_null_usage(raw: Bytes) -> Bytes {
 
 // -- the whole answer ----------------------------------------------------------------------------------------------
 
-/// Settles, and waits within bounds until a read would show the bill.
-async fn settled(tier: &Tier, hold: Hold, bill: Bill) {
-    let shown = async {
-        if let Some(settled) = hold.settle(bill).await {
-            tier.directory.reach(settled.seq).await;
-        }
-    };
-    let _ = timeout(tier.config.clocks.settle, shown).await;
-}
-
 /// Settles a whole answer, and tells it.
 pub(crate) async fn whole_answer(
-    tier: &Tier,
     teller: Option<Box<Teller>>,
     body: Bytes,
     mut hold: Hold,
@@ -376,7 +364,7 @@ pub(crate) async fn whole_answer(
         Some(mut teller) => match teller.whole(&body, bill) {
             Ok(told) => told,
             Err(Untold(why)) => {
-                let _ = timeout(tier.config.clocks.settle, hold.release(AccountId::VENUE)).await;
+                hold.release(AccountId::VENUE);
                 let message = format!("the supplier's answer can't be told ({why}); nothing was billed");
                 return Err(Refusal::new(StatusCode::BAD_GATEWAY, "supplier_failed", message));
             }
@@ -386,7 +374,7 @@ pub(crate) async fn whole_answer(
             if bill.estimated { with_usage(&body, bill) } else { body }
         }
     };
-    settled(tier, hold, bill).await;
+    hold.settle(bill);
     Ok(bytes_response(StatusCode::OK, body))
 }
 

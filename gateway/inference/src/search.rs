@@ -17,7 +17,7 @@ use grid_engine::AccountId;
 use grid_engine::command::Cover;
 use grid_engine::sla::Fault;
 use hyper::StatusCode;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use crate::backoff::{self, Growth};
 use crate::call::{Call, Head};
@@ -108,15 +108,15 @@ pub(crate) async fn deliver(
         Some(Ok((Opened::Whole(body), slot))) => Delivery::Whole { body, hold, slot },
         Some(Err(None)) => {
             bump(&tier.stats.cancelled);
-            drop(hold.release(AccountId::VENUE));
+            hold.release(AccountId::VENUE);
             Delivery::Over
         }
         Some(Err(Some(refusal))) => {
-            let _ = timeout(tier.config.clocks.settle, hold.release(AccountId::VENUE)).await;
+            hold.release(AccountId::VENUE);
             Delivery::Refused(refusal)
         }
         None => {
-            let _ = timeout(tier.config.clocks.settle, hold.release(AccountId::VENUE)).await;
+            hold.release(AccountId::VENUE);
             Delivery::Refused(search.refusal())
         }
     }

@@ -170,13 +170,14 @@ pub async fn serve(config: Config, deps: Deps) -> io::Result<RunningTier> {
     hops.watch(&upstream, config.dispatch.check);
     let faults = Faults::new(Arc::clone(&deps.door), Arc::clone(&stats));
     let tier = Arc::new(Tier {
-        directory: deps.directory,
         bureau: Bureau {
             door: deps.door,
+            promises: deps.directory.promises().clone(),
             stats: Arc::clone(&stats),
             metering: config.metering,
             life: config.clocks.reservation,
         },
+        directory: deps.directory,
         roster: Roster::new(config.routing, config.lacks.clone(), Arc::clone(&stats)),
         desk: Desk::default(),
         upstream,

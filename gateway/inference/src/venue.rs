@@ -11,7 +11,7 @@ use grid_engine::event::Event;
 use grid_engine::sla::Fault;
 use grid_engine::state::State;
 use grid_engine::{AccountId, Engine, Qty, Reject, ReservationId, Seq, Tokens, Usd};
-use grid_replicator::Replica;
+use grid_replicator::{Promises, Replica};
 use grid_wire::{Release, Reserve, Settle, SettleFlags};
 use tokio::sync::watch;
 
@@ -108,14 +108,14 @@ impl Door for Client {
         Box::pin(async move { answer.await.map(drop).map_err(refused) })
     }
 
-    fn release(&self, account: AccountId, reservation: ReservationId, supplier: AccountId) -> Pending<()> {
+    fn release(&self, account: AccountId, reservation: ReservationId, supplier: AccountId) -> Pending<Seq> {
         let answer = self.submit(Release {
             reservation: reservation.0,
             account: account.0,
             supplier: supplier.0,
             ..Release::default()
         });
-        Box::pin(async move { answer.await.map(drop).map_err(refused) })
+        Box::pin(async move { answer.await.map(|report| Seq(report.log_seq())).map_err(refused) })
     }
 }
 
@@ -151,6 +151,10 @@ impl Directory for Replica<Engine> {
             }
         });
         news
+    }
+
+    fn promises(&self) -> &Promises {
+        self.promises()
     }
 
     fn reach(&self, seq: Seq) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {

@@ -134,11 +134,15 @@ impl App {
         }
     }
 
-    /// Waits until reads show everything that was answered to this account.
+    /// Waits until reads show everything that was answered to this account, here or by another tier of this node.
     pub(crate) async fn caught_up(&self, account: AccountId) -> Result<(), ApiError> {
-        let Some(mark) = self.inner.marks.lock().get(&account).copied() else {
+        let promised = self.inner.view.promised(account);
+        let promised = tokio::time::timeout(self.inner.limits.promise_timeout, promised).await;
+        let answered = self.inner.marks.lock().get(&account).copied();
+        let mark = answered.unwrap_or_default().max(promised.unwrap_or_default());
+        if mark == Seq::default() {
             return Ok(());
-        };
+        }
         let both = async {
             self.inner.view.wait_for(mark).await;
             self.inner.history.wait_for(mark).await

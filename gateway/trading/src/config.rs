@@ -28,6 +28,8 @@ pub struct Limits {
     /// Longest wait for the replica and the history to pass a command that was answered; a node that does not lead hears
     /// what is committed from the leader, so this too must outlast an election.
     pub catch_up_timeout: Duration,
+    /// How long a read waits for writes of other tiers that are still on their way into the log; after that it shows what there is.
+    pub promise_timeout: Duration,
     /// Requests per second and key, sustained. Far above any person and most programs.
     pub requests_per_second: u32,
     /// Requests that a key may make at once.
@@ -47,6 +49,7 @@ impl Default for Limits {
             discard_bytes_max: 64 * 1024 * 1024,
             answer_timeout: Duration::from_secs(25),
             catch_up_timeout: Duration::from_secs(20),
+            promise_timeout: Duration::from_secs(5),
             requests_per_second: 1_000,
             burst: 5_000,
         }

@@ -77,6 +77,9 @@ pub trait View: Send + Sync + 'static {
     fn read(&self, reader: &mut dyn FnMut(&Engine));
     /// The last command that it has applied.
     fn applied(&self) -> Seq;
+    /// Where the last write stands that a client of this account has been told of by another tier of this node, once it
+    /// stands somewhere.
+    fn promised(&self, account: AccountId) -> Pending<'_, Seq>;
     /// Resolves once it has applied this one.
     fn wait_for(&self, seq: Seq) -> Pending<'_, ()>;
 }

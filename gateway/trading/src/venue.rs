@@ -193,6 +193,10 @@ impl View for ReplicaView {
         self.0.applied()
     }
 
+    fn promised(&self, account: AccountId) -> Pending<'_, Seq> {
+        Box::pin(self.0.promises().settled(account.0.into()))
+    }
+
     fn wait_for(&self, seq: Seq) -> Pending<'_, ()> {
         Box::pin(async move {
             // A venue that stops answers no more reads; whoever waits is told by its own timeout.

@@ -141,7 +141,8 @@ impl Venue {
             Err(unfinished) => return base.give_up(unfinished),
         };
         let (history, follower) = history;
-        let sessions = match base.tier_sessions(config, signals) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("http").build()?;
+        let sessions = match base.tier_sessions(&runtime, config, signals) {
             Ok(sessions) => sessions,
             Err(unfinished) => {
                 drop(history);
@@ -150,7 +151,6 @@ impl Venue {
                 return given_up;
             }
         };
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("http").build()?;
         let tiers = start_tiers(&runtime, config, &base.secrets, sessions, &base.node, &history)?;
         let urls = Urls {
             trading_url: format!("http://{}/v1", tiers.trading.addr),
@@ -217,8 +217,11 @@ impl Venue {
             inference.shutdown().await;
             trading.shutdown().await;
             platform.shutdown().await;
+            for session in sessions {
+                session.closed().await;
+            }
         });
-        for session in operator.into_iter().chain(sessions) {
+        if let Some(session) = operator {
             session.close();
         }
         let position = base.shutdown();
@@ -352,11 +355,17 @@ impl Base {
         Ok(setup::directory(&Operator { client, replica: self.node.replica() }, config, &self.secrets)?)
     }
 
-    /// A session at whoever leads, as soon as somebody does.
-    fn connect(&self, config: &Config, key: Seed, signals: &Signals) -> Result<Client, Unfinished> {
+    /// A session at whoever leads, as soon as somebody does, driven where the tiers run.
+    fn connect(
+        &self,
+        runtime: &tokio::runtime::Runtime,
+        config: &Config,
+        key: Seed,
+        signals: &Signals,
+    ) -> Result<Client, Unfinished> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            match Client::connect(ClientConfig::new(self.doors(config), key.0)) {
+            match runtime.block_on(Client::connect_here(ClientConfig::new(self.doors(config), key.0))) {
                 Ok(client) => return Ok(client),
                 Err(error @ ClientError::Refused(_)) => return Err(error.into()),
                 Err(error) if config.cluster.is_none() && Instant::now() > deadline => {
@@ -371,11 +380,16 @@ impl Base {
     }
 
     /// One for the trading tier, one for the inference tier, and the operator's for what became of reloads.
-    fn tier_sessions(&self, config: &Config, signals: &Signals) -> Result<[Client; 3], Unfinished> {
+    fn tier_sessions(
+        &self,
+        runtime: &tokio::runtime::Runtime,
+        config: &Config,
+        signals: &Signals,
+    ) -> Result<[Client; 3], Unfinished> {
         let Secrets { tier, operator, .. } = self.secrets;
         let mut sessions = Vec::new();
         for key in [tier, tier, operator] {
-            match self.connect(config, key, signals) {
+            match self.connect(runtime, config, key, signals) {
                 Ok(session) => sessions.push(session),
                 Err(unfinished) => {
                     sessions.into_iter().for_each(Client::close);

@@ -1,4 +1,4 @@
-//! A whole venue with its inference tier, in a process of its own. Threads called `tier` and `grid-client` are the tier's;
+//! A whole venue with its inference tier, in a process of its own. Threads called `tier` are the tier's, its session at the order gateway included;
 //! all others are the venue's core: order gateway, sequencer, journal, matcher, replica.
 
 use std::path::Path;

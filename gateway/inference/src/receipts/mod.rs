@@ -36,6 +36,8 @@ pub(crate) async fn answer(
     query: Option<&str>,
 ) -> Result<Value, Refusal> {
     let query = Query::parse(query.unwrap_or_default());
+    let shown = tier.directory.caught_up(caller.account);
+    let _ = tokio::time::timeout(tier.config.clocks.settle, shown).await;
     match path.strip_prefix("/v1/usage/") {
         _ if path == "/v1/diagnostics" => diagnostics::answer(tier, caller.account).await,
         None => list::answer(tier, caller.account, &query).await,

@@ -21,6 +21,7 @@ use grid_history::{Applied, Feed, History, Writer};
 use grid_inference::{
     Config, Deps, Directory, Door, DoorError, Pending, Reserved, RunningTier, Settled, Wanted,
 };
+use grid_replicator::Promises;
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::watch;
@@ -32,7 +33,7 @@ const SESSION: SessionId = SessionId(1);
 pub(crate) const INSTRUMENT: InstrumentId = InstrumentId(0);
 
 /// An engine with a log that is only counted.
-pub(crate) struct Market(Mutex<Log>, Kept);
+pub(crate) struct Market(Mutex<Log>, Kept, Promises);
 
 /// What happened, as receipts are read from.
 struct Kept {
@@ -97,7 +98,11 @@ impl Market {
             feed,
             lose_answers: 0,
         };
-        let market = Self(Mutex::new(log), Kept { history, _writer: writer, _directory: directory });
+        let market = Self(
+            Mutex::new(log),
+            Kept { history, _writer: writer, _directory: directory },
+            Promises::default(),
+        );
         let key = Fingerprint::of(&OPERATOR_KEY);
         for command in [
             Command::Genesis { operator_key: OPERATOR_KEY },
@@ -270,9 +275,9 @@ impl Door for MarketDoor {
         Box::pin(std::future::ready(answer))
     }
 
-    fn release(&self, account: AccountId, reservation: ReservationId, supplier: AccountId) -> Pending<()> {
+    fn release(&self, account: AccountId, reservation: ReservationId, supplier: AccountId) -> Pending<Seq> {
         let command = Command::Release { reservation, supplier };
-        let answer = self.0.ask(account, command).map(drop);
+        let answer = self.0.ask(account, command).map(|_| Seq(0));
         Box::pin(std::future::ready(answer))
     }
 }
@@ -280,6 +285,10 @@ impl Door for MarketDoor {
 impl Directory for MarketDoor {
     fn news(&self) -> watch::Receiver<()> {
         self.0.0.lock().changed.subscribe()
+    }
+
+    fn promises(&self) -> &Promises {
+        &self.0.2
     }
 
     fn reach(&self, _: Seq) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {

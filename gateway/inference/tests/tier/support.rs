@@ -24,6 +24,7 @@ use grid_inference::{
     Clocks, Config, Deps, Directory, Door, DoorError, Pending, Reserved, RunningTier, Settled, VenueKey,
     Wanted, serve,
 };
+use grid_replicator::Promises;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame, Incoming};
 use hyper::service::service_fn;
@@ -86,6 +87,7 @@ pub(crate) struct Venue {
     state: Mutex<State>,
     ledger: Mutex<Ledger>,
     changed: watch::Sender<()>,
+    promises: Promises,
 }
 
 impl Venue {
@@ -100,7 +102,12 @@ impl Venue {
             state.symbols.insert(symbol.to_owned(), id);
             state.instruments.push(instrument(id, symbol));
         }
-        Arc::new(Self { state: Mutex::new(state), ledger: Mutex::default(), changed: watch::channel(()).0 })
+        Arc::new(Self {
+            state: Mutex::new(state),
+            ledger: Mutex::default(),
+            changed: watch::channel(()).0,
+            promises: Promises::default(),
+        })
     }
 
     pub(crate) fn change(&self, change: impl FnOnce(&mut State)) {
@@ -279,11 +286,11 @@ impl Door for TestDoor {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    fn release(&self, _account: AccountId, reservation: ReservationId, supplier: AccountId) -> Pending<()> {
+    fn release(&self, _account: AccountId, reservation: ReservationId, supplier: AccountId) -> Pending<Seq> {
         let venue = Arc::clone(&self.0);
         Box::pin(async move {
             let (reservation, supplier) = (reservation.0, supplier.0);
-            venue.end(Asked::Release { reservation, supplier }, reservation)
+            venue.end(Asked::Release { reservation, supplier }, reservation).map(|()| Seq(0))
         })
     }
 }
@@ -292,6 +299,10 @@ impl Directory for TestDoor {
     fn news(&self) -> watch::Receiver<()> {
         // Nothing changes by itself here.
         watch::channel(()).1
+    }
+
+    fn promises(&self) -> &Promises {
+        &self.0.promises
     }
 
     fn reach(&self, _: Seq) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {

@@ -1,75 +1,168 @@
-//! The client's thread: one connection at a time, another when it breaks, and sleep when there is nothing to do. All
-//! meaning is in `core`, and where to go is `route`'s to say; here are bytes and waiting.
+//! A session's one connection, and another when it breaks: bytes, and what is due when. All meaning is in `core`, and where to go
+//! is `route`'s to say. Nothing here waits: a driver (`thread`, `task`) waits for the socket and the clock, and whoever submits a
+//! request writes it to the socket itself.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crossbeam::queue::SegQueue;
 use grid_wire::{MAX_FRAME_LEN, Message, scan};
-use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token, Waker};
+use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
 use crate::core::{Core, Now, Verdict};
 use crate::error::ClientError;
-use crate::message::Event;
+use crate::message::{Event, Request};
 use crate::route::{Parting, Route};
-use crate::{Bell, Config, Input};
+use crate::{Config, Input, Reply};
 
-const WAKER: Token = Token(0);
-const SOCKET: Token = Token(1);
 /// Reads between two looks at everything else.
 const READS_MAX: usize = 64;
 /// A session that lived this long forgives the failures before it.
 const STABLE: Duration = Duration::from_secs(1);
 /// How long the end of a connection may take once we have said goodbye.
-const FAREWELL: Duration = Duration::from_millis(500);
+pub(crate) const FAREWELL: Duration = Duration::from_millis(500);
 /// Snapshots come in parts below the venue's frame limit; a longer frame is not from our venue.
 const FRAME_BYTES_MAX: usize = 4 * MAX_FRAME_LEN;
 
-pub(crate) struct Started {
-    pub(crate) thread: JoinHandle<()>,
-    pub(crate) bell: Arc<Bell>,
-    /// Hears once: the session is live, or will not be.
-    pub(crate) live: Receiver<Result<(), ClientError>>,
+/// Hears once: the session is live, or will not be.
+pub(crate) type Live = Box<dyn FnOnce(Result<(), ClientError>) + Send>;
+
+/// What handles and driver share.
+pub(crate) struct Shared {
+    link: Mutex<Link>,
+    /// Requests on their way to whoever has the link.
+    inbox: SegQueue<Input>,
+    queued: AtomicUsize,
+    queue_max: usize,
+    /// No handle is left, or one was closed.
+    stop: AtomicBool,
+    bell: Box<dyn Fn() + Send + Sync>,
 }
 
-pub(crate) fn start(
-    config: Config,
-    inbox: Receiver<Input>,
-    events: broadcast::Sender<Event>,
-    account: Arc<OnceLock<u32>>,
-) -> Result<Started, ClientError> {
-    if config.addresses.is_empty() {
-        return Err(ClientError::Io("no address to connect to".into()));
+impl Shared {
+    /// `bell` wakes the driver.
+    pub(crate) fn new(
+        config: Config,
+        events: broadcast::Sender<Event>,
+        account: Arc<OnceLock<u32>>,
+        bell: impl Fn() + Send + Sync + 'static,
+        live: Live,
+    ) -> Result<Self, ClientError> {
+        if config.addresses.is_empty() {
+            return Err(ClientError::Io("no address to connect to".into()));
+        }
+        let begun = Instant::now();
+        Ok(Self {
+            inbox: SegQueue::new(),
+            queued: AtomicUsize::new(0),
+            queue_max: config.queue.max(1),
+            stop: AtomicBool::new(false),
+            bell: Box::new(bell),
+            link: Mutex::new(Link {
+                core: Core::new(config.clone(), events, account),
+                live: Some(live),
+                ended: false,
+                connection: None,
+                dialled: 0,
+                route: Route::new(&config.addresses, config.silence.as_nanos() as u64),
+                live_since: None,
+                trouble: None,
+                retry_at: begun,
+                begun,
+                awaited: None,
+                config,
+            }),
+        })
     }
-    let io = |error: std::io::Error| ClientError::Io(error.to_string());
-    let poll = Poll::new().map_err(io)?;
-    let waker = Waker::new(poll.registry(), WAKER).map_err(io)?;
-    let bell = Arc::new(Bell { waker, asleep: AtomicBool::new(false), stop: AtomicBool::new(false) });
-    let (live_sender, live) = channel();
-    let begun = Instant::now();
-    let mut runner = Runner {
-        core: Core::new(config.clone(), events, account),
-        poll,
-        inbox,
-        bell: Arc::clone(&bell),
-        live: Some(live_sender),
-        connection: None,
-        route: Route::new(&config.addresses, config.silence.as_nanos() as u64),
-        live_since: None,
-        trouble: None,
-        retry_at: begun,
-        begun,
-        config,
-    };
-    let name = "grid-client".to_owned();
-    let thread = std::thread::Builder::new().name(name).spawn(move || runner.run()).map_err(io)?;
-    Ok(Started { thread, bell, live })
+
+    /// Takes a request in, and sends it at once where the link is free; whoever has the link sends it otherwise.
+    pub(crate) fn call(&self, request: Request, reply: Reply) {
+        if !self.has_place() {
+            let _ = reply.send(Err(ClientError::Busy));
+            return;
+        }
+        self.put(Input::Call { request, reply, at: Instant::now() });
+    }
+
+    /// The same for what has no answer.
+    pub(crate) fn send(&self, input: Input) -> Result<(), ClientError> {
+        if !self.has_place() {
+            return Err(ClientError::Busy);
+        }
+        self.put(input);
+        if self.link().ended { Err(ClientError::Closed) } else { Ok(()) }
+    }
+
+    /// Takes a place in the inbox, if there is one.
+    fn has_place(&self) -> bool {
+        let there_is = self.queued.fetch_add(1, Ordering::AcqRel) < self.queue_max;
+        if !there_is {
+            self.queued.fetch_sub(1, Ordering::AcqRel);
+        }
+        there_is
+    }
+
+    fn put(&self, input: Input) {
+        self.inbox.push(input);
+        self.serve();
+    }
+
+    /// Sends what waits in the inbox. Where the link is taken, its holder comes here after letting it go, and finds
+    /// what was put in before this look: both sides have a full fence between their two steps.
+    pub(crate) fn serve(&self) {
+        loop {
+            fence(Ordering::SeqCst);
+            let Some(mut link) = self.link.try_lock() else { return };
+            let attention = link.send(self);
+            let full = !link.ended && !link.core.has_room();
+            drop(link);
+            if attention {
+                (self.bell)();
+            }
+            fence(Ordering::SeqCst);
+            // Without room it is the driver's turn that makes some, and takes more in.
+            if full || self.inbox.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// For the driver.
+    pub(crate) fn link(&self) -> parking_lot::MutexGuard<'_, Link> {
+        self.link.lock()
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        (self.bell)();
+    }
+
+    /// The driver's last step: everybody is answered, and whoever comes later hears that it is over.
+    pub(crate) fn end(&self, error: &ClientError) {
+        let mut link = self.link();
+        link.core.stop(error);
+        link.connection = None;
+        link.ended = true;
+        if let Some(live) = link.live.take() {
+            live(Err(error.clone()));
+        }
+        link.take_inputs(self);
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("queued", &self.queued).finish_non_exhaustive()
+    }
 }
 
 struct Connection {
@@ -82,54 +175,41 @@ struct Connection {
     written: usize,
     /// The last read stopped before the socket was empty.
     more: bool,
+    /// A write failed.
+    broken: bool,
 }
 
-struct Runner {
+pub(crate) struct Link {
     config: Config,
     core: Core,
-    poll: Poll,
-    inbox: Receiver<Input>,
-    bell: Arc<Bell>,
-    live: Option<Sender<Result<(), ClientError>>>,
+    live: Option<Live>,
+    /// The driver has taken its last step; who comes now comes too late.
+    ended: bool,
     connection: Option<Connection>,
+    /// Connections so far.
+    dialled: u64,
     route: Route,
     live_since: Option<Instant>,
     /// Why the last attempt failed, for whoever waits for the first session.
     trouble: Option<String>,
     retry_at: Instant,
     begun: Instant,
+    /// How long the driver waits.
+    awaited: Option<Instant>,
 }
 
-impl Runner {
-    fn run(&mut self) {
-        let mut events = Events::with_capacity(8);
-        let end = loop {
-            if self.bell.stop.load(Ordering::Acquire) {
-                break ClientError::Closed;
-            }
-            if let Err(error) = self.turn(&mut events) {
-                break error;
-            }
-        };
-        self.say_goodbye(&mut events);
-        self.core.stop(&end);
-        if let Some(live) = self.live.take() {
-            let _ = live.send(Err(end));
-        }
-    }
-
-    /// One turn of the loop: wait, read, act, write. An error ends the client.
-    fn turn(&mut self, events: &mut Events) -> Result<(), ClientError> {
-        self.wait(events)?;
-        self.take_inputs();
-        let verdict = self.serve_connection();
+impl Link {
+    /// Does what the socket, the clock and the inbox ask for, after a wait. An error ends the client.
+    pub(crate) fn turn(&mut self, shared: &Shared) -> Result<(), ClientError> {
+        self.take_inputs(shared);
+        let verdict = self.serve_connection(shared);
         self.obey(verdict)?;
         if self.core.is_live() {
             if self.live_since.get_or_insert_with(Instant::now).elapsed() >= STABLE {
                 self.route.settled();
             }
             if let Some(live) = self.live.take() {
-                let _ = live.send(Ok(()));
+                live(Ok(()));
             }
         }
         let now = Instant::now();
@@ -143,9 +223,18 @@ impl Runner {
         Ok(())
     }
 
-    fn wait(&mut self, events: &mut Events) -> Result<(), ClientError> {
-        let now = self.now();
-        let mut until = self.core.due(now).map(|due| self.begun + Duration::from_nanos(due));
+    /// When the next turn is due, whatever comes before; the driver waits no longer than that.
+    pub(crate) fn due(&mut self) -> Option<Instant> {
+        self.awaited = self.next_due();
+        self.awaited
+    }
+
+    /// At once where the last turn left something to read.
+    fn next_due(&self) -> Option<Instant> {
+        if self.connection.as_ref().is_some_and(|c| c.more) {
+            return Some(Instant::now());
+        }
+        let mut until = self.core.due(self.now()).map(|due| self.begun + Duration::from_nanos(due));
         let mut sooner = |moment: Instant| until = Some(until.map_or(moment, |u| u.min(moment)));
         match &self.connection {
             None => sooner(self.retry_at),
@@ -155,29 +244,66 @@ impl Runner {
         if self.live.is_some() {
             sooner(self.begun + self.config.connect_timeout);
         }
-        // Announce the sleep, then look once more: whoever submits after this look rings the bell.
-        self.bell.asleep.store(true, Ordering::SeqCst);
-        let more = self.connection.as_ref().is_some_and(|c| c.more);
-        let busy = self.take_inputs() || more || self.bell.stop.load(Ordering::SeqCst);
-        let timeout = match until {
-            _ if busy => Some(Duration::ZERO),
-            Some(moment) => Some(moment.saturating_duration_since(Instant::now())),
-            None => None,
-        };
-        let polled = self.poll.poll(events, timeout);
-        self.bell.asleep.store(false, Ordering::SeqCst);
-        match polled {
-            Err(error) if error.kind() != ErrorKind::Interrupted => Err(ClientError::Io(error.to_string())),
-            _ => Ok(()),
+        until
+    }
+
+    /// The connection's number, and a second handle on its socket to wait on; `None` while there is no connection, or where it is
+    /// the one already known.
+    pub(crate) fn watch(&self, known: Option<u64>) -> Watch {
+        match &self.connection {
+            None => Watch::Nothing,
+            Some(_) if known == Some(self.dialled) => Watch::Same,
+            Some(connection) => match connection.stream.try_clone() {
+                Ok(stream) => Watch::Other(self.dialled, stream),
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be watched");
+                    Watch::Nothing
+                }
+            },
         }
     }
 
+    /// Whether the socket is to be waited for until it takes more, or has come about.
+    pub(crate) fn wants_to_write(&self) -> bool {
+        self.connection.as_ref().is_some_and(|c| !c.open || c.written < c.output.len())
+    }
+
+    /// Whether the last read stopped before the socket was empty.
+    pub(crate) fn left_something(&self) -> bool {
+        self.connection.as_ref().is_some_and(|c| c.more)
+    }
+
+    /// Takes requests in and sends what may be sent; true where the driver has to look.
+    fn send(&mut self, shared: &Shared) -> bool {
+        let now = self.now();
+        loop {
+            let took = self.take_inputs(shared);
+            let Some(connection) = self.connection.as_mut().filter(|c| c.open && !c.broken) else {
+                return false;
+            };
+            self.core.pump(now, &mut connection.output);
+            if !took {
+                break;
+            }
+        }
+        let Some(connection) = self.connection.as_mut() else { return false };
+        connection.broken = connection.flush().is_err();
+        // Whether it could not be written, or not all of it, or is due before the driver would look.
+        let later = connection.broken || connection.written < connection.output.len();
+        later || self.awaited.is_none_or(|awaited| self.next_due().is_some_and(|due| due < awaited))
+    }
+
     /// Moves what the handles sent into the core; true when there was something.
-    fn take_inputs(&mut self) -> bool {
+    fn take_inputs(&mut self, shared: &Shared) -> bool {
         let mut any = false;
         let mut nowhere = Vec::new();
-        while self.core.has_room() {
-            let Ok(input) = self.inbox.try_recv() else { break };
+        while self.ended || self.core.has_room() {
+            let Some(input) = shared.inbox.pop() else { break };
+            shared.queued.fetch_sub(1, Ordering::AcqRel);
+            if self.ended {
+                // Dropping its reply says that the client is closed.
+                continue;
+            }
             any = true;
             let out = self.connection.as_mut().map_or(&mut nowhere, |c| &mut c.output);
             match input {
@@ -192,7 +318,7 @@ impl Runner {
         any
     }
 
-    fn serve_connection(&mut self) -> Verdict {
+    fn serve_connection(&mut self, shared: &Shared) -> Verdict {
         let now = self.now();
         let Some(connection) = &mut self.connection else {
             return self.core.tick(now, &mut Vec::new());
@@ -223,10 +349,10 @@ impl Runner {
             return connection.login_verdict();
         }
         let verdict = self.core.tick(now, &mut connection.output);
-        self.core.pump(now, &mut connection.output);
-        match connection.flush() {
-            Err(_) => Verdict::Leave(Parting::Lost),
-            Ok(()) => verdict,
+        self.send(shared);
+        match &self.connection {
+            Some(connection) if connection.broken => Verdict::Leave(Parting::Lost),
+            _ => verdict,
         }
     }
 
@@ -257,22 +383,18 @@ impl Runner {
         let connection = self.connection.take();
         self.live_since = None;
         self.core.disconnected();
-        connection.map(|mut connection| {
-            let _ = self.poll.registry().deregister(&mut connection.stream);
-            connection.address
-        })
+        connection.map(|connection| connection.address)
     }
 
     fn dial(&mut self) {
         let Some(address) = self.route.dial(self.now().steady) else {
             return;
         };
-        let connected = TcpStream::connect(address).and_then(|mut stream| {
-            self.poll.registry().register(&mut stream, SOCKET, Interest::READABLE | Interest::WRITABLE)?;
-            Ok(stream)
-        });
-        match connected {
+        // Of the two, only this one connects without waiting.
+        let connecting = mio::net::TcpStream::connect(address);
+        match connecting.map(|stream| TcpStream::from(OwnedFd::from(stream))) {
             Ok(stream) => {
+                self.dialled += 1;
                 self.connection = Some(Connection {
                     stream,
                     address,
@@ -282,6 +404,7 @@ impl Runner {
                     output: Vec::new(),
                     written: 0,
                     more: false,
+                    broken: false,
                 });
             }
             Err(error) => {
@@ -291,24 +414,25 @@ impl Runner {
         }
     }
 
-    /// Says the last words and gives the venue a moment to hang up first: closing with unread bytes would reset the
-    /// connection, and the last words might be lost with it.
-    fn say_goodbye(&mut self, events: &mut Events) {
+    /// Says the last words; whether there is anybody to say them to.
+    pub(crate) fn say_goodbye(&mut self) -> bool {
         let Some(connection) = self.connection.as_mut().filter(|c| c.open) else {
-            return;
+            return false;
         };
         self.core.farewell(&mut connection.output);
-        let until = Instant::now() + FAREWELL;
-        while connection.flush().is_ok() && connection.fill().is_ok() {
-            connection.input.clear();
-            if connection.output.is_empty() {
-                let _ = connection.stream.shutdown(Shutdown::Write);
-            }
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.poll.poll(events, Some(left)).is_err() {
-                break;
-            }
+        true
+    }
+
+    /// Gives the venue a moment to hang up first: closing with unread bytes would reset the connection, and the last words
+    /// might be lost with it. False once it has.
+    pub(crate) fn linger(&mut self) -> bool {
+        let Some(connection) = self.connection.as_mut() else { return false };
+        let alive = connection.flush().is_ok() && connection.fill().is_ok();
+        connection.input.clear();
+        if connection.output.is_empty() {
+            let _ = connection.stream.shutdown(Shutdown::Write);
         }
+        alive
     }
 
     fn now(&self) -> Now {
@@ -316,6 +440,13 @@ impl Runner {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
         Now { steady, wall }
     }
+}
+
+/// What a driver waits on.
+pub(crate) enum Watch {
+    Nothing,
+    Same,
+    Other(u64, TcpStream),
 }
 
 impl Connection {

@@ -1,0 +1,4 @@
+//! The same sessions, driven by tasks instead of threads.
+
+#[path = "sessions.rs"]
+mod sessions;
