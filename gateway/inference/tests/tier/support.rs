@@ -179,13 +179,15 @@ impl Venue {
         assert!(met.is_ok(), "waited in vain until {what}; asked so far: {:?}", self.asked());
     }
 
-    /// Returns once there is as many a last word as a reservation.
+    /// Returns once there is as many a last word as a reservation, and the tier has heard the answer to each.
     pub(crate) async fn until_settled(&self) {
         self.until("every reservation has ended", |asked| {
             let reserved = asked.iter().filter(|one| matches!(one, Asked::Reserve { .. })).count();
             reserved > 0 && self.open() == 0
         })
         .await;
+        let heard = tokio::time::timeout(PATIENCE, self.promises.settled(CONSUMER.0.into())).await;
+        assert!(heard.is_ok(), "a last word was never answered");
     }
 
     /// Every reservation was settled or released exactly once.
