@@ -168,33 +168,38 @@ const INSERT: &str = "INSERT INTO usage VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 
 /// A settled call.
 pub(crate) fn used(tx: &Transaction<'_>, at: i64, record: &UsageRecord) -> Sql<()> {
     let usage = &record.usage;
-    tx.prepare_cached(INSERT)?
-        .execute(params![
-            record.reservation.0 as i64,
-            record.request.to_be_bytes(),
-            record.account.0,
-            record.instrument.0,
-            record.key.0,
-            surface_number(record.surface),
-            SETTLED,
-            usage.supplier.0,
-            usage.offer,
-            usage.prompt_tokens.0 as i64,
-            usage.completion_tokens.0 as i64,
-            usage.ttft_us,
-            usage.duration_us,
-            usage.estimated,
-            usage.partial,
-            usage.distrusted,
-            cover_number(usage.cover),
-            usage.attempts,
-            record.billed.0 as i64,
-            record.unbilled.0 as i64,
-            record.cost.0,
-            record.reserved_at.0 as i64,
-            at
-        ])
-        .map(drop)
+    tx.prepare_cached(INSERT)?.execute(params![
+        record.reservation.0 as i64,
+        record.request.to_be_bytes(),
+        record.account.0,
+        record.instrument.0,
+        record.key.0,
+        surface_number(record.surface),
+        SETTLED,
+        usage.supplier.0,
+        usage.offer,
+        usage.prompt_tokens.0 as i64,
+        usage.completion_tokens.0 as i64,
+        usage.ttft_us,
+        usage.duration_us,
+        usage.estimated,
+        usage.partial,
+        usage.distrusted,
+        cover_number(usage.cover),
+        usage.attempts,
+        record.billed.0 as i64,
+        record.unbilled.0 as i64,
+        record.cost.0,
+        record.reserved_at.0 as i64,
+        at
+    ])?;
+    // When a model last delivered, so that asking for it need not look at calls.
+    tx.prepare_cached(
+        "INSERT INTO delivered SELECT ?1, model, ?4 FROM offers WHERE supplier = ?2 AND offer = ?3 \
+         ON CONFLICT (instrument, model) DO UPDATE SET at = excluded.at",
+    )?
+    .execute(params![record.instrument.0, usage.supplier.0, usage.offer, at])
+    .map(drop)
 }
 
 /// A call that nobody pays for, from its reservation.
@@ -385,6 +390,18 @@ impl History {
                 .collect::<Sql<Vec<UsageRow>>>()?;
             with_draws(connection, &mut rows)?;
             Ok(rows.pop())
+        })
+        .await
+    }
+
+    /// Which models have delivered which instrument at this moment or later, by name.
+    pub async fn models_delivered(&self, since: Nanos) -> Result<Vec<(InstrumentId, String)>, HistoryError> {
+        self.query(move |connection| {
+            let sql = "SELECT instrument, model FROM delivered WHERE at >= ?1 ORDER BY instrument, model";
+            let mut statement = connection.prepare_cached(sql)?;
+            let found =
+                statement.query_map([int(since.0)], |row| Ok((InstrumentId(row.get(0)?), row.get(1)?)))?;
+            found.collect()
         })
         .await
     }

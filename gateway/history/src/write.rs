@@ -71,6 +71,8 @@ CREATE INDEX IF NOT EXISTS usage_by_account ON usage (account, reserved_at, id);
 CREATE INDEX IF NOT EXISTS usage_by_request ON usage (account, request);
 CREATE TABLE IF NOT EXISTS offers (
   supplier INTEGER NOT NULL, offer INTEGER NOT NULL, model TEXT NOT NULL, PRIMARY KEY (supplier, offer)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS delivered (
+  instrument INTEGER NOT NULL, model TEXT NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (instrument, model)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS draws (
   usage INTEGER NOT NULL, item INTEGER NOT NULL, lot INTEGER NOT NULL, issuer INTEGER NOT NULL, trade INTEGER NOT NULL,
   tokens INTEGER NOT NULL, cost INTEGER NOT NULL, PRIMARY KEY (usage, item)) WITHOUT ROWID;
@@ -80,7 +82,7 @@ CREATE INDEX IF NOT EXISTS lots_expired_by_account ON lots_expired (account, id)
 ";
 
 /// Of the tables above. A store of another version is thrown away and rebuilt from the log.
-const VERSION: i64 = 5;
+const VERSION: i64 = 6;
 
 /// How much of an order's life is in the store.
 pub(super) mod recorded {

@@ -5,14 +5,33 @@
 use grid_engine::command::Side;
 use grid_engine::instrument::InstrumentStatus;
 use grid_engine::state::{Instrument, State};
+use grid_engine::units::DAY;
+use grid_engine::{InstrumentId, Nanos};
 use serde_json::{Value, json};
 
 use crate::needs::Need;
 use crate::roster::{self, Roster};
+use crate::server::Tier;
 
 /// Delivery goes on while an instrument is halted; one in preview can't be had yet.
 pub(crate) fn is_offered(instrument: &Instrument) -> bool {
     instrument.spec.status != InstrumentStatus::Preview
+}
+
+/// For how long a model that delivered is told of (contract §6.6).
+const DELIVERED_DAYS: u64 = 30;
+
+/// Which models have delivered which instrument of late; `None` where no history is kept, or it can't be read.
+pub(crate) async fn delivered(tier: &Tier) -> Option<Vec<(InstrumentId, String)>> {
+    let now = tier.directory.read(|state| state.now);
+    let since = Nanos(now.0.saturating_sub(DELIVERED_DAYS * DAY));
+    match tier.history.as_ref()?.models_delivered(since).await {
+        Ok(delivered) => Some(delivered),
+        Err(error) => {
+            tracing::error!(%error, "the models that delivered can't be read");
+            None
+        }
+    }
 }
 
 /// The list, in both shapes.
@@ -22,8 +41,13 @@ pub(crate) fn list(models: &[Value]) -> Value {
         "has_more": false, "first_id": id(models.first()), "last_id": id(models.last())})
 }
 
-/// One instrument as a model, in both shapes.
-pub(crate) fn model(state: &State, instrument: &Instrument, roster: &Roster) -> Value {
+/// One instrument as a model, in both shapes; with the models on offer, and those that have [delivered].
+pub(crate) fn model(
+    state: &State,
+    instrument: &Instrument,
+    roster: &Roster,
+    delivered: Option<&[(InstrumentId, String)]>,
+) -> Value {
     let spec = &instrument.spec;
     let quality = &spec.quality;
     let best = state
@@ -46,6 +70,10 @@ pub(crate) fn model(state: &State, instrument: &Instrument, roster: &Roster) -> 
     let mut models: Vec<&str> = candidates.iter().map(|candidate| candidate.model.as_str()).collect();
     models.sort_unstable();
     models.dedup();
+    let delivered: Option<Vec<&str>> = delivered.map(|delivered| {
+        let ours = delivered.iter().filter(|(of, _)| *of == instrument.id);
+        ours.map(|(_, model)| model.as_str()).collect()
+    });
     let created = instrument.created_at.0 / 1_000_000_000;
     json!({
         "id": spec.symbol,
@@ -78,15 +106,21 @@ pub(crate) fn model(state: &State, instrument: &Instrument, roster: &Roster) -> 
         },
         "supported_parameters": parameters,
         "models": models,
+        "delivered_models": delivered,
         "pricing": pricing,
     })
 }
 
 /// The instrument for the catalogue: the model, and what is promised of it.
-pub(crate) fn instrument(state: &State, instrument: &Instrument, roster: &Roster) -> Value {
+pub(crate) fn instrument(
+    state: &State,
+    instrument: &Instrument,
+    roster: &Roster,
+    delivered: Option<&[(InstrumentId, String)]>,
+) -> Value {
     let quality = &instrument.spec.quality;
     let floor = |value: u32| (value > 0).then_some(value);
-    let mut entry = model(state, instrument, roster);
+    let mut entry = model(state, instrument, roster, delivered);
     entry["symbol"] = entry["id"].clone();
     entry["specification"] = json!({
         "index": quality.index,

@@ -366,8 +366,8 @@ impl Asked<'_> {
             _ if reading && receipts::is_path(path) => {
                 self.receipts(path).await.map_err(|refusal| (refusal, surface))
             }
-            "/instruments.json" if reading => Ok(self.instruments()),
-            "/v1/models" if reading => self.models().map_err(|refusal| (refusal, surface)),
+            "/instruments.json" if reading => Ok(self.instruments().await),
+            "/v1/models" if reading => self.models().await.map_err(|refusal| (refusal, surface)),
             "/v1/chat/completions" | "/v1/responses" => Err((method("POST"), Surface::OpenAi)),
             _ if path.starts_with("/v1/responses/") => Err((
                 Refusal::new(
@@ -388,7 +388,7 @@ impl Asked<'_> {
                 surface,
             )),
             _ => match path.strip_prefix("/v1/models/") {
-                Some(symbol) if reading => self.model(symbol).map_err(|refusal| (refusal, surface)),
+                Some(symbol) if reading => self.model(symbol).await.map_err(|refusal| (refusal, surface)),
                 _ => Err((Refusal::new(StatusCode::NOT_FOUND, "not_found", "no such path"), surface)),
             },
         };
@@ -424,33 +424,38 @@ impl Asked<'_> {
     }
 
     /// Everybody may look at what is offered; a key that is sent must be a good one all the same.
-    fn models(&self) -> Result<Response<Out>, Refusal> {
+    async fn models(&self) -> Result<Response<Out>, Refusal> {
         if keys::secret(&self.parts.headers).is_some() {
             self.caller()?;
         }
+        let delivered = catalogue::delivered(&self.tier).await;
         let models: Vec<Value> = self.tier.directory.read(|state| {
             let listed = state.instruments.iter().filter(|one| is_offered(one));
-            listed.map(|instrument| catalogue::model(state, instrument, &self.tier.roster)).collect()
+            listed.map(|one| catalogue::model(state, one, &self.tier.roster, delivered.as_deref())).collect()
         });
         Ok(json_response(StatusCode::OK, &catalogue::list(&models)))
     }
 
-    fn instruments(&self) -> Response<Out> {
+    async fn instruments(&self) -> Response<Out> {
+        let delivered = catalogue::delivered(&self.tier).await;
         let instruments: Vec<Value> = self.tier.directory.read(|state| {
             let all = state.instruments.iter();
-            all.map(|one| catalogue::instrument(state, one, &self.tier.roster)).collect()
+            all.map(|one| catalogue::instrument(state, one, &self.tier.roster, delivered.as_deref()))
+                .collect()
         });
         json_response(StatusCode::OK, &json!({"instruments": instruments}))
     }
 
-    fn model(&self, symbol: &str) -> Result<Response<Out>, Refusal> {
+    async fn model(&self, symbol: &str) -> Result<Response<Out>, Refusal> {
         if keys::secret(&self.parts.headers).is_some() {
             self.caller()?;
         }
+        let delivered = catalogue::delivered(&self.tier).await;
         let found = self.tier.directory.read(|state| {
             let id = state.symbols.get(&symbol.to_ascii_lowercase())?;
             let instrument = state.instruments.get(usize::from(id.0))?;
-            is_offered(instrument).then(|| catalogue::model(state, instrument, &self.tier.roster))
+            is_offered(instrument)
+                .then(|| catalogue::model(state, instrument, &self.tier.roster, delivered.as_deref()))
         });
         found.map(|model| json_response(StatusCode::OK, &model)).ok_or_else(unknown_instrument)
     }

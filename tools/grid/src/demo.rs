@@ -327,12 +327,15 @@ fn print_invitation(ready: &Ready) {
     println!(
         "\nThe Grid is open.\n\
          \n  inference  {inference}   OpenAI API, pays from the order book\n  \
+         messages   {messages}   the same for Anthropic's clients\n  \
          trading    {trading}   signed HTTP\n  \
          platform   {platform}\n  \
          binary     {binary}   SBE sessions\n\
          \n  demo account (Auto Mode, $25)   key {key}\n  \
          trader account (Advanced Mode)  fingerprint {fingerprint}\n",
         inference = urls.inference_url,
+        // Their clients add the version themselves.
+        messages = urls.messages_url.trim_end_matches("/v1"),
         trading = urls.trading_url,
         platform = urls.platform_url,
         binary = urls.binary_addr,

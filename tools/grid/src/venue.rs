@@ -324,7 +324,7 @@ impl Base {
         if !missing.is_empty() || service::lacks_terms(replica, config) {
             let client = match operator.take() {
                 Some(client) => client,
-                None => self.connect(config, self.secrets.operator, signals)?,
+                None => self.connect(Client::connect, config, self.secrets.operator, signals)?,
             };
             let through = Operator { client: &client, replica };
             setup::define(&through, &missing)?;
@@ -355,17 +355,17 @@ impl Base {
         Ok(setup::directory(&Operator { client, replica: self.node.replica() }, config, &self.secrets)?)
     }
 
-    /// A session at whoever leads, as soon as somebody does, driven where the tiers run.
+    /// A session at whoever leads, as soon as somebody does.
     fn connect(
         &self,
-        runtime: &tokio::runtime::Runtime,
+        connect: impl Fn(ClientConfig) -> Result<Client, ClientError>,
         config: &Config,
         key: Seed,
         signals: &Signals,
     ) -> Result<Client, Unfinished> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            match runtime.block_on(Client::connect_here(ClientConfig::new(self.doors(config), key.0))) {
+            match connect(ClientConfig::new(self.doors(config), key.0)) {
                 Ok(client) => return Ok(client),
                 Err(error @ ClientError::Refused(_)) => return Err(error.into()),
                 Err(error) if config.cluster.is_none() && Instant::now() > deadline => {
@@ -379,7 +379,8 @@ impl Base {
         }
     }
 
-    /// One for the trading tier, one for the inference tier, and the operator's for what became of reloads.
+    /// One for the trading tier, one for the inference tier, and the operator's for what became of reloads; driven where the
+    /// tiers run.
     fn tier_sessions(
         &self,
         runtime: &tokio::runtime::Runtime,
@@ -389,7 +390,8 @@ impl Base {
         let Secrets { tier, operator, .. } = self.secrets;
         let mut sessions = Vec::new();
         for key in [tier, tier, operator] {
-            match self.connect(runtime, config, key, signals) {
+            let here = |doors| runtime.block_on(Client::connect_here(doors));
+            match self.connect(here, config, key, signals) {
                 Ok(session) => sessions.push(session),
                 Err(unfinished) => {
                     sessions.into_iter().for_each(Client::close);

@@ -89,7 +89,8 @@ fn receipt(row: &UsageRow, names: &Names, breakdown: Option<Vec<Value>>) -> Valu
         },
         "cost": cost,
         "timing": {
-            "ttft_ms": settled.then(|| millis(row.usage.ttft_us)),
+            // An answer that came whole does not show when it began.
+            "ttft_ms": (settled && row.usage.ttft_us > 0).then(|| millis(row.usage.ttft_us)),
             "tokens_per_second": settled.then(|| pace(row)).flatten(),
             "duration_ms": settled.then(|| millis(row.usage.duration_us)),
         },

@@ -91,6 +91,7 @@ async fn receipts_add_up_to_what_the_engine_billed_to_the_nano() {
         assert_eq!(receipt["serving_model"], "served");
         assert_eq!(receipt["route"]["cover"], "issuer");
         assert_eq!(receipt["route"]["attempts"], 1);
+        assert_eq!(receipt["timing"]["ttft_ms"], Value::Null, "a whole answer does not show when it began");
         let rows = receipt["cost"]["breakdown"].as_array().unwrap();
         let subtotals: i64 = rows.iter().map(|row| nanos(&row["subtotal"])).sum();
         assert_eq!(subtotals, record.cost.0, "the cost is the sum of the subtotals");
@@ -121,6 +122,13 @@ async fn receipts_add_up_to_what_the_engine_billed_to_the_nano() {
         assert_eq!(summary["buckets"][0]["total_tokens"], summary["totals"]["total_tokens"], "{group}");
     }
     assert!(told(&caller, &format!("/v1/usage/summary?{DAYS}")).await.get("buckets").is_none());
+
+    let models = || async { told(&caller, "/v1/models/text-prime").await["delivered_models"].clone() };
+    assert_eq!(models().await, json!(["served"]));
+    market.pass(29 * 86_400);
+    assert_eq!(models().await, json!(["served"]));
+    market.pass(2 * 86_400);
+    assert_eq!(models().await, json!([]), "30 days after the last call");
 }
 
 #[tokio::test]
