@@ -174,6 +174,7 @@ async fn markets_and_instruments_say_what_is_traded() {
                 "qualifying_models": [], "max_output_length": 128_000,
             },
             "sla_requirements": { "availability_target": null, "max_latency_ms": 4_620, "quality_score_min": 38, "quality_index": "AA Intelligence" },
+            "delivery": { "movement": "at_fill", "window_seconds": null },
             "trading_params": { "min_quantity": 1, "max_quantity": 10_000, "quantity_increment": 1 },
             "last_trade_price": "0.82", "last_trade_at": "<time>", "last_quote_at": "<time>",
             "price_range_24h_high": "0.82", "price_range_24h_low": "0.81", "volume_24h": "3", "total_volume": "3",

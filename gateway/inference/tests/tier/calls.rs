@@ -589,6 +589,32 @@ async fn a_short_balance_caps_the_output_of_a_client_that_named_no_limit() {
 }
 
 #[tokio::test]
+async fn an_answer_waits_for_no_settlement_and_a_refusal_on_account_of_one_is_asked_again() {
+    let venue = Venue::new();
+    let upstream = Upstream::always(Script::json(&whole("x", usage(1, 1)))).await;
+    venue.supplier(2, &upstream.url);
+    let tier = tier(&venue, |_| {}).await;
+    let caller = Caller::new(&tier);
+    venue.ways(|ways| ways.hold_settlements = true);
+    assert_eq!(caller.chat(&ask(json!({}))).await.status, 200);
+    assert_eq!(venue.open(), 1, "its settlement is still on its way");
+
+    venue.ways(|ways| ways.reserve = [DoorError::Rejected(Reject::TooManyAtOnce)].into());
+    let body = ask(json!({}));
+    let second = caller.chat(&body);
+    let released = async {
+        venue.until("the second call is refused", |_| venue.is_out_of_refusals()).await;
+        venue.ways(|ways| ways.hold_settlements = false);
+    };
+    assert_eq!(tokio::join!(second, released).0.status, 200, "with the first one settled there is room");
+    venue.until_settled().await;
+    venue.assert_each_ended_once();
+
+    venue.ways(|ways| ways.reserve = [DoorError::Rejected(Reject::TooManyAtOnce)].into());
+    assert_eq!(caller.chat(&body).await.status, 429, "nothing is on its way that could make room");
+}
+
+#[tokio::test]
 async fn a_lost_settlement_is_sent_again_until_it_is_answered() {
     for (commands, answers) in [(3, 0), (0, 3), (2, 2)] {
         let venue = Venue::new();

@@ -63,6 +63,8 @@ pub(crate) struct Ways {
     pub(crate) reserve: VecDeque<DoorError>,
     /// Reservations are answered only while this is false.
     pub(crate) hold_reservations: bool,
+    /// Settlements are executed only while this is false.
+    pub(crate) hold_settlements: bool,
     /// So many settlements and releases are executed, but their answer is lost.
     pub(crate) lose_answers: u32,
     /// So many settlements and releases are lost before they arrive.
@@ -167,6 +169,11 @@ impl Venue {
         self.ledger.lock().faults.clone()
     }
 
+    /// Whether every refusal in `ways.reserve` was given.
+    pub(crate) fn is_out_of_refusals(&self) -> bool {
+        self.ledger.lock().ways.reserve.is_empty()
+    }
+
     /// Returns once what was asked fulfils the condition.
     pub(crate) async fn until(&self, what: &str, mut condition: impl FnMut(&[Asked]) -> bool) {
         let mut changed = self.changed.subscribe();
@@ -243,6 +250,7 @@ impl Door for TestDoor {
             }
             let mut ledger = venue.ledger.lock();
             if let Some(error) = ledger.ways.reserve.pop_front() {
+                venue.changed.send_replace(());
                 return Err(error);
             }
             ledger.next += 1;
@@ -267,6 +275,10 @@ impl Door for TestDoor {
     fn settle(&self, _account: AccountId, reservation: ReservationId, usage: Usage) -> Pending<Settled> {
         let venue = Arc::clone(&self.0);
         Box::pin(async move {
+            let mut changed = venue.changed.subscribe();
+            while venue.ledger.lock().ways.hold_settlements {
+                changed.changed().await.expect("the venue lives");
+            }
             let reservation = reservation.0;
             venue.end(Asked::Settle { reservation, usage }, reservation)?;
             Ok(Settled {

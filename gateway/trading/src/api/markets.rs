@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use grid_engine::command::Side;
-use grid_engine::instrument::InstrumentStatus;
+use grid_engine::instrument::{InstrumentStatus, Movement};
 use grid_engine::state::{Instrument, State as Venue};
 use grid_engine::units::{DAY, SECOND, TOKENS_PER_UNIT};
 use grid_engine::{InstrumentId, Nanos, Price, TradeId, Usd};
@@ -376,6 +376,13 @@ fn show_instrument(venue: &Venue, instrument: &Instrument, since: Since) -> Valu
             "max_latency_ms": quality.ttft_ceiling_ms,
             "quality_score_min": quality.score_floor,
             "quality_index": quality.index,
+        },
+        "delivery": {
+            "movement": match spec.delivery.movement {
+                Movement::AtFill => "at_fill",
+                Movement::Swept => "swept",
+            },
+            "window_seconds": spec.delivery.window.map(|window| window.0 / SECOND),
         },
         "trading_params": {
             "min_quantity": terms.min_qty.0,
