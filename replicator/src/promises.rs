@@ -41,7 +41,6 @@ impl fmt::Debug for Promises {
 
 impl Promises {
     /// A write for `owner` is on its way.
-    #[must_use]
     pub fn make(&self, owner: u64) -> Promise {
         let mut book = self.0.lock();
         book.made += 1;
