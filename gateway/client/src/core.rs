@@ -131,6 +131,11 @@ impl Core {
         self.waiting.len() < self.config.window
     }
 
+    /// Requests that were sent and are not answered yet.
+    pub(crate) fn unanswered(&self) -> usize {
+        self.in_flight.len()
+    }
+
     pub(crate) fn submit(&mut self, request: Request, reply: Reply, deadline: u64) {
         self.waiting.push_back(Waiting { request, reply, deadline });
     }

@@ -44,9 +44,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::{broadcast, oneshot};
 
-pub use crate::book::{BookImage, Depth};
 use crate::link::Shared;
 
+pub use crate::book::{BookImage, Depth};
 pub use crate::error::{ClientError, Refusal};
 pub use crate::message::{Event, Report, Request};
 

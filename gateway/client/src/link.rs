@@ -22,6 +22,9 @@ use crate::{Config, Input, Reply};
 
 /// Reads between two looks at everything else.
 const READS_MAX: usize = 64;
+/// With so many requests unanswered a new one is not written by itself: an answer is about to come, and the driver then sends all
+/// that waits in one write.
+const WRITTEN_BY_ITSELF: usize = 64;
 /// A session that lived this long forgives the failures before it.
 const STABLE: Duration = Duration::from_secs(1);
 /// How long the end of a connection may take once we have said goodbye.
@@ -118,7 +121,7 @@ impl Shared {
         loop {
             fence(Ordering::SeqCst);
             let Some(mut link) = self.link.try_lock() else { return };
-            let attention = link.send(self);
+            let attention = link.hand_in(self);
             let full = !link.ended && !link.core.has_room();
             drop(link);
             if attention {
@@ -273,6 +276,15 @@ impl Link {
         self.connection.as_ref().is_some_and(|c| c.more)
     }
 
+    /// Takes requests in, and sends them unless the driver is about to; true where it has to look.
+    fn hand_in(&mut self, shared: &Shared) -> bool {
+        if self.core.unanswered() < WRITTEN_BY_ITSELF {
+            return self.send(shared);
+        }
+        self.take_inputs(shared);
+        self.is_due_sooner()
+    }
+
     /// Takes requests in and sends what may be sent; true where the driver has to look.
     fn send(&mut self, shared: &Shared) -> bool {
         let now = self.now();
@@ -288,9 +300,13 @@ impl Link {
         }
         let Some(connection) = self.connection.as_mut() else { return false };
         connection.broken = connection.flush().is_err();
-        // Whether it could not be written, or not all of it, or is due before the driver would look.
         let later = connection.broken || connection.written < connection.output.len();
-        later || self.awaited.is_none_or(|awaited| self.next_due().is_some_and(|due| due < awaited))
+        later || self.is_due_sooner()
+    }
+
+    /// Whether something is due before the driver would look.
+    fn is_due_sooner(&self) -> bool {
+        self.awaited.is_none_or(|awaited| self.next_due().is_some_and(|due| due < awaited))
     }
 
     /// Moves what the handles sent into the core; true when there was something.
