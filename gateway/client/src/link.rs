@@ -24,7 +24,7 @@ use crate::{Config, Input, Reply};
 const READS_MAX: usize = 64;
 /// With so many requests unanswered a new one is not written by itself: an answer is about to come, and the driver then sends all
 /// that waits in one write.
-const WRITTEN_BY_ITSELF: usize = 64;
+const WRITTEN_BY_ITSELF: usize = 8;
 /// A session that lived this long forgives the failures before it.
 const STABLE: Duration = Duration::from_secs(1);
 /// How long the end of a connection may take once we have said goodbye.

@@ -249,6 +249,8 @@ impl Relay<'_> {
             Flow::On => unreachable!("a stream that goes on has no end"),
             Flow::Done => {
                 self.slot.judge(Verdict::Good);
+                // Where all came at once, it is on its way before its tokens are counted.
+                tokio::task::yield_now().await;
                 self.finish().await;
             }
             Flow::Gone => {
