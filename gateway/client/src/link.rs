@@ -250,8 +250,7 @@ impl Link {
         until
     }
 
-    /// The connection's number, and a second handle on its socket to wait on; `None` while there is no connection, or where it is
-    /// the one already known.
+    /// What to wait on, for a driver that waits on the connection of this number.
     pub(crate) fn watch(&self, known: Option<u64>) -> Watch {
         match &self.connection {
             None => Watch::Nothing,
@@ -460,8 +459,11 @@ impl Link {
 
 /// What a driver waits on.
 pub(crate) enum Watch {
+    /// There is no connection.
     Nothing,
+    /// The connection that it knows.
     Same,
+    /// Another one: its number, and a second handle on its socket.
     Other(u64, TcpStream),
 }
 
