@@ -21,8 +21,6 @@ pub(crate) struct Reported {
 /// What one event, or one whole answer, says.
 #[derive(Debug, Default)]
 pub(crate) struct Said<'a> {
-    pub(crate) id: Option<Cow<'a, str>>,
-    pub(crate) model: Option<Cow<'a, str>>,
     pub(crate) created: u64,
     /// Generated text by choice, in order.
     pub(crate) texts: Vec<(u64, Cow<'a, str>)>,
@@ -37,7 +35,22 @@ pub(crate) struct Said<'a> {
     pub(crate) odd_usage: bool,
     /// An error instead of an answer, as JSON.
     pub(crate) error: Option<Cow<'a, str>>,
+    /// The parts of a chunk that has nothing else.
+    pub(crate) plain: Option<Plain<'a>>,
 }
+
+/// A chunk of the usual form, in which nothing is that nobody knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Plain<'a> {
+    /// The array of choices, as it came, on one line.
+    pub(crate) choices: &'a str,
+    /// Texts without escapes.
+    pub(crate) service_tier: Option<&'a str>,
+    pub(crate) obfuscation: Option<&'a str>,
+}
+
+/// Reasons to stop (contract §6.4), and the one of the older function calls.
+pub(crate) const FINISHES: [&str; 5] = ["stop", "length", "tool_calls", "content_filter", "function_call"];
 
 impl Said<'_> {
     /// Whether the client has got something of the completion with this: text, a reason to stop, or the bill.
@@ -70,10 +83,6 @@ struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[derive(Deserialize)]
 struct Chunk<'a> {
-    #[serde(borrow)]
-    id: Option<Text<'a>>,
-    #[serde(borrow)]
-    model: Option<Text<'a>>,
     #[serde(default)]
     created: u64,
     #[serde(borrow, default)]
@@ -140,8 +149,6 @@ fn present<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<&'de RawV
 impl<'a> Chunk<'a> {
     fn said(self) -> Said<'a> {
         let mut said = Said {
-            id: self.id.map(|text| text.0),
-            model: self.model.map(|text| text.0),
             created: self.created,
             choices: !self.choices.is_empty(),
             has_usage_key: self.usage.is_some(),
@@ -190,10 +197,7 @@ fn lenient<'a>(json: &[u8]) -> Result<Said<'a>, NotJson> {
     if !value.is_object() {
         return Err(NotJson);
     }
-    let text = |value: &Value| value.as_str().map(|text| Cow::Owned(text.to_owned()));
     let mut said = Said {
-        id: text(&value["id"]),
-        model: text(&value["model"]),
         created: value["created"].as_u64().unwrap_or(0),
         usage: reported(&value["usage"]).or_else(|| reported(&value["x_groq"]["usage"])),
         has_usage_key: value.get("usage").is_some(),

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use grid_engine::command::Surface;
 use grid_engine::{AccountId, InstrumentId, KeyId, Nanos, Reject, Tokens};
 use hyper::{Response, StatusCode};
@@ -19,7 +19,7 @@ use crate::dialect::Teller;
 use crate::door::{Directory, DoorError, Reserved, Wanted};
 use crate::hold::{Bureau, Hold};
 use crate::insist::Insist;
-use crate::relay::{self, Gathered, Notes, Relay};
+use crate::relay::{self, Notes, Relay};
 use crate::reply::{Out, Refusal};
 use crate::request::ChatRequest;
 use crate::roster::{self, Candidate, Verdict};
@@ -54,8 +54,6 @@ pub(crate) struct Call {
     /// Who issued the reserved tokens, in the order of the draws.
     pub(crate) issuers: Vec<AccountId>,
     pub(crate) chat: ChatRequest,
-    /// Tells the answer in the client's language, where that is not the suppliers' own.
-    pub(crate) teller: Option<Box<Teller>>,
     /// How long the client says it waits for the first byte.
     pub(crate) patience: Option<Duration>,
     /// How it is routed, for an operator who asked.
@@ -68,7 +66,7 @@ pub(crate) struct Call {
 pub(crate) type Head = oneshot::Sender<Result<Response<Out>, Refusal>>;
 
 /// Runs the call to its end.
-pub(crate) async fn run(tier: Arc<Tier>, mut call: Call, mut head: Head) {
+pub(crate) async fn run(tier: Arc<Tier>, mut call: Call, mut teller: Box<Teller>, mut head: Head) {
     let began = Instant::now();
     let whole_call = tier.config.clocks.call;
     let patience = call.patience.map_or(whole_call, |patience| patience.saturating_add(CLIENT_LEAVES));
@@ -77,7 +75,6 @@ pub(crate) async fn run(tier: Arc<Tier>, mut call: Call, mut head: Head) {
         until: began + tier.config.clocks.search.min(patience),
     };
     let deadline = limits.deadline;
-    let teller = call.teller.take();
     let reserved = tokio::select! {
         biased;
         () = head.closed() => None,
@@ -101,7 +98,8 @@ pub(crate) async fn run(tier: Arc<Tier>, mut call: Call, mut head: Head) {
     match search::deliver(&tier, &call, hold, cap, limits, &mut head).await {
         Delivery::Over => {}
         Delivery::Refused(refusal) => drop(head.send(Err(refusal))),
-        Delivery::Stream { held, rest, hold, slot } => {
+        Delivery::Stream { model, held, rest, hold, slot } => {
+            teller.served_by(model);
             let (events, body) = mpsc::channel(tier.config.limits.events_buffered);
             if head.send(Ok(relay::stream_response(body))).is_err() {
                 bump(&tier.stats.cancelled);
@@ -118,11 +116,12 @@ pub(crate) async fn run(tier: Arc<Tier>, mut call: Call, mut head: Head) {
                 rest,
                 deadline,
                 notes: Notes::default(),
-                gathered: Gathered::default(),
+                gathered: BytesMut::new(),
             };
             stream.run(held).await;
         }
-        Delivery::Whole { body, hold, mut slot } => {
+        Delivery::Whole { model, body, hold, mut slot } => {
+            teller.served_by(model);
             if head.is_closed() {
                 bump(&tier.stats.cancelled);
                 hold.release(AccountId::VENUE);

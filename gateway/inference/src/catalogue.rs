@@ -9,6 +9,7 @@ use grid_engine::units::DAY;
 use grid_engine::{InstrumentId, Nanos};
 use serde_json::{Value, json};
 
+use crate::anonymous::model_name;
 use crate::needs::Need;
 use crate::roster::{self, Roster};
 use crate::server::Tier;
@@ -67,12 +68,15 @@ pub(crate) fn model(
     let mut parameters: Vec<&str> =
         able.iter().map(Need::field).filter(|field| *field != "messages").collect();
     parameters.dedup();
-    let mut models: Vec<&str> = candidates.iter().map(|candidate| candidate.model.as_str()).collect();
+    let mut models: Vec<&str> = candidates.iter().map(|one| model_name(&one.model)).collect();
     models.sort_unstable();
     models.dedup();
     let delivered: Option<Vec<&str>> = delivered.map(|delivered| {
         let ours = delivered.iter().filter(|(of, _)| *of == instrument.id);
-        ours.map(|(_, model)| model.as_str()).collect()
+        let mut models: Vec<&str> = ours.map(|(_, model)| model_name(model)).collect();
+        models.sort_unstable();
+        models.dedup();
+        models
     });
     let created = instrument.created_at.0 / 1_000_000_000;
     json!({

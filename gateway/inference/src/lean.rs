@@ -1,22 +1,22 @@
 //! The usual chunk of a stream, read in one pass.
 //!
 //! A chunk says little in many bytes, and there is one for each token. What nearly all of them look like is read here
-//! without a tree and without a list: an object with one choice, whose texts have no escapes. Whatever else it is, down to a
+//! without a tree and without a list: an object with one choice, whose texts have no escapes, and no member that a client
+//! may not see (see `shown`). Whatever else it is, down to a
 //! single odd byte, is not for this reader to judge: the answer is `None` then, and the careful one reads it.
 
 use std::borrow::Cow;
 
-use crate::answer::Said;
+use crate::answer::{FINISHES, Plain, Said};
 
 /// What the chunk says, if it is of the usual form.
 pub(crate) fn read(json: &[u8]) -> Option<Said<'_>> {
     let text = std::str::from_utf8(json).ok()?;
     let mut chunk = Reader { text, at: 0 };
     let mut said = Said::default();
+    let mut plain = Plain::default();
     chunk.object(|chunk, name| {
         match name {
-            "id" => said.id = Some(Cow::Borrowed(chunk.string()?)),
-            "model" => said.model = Some(Cow::Borrowed(chunk.string()?)),
             "created" => said.created = chunk.whole()?,
             "usage" => {
                 chunk.word("null")?;
@@ -26,15 +26,21 @@ pub(crate) fn read(json: &[u8]) -> Option<Said<'_>> {
                 // Twice is odd.
                 (!said.choices).then_some(())?;
                 said.choices = true;
+                chunk.peek()?;
+                let start = chunk.at;
                 chunk.byte(b'[')?;
                 chunk.choice(&mut said)?;
                 chunk.byte(b']')?;
+                plain.choices = &text[start..chunk.at];
             }
-            "object" | "system_fingerprint" | "service_tier" | "obfuscation" => chunk.skip()?,
+            "service_tier" => plain.service_tier = chunk.text()?,
+            "obfuscation" => plain.obfuscation = chunk.text()?,
+            "id" | "object" | "model" | "system_fingerprint" => chunk.skip()?,
             _ => return None,
         }
         Some(())
     })?;
+    said.plain = said.choices.then_some(plain);
     (chunk.at == text.len()).then_some(said)
 }
 
@@ -65,8 +71,13 @@ impl<'a> Reader<'a> {
                         Some(())
                     })?;
                 }
-                "finish_reason" => said.finished |= choice.text()?.is_some(),
-                "logprobs" | "content_filter_results" => choice.word("null")?,
+                "finish_reason" => {
+                    if let Some(reason) = choice.text()? {
+                        FINISHES.contains(&reason).then_some(())?;
+                        said.finished = true;
+                    }
+                }
+                "logprobs" => choice.word("null")?,
                 _ => return None,
             }
             Some(())
@@ -164,8 +175,9 @@ mod tests {
         r#"{"choices":[{}]}"#,
     ];
 
-    /// All that a reading says.
-    fn told(said: &Said<'_>) -> String {
+    /// All that both readings say.
+    fn told(mut said: Said<'_>) -> String {
+        said.plain = None;
         format!("{said:?}")
     }
 
@@ -173,7 +185,7 @@ mod tests {
     fn usual_chunks_are_read_and_say_what_the_careful_reader_hears() {
         for json in USUAL {
             let lean = read(json.as_bytes()).unwrap_or_else(|| panic!("not read: {json}"));
-            assert_eq!(told(&lean), told(&answer::careful(json.as_bytes()).unwrap()), "{json}");
+            assert_eq!(told(lean), told(answer::careful(json.as_bytes()).unwrap()), "{json}");
         }
     }
 
@@ -218,7 +230,7 @@ mod tests {
                 still_read += 1;
                 let careful = answer::careful(&bytes);
                 let careful = careful.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&bytes)));
-                assert_eq!(told(&lean), told(&careful), "{}", String::from_utf8_lossy(&bytes));
+                assert_eq!(told(lean), told(careful), "{}", String::from_utf8_lossy(&bytes));
             }
         }
         assert!(still_read > 1_000, "{still_read}");

@@ -41,6 +41,7 @@
 //! to a supplier.
 
 mod allowance;
+mod anonymous;
 mod answer;
 mod backoff;
 mod breaker;

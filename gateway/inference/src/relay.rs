@@ -11,17 +11,13 @@ use bytes::{Bytes, BytesMut};
 use grid_engine::AccountId;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
-use serde::Deserialize;
-use serde_json::value::RawValue;
-use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 use crate::answer::{self, Said};
 use crate::call::Call;
-use crate::dialect::{self, Teller, Untold};
+use crate::dialect::{Teller, Untold};
 use crate::hold::Hold;
-use crate::meter::Bill;
 use crate::reply::{Out, Refusal, bytes_response};
 use crate::roster::{Slot, Verdict};
 use crate::server::Tier;
@@ -45,53 +41,20 @@ pub(crate) fn stream_response(body: mpsc::Receiver<Bytes>) -> Response<Out> {
 pub(crate) struct Relay<'a> {
     pub(crate) tier: &'a Tier,
     pub(crate) call: &'a Call,
-    pub(crate) teller: Option<Box<Teller>>,
+    pub(crate) teller: Box<Teller>,
     pub(crate) hold: Hold,
     pub(crate) slot: Slot,
     pub(crate) events: mpsc::Sender<Bytes>,
     pub(crate) rest: Events,
     pub(crate) deadline: Instant,
     pub(crate) notes: Notes,
-    pub(crate) gathered: Gathered,
-}
-
-/// Bytes on their way to the client that are passed on together.
-#[derive(Default)]
-pub(crate) struct Gathered {
-    /// The only piece, which needs no copy, or the first of many.
-    first: Bytes,
-    all: BytesMut,
-}
-
-impl Gathered {
-    fn push(&mut self, bytes: Bytes) {
-        if self.len() == 0 {
-            self.first = bytes;
-            return;
-        }
-        if self.all.is_empty() {
-            self.all.extend_from_slice(&self.first);
-        }
-        self.all.extend_from_slice(&bytes);
-    }
-
-    fn len(&self) -> usize {
-        self.all.len().max(self.first.len())
-    }
-
-    fn take(&mut self) -> Bytes {
-        let first = std::mem::take(&mut self.first);
-        if self.all.is_empty() { first } else { self.all.split().freeze() }
-    }
+    /// Bytes on their way to the client that are passed on together.
+    pub(crate) gathered: BytesMut,
 }
 
 /// What the end of a stream depends on.
 #[derive(Default)]
 pub(crate) struct Notes {
-    /// The usage chunk, kept back until it is known to be believable.
-    usage_event: Option<Event>,
-    /// What every chunk repeats, for a usage chunk of our own.
-    last: Option<(String, String, u64)>,
     /// A choice has given its reason to stop.
     finished: bool,
     /// The client kept the supplier waiting, so that its pace says nothing.
@@ -168,16 +131,10 @@ impl Relay<'_> {
         }
     }
 
-    /// Passes one event on, or keeps it back, or learns from it that the stream is over.
-    fn pass(&mut self, mut event: Event) -> Flow {
-        if self.teller.is_none()
-            && let Some(json) = event.data.as_deref().and_then(dialect::unnamed)
-        {
-            event = Event { raw: format!("data: {json}\n\n").into(), data: Some(json.into()) };
-        }
-        let Some(data) = event.data.clone() else {
-            let bytes = self.teller.as_ref().map_or(event.raw, |teller| teller.still_here());
-            self.gathered.push(bytes);
+    /// Tells one event, or learns from it that the stream is over.
+    fn pass(&mut self, event: Event) -> Flow {
+        let Some(data) = event.data else {
+            self.gathered.extend_from_slice(&self.teller.still_here());
             return Flow::On;
         };
         if data.as_ref() == b"[DONE]" {
@@ -190,44 +147,19 @@ impl Relay<'_> {
             return Flow::Broken(Fault::Refused, "error event");
         }
         self.notes.finished |= said.finished;
-        if let Some(id) = &said.id {
-            let model = said.model.as_deref().unwrap_or_default();
-            if self.notes.last.as_ref().is_none_or(|last| last.0 != **id) {
-                self.notes.last = Some((id.clone().into_owned(), model.to_owned(), said.created));
-            }
+        if let Err(Untold(why)) = self.teller.hear(&data, &said, &mut self.gathered) {
+            return Flow::Broken(Fault::Malformed, why);
         }
-        if let Some(teller) = &mut self.teller {
-            let bytes = match teller.hear(&data) {
-                Ok(bytes) => bytes,
-                Err(Untold(why)) => return Flow::Broken(Fault::Malformed, why),
-            };
-            self.gathered.push(bytes);
-            self.hold.delivered(&said);
-            return Flow::On;
-        }
-        if (said.usage.is_some() || said.odd_usage) && !said.choices {
-            self.hold.delivered(&said);
-            if said.usage.is_some() {
-                self.notes.usage_event = Some(event);
-            }
-            return Flow::On;
-        }
-        let raw = if said.has_usage_key && !self.call.chat.wants_usage {
-            without_null_usage(event.raw)
-        } else {
-            event.raw
-        };
-        self.gathered.push(raw);
         self.hold.delivered(&said);
         Flow::On
     }
 
     /// Hands what was gathered to the client; false when it is gone, or has not read for so long that it may as well be.
     async fn flush(&mut self) -> bool {
-        let bytes = self.gathered.take();
-        if bytes.is_empty() {
+        if self.gathered.is_empty() {
             return true;
         }
+        let bytes = self.gathered.split().freeze();
         match self.events.try_send(bytes) {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Closed(_)) => false,
@@ -276,10 +208,7 @@ impl Relay<'_> {
                         "the supplier failed in the middle of its answer ({reason}); only what was delivered is billed"
                     ),
                 );
-                let event = match &mut self.teller {
-                    Some(teller) => teller.broke(&refusal, &self.call.name),
-                    None => format!("data: {}\n\n", refusal.openai_body()).into(),
-                };
+                let event = self.teller.broke(&refusal, &self.call.name);
                 let _ = self.events.send_timeout(event, self.tier.config.clocks.client_stall).await;
             }
         }
@@ -298,61 +227,15 @@ impl Relay<'_> {
         drop(self.slot);
         hold.settle(bill);
         let stall = self.tier.config.clocks.client_stall;
-        if let Some(teller) = &mut self.teller {
-            let _ = self.events.send_timeout(teller.end(bill), stall).await;
-            return;
-        }
-        let mut end = Gathered::default();
-        if self.call.chat.wants_usage {
-            end.push(match self.notes.usage_event {
-                Some(event) if !bill.estimated => event.raw,
-                _ => usage_event(self.notes.last.as_ref(), bill),
-            });
-        }
-        end.push(Bytes::from_static(b"data: [DONE]\n\n"));
-        let _ = self.events.send_timeout(end.take(), stall).await;
+        let _ = self.events.send_timeout(self.teller.end(bill), stall).await;
     }
-}
-
-fn usage_json(bill: Bill) -> Value {
-    json!({
-        "prompt_tokens": bill.prompt,
-        "completion_tokens": bill.completion,
-        "total_tokens": bill.prompt.saturating_add(bill.completion),
-    })
-}
-
-/// A usage chunk of our own, for a client that asked and a supplier that did not say, or not believably.
-fn usage_event(last: Option<&(String, String, u64)>, bill: Bill) -> Bytes {
-    let (id, model, created) = last.cloned().unwrap_or_default();
-    let chunk = json!({"id": id, "object": "chat.completion.chunk", "created": created, "model": model,
-        "choices": [], "usage": usage_json(bill)});
-    Bytes::from(format!("data: {chunk}\n\n"))
-}
-
-/// The event without a `usage` that is null. In JSON text an unescaped `"usage":null` can only be a member.
-fn without_null_usage(raw: Bytes) -> Bytes {
-    const MEMBER: &[u8] = b"\"usage\":null";
-    let Some(at) = memchr::memmem::find(&raw, MEMBER) else {
-        return raw;
-    };
-    let (mut start, mut end) = (at, at + MEMBER.len());
-    if start > 0 && raw[start - 1] == b',' {
-        start -= 1;
-    } else if raw.get(end) == Some(&b',') {
-        end += 1;
-    }
-    let mut out = BytesMut::with_capacity(raw.len());
-    out.extend_from_slice(&raw[..start]);
-    out.extend_from_slice(&raw[end..]);
-    out.freeze()
 }
 
 // -- the whole answer ----------------------------------------------------------------------------------------------
 
 /// Settles a whole answer, and tells it.
 pub(crate) async fn whole_answer(
-    teller: Option<Box<Teller>>,
+    mut teller: Box<Teller>,
     body: Bytes,
     mut hold: Hold,
 ) -> Result<Response<Out>, Refusal> {
@@ -362,77 +245,14 @@ pub(crate) async fn whole_answer(
     hold.delivered(&said);
     drop(said);
     let (hold, bill) = hold.bill().await.ok_or_else(lost)?;
-    let body = match teller {
-        Some(mut teller) => match teller.whole(&body, bill) {
-            Ok(told) => told,
-            Err(Untold(why)) => {
-                hold.release(AccountId::VENUE);
-                let message = format!("the supplier's answer can't be told ({why}); nothing was billed");
-                return Err(Refusal::new(StatusCode::BAD_GATEWAY, "supplier_failed", message));
-            }
-        },
-        None => {
-            let body = dialect::unnamed(&body).map_or(body, Bytes::from);
-            if bill.estimated { with_usage(&body, bill) } else { body }
+    let told = match teller.whole(&body, bill) {
+        Ok(told) => told,
+        Err(Untold(why)) => {
+            hold.release(AccountId::VENUE);
+            let message = format!("the supplier's answer can't be told ({why}); nothing was billed");
+            return Err(Refusal::new(StatusCode::BAD_GATEWAY, "supplier_failed", message));
         }
     };
     hold.settle(bill);
-    Ok(bytes_response(StatusCode::OK, body))
-}
-
-/// The answer with the counts that were billed.
-fn with_usage(body: &Bytes, bill: Bill) -> Bytes {
-    #[derive(Deserialize)]
-    struct Usage<'a> {
-        #[serde(borrow)]
-        usage: Option<&'a RawValue>,
-    }
-    let usage = usage_json(bill);
-    let replaced = std::str::from_utf8(body).ok().and_then(|text| {
-        let raw = serde_json::from_str::<Usage<'_>>(text).ok()?.usage?.get();
-        let at = raw.as_ptr() as usize - text.as_ptr() as usize;
-        Some(format!("{}{usage}{}", &text[..at], &text[at + raw.len()..]))
-    });
-    replaced.map_or_else(
-        || {
-            let mut value: Value = serde_json::from_slice(body).unwrap_or_default();
-            value["usage"] = usage.clone();
-            Bytes::from(value.to_string())
-        },
-        Bytes::from,
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const BILL: Bill = Bill { prompt: 3, completion: 4, estimated: true, distrusted: false };
-
-    #[test]
-    fn a_null_usage_leaves_the_rest_as_it_was() {
-        for (raw, expected) in [
-            (r#"data: {"a":1,"usage":null}"#, r#"data: {"a":1}"#),
-            (r#"data: {"usage":null,"a":1}"#, r#"data: {"a":1}"#),
-            (r#"data: {"a":1,"usage":null,"b":2}"#, r#"data: {"a":1,"b":2}"#),
-            (r#"data: {"a":"\"usage\":null"}"#, r#"data: {"a":"\"usage\":null"}"#),
-        ] {
-            assert_eq!(without_null_usage(raw.into()), expected);
-        }
-    }
-
-    #[test]
-    fn billed_counts_replace_reported_ones() {
-        for body in [
-            r#"{"choices":[],"usage":{"prompt_tokens":900,"completion_tokens":1},"x":1.50}"#,
-            r#"{"choices":[],"usage":null}"#,
-            r#"{"choices":[]}"#,
-        ] {
-            let value: Value = serde_json::from_slice(&with_usage(&Bytes::from(body), BILL)).unwrap();
-            assert_eq!(
-                value["usage"],
-                json!({"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7})
-            );
-        }
-    }
+    Ok(bytes_response(StatusCode::OK, told))
 }

@@ -19,8 +19,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use self::peek::{Messages, Peek, StreamOptions};
-pub(crate) use self::ranges::field_of;
 use self::ranges::whole;
+pub(crate) use self::ranges::{SERVICE_TIERS, field_of};
 use crate::needs::Needs;
 use crate::reply::Refusal;
 

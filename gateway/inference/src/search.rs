@@ -19,6 +19,7 @@ use grid_engine::sla::Fault;
 use hyper::StatusCode;
 use tokio::time::{Instant, sleep};
 
+use crate::anonymous::{self, model_name};
 use crate::backoff::{self, Growth};
 use crate::call::{Call, Head};
 use crate::config::{Clocks, Routing};
@@ -33,13 +34,15 @@ use crate::stats::bump;
 use crate::upstream::{Events, Failure, Opened, Order, Speaks};
 
 /// How the search ended.
-pub(crate) enum Delivery {
+pub(crate) enum Delivery<'a> {
     /// The client is gone, and all is given back.
     Over,
     /// Nobody delivered, and all is given back.
     Refused(Refusal),
     /// A stream has begun.
     Stream {
+        /// What serves, as the world is told.
+        model: &'a str,
         /// Events up to and with the first content.
         held: Vec<Event>,
         /// What is to come.
@@ -48,7 +51,7 @@ pub(crate) enum Delivery {
         slot: Slot,
     },
     /// A whole answer.
-    Whole { body: Bytes, hold: Hold, slot: Slot },
+    Whole { model: &'a str, body: Bytes, hold: Hold, slot: Slot },
 }
 
 /// When a search must be over.
@@ -71,27 +74,30 @@ enum Seen {
     Done,
 }
 
+/// Who delivers what.
+type Delivered<'a> = (&'a Candidate, Opened, Slot);
+
 /// What came of a step.
 #[expect(
     clippy::large_enum_variant,
     reason = "an end is moved once per call; a box would be an allocation for it"
 )]
-enum Step {
+enum Step<'a> {
     /// Somebody delivers, the client is gone, or the request itself is at fault.
-    End(Result<(Opened, Slot), Option<Refusal>>),
+    End(Result<Delivered<'a>, Option<Refusal>>),
     /// The search goes on.
     Next(Seen),
 }
 
 /// Tries suppliers until one delivers its first content.
-pub(crate) async fn deliver(
+pub(crate) async fn deliver<'a>(
     tier: &Tier,
-    call: &Call,
+    call: &'a Call,
     mut hold: Hold,
     cap: Option<u64>,
     limits: Limits,
     head: &mut Head,
-) -> Delivery {
+) -> Delivery<'a> {
     let mut search = Search {
         tier,
         call,
@@ -104,8 +110,13 @@ pub(crate) async fn deliver(
         unasked: None,
     };
     match search.run(&mut hold, head).await {
-        Some(Ok((Opened::Stream { held, rest }, slot))) => Delivery::Stream { held, rest, hold, slot },
-        Some(Ok((Opened::Whole(body), slot))) => Delivery::Whole { body, hold, slot },
+        Some(Ok((who, opened, slot))) => {
+            let model = model_name(&who.model);
+            match opened {
+                Opened::Stream { held, rest } => Delivery::Stream { model, held, rest, hold, slot },
+                Opened::Whole(body) => Delivery::Whole { model, body, hold, slot },
+            }
+        }
         Some(Err(None)) => {
             bump(&tier.stats.cancelled);
             hold.release(AccountId::VENUE);
@@ -122,8 +133,8 @@ pub(crate) async fn deliver(
     }
 }
 
-struct Search<'a> {
-    tier: &'a Tier,
+struct Search<'t, 'a> {
+    tier: &'t Tier,
     call: &'a Call,
     /// Output limit where the client named none, in tokens.
     cap: Option<u64>,
@@ -140,13 +151,14 @@ struct Search<'a> {
     unasked: Option<(Option<&'static str>, String)>,
 }
 
-impl Search<'_> {
+impl<'a> Search<'_, 'a> {
     async fn run(
         &mut self,
         hold: &mut Hold,
         head: &mut Head,
-    ) -> Option<Result<(Opened, Slot), Option<Refusal>>> {
-        let candidates = &self.call.candidates[..];
+    ) -> Option<Result<Delivered<'a>, Option<Refusal>>> {
+        let call = self.call;
+        let candidates = &call.candidates[..];
         let mut seen = vec![Seen::Done; candidates.len()];
         for (candidate, seen) in candidates.iter().zip(&mut seen) {
             match self.ask(candidate, false, Duration::ZERO, hold, head).await {
@@ -182,12 +194,12 @@ impl Search<'_> {
     /// Asks one supplier, after so long at least.
     async fn ask(
         &mut self,
-        candidate: &Candidate,
+        candidate: &'a Candidate,
         forced: bool,
         rest: Duration,
         hold: &mut Hold,
         head: &mut Head,
-    ) -> Step {
+    ) -> Step<'a> {
         let (tier, call) = (self.tier, self.call);
         let routing = &tier.config.routing;
         let growth = Growth { first: routing.retry_wait, longest: routing.retry_wait_max };
@@ -252,7 +264,7 @@ impl Search<'_> {
                 }
                 slot.first_content();
                 call.trace.attempt(candidate.supplier, "delivers");
-                Step::End(Ok((opened, slot)))
+                Step::End(Ok((candidate, opened, slot)))
             }
             Err(failure) => self.failed(candidate, slot, failure),
         }
@@ -296,17 +308,18 @@ impl Search<'_> {
     }
 
     /// An attempt delivered nothing.
-    fn failed(&mut self, candidate: &Candidate, mut slot: Slot, failure: Failure) -> Step {
+    fn failed(&mut self, candidate: &Candidate, mut slot: Slot, failure: Failure) -> Step<'a> {
         let (tier, call) = (self.tier, self.call);
         match failure {
             Failure::Refused { status, message, param } => {
+                let message = self.told(candidate, message);
                 let param = param.as_deref().and_then(field_of);
                 Step::End(Err(Some(Refusal { param, ..Refusal::new(status, "refused_upstream", message) })))
             }
             Failure::Unable { param, message } => {
                 call.trace.attempt(candidate.supplier, "unable");
                 tier.roster.lacks(candidate, call.chat.needs.asked_by(&param));
-                self.unable = Some((field_of(&param), message));
+                self.unable = Some((field_of(&param), self.told(candidate, message)));
                 self.lacking.push(candidate.supplier);
                 Step::Next(Seen::Done)
             }
@@ -324,6 +337,15 @@ impl Search<'_> {
                 Step::Next(if fault.may_pass() { Seen::Again } else { Seen::Done })
             }
         }
+    }
+
+    /// What a supplier says is wrong with a request, if that does not say who it is.
+    fn told(&self, candidate: &Candidate, message: String) -> String {
+        let named = self.tier.directory.read(|state| {
+            let house = state.suppliers.get(&candidate.supplier).map_or("", |one| one.profile.name.as_str());
+            anonymous::names(&message, house, candidate)
+        });
+        if named { anonymous::REFUSED.to_owned() } else { message }
     }
 
     /// What the client is told where nobody delivered.

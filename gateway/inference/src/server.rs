@@ -576,7 +576,6 @@ impl Asked<'_> {
             unable,
             issuers: Vec::new(),
             chat,
-            teller,
             patience: patience::of_client(&self.parts.headers),
             trace: self.trace.clone(),
             _in_flight: in_flight,
@@ -584,7 +583,7 @@ impl Asked<'_> {
         let (head, mut answer) = oneshot::channel();
         // Up to its head the call runs here, and what comes after it in a task of its own; so does the orderly end of a
         // call whose client leaves.
-        let mut call = Insist::on(call::run(tier, call, head));
+        let mut call = Insist::on(call::run(tier, call, teller, head));
         let mut over = false;
         let answered = poll_fn(|cx| {
             over = over || Pin::new(&mut call).poll(cx).is_ready();

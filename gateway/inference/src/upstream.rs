@@ -234,7 +234,7 @@ impl Upstream {
         let message = ["/error/message", "/errors/detail", "/message", "/detail", "/error"]
             .iter()
             .find_map(|path| value.pointer(path)?.as_str());
-        let message = message.unwrap_or("the request was refused upstream").to_owned();
+        let message = message.unwrap_or(crate::anonymous::REFUSED).to_owned();
         let code = value.pointer("/error/code").and_then(serde_json::Value::as_str).unwrap_or_default();
         let unable = code.starts_with("unsupported") || message.to_ascii_lowercase().contains("not support");
         let param = value.pointer("/error/param").and_then(serde_json::Value::as_str).map(str::to_owned);

@@ -45,9 +45,9 @@ pub(crate) struct Details {
 /// One chunk, or one whole answer.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Heard {
-    pub(crate) model: Option<String>,
     pub(crate) created: u64,
-    pub(crate) service_tier: Option<String>,
+    /// A word of the contract's (§6.3).
+    pub(crate) service_tier: Option<&'static str>,
     pub(crate) pieces: Vec<Piece>,
     /// Log probabilities of the text in `pieces`.
     pub(crate) logprobs: Vec<Value>,
@@ -62,9 +62,8 @@ pub(crate) fn read(json: &[u8]) -> Result<Heard, Untold> {
     let mut value: Value = serde_json::from_slice(json).map_err(|_| Untold("not JSON"))?;
     let word = |value: &Value| value.as_str().map(str::to_owned);
     let mut heard = Heard {
-        model: word(&value["model"]),
         created: value["created"].as_u64().unwrap_or(0),
-        service_tier: word(&value["service_tier"]),
+        service_tier: value["service_tier"].as_str().and_then(super::shown::service_tier),
         details: details(&value["usage"]).or_else(|| details(&value["x_groq"]["usage"])),
         ..Heard::default()
     };

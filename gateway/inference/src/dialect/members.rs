@@ -7,8 +7,8 @@ use std::borrow::Cow;
 use std::fmt;
 
 use hyper::StatusCode;
-use serde::Deserialize;
 use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer as _};
 use serde_json::value::RawValue;
 
 use crate::reply::Refusal;
@@ -22,26 +22,32 @@ struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Collect;
-        impl<'de> Visitor<'de> for Collect {
-            type Value = Members<'de>;
+        from.deserialize_map(Collect { twice: false })
+    }
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
+/// Reads an object; `twice` says whether a member may be there more than once.
+struct Collect {
+    twice: bool,
+}
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
-                let mut members: Vec<(Cow<'de, str>, &'de RawValue)> = Vec::new();
-                while let Some((Name(name), value)) = map.next_entry::<Name<'de>, &'de RawValue>()? {
-                    if members.iter().any(|(known, _)| *known == name) {
-                        return Err(A::Error::custom("duplicate field"));
-                    }
-                    members.push((name, value));
-                }
-                Ok(Members(members))
+impl<'de> Visitor<'de> for Collect {
+    type Value = Members<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+        let mut members: Vec<(Cow<'de, str>, &'de RawValue)> = Vec::new();
+        while let Some((Name(name), value)) = map.next_entry::<Name<'de>, &'de RawValue>()? {
+            match members.iter_mut().find(|(known, _)| *known == name) {
+                None => members.push((name, value)),
+                Some((_, earlier)) if self.twice => *earlier = value,
+                Some(_) => return Err(A::Error::custom("duplicate field")),
             }
         }
-        from.deserialize_map(Collect)
+        Ok(Members(members))
     }
 }
 
@@ -63,6 +69,13 @@ impl<'a> Members<'a> {
             let what = if error.is_data() { "has a field twice" } else { "is not JSON" };
             malformed(format!("the body {what} (line {} column {})", error.line(), error.column()))
         })
+    }
+
+    /// Reads whatever object it is; of what is there twice the last counts, as for most readers of JSON.
+    pub(crate) fn any(json: &'a [u8]) -> Option<Self> {
+        let mut from = serde_json::Deserializer::from_slice(json);
+        let members = from.deserialize_map(Collect { twice: true }).ok()?;
+        from.end().is_ok().then_some(members)
     }
 
     /// Takes a member out; a null counts as absent.

@@ -25,16 +25,16 @@ fn teller(dialect: Dialect) -> Teller {
         _ => json!({"model": "m", "input": "x"}),
     };
     let (_, teller) = dialect.read(Bytes::from(body.to_string()), 7, 1 << 20).unwrap();
-    *teller.unwrap()
+    *teller
 }
 
 /// What a client sees of a supplier's bytes that come in these pieces.
 fn told<'a>(dialect: Dialect, pieces: impl Iterator<Item = &'a [u8]>) -> String {
     let (mut teller, mut splitter) = (teller(dialect), Splitter::new(1 << 16));
-    let mut out = Vec::new();
+    let mut out = BytesMut::new();
     let mut hear = |event: crate::sse::Event| {
         if let Some(data) = event.data.filter(|data| data.as_ref() != b"[DONE]") {
-            out.extend_from_slice(&teller.hear(&data).unwrap());
+            teller.hear(&data, &crate::answer::read(&data).unwrap(), &mut out).unwrap();
         }
     };
     for piece in pieces {
@@ -45,7 +45,7 @@ fn told<'a>(dialect: Dialect, pieces: impl Iterator<Item = &'a [u8]>) -> String 
     }
     splitter.finish().into_iter().for_each(&mut hear);
     out.extend_from_slice(&teller.end(BILL));
-    String::from_utf8(out).unwrap()
+    String::from_utf8(out.to_vec()).unwrap()
 }
 
 /// A random answer: what it consists of, and a stream that says it.

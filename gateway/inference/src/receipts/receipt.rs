@@ -11,6 +11,7 @@ use grid_history::{Stage, UsageRow};
 use serde_json::{Value, json};
 
 use super::Names;
+use crate::anonymous::model_name;
 
 /// The rules by which tokens were counted and billed; a change of rules gets a new name.
 const POLICY: &str = "v1";
@@ -74,7 +75,7 @@ fn receipt(row: &UsageRow, names: &Names, breakdown: Option<Vec<Value>>) -> Valu
         "request_id": name(row.request),
         "status": status,
         "requested_model": names.symbol,
-        "serving_model": row.model,
+        "serving_model": row.model.as_deref().map(model_name),
         "endpoint": match row.surface {
             Surface::ChatCompletions => "/v1/chat/completions",
             Surface::Messages => "/v1/messages",

@@ -42,6 +42,9 @@ const FIELDS: [&str; 32] = [
     "audio",
 ];
 
+/// The tiers of service (contract §6.3).
+pub(crate) const SERVICE_TIERS: [&str; 5] = ["auto", "default", "flex", "scale", "priority"];
+
 /// The field that a supplier means by `tools[0].function.name`, where the contract has it.
 pub(crate) fn field_of(param: &str) -> Option<&'static str> {
     let name = param.split(['.', '[']).next().unwrap_or_default();
@@ -64,7 +67,7 @@ impl Peek<'_> {
         if given(self.seed).is_some_and(|raw| serde_json::from_str::<i64>(raw).is_err()) {
             return Err(Refusal::field("seed", "seed must be a whole number"));
         }
-        one_of("service_tier", self.service_tier, &["auto", "default", "flex", "scale", "priority"])?;
+        one_of("service_tier", self.service_tier, &SERVICE_TIERS)?;
         one_of(
             "reasoning_effort",
             self.reasoning_effort,

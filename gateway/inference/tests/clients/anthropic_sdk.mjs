@@ -34,7 +34,7 @@ async function wholeAndStreamed(request) {
 for (const message of await wholeAndStreamed(ask("hello", { system: [{ type: "text", text: "be brief" }] }))) {
   assert.equal(message.content[0].text, "Two parties meet at a price.");
   assert.equal(message.stop_reason, "end_turn");
-  assert.equal(message.model, "served-model");
+  assert.equal(message.model, "model-of-2");
 }
 
 const names = [];

@@ -38,7 +38,7 @@ def a_whole_message():
     message = note(raw.parse())
     assert message._request_id == raw.headers["request-id"]
     assert [block.text for block in message.content] == ["Two parties meet at a price."], message
-    assert (message.stop_reason, message.stop_sequence, message.model) == ("end_turn", None, "served-model"), message
+    assert (message.stop_reason, message.stop_sequence, message.model) == ("end_turn", None, "model-of-2"), message
     assert message.usage.cache_read_input_tokens == 5, message.usage
 
 

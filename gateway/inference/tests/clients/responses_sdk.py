@@ -59,7 +59,7 @@ def a_text():
     assert whole.instructions == "be brief", whole
     for response in (whole, streamed(**ask("hello"))):
         assert response.output_text == "Two parties meet at a price.", response
-        assert response.status == "completed" and response.model == "served-model", response
+        assert response.status == "completed" and response.model == "model-of-2", response
     deltas = [e.delta for e in client.responses.create(**ask("hello"), stream=True) if e.type == "response.output_text.delta"]
     assert "".join(deltas) == "Two parties meet at a price.", deltas
     CALLS.append([12, 6])

@@ -34,9 +34,9 @@ async fn a_streamed_call_is_reserved_streamed_and_settled_to_the_token() {
 
     assert_eq!(answer.status, 200);
     assert_eq!(answer.header("content-type"), Some("text/event-stream; charset=utf-8"));
-    let expected: Vec<String> =
-        good_stream(&TEXTS, 5, 4).into_iter().filter(|event| !event.contains("\"usage\"")).collect();
-    assert_eq!(answer.text, expected.concat(), "the usage chunk that nobody asked for is kept back");
+    let events = good_stream(&TEXTS, 5, 4);
+    let expected: Vec<Value> = events[..events.len() - 2].iter().map(|event| answer.shown(event)).collect();
+    assert_eq!(answer.chunks(), expected, "the usage chunk that nobody asked for is kept back");
     let request = answer.header("x-grid-request-id").unwrap();
     assert!(request.starts_with("req_") && request.len() == 36);
     assert_eq!(answer.header("x-request-id"), Some(request));
@@ -64,60 +64,133 @@ async fn a_streamed_call_is_reserved_streamed_and_settled_to_the_token() {
 }
 
 #[tokio::test]
-async fn a_whole_answer_passes_as_it_is_and_is_settled_first() {
+async fn a_whole_answer_passes_and_is_settled_first() {
     let venue = Venue::new();
     let answer = whole("the market price is open", usage(5, 5));
     let upstream = Upstream::always(Script::json(&answer)).await;
     venue.supplier(2, &upstream.url);
     let tier = tier(&venue, |_| {}).await;
     let got = Caller::new(&tier).chat(&ask(json!({}))).await;
-    assert_eq!((got.status, got.text), (200, answer.to_string()));
+    assert_eq!((got.status, got.json()), (200, got.shown(&answer.to_string())));
     assert_eq!(prompt_and_completion(&venue), [(5, 5)]);
     assert!(upstream.got()[0].json().get("stream_options").is_none());
     venue.assert_each_ended_once();
 }
 
+/// An answer, or a chunk of one, on which a house has signed wherever it can.
+fn signed(mut value: Value) -> Value {
+    for name in ["id", "model", "object", "system_fingerprint", "provider", "x_acme", "service_tier"] {
+        value[name] = json!(format!("acme-{name}"));
+    }
+    for part in ["/choices/0", "/choices/0/delta", "/choices/0/message", "/usage"] {
+        if let Some(part) = value.pointer_mut(part) {
+            part["provider_specific_fields"] = json!({"house": "Acme Models"});
+        }
+    }
+    value
+}
+
 #[tokio::test]
 async fn nobody_is_told_which_house_delivered() {
     let venue = Venue::new();
-    let named = |mut value: Value| {
-        value["provider"] = json!("Acme Models");
-        value
-    };
     let upstream = Upstream::start(move |_, got| {
         if got.json()["stream"] == true {
-            let events = good_stream(&TEXTS, 5, 4);
-            let signed = events
-                .iter()
-                .map(|event| event.replacen("data: {", "data: {\"provider\":\"Acme Models\",", 1));
-            return Script::events(steps(&signed.collect::<Vec<_>>()));
+            let mut events = vec![": ACME PROCESSING\n\n".to_owned()];
+            for event in good_stream(&TEXTS, 5, 4) {
+                events.push(match serde_json::from_str(event.trim_start_matches("data: ")) {
+                    Ok(chunk) => format!("event: acme\nid: acme-7\ndata: {}\n\n", signed(chunk)),
+                    Err(_) => event,
+                });
+            }
+            events.insert(3, ": ACME STILL PROCESSING\n\n".to_owned());
+            return Script::events(steps(&events));
         }
-        Script::json(&named(whole("the market price is open", usage(5, 5))))
+        Script::json(&signed(whole("the market price is open", usage(5, 5))))
     })
     .await;
     venue.supplier(2, &upstream.url);
+    venue.change(|state| {
+        let supplier = state.suppliers.get_mut(&AccountId(2)).expect("the supplier");
+        supplier.profile.offers[0].model = "accounts/acme/models/qwen".to_owned();
+    });
     let tier = tier(&venue, |_| {}).await;
     let caller = Caller::new(&tier);
-    for more in [json!({}), json!({"stream": true, "stream_options": {"include_usage": true}})] {
-        let answer = caller.chat(&ask(more)).await;
-        assert_eq!(answer.status, 200);
-        assert!(answer.text.contains("market") && !answer.text.contains("Acme"), "{}", answer.text);
+    let usage = json!({"include_usage": true});
+    for (path, more) in [
+        (
+            "/v1/chat/completions",
+            json!({"messages": [{"role": "user", "content": "the market"}], "stream_options": usage}),
+        ),
+        ("/v1/chat/completions", json!({"messages": [{"role": "user", "content": "the market"}]})),
+        ("/v1/messages", json!({"messages": [{"role": "user", "content": "the market"}], "max_tokens": 20})),
+        ("/v1/responses", json!({"input": "the market"})),
+    ] {
+        for stream in [false, true] {
+            let mut body = more.clone();
+            (body["model"], body["stream"]) = (json!("text-prime"), json!(stream));
+            if !stream {
+                body.as_object_mut().unwrap().remove("stream_options");
+            }
+            let answer = caller.post(path, Some(KEY), &body.to_string()).await;
+            assert_eq!(answer.status, 200, "{path}: {}", answer.text);
+            assert!(
+                answer.text.contains("market") && answer.text.contains("qwen"),
+                "{path}: {}",
+                answer.text
+            );
+            let everything = format!("{:?}{}", answer.headers, answer.text).to_lowercase();
+            assert!(!everything.contains("acme"), "{path} {stream}: {everything}");
+        }
     }
+    assert!(!caller.get("/v1/models").await.text.contains("acme"));
     venue.assert_each_ended_once();
     tier.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_supplier_that_refuses_a_request_is_quoted_unless_it_says_who_it_is() {
+    for (said, told) in [
+        ("upstream takes no such image", "upstream takes no such image"),
+        ("Acme takes no such image", "the request was refused upstream"),
+        ("no such image; see https://docs.example.com", "the request was refused upstream"),
+    ] {
+        for (code, status) in [("bad_image", 422), ("unsupported_value", 400)] {
+            let venue = Venue::new();
+            let body = json!({"error": {"message": said, "code": code, "param": "messages"}});
+            let script = Script::new(422, "application/json", vec![send(&body.to_string())]);
+            let picky = Upstream::always(script).await;
+            venue.supplier(2, &picky.url);
+            venue.change(|state| {
+                state.suppliers.get_mut(&AccountId(2)).expect("the supplier").profile.name =
+                    "Acme Models".into();
+            });
+            let tier = tier(&venue, |_| {}).await;
+            let answer = Caller::new(&tier).chat(&ask_stream()).await;
+            let error = &answer.json()["error"];
+            assert_eq!(
+                (answer.status, &error["message"], &error["param"]),
+                (status, &json!(told), &json!("messages"))
+            );
+        }
+    }
 }
 
 #[tokio::test]
 async fn usage_is_shown_to_a_client_that_asked_for_it() {
     let venue = Venue::new();
     let null = chunk(json!({"choices": [{"index": 0, "delta": {"content": "the market"}}], "usage": null}));
-    let events = [role(), null.clone(), finish(), usage_chunk(5, 2), DONE.to_owned()];
+    let events = [role(), null, finish(), usage_chunk(5, 2), DONE.to_owned()];
     let upstream = Upstream::always(Script::events(steps(&events))).await;
     venue.supplier(2, &upstream.url);
     let tier = tier(&venue, |_| {}).await;
     let caller = Caller::new(&tier);
     let asked = json!({"stream": true, "stream_options": {"include_usage": true}});
-    assert_eq!(caller.chat(&ask(asked)).await.text, events.concat());
+    let answer = caller.chat(&ask(asked)).await;
+    let mut expected: Vec<Value> = events[..4].iter().map(|event| answer.shown(event)).collect();
+    for chunk in &mut expected[..3] {
+        chunk["usage"] = Value::Null;
+    }
+    assert_eq!(answer.chunks(), expected);
 
     for options in [json!({}), json!({"include_usage": false}), Value::Null] {
         let answer = caller.chat(&ask(json!({"stream": true, "stream_options": options}))).await;
@@ -199,7 +272,7 @@ async fn without_usage_or_with_an_unbelievable_one_our_own_count_is_billed_and_s
         let shown: Value = serde_json::from_str(&events[events.len() - 2]).unwrap();
         assert_eq!(shown["choices"], json!([]), "{name}");
         assert_eq!(shown["usage"], usage(OWN_PROMPT, OWN_COMPLETION), "{name}");
-        assert_eq!((&shown["id"], &shown["model"]), (&json!("chatcmpl-1"), &json!("served-model")));
+        assert_eq!((&shown["id"], &shown["model"]), (&answer.chunks()[0]["id"], &json!("model-of-2")));
     }
 
     let venue = Venue::new();
@@ -459,11 +532,11 @@ async fn a_stream_is_the_same_however_the_network_cuts_it() {
         venue.supplier(2, &upstream.url);
         let tier = tier(&venue, |_| {}).await;
         let caller = Caller::new(&tier);
-        let expected: Vec<String> =
-            plain[1..].iter().filter(|event| !event.contains("\"usage\"")).cloned().collect();
+        let told = &plain[1..plain.len() - 2];
         for number in 0..40 {
             let answer = caller.chat(&ask_stream()).await;
-            assert_eq!(answer.text, expected.concat(), "{newline:?}, request {number}");
+            let expected: Vec<Value> = told.iter().map(|event| answer.shown(event)).collect();
+            assert_eq!(answer.chunks(), expected, "{newline:?}, request {number}");
         }
         assert!(venue.usages().iter().all(|usage| usage.completion_tokens.0 == 4 && !usage.estimated));
     }

@@ -289,7 +289,7 @@ async fn a_supplier_may_speak_messages_whatever_its_clients_speak() {
             assert_eq!(answer.status, 200, "{path}: {}", answer.text);
             let said = answer.text.contains("the market price")
                 || (answer.text.contains("the market") && answer.text.contains(" price"));
-            assert!(said && answer.text.contains("served-model"), "{path} {stream}: {}", answer.text);
+            assert!(said && answer.text.contains("model-of-2"), "{path} {stream}: {}", answer.text);
             let last = venue.usages().pop().unwrap();
             assert_eq!((last.prompt_tokens.0, last.completion_tokens.0, last.partial), (9, 3, false));
         }

@@ -720,6 +720,23 @@ impl Reply {
         self.headers.get(name)?.to_str().ok()
     }
 
+    /// What this answer's client sees of what supplier 2 sent it, which is an answer or the event of one.
+    pub(crate) fn shown(&self, sent: &str) -> Value {
+        let mut sent: Value = serde_json::from_str(sent.strip_prefix("data: ").unwrap_or(sent)).unwrap();
+        let call = self.header("x-grid-request-id").and_then(|name| name.strip_prefix("req_"));
+        sent["id"] = json!(format!("chatcmpl-{}", call.expect("a request's id")));
+        sent["model"] = json!("model-of-2");
+        sent["system_fingerprint"] = Value::Null;
+        sent
+    }
+
+    /// The stream's events but the last, which says that it is over.
+    pub(crate) fn chunks(&self) -> Vec<Value> {
+        let mut events = self.events();
+        assert_eq!(events.pop().as_deref(), Some("[DONE]"));
+        events.iter().map(|event| serde_json::from_str(event).unwrap()).collect()
+    }
+
     /// The data of the stream's events.
     pub(crate) fn events(&self) -> Vec<String> {
         let lines = self.text.lines().filter_map(|line| line.strip_prefix("data: "));

@@ -54,6 +54,11 @@ impl Teller {
         }
     }
 
+    /// This model delivers.
+    pub(crate) fn served_by(&mut self, model: &str) {
+        self.model = Some(model.to_owned());
+    }
+
     pub(crate) fn hear(&mut self, chunk: &[u8]) -> Result<Bytes, Untold> {
         let heard = heard::read(chunk)?;
         let mut out = String::new();
@@ -120,7 +125,6 @@ impl Teller {
     }
 
     fn note(&mut self, heard: Heard) -> Vec<Piece> {
-        self.model = self.model.take().or(heard.model);
         self.finish = heard.finish.or(self.finish);
         self.stop_sequence = heard.stop_sequence.or_else(|| self.stop_sequence.take());
         self.details = heard.details.unwrap_or(self.details);

@@ -21,7 +21,7 @@ pub(crate) struct Teller {
     number: u128,
     model: Option<String>,
     created: u64,
-    service_tier: Option<String>,
+    service_tier: Option<&'static str>,
     started: bool,
     blocks: Blocks,
     /// Items that are complete, as JSON.
@@ -70,6 +70,11 @@ impl Teller {
         }
     }
 
+    /// This model delivers.
+    pub(crate) fn served_by(&mut self, model: &str) {
+        self.model = Some(model.to_owned());
+    }
+
     pub(crate) fn hear(&mut self, chunk: &[u8]) -> Result<Bytes, Untold> {
         let heard = heard::read(chunk)?;
         let mut out = String::new();
@@ -116,8 +121,7 @@ impl Teller {
     }
 
     fn note(&mut self, heard: Heard) -> Result<Vec<Step>, Untold> {
-        self.model = self.model.take().or(heard.model);
-        self.service_tier = heard.service_tier.or_else(|| self.service_tier.take());
+        self.service_tier = heard.service_tier.or(self.service_tier);
         self.created = self.created.max(heard.created);
         self.finish = heard.finish.or(self.finish);
         self.details = heard.details.unwrap_or(self.details);
@@ -247,7 +251,7 @@ impl Teller {
             incomplete.map_or(Value::Null, |reason| json!({"reason": reason})),
             quoted(self.model.as_deref().unwrap_or(&self.wishes.model)),
             array(&self.done),
-            json!(self.service_tier.as_deref().unwrap_or("default")),
+            json!(self.service_tier.unwrap_or("default")),
             self.wishes.echo,
         )
     }

@@ -9,11 +9,13 @@ fn teller(thinking: bool) -> Teller {
         edits: false,
         stops: vec!["END".into(), "STOP".into()],
     };
-    Teller::new(wishes, 0xab, 1 << 20)
+    let mut teller = Teller::new(wishes, 0xab, 1 << 20);
+    teller.served_by("served");
+    teller
 }
 
 fn chunk(choice: Value) -> String {
-    json!({"id": "chatcmpl-1", "model": "served", "choices": [choice]}).to_string()
+    json!({"id": "chatcmpl-1", "model": "acme/served", "choices": [choice]}).to_string()
 }
 
 fn delta(delta: Value) -> String {

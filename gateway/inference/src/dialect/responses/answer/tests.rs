@@ -4,11 +4,15 @@ const BILL: Bill = Bill { prompt: 30, completion: 4, estimated: false, distruste
 
 fn teller(summary: bool) -> Teller {
     let wishes = Wishes { model: "text-prime".into(), summary, echo: r#","tools":[],"store":false"#.into() };
-    Teller::new(wishes, 0xab, 1 << 20)
+    let mut teller = Teller::new(wishes, 0xab, 1 << 20);
+    teller.served_by("served");
+    teller
 }
 
 fn chunk(choice: Value) -> String {
-    json!({"id": "chatcmpl-1", "model": "served", "created": 1_790_000_001, "choices": [choice]}).to_string()
+    json!({"id": "chatcmpl-1", "model": "acme/served", "created": 1_790_000_001, "service_tier": "acme",
+        "provider": "acme", "choices": [choice]})
+    .to_string()
 }
 
 fn delta(delta: Value) -> String {
