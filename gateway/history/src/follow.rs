@@ -95,30 +95,38 @@ impl Pump {
 
     /// Hands over what followed the last command handed over, up to and including `until`, as far as it can be had.
     fn catch_up(&mut self, replica: &Replica<Engine>, until: Seq) -> Result<(), HistoryError> {
+        let mut gap = None;
         while self.pushed < until {
-            let error = match self.read_again(until)? {
-                None => break,
-                Some(error) => error,
+            let looked_at = gap.as_ref().map_or(self.pushed, |gap: &Missed| gap.next.seq());
+            let Some(reason) = self.read_again(gap.take(), until)? else {
+                return Ok(());
             };
-            let next = self.next_state(until).unwrap_or_else(|| replica.read(Resumption::at));
-            tracing::warn!(
-                after = self.pushed.0,
-                until = next.seq().0,
-                reason = %error,
-                "the history has a gap: the journal here does not reach back so far"
-            );
-            self.pushed = next.seq();
-            self.feed.resume(next)?;
+            match self.next_state(looked_at.max(self.pushed), until) {
+                Some(next) => gap = Some(Missed { next, reason }),
+                None => self.pass_over(Missed { next: replica.read(Resumption::at), reason })?,
+            }
         }
         Ok(())
     }
 
-    /// The state of the oldest snapshot that is of use: from there on the journal may be whole.
-    fn next_state(&self, until: Seq) -> Option<Resumption> {
+    /// Puts a gap on record.
+    fn pass_over(&mut self, Missed { next, reason }: Missed) -> Result<(), HistoryError> {
+        tracing::warn!(
+            after = self.pushed.0,
+            until = next.seq().0,
+            %reason,
+            "the history has a gap: the journal here does not reach back so far"
+        );
+        self.pushed = next.seq();
+        self.feed.resume(next)
+    }
+
+    /// The state of the oldest snapshot behind `after`: from there on the journal may be whole.
+    fn next_state(&self, after: Seq, until: Seq) -> Option<Resumption> {
         let snapshots = grid_sequencer::SnapshotStore::new(grid_sequencer::snapshot_dir(&self.data_dir));
         let paths = snapshots.list().ok()?;
         let positions = paths.iter().filter_map(|path| Some(snapshots.read_meta(path).ok()?.0.position.seq));
-        let mut useful: Vec<Seq> = positions.filter(|seq| self.pushed < *seq && *seq <= until).collect();
+        let mut useful: Vec<Seq> = positions.filter(|seq| after < *seq && *seq <= until).collect();
         useful.sort_unstable();
         useful.into_iter().find_map(|seq| {
             let at = |_: Seq, _: Nanos, _: &[Event]| {};
@@ -128,18 +136,26 @@ impl Pump {
         })
     }
 
-    /// Hands over what the journal holds after the last command handed over, up to and including `until`, or says why
-    /// it does not reach back so far.
-    fn read_again(&mut self, until: Seq) -> Result<Option<RecoverError>, HistoryError> {
+    /// Hands over what the journal holds after the last command handed over, or after a gap, up to and including `until`; or
+    /// says why it does not reach back so far.
+    ///
+    /// A gap goes on record only with what was read behind it: the snapshot at its end may have been removed meanwhile, as
+    /// the oldest one is with each new one, and without it the journal can't be read from there.
+    fn read_again(
+        &mut self,
+        mut gap: Option<Missed>,
+        until: Seq,
+    ) -> Result<Option<RecoverError>, HistoryError> {
         let (mut commands, mut failed) = (Vec::with_capacity(REPLAY_BATCH), None);
-        let (data_dir, from) = (self.data_dir.clone(), self.pushed);
+        let (data_dir, from) =
+            (self.data_dir.clone(), gap.as_ref().map_or(self.pushed, |gap| gap.next.seq()));
         let mut sink = |seq: Seq, at: Nanos, events: &[Event]| {
             if failed.is_some() {
                 return;
             }
             commands.push(Applied { seq, at, events: events.to_vec() });
             if commands.len() == REPLAY_BATCH {
-                failed = self.push(std::mem::take(&mut commands)).err();
+                failed = self.push_behind(&mut gap, std::mem::take(&mut commands)).err();
             }
         };
         let replayed =
@@ -147,7 +163,9 @@ impl Pump {
         if let Some(error) = failed {
             return Err(error);
         }
-        self.push(commands)?;
+        if replayed.is_ok() || !commands.is_empty() {
+            self.push_behind(&mut gap, commands)?;
+        }
         use grid_sequencer::JournalError::{Foreign, Missing, NeedsSnapshot};
         match replayed {
             Ok(_) => Ok(None),
@@ -157,6 +175,18 @@ impl Pump {
             Err(error) => Err(HistoryError::Journal { reason: error.to_string() }),
         }
     }
+
+    fn push_behind(&mut self, gap: &mut Option<Missed>, commands: Vec<Applied>) -> Result<(), HistoryError> {
+        gap.take().map_or(Ok(()), |gap| self.pass_over(gap))?;
+        self.push(commands)
+    }
+}
+
+/// Commands that cannot be had any more.
+struct Missed {
+    /// The state behind them.
+    next: Resumption,
+    reason: RecoverError,
 }
 
 /// What each command of a block did; commands without events too, so that the store sees no gap.
