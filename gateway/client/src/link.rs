@@ -22,8 +22,8 @@ use crate::{Config, Input, Reply};
 
 /// Reads between two looks at everything else.
 const READS_MAX: usize = 64;
-/// With so many requests unanswered a new one is not written by itself: an answer is about to come, and the driver then sends all
-/// that waits in one write.
+/// With so many requests unanswered a new one is not written by itself: the driver is woken, and sends all that waits by then in
+/// one write.
 const WRITTEN_BY_ITSELF: usize = 8;
 /// A session that lived this long forgives the failures before it.
 const STABLE: Duration = Duration::from_secs(1);
@@ -78,6 +78,7 @@ impl Shared {
                 retry_at: begun,
                 begun,
                 awaited: None,
+                told: false,
                 config,
             }),
         })
@@ -199,11 +200,14 @@ pub(crate) struct Link {
     begun: Instant,
     /// How long the driver waits.
     awaited: Option<Instant>,
+    /// The driver was told that requests wait for it to send them, and has not turned since.
+    told: bool,
 }
 
 impl Link {
     /// Does what the socket, the clock and the inbox ask for, after a wait. An error ends the client.
     pub(crate) fn turn(&mut self, shared: &Shared) -> Result<(), ClientError> {
+        self.told = false;
         self.take_inputs(shared);
         let verdict = self.serve_connection(shared);
         self.obey(verdict)?;
@@ -280,8 +284,9 @@ impl Link {
         if self.core.unanswered() < WRITTEN_BY_ITSELF {
             return self.send(shared);
         }
-        self.take_inputs(shared);
-        self.is_due_sooner()
+        let any = self.take_inputs(shared);
+        // Nobody else may come: those before it can be unanswered for long, and their answers wait for nothing of ours.
+        (any && !std::mem::replace(&mut self.told, true)) || self.is_due_sooner()
     }
 
     /// Takes requests in and sends what may be sent; true where the driver has to look.

@@ -245,6 +245,18 @@ fn many_in_flight_each_get_their_own_answer() {
 }
 
 #[test]
+fn a_request_is_sent_however_many_before_it_are_unanswered() {
+    let venue = Venue::open();
+    let (client, mut link) = session(&venue, config(&[&venue]));
+    let mut pending = Vec::new();
+    for label in 0..100 {
+        pending.push(client.submit(labelled(label)));
+        // The venue says nothing, so it is the request alone that makes the client send.
+        assert_eq!(link.order().label, label);
+    }
+}
+
+#[test]
 fn what_was_unanswered_is_sent_again_elsewhere_under_the_same_numbers() {
     let (first, second) = (Venue::open(), Venue::open());
     let (client, mut link) = session(&first, config(&[&first, &second]));
