@@ -161,21 +161,58 @@ const SETTLED: i64 = 0;
 const RELEASED: i64 = 1;
 const LAPSED: i64 = 2;
 
-const INSERT: &str = "INSERT INTO usage VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, \
-     (SELECT model FROM offers WHERE supplier = ?8 AND offer = ?9 AND ?7 = 0), \
-     ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, 0, ?21, ?22, ?23)";
-
 /// A settled call.
 pub(crate) fn used(tx: &Transaction<'_>, at: i64, record: &UsageRecord) -> Sql<()> {
-    let usage = &record.usage;
-    tx.prepare_cached(INSERT)?.execute(params![
-        record.reservation.0 as i64,
-        record.request.to_be_bytes(),
-        record.account.0,
-        record.instrument.0,
-        record.key.0,
-        surface_number(record.surface),
-        SETTLED,
+    let usage = record.usage;
+    let call = UsageRow {
+        id: record.reservation,
+        request: record.request,
+        account: record.account,
+        instrument: record.instrument,
+        key: record.key,
+        surface: record.surface,
+        stage: Stage::Settled,
+        usage,
+        model: None,
+        billed: record.billed,
+        unbilled: record.unbilled,
+        unpriced: Tokens::ZERO,
+        cost: record.cost,
+        reserved_at: record.reserved_at,
+        at: Nanos::ZERO,
+        draws: Vec::new(),
+    };
+    ended(tx, at, &call)?;
+    // When a model last delivered, so that asking for it need not look at calls.
+    tx.prepare_cached(
+        "INSERT INTO delivered SELECT ?1, model, ?4 FROM offers WHERE supplier = ?2 AND offer = ?3 \
+         ON CONFLICT (instrument, model) DO UPDATE SET at = excluded.at",
+    )?
+    .execute(params![record.instrument.0, usage.supplier.0, usage.offer, at])
+    .map(drop)
+}
+
+/// A call that ended at this moment. What it drew comes apart, and what its model is called is looked up.
+pub(crate) fn ended(tx: &Transaction<'_>, at: i64, call: &UsageRow) -> Sql<()> {
+    let stage = match call.stage {
+        Stage::Settled => SETTLED,
+        Stage::Lapsed => LAPSED,
+        Stage::Open | Stage::Released => RELEASED,
+    };
+    let usage = &call.usage;
+    tx.prepare_cached(
+        "INSERT INTO usage VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, \
+         (SELECT model FROM offers WHERE supplier = ?8 AND offer = ?9 AND ?7 = 0), \
+         ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, 0, ?21, ?22, ?23)",
+    )?
+    .execute(params![
+        call.id.0 as i64,
+        call.request.to_be_bytes(),
+        call.account.0,
+        call.instrument.0,
+        call.key.0,
+        surface_number(call.surface),
+        stage,
         usage.supplier.0,
         usage.offer,
         usage.prompt_tokens.0 as i64,
@@ -187,51 +224,13 @@ pub(crate) fn used(tx: &Transaction<'_>, at: i64, record: &UsageRecord) -> Sql<(
         usage.distrusted,
         cover_number(usage.cover),
         usage.attempts,
-        record.billed.0 as i64,
-        record.unbilled.0 as i64,
-        record.cost.0,
-        record.reserved_at.0 as i64,
+        call.billed.0 as i64,
+        call.unbilled.0 as i64,
+        call.cost.0,
+        call.reserved_at.0 as i64,
         at
-    ])?;
-    // When a model last delivered, so that asking for it need not look at calls.
-    tx.prepare_cached(
-        "INSERT INTO delivered SELECT ?1, model, ?4 FROM offers WHERE supplier = ?2 AND offer = ?3 \
-         ON CONFLICT (instrument, model) DO UPDATE SET at = excluded.at",
-    )?
-    .execute(params![record.instrument.0, usage.supplier.0, usage.offer, at])
+    ])
     .map(drop)
-}
-
-/// A call that nobody pays for, from its reservation.
-pub(crate) fn ended(tx: &Transaction<'_>, at: i64, call: &UsageRow) -> Sql<()> {
-    let ended = if call.stage == Stage::Lapsed { LAPSED } else { RELEASED };
-    tx.prepare_cached(INSERT)?
-        .execute(params![
-            call.id.0 as i64,
-            call.request.to_be_bytes(),
-            call.account.0,
-            call.instrument.0,
-            call.key.0,
-            surface_number(call.surface),
-            ended,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            false,
-            false,
-            false,
-            0,
-            0,
-            0,
-            0,
-            0,
-            call.reserved_at.0 as i64,
-            at
-        ])
-        .map(drop)
 }
 
 /// What a settled call drew from one lot.
