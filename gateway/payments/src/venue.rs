@@ -9,33 +9,34 @@ use grid_engine::event::Event;
 use grid_engine::state::State;
 use grid_engine::{AccountId, Engine, Nanos, Reject};
 use grid_replicator::Replica;
+use grid_sequencer::LeaderWatch;
 use tokio::sync::watch;
 
 use crate::provider::Pending;
 use crate::worker::{EnterError, Venue};
 
-/// A node's own venue. `acts` says whether it is this node that acts.
-pub struct NodeVenue<F> {
+/// A node's own venue. The node that leads acts; a moment in which two believe so does no harm.
+pub struct NodeVenue {
     client: Client,
     replica: Arc<Replica<Engine>>,
-    acts: F,
+    leadership: LeaderWatch,
 }
 
-impl<F: Fn() -> bool + Send + Sync + 'static> NodeVenue<F> {
+impl NodeVenue {
     /// Through this session, whose account is the operator's.
     #[must_use]
-    pub const fn new(client: Client, replica: Arc<Replica<Engine>>, acts: F) -> Self {
-        Self { client, replica, acts }
+    pub const fn new(client: Client, replica: Arc<Replica<Engine>>, leadership: LeaderWatch) -> Self {
+        Self { client, replica, leadership }
     }
 }
 
-impl<F> std::fmt::Debug for NodeVenue<F> {
+impl std::fmt::Debug for NodeVenue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("NodeVenue").finish_non_exhaustive()
     }
 }
 
-impl<F: Fn() -> bool + Send + Sync + 'static> Venue for NodeVenue<F> {
+impl Venue for NodeVenue {
     fn look(&self, look: &mut dyn FnMut(&State)) {
         self.replica.read(|engine| look(engine.state()));
     }
@@ -48,11 +49,13 @@ impl<F: Fn() -> bool + Send + Sync + 'static> Venue for NodeVenue<F> {
     }
 
     fn acts(&self) -> bool {
-        (self.acts)()
+        self.leadership.epoch().is_some()
     }
 
     fn news(&self) -> watch::Receiver<()> {
         let (tell, news) = watch::channel(());
+        let leads = tell.clone();
+        self.leadership.wake_with(Arc::new(move || leads.send_replace(())));
         self.replica.on_output(move |output| {
             if output.events().iter().any(|event| matches!(event, Event::ReloadDue { .. })) {
                 tell.send_replace(());

@@ -29,7 +29,7 @@ pub trait Venue: Send + Sync + 'static {
     /// Whether it is this worker that acts; of several all but one may rest.
     fn acts(&self) -> bool;
 
-    /// Changes whenever another reload has become due; asked for once.
+    /// Changes whenever another reload has become due, or it may have become this worker that acts; asked for once.
     fn news(&self) -> watch::Receiver<()>;
 
     /// The time of day.
@@ -66,8 +66,7 @@ pub struct Providers {
 /// Times and bounds.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// The state is looked at for every piece of news, and after this long without any: a node that has just come to lead
-    /// finds what was due before.
+    /// The state is looked at for every piece of news, and after this long without any, in which a fault may have been.
     pub look_every: Duration,
     /// Reloads in hand at once; the others wait their turn.
     pub at_once: usize,

@@ -639,11 +639,8 @@ fn start_tiers(
     Ok(Tiers { trading, platform, inference, payments, sessions })
 }
 
-/// Reloads are carried out by whoever leads; a moment in which two believe so does no harm.
 fn payments_venue(session: Client, node: &Node<Engine>) -> Arc<dyn grid_payments::Venue> {
-    let leadership = node.leadership();
-    let leads = move || leadership.epoch().is_some();
-    Arc::new(grid_payments::venue::NodeVenue::new(session, Arc::clone(node.replica()), leads))
+    Arc::new(grid_payments::venue::NodeVenue::new(session, Arc::clone(node.replica()), node.leadership()))
 }
 
 fn start_payments(config: &Config, venue: Arc<dyn grid_payments::Venue>) -> grid_payments::Worker {

@@ -1,6 +1,7 @@
 //! A venue of the real engine in memory, whose log is checked after each command and whose answers can be lost.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use grid_engine::command::{AccountMode, Capabilities, Command, Entry};
 use grid_engine::event::{Event, ReportBody};
@@ -21,6 +22,10 @@ const START: Nanos = Nanos(1_767_261_600 * SECOND);
 pub(crate) struct Market {
     log: Mutex<Log>,
     changed: watch::Sender<()>,
+    /// Another node acts.
+    rests: AtomicBool,
+    /// How often a worker has asked whether it acts.
+    asked: AtomicU64,
 }
 
 struct Log {
@@ -60,7 +65,12 @@ impl Market {
             lose: 0,
             lose_answers: 0,
         };
-        let market = Arc::new(Self { log: Mutex::new(log), changed: watch::channel(()).0 });
+        let market = Arc::new(Self {
+            log: Mutex::new(log),
+            changed: watch::channel(()).0,
+            rests: AtomicBool::new(false),
+            asked: AtomicU64::new(0),
+        });
         let key = Fingerprint::of(&KEY);
         for command in [
             Command::Genesis { operator_key: KEY },
@@ -121,6 +131,21 @@ impl Market {
                 monthly_limit: monthly_limit.map(Usd::dollars),
             }),
         );
+    }
+
+    /// Whether another node acts from now on.
+    pub(crate) fn rest(&self, rests: bool) {
+        self.rests.store(rests, Ordering::SeqCst);
+        self.changed.send_replace(());
+    }
+
+    /// Returns once a worker has looked at all that there was until now.
+    pub(crate) async fn looked_at(&self) {
+        self.changed.send_replace(());
+        let asked = self.asked.load(Ordering::SeqCst);
+        while self.asked.load(Ordering::SeqCst) == asked {
+            tokio::task::yield_now().await;
+        }
     }
 
     pub(crate) fn lose_outcomes(&self, count: u64) {
@@ -196,7 +221,8 @@ impl Venue for Market {
     }
 
     fn acts(&self) -> bool {
-        true
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        !self.rests.load(Ordering::SeqCst)
     }
 
     fn news(&self) -> watch::Receiver<()> {

@@ -53,6 +53,22 @@ async fn what_is_due_is_charged_and_minted_once_for_each_account() {
 }
 
 #[tokio::test]
+async fn a_worker_that_rested_finds_what_was_due_before_as_soon_as_it_acts() {
+    let stripe = StandIn::start(&[]).await;
+    let (market, account) = Market::open();
+    market.rest(true);
+    let worker = worker(&market, &stripe);
+    market.card(account);
+    market.auto_reload(account, None);
+    market.looked_at().await;
+    assert!(stripe.got().is_empty(), "another one acts");
+    market.rest(false);
+    market.until("nothing is due", |state| state.reloads.is_empty()).await;
+    assert_eq!(market.dollars(account), Usd::dollars(21));
+    worker.stop().await;
+}
+
+#[tokio::test]
 async fn a_worker_that_dies_between_charge_and_command_leaves_it_to_the_next_which_charges_nothing() {
     let stripe = StandIn::start(&[]).await;
     let (market, account) = Market::open();
