@@ -27,7 +27,7 @@ pub trait Door: Send + Sync + 'static {
         account: AccountId,
         reservation: ReservationId,
         usage: grid_engine::command::Usage,
-    ) -> Pending<Settled>;
+    ) -> Pending<Ended>;
 
     /// Tells that an attempt at a supplier failed.
     fn report_fault(&self, instrument: InstrumentId, supplier: AccountId, fault: Fault) -> Pending<()>;
@@ -35,8 +35,8 @@ pub trait Door: Send + Sync + 'static {
     /// Tells what came of a probe of a supplier.
     fn report_probe(&self, instrument: InstrumentId, supplier: AccountId, passed: bool) -> Pending<()>;
 
-    /// Gives a reservation back; the answer is where that stands in the log.
-    fn release(&self, account: AccountId, reservation: ReservationId, supplier: AccountId) -> Pending<Seq>;
+    /// Gives a reservation back.
+    fn release(&self, account: AccountId, reservation: ReservationId, supplier: AccountId) -> Pending<Ended>;
 }
 
 /// Tokens to be set aside for one call.
@@ -73,17 +73,13 @@ pub struct Reserved {
     pub issuers: Vec<AccountId>,
 }
 
-/// A settlement as answered by the venue.
+/// How a reservation ended, and where in the log: a replica that has passed that position shows what came of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settled {
-    /// Tokens billed.
-    pub billed: Tokens,
-    /// Tokens delivered that no lot covered.
-    pub unbilled: Tokens,
-    /// What the billed tokens had cost.
-    pub cost: Usd,
-    /// Where it stands in the log: a replica that has passed it shows the bill.
-    pub seq: Seq,
+pub enum Ended {
+    /// By this very word.
+    Now(Seq),
+    /// Before this position: by an earlier word whose answer was lost, or by itself.
+    Before(Seq),
 }
 
 /// Why the venue did not do it.

@@ -79,7 +79,7 @@ async fn tell(door: Arc<dyn Door>, mut told: mpsc::Receiver<Told>, stats: Arc<St
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::door::{Pending, Reserved, Settled, Wanted};
+    use crate::door::{Ended, Pending, Reserved, Wanted};
     use grid_engine::ReservationId;
     use grid_engine::command::Usage;
     use parking_lot::Mutex;
@@ -96,11 +96,11 @@ mod tests {
             unreachable!("faults reserve nothing")
         }
 
-        fn settle(&self, _: AccountId, _: ReservationId, _: Usage) -> Pending<Settled> {
+        fn settle(&self, _: AccountId, _: ReservationId, _: Usage) -> Pending<Ended> {
             unreachable!("faults settle nothing")
         }
 
-        fn release(&self, _: AccountId, _: ReservationId, _: AccountId) -> Pending<grid_engine::Seq> {
+        fn release(&self, _: AccountId, _: ReservationId, _: AccountId) -> Pending<Ended> {
             unreachable!("faults release nothing")
         }
 

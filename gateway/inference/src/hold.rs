@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use grid_engine::command::{Cover, Usage};
-use grid_engine::{AccountId, Reject, ReservationId, Seq, Tokens};
+use grid_engine::{AccountId, ReservationId, Seq, Tokens};
 use grid_replicator::{Promise, Promises};
 use tokio::runtime::Handle;
 
 use crate::answer::Said;
 use crate::config::Metering;
-use crate::door::{Door, DoorError};
+use crate::door::{Door, DoorError, Ended};
 use crate::insist::Insist;
 use crate::meter::{Bill, Meter};
 use crate::stats::{Stats, bump, drop_one};
@@ -247,26 +247,25 @@ impl Open {
         let (mut wait, mut repeated) = (AGAIN_MIN, false);
         loop {
             let answer = match last {
-                Last::Settle(usage) => {
-                    door.settle(self.account, self.reservation, usage).await.map(|settled| settled.seq)
-                }
+                Last::Settle(usage) => door.settle(self.account, self.reservation, usage).await,
                 Last::Release(failed) => door.release(self.account, self.reservation, failed).await,
             };
             match answer {
-                Ok(seq) => {
+                // Where the answer to an earlier try was lost, not the try, it ended by that.
+                Ok(Ended::Before(seq)) if !repeated => {
+                    bump(&stats.refused);
+                    tracing::warn!(
+                        reservation = self.reservation.0,
+                        "a reservation ended before it could be settled"
+                    );
+                    return Some(seq);
+                }
+                Ok(Ended::Now(seq) | Ended::Before(seq)) => {
                     bump(match last {
                         Last::Settle(_) => &stats.settled,
                         Last::Release(_) => &stats.released,
                     });
                     return Some(seq);
-                }
-                // The answer to an earlier try was lost, not the try.
-                Err(DoorError::Rejected(Reject::UnknownReservation)) if repeated => {
-                    bump(match last {
-                        Last::Settle(_) => &stats.settled,
-                        Last::Release(_) => &stats.released,
-                    });
-                    return None;
                 }
                 Err(DoorError::Rejected(reject)) => {
                     bump(&stats.refused);
@@ -305,26 +304,39 @@ async fn off_loop<T: Send + 'static>(large: bool, count: impl FnOnce() -> T + Se
 mod tests {
     use super::*;
     use crate::answer;
-    use crate::door::{Pending, Reserved, Settled, Wanted};
-    use grid_engine::Usd;
+    use crate::door::{Pending, Reserved, Wanted};
     use grid_engine::sla::Fault;
     use parking_lot::Mutex;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use tokio::sync::mpsc;
 
     /// Notes every last word; the first ones are lost.
     struct Note {
         said: mpsc::UnboundedSender<Last>,
         lost: Mutex<u32>,
+        /// The answers to the first words that arrive are lost.
+        unheard: Mutex<u32>,
+        /// A word has arrived.
+        ended: AtomicBool,
     }
 
     impl Note {
-        fn hear(&self, last: Last) -> Result<(), DoorError> {
+        fn hear(&self, last: Last) -> Result<Ended, DoorError> {
             let mut lost = self.lost.lock();
             if *lost > 0 {
                 *lost -= 1;
                 return Err(DoorError::Unavailable("lost".into()));
             }
-            self.said.send(last).map_err(|_| DoorError::Unavailable("the test is over".into()))
+            if self.ended.swap(true, Ordering::SeqCst) {
+                return Ok(Ended::Before(Seq(12)));
+            }
+            self.said.send(last).map_err(|_| DoorError::Unavailable("the test is over".into()))?;
+            let mut unheard = self.unheard.lock();
+            if *unheard > 0 {
+                *unheard -= 1;
+                return Err(DoorError::Unanswered("the answer was lost".into()));
+            }
+            Ok(Ended::Now(Seq(11)))
         }
     }
 
@@ -333,13 +345,8 @@ mod tests {
             unreachable!("holds make no reservations")
         }
 
-        fn settle(&self, _: AccountId, _: ReservationId, usage: Usage) -> Pending<Settled> {
-            let heard = self.hear(Last::Settle(usage)).map(|()| Settled {
-                billed: Tokens(0),
-                unbilled: Tokens(0),
-                cost: Usd(0),
-                seq: Seq(0),
-            });
+        fn settle(&self, _: AccountId, _: ReservationId, usage: Usage) -> Pending<Ended> {
+            let heard = self.hear(Last::Settle(usage));
             Box::pin(async move { heard })
         }
 
@@ -351,18 +358,29 @@ mod tests {
             unreachable!("holds probe nobody")
         }
 
-        fn release(&self, _: AccountId, _: ReservationId, supplier: AccountId) -> Pending<Seq> {
-            let heard = self.hear(Last::Release(supplier)).map(|()| Seq(0));
+        fn release(&self, _: AccountId, _: ReservationId, supplier: AccountId) -> Pending<Ended> {
+            let heard = self.hear(Last::Release(supplier));
             Box::pin(async move { heard })
         }
     }
 
     fn hold(lost: u32) -> (Hold, mpsc::UnboundedReceiver<Last>, Arc<Stats>) {
+        let (hold, heard, stats, _) = promised(lost, 0);
+        (hold, heard, stats)
+    }
+
+    /// A hold of account 1, what it says and counts, and what it promises.
+    fn promised(lost: u32, unheard: u32) -> (Hold, mpsc::UnboundedReceiver<Last>, Arc<Stats>, Promises) {
         let (said, heard) = mpsc::unbounded_channel();
-        let stats = Arc::new(Stats::default());
+        let (stats, promises) = (Arc::new(Stats::default()), Promises::default());
         let bureau = Bureau {
-            door: Arc::new(Note { said, lost: Mutex::new(lost) }),
-            promises: Promises::default(),
+            door: Arc::new(Note {
+                said,
+                lost: Mutex::new(lost),
+                unheard: Mutex::new(unheard),
+                ended: AtomicBool::new(false),
+            }),
+            promises: promises.clone(),
             stats: Arc::clone(&stats),
             metering: Metering::default(),
             life: Duration::from_secs(900),
@@ -370,7 +388,7 @@ mod tests {
         let body = Bytes::from_static(br#"{"messages":[{"role":"user","content":"the market"}]}"#);
         let mut hold = Hold::new(bureau, AccountId(1), ReservationId(7), body);
         hold.attempt(AccountId(2), 0, Cover::Issuer);
-        (hold, heard, stats)
+        (hold, heard, stats, promises)
     }
 
     fn deliver(hold: &mut Hold) {
@@ -405,6 +423,18 @@ mod tests {
                 }
             }
             assert_eq!(stats.snapshot().open, 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_reads_next_waits_for_the_last_word_even_where_its_answer_was_lost() {
+        for (unheard, position) in [(0, Seq(11)), (1, Seq(12))] {
+            let (mut hold, heard, stats, promises) = promised(1, unheard);
+            deliver(&mut hold);
+            hold.cut_short();
+            assert_eq!(promises.settled(1).await, position, "{unheard} answers lost");
+            assert!(matches!(only(heard).await, Last::Settle(_)));
+            assert_eq!((stats.snapshot().settled, stats.snapshot().refused), (1, 0));
         }
     }
 

@@ -81,7 +81,7 @@ mod upstream;
 mod venue;
 
 pub use config::{Clocks, Config, Dispatch, KeyLimits, Limits, Metering, Routing};
-pub use door::{Deps, Directory, Door, DoorError, Pending, Reserved, Settled, Wanted};
+pub use door::{Deps, Directory, Door, DoorError, Ended, Pending, Reserved, Wanted};
 pub use needs::{Need, Needs};
 pub use probe::{Check, Checked, ModelReport, Pauses, ProbeReport, Probing, Verdict};
 pub use seal::{SealError, VenueKey};

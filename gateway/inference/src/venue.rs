@@ -15,7 +15,7 @@ use grid_replicator::{Promises, Replica};
 use grid_wire::{Release, Reserve, Settle, SettleFlags};
 use tokio::sync::watch;
 
-use crate::door::{Directory, Door, DoorError, Pending, Reserved, Settled, Wanted};
+use crate::door::{Directory, Door, DoorError, Ended, Pending, Reserved, Wanted};
 
 const NANOS_PER_MS: u64 = 1_000_000;
 
@@ -49,7 +49,7 @@ impl Door for Client {
         })
     }
 
-    fn settle(&self, account: AccountId, reservation: ReservationId, usage: Usage) -> Pending<Settled> {
+    fn settle(&self, account: AccountId, reservation: ReservationId, usage: Usage) -> Pending<Ended> {
         let answer = self.submit(Settle {
             reservation: reservation.0,
             prompt_tokens: usage.prompt_tokens.0,
@@ -71,17 +71,7 @@ impl Door for Client {
             attempts: usage.attempts,
             ..Settle::default()
         });
-        Box::pin(async move {
-            match answer.await.map_err(refused)? {
-                Report::Settle(report) => Ok(Settled {
-                    billed: Tokens(report.billed),
-                    unbilled: Tokens(report.unbilled),
-                    cost: Usd(report.cost),
-                    seq: Seq(report.log_seq),
-                }),
-                other => Err(unexpected(&other)),
-            }
-        })
+        Box::pin(async move { ended(answer.await) })
     }
 
     fn report_fault(
@@ -108,14 +98,25 @@ impl Door for Client {
         Box::pin(async move { answer.await.map(drop).map_err(refused) })
     }
 
-    fn release(&self, account: AccountId, reservation: ReservationId, supplier: AccountId) -> Pending<Seq> {
+    fn release(&self, account: AccountId, reservation: ReservationId, supplier: AccountId) -> Pending<Ended> {
         let answer = self.submit(Release {
             reservation: reservation.0,
             account: account.0,
             supplier: supplier.0,
             ..Release::default()
         });
-        Box::pin(async move { answer.await.map(|report| Seq(report.log_seq())).map_err(refused) })
+        Box::pin(async move { ended(answer.await) })
+    }
+}
+
+/// What became of a reservation's last word. A reservation that is unknown has ended: its number came from the venue.
+fn ended(answer: Result<Report, ClientError>) -> Result<Ended, DoorError> {
+    match answer {
+        Ok(report) => Ok(Ended::Now(Seq(report.log_seq()))),
+        Err(ClientError::Rejected(reject)) if reject.code == Reject::UnknownReservation.code() => {
+            Ok(Ended::Before(Seq(reject.log_seq)))
+        }
+        Err(error) => Err(refused(error)),
     }
 }
 
@@ -169,6 +170,16 @@ impl Directory for Replica<Engine> {
 mod tests {
     use super::*;
     use grid_wire::CommandReject;
+
+    #[test]
+    fn a_reservation_that_is_unknown_ended_before_the_log_said_so() {
+        let unknown =
+            CommandReject { code: Reject::UnknownReservation.code(), log_seq: 7, ..CommandReject::default() };
+        assert_eq!(ended(Err(ClientError::Rejected(unknown))), Ok(Ended::Before(Seq(7))));
+        let other =
+            CommandReject { code: Reject::NotPermitted.code(), log_seq: 7, ..CommandReject::default() };
+        assert_eq!(ended(Err(ClientError::Rejected(other))), Err(DoorError::Rejected(Reject::NotPermitted)));
+    }
 
     #[test]
     fn only_what_was_certainly_not_done_counts_as_out_of_reach() {

@@ -15,7 +15,7 @@ use cluster::Cluster;
 use grid_client::{Client, Config};
 use grid_engine::command::{Command, Surface, TransferDirection, Usage};
 use grid_engine::{AccountId, InstrumentId, KeyId, Nanos, Qty, Tokens};
-use grid_inference::{Door, Wanted};
+use grid_inference::{Door, Ended, Wanted};
 
 const CONSUMER: AccountId = AccountId(2);
 const TEXT: InstrumentId = InstrumentId(0);
@@ -62,7 +62,8 @@ async fn each_call_is_billed_once_whoever_leads() {
                     let reservation = reserved.expect("no error").reservation;
                     calls += 1;
                     if calls % 5 == 0 {
-                        client.release(CONSUMER, reservation, AccountId::VENUE).await.expect("no error");
+                        let given_back = client.release(CONSUMER, reservation, AccountId::VENUE).await;
+                        assert!(matches!(given_back, Ok(Ended::Now(_))), "{given_back:?}");
                         continue;
                     }
                     let usage = Usage {
@@ -72,7 +73,7 @@ async fn each_call_is_billed_once_whoever_leads() {
                         ..Usage::default()
                     };
                     let settled = client.settle(CONSUMER, reservation, usage).await.expect("no error");
-                    assert_eq!((settled.billed, settled.unbilled), (Tokens(10), Tokens(0)));
+                    assert!(matches!(settled, Ended::Now(_)), "a repeat finds its answer: {settled:?}");
                 }
                 calls - calls / 5
             })

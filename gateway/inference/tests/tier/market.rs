@@ -14,12 +14,12 @@ use grid_engine::instrument::{
 use grid_engine::sla::Fault;
 use grid_engine::state::State;
 use grid_engine::{
-    AccountId, Engine, Fingerprint, InstrumentId, KeyHash, Label, Nanos, Price, Qty, ReservationId, SECOND,
-    Seq, SessionId, Tokens, Usd,
+    AccountId, Engine, Fingerprint, InstrumentId, KeyHash, Label, Nanos, Price, Qty, Reject, ReservationId,
+    SECOND, Seq, SessionId, Tokens, Usd,
 };
 use grid_history::{Applied, Feed, History, Writer};
 use grid_inference::{
-    Config, Deps, Directory, Door, DoorError, Pending, Reserved, RunningTier, Settled, Wanted,
+    Config, Deps, Directory, Door, DoorError, Ended, Pending, Reserved, RunningTier, Wanted,
 };
 use grid_replicator::Promises;
 use parking_lot::Mutex;
@@ -234,6 +234,16 @@ impl Market {
 
 struct MarketDoor(Arc<Market>);
 
+impl MarketDoor {
+    fn ended(&self, account: AccountId, last: Command) -> Result<Ended, DoorError> {
+        match self.0.ask(account, last) {
+            Ok(_) => Ok(Ended::Now(Seq(0))),
+            Err(DoorError::Rejected(Reject::UnknownReservation)) => Ok(Ended::Before(Seq(0))),
+            Err(error) => Err(error),
+        }
+    }
+}
+
 impl Door for MarketDoor {
     fn reserve(&self, wanted: Wanted) -> Pending<Reserved> {
         let Wanted { account, key, instrument, tokens, request, surface, valid_for } = wanted;
@@ -247,15 +257,8 @@ impl Door for MarketDoor {
         Box::pin(std::future::ready(answer))
     }
 
-    fn settle(&self, account: AccountId, reservation: ReservationId, usage: Usage) -> Pending<Settled> {
-        let answer = self.0.ask(account, Command::Settle { reservation, usage });
-        let answer = answer.map(|body| match body {
-            ReportBody::Settled { billed, unbilled, cost, .. } => {
-                Settled { billed, unbilled, cost, seq: Seq(0) }
-            }
-            other => panic!("{other:?}"),
-        });
-        Box::pin(std::future::ready(answer))
+    fn settle(&self, account: AccountId, reservation: ReservationId, usage: Usage) -> Pending<Ended> {
+        Box::pin(std::future::ready(self.ended(account, Command::Settle { reservation, usage })))
     }
 
     fn report_fault(&self, instrument: InstrumentId, supplier: AccountId, fault: Fault) -> Pending<()> {
@@ -275,10 +278,8 @@ impl Door for MarketDoor {
         Box::pin(std::future::ready(answer))
     }
 
-    fn release(&self, account: AccountId, reservation: ReservationId, supplier: AccountId) -> Pending<Seq> {
-        let command = Command::Release { reservation, supplier };
-        let answer = self.0.ask(account, command).map(|_| Seq(0));
-        Box::pin(std::future::ready(answer))
+    fn release(&self, account: AccountId, reservation: ReservationId, supplier: AccountId) -> Pending<Ended> {
+        Box::pin(std::future::ready(self.ended(account, Command::Release { reservation, supplier })))
     }
 }
 

@@ -18,10 +18,10 @@ use grid_engine::instrument::{
 use grid_engine::sla::{Fault, SlaTerms};
 use grid_engine::state::{Account, ConsumptionKey, Instrument, State, Supplier};
 use grid_engine::{
-    AccountId, InstrumentId, KeyHash, KeyId, Nanos, Price, Qty, Reject, ReservationId, Seq, Tokens, Usd,
+    AccountId, InstrumentId, KeyHash, KeyId, Nanos, Price, Qty, ReservationId, Seq, Tokens, Usd,
 };
 use grid_inference::{
-    Clocks, Config, Deps, Directory, Door, DoorError, Pending, Reserved, RunningTier, Settled, VenueKey,
+    Clocks, Config, Deps, Directory, Door, DoorError, Ended, Pending, Reserved, RunningTier, VenueKey,
     Wanted, serve,
 };
 use grid_replicator::Promises;
@@ -214,7 +214,7 @@ impl Venue {
         assert_eq!(ends.len() as u64, ledger.next);
     }
 
-    fn end(&self, asked: Asked, reservation: u64) -> Result<(), DoorError> {
+    fn end(&self, asked: Asked, reservation: u64) -> Result<Ended, DoorError> {
         let mut ledger = self.ledger.lock();
         if ledger.ways.lose_commands > 0 {
             ledger.ways.lose_commands -= 1;
@@ -230,7 +230,7 @@ impl Venue {
         }
         drop(ledger);
         self.changed.send_replace(());
-        if known { Ok(()) } else { Err(DoorError::Rejected(Reject::UnknownReservation)) }
+        Ok(if known { Ended::Now(Seq(0)) } else { Ended::Before(Seq(0)) })
     }
 }
 
@@ -272,7 +272,7 @@ impl Door for TestDoor {
         })
     }
 
-    fn settle(&self, _account: AccountId, reservation: ReservationId, usage: Usage) -> Pending<Settled> {
+    fn settle(&self, _account: AccountId, reservation: ReservationId, usage: Usage) -> Pending<Ended> {
         let venue = Arc::clone(&self.0);
         Box::pin(async move {
             let mut changed = venue.changed.subscribe();
@@ -280,13 +280,7 @@ impl Door for TestDoor {
                 changed.changed().await.expect("the venue lives");
             }
             let reservation = reservation.0;
-            venue.end(Asked::Settle { reservation, usage }, reservation)?;
-            Ok(Settled {
-                billed: usage.prompt_tokens.plus(usage.completion_tokens),
-                unbilled: Tokens(0),
-                cost: Usd(0),
-                seq: Seq(0),
-            })
+            venue.end(Asked::Settle { reservation, usage }, reservation)
         })
     }
 
@@ -300,11 +294,16 @@ impl Door for TestDoor {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    fn release(&self, _account: AccountId, reservation: ReservationId, supplier: AccountId) -> Pending<Seq> {
+    fn release(
+        &self,
+        _account: AccountId,
+        reservation: ReservationId,
+        supplier: AccountId,
+    ) -> Pending<Ended> {
         let venue = Arc::clone(&self.0);
         Box::pin(async move {
             let (reservation, supplier) = (reservation.0, supplier.0);
-            venue.end(Asked::Release { reservation, supplier }, reservation).map(|()| Seq(0))
+            venue.end(Asked::Release { reservation, supplier }, reservation)
         })
     }
 }
@@ -565,9 +564,9 @@ impl Upstream {
 }
 
 /// Counts the end of an answer, whichever way it comes.
-struct Ended(watch::Sender<Seen>);
+struct Over(watch::Sender<Seen>);
 
-impl Drop for Ended {
+impl Drop for Over {
     fn drop(&mut self) {
         self.0.send_modify(|seen| seen.ended += 1);
     }
@@ -589,7 +588,7 @@ async fn answer(
     };
     let script = script(number, &one);
     seen.send_modify(|seen| seen.requests += 1);
-    let ended = Ended(seen);
+    let ended = Over(seen);
     if script.mute {
         let _ended = ended;
         return std::future::pending().await;
