@@ -142,8 +142,8 @@ impl Client {
     /// thread that may block.
     ///
     /// # Errors
-    /// [`ClientError::Refused`] where the venue will not have this session, [`ClientError::Timeout`] where no
-    /// gateway answered in `connect_timeout`, [`ClientError::Io`] where none could be reached in that time.
+    /// [`ClientError::Refused`] where the venue will not have this session, [`ClientError::Io`] where no gateway could be
+    /// reached or none answered in `connect_timeout`.
     pub fn connect(config: Config) -> Result<Self, ClientError> {
         let (config, events, account) = begin(config);
         let session = config.session;

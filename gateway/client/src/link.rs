@@ -221,13 +221,19 @@ impl Link {
         }
         let now = Instant::now();
         if self.live.is_some() && now.duration_since(self.begun) >= self.config.connect_timeout {
-            let trouble = self.trouble.take().map(ClientError::Io);
-            return Err(trouble.unwrap_or(ClientError::Timeout { sent: false }));
+            let trouble = self.trouble.take().unwrap_or_else(|| self.nobody());
+            return Err(ClientError::Io(trouble));
         }
         if self.connection.is_none() && now >= self.retry_at {
             self.dial();
         }
         Ok(())
+    }
+
+    /// That no node has answered yet.
+    fn nobody(&self) -> String {
+        let nodes: Vec<String> = self.config.addresses.iter().map(ToString::to_string).collect();
+        format!("{}: no word in time", nodes.join(", "))
     }
 
     /// When the next turn is due, whatever comes before; the driver waits no longer than that.
