@@ -19,7 +19,7 @@ use crate::promises::Promises;
 use crate::snapshots::{Answer, Listeners, Snapshots, Taken};
 use crate::subscription::{Listener, Overflow, Subscription, subscription};
 
-/// Most outputs taken from the ring at a time.
+/// Most outputs taken from the lane at a time.
 const BATCH: usize = 64;
 /// How long the thread lets outputs gather before it looks again. Only after it found none in all that time does it ask to be
 /// woken: whoever publishes one command at a time does not pay for a wake-up with each. Readers of the replica are behind by at

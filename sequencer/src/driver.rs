@@ -1,28 +1,24 @@
 //! The monitor around the consensus core. Whoever has news for it (a proposal, a finished write, a tick, a peer's message)
-//! locks it, tells it, and then carries what it wants done into two rings: to the journal and to the matcher.
+//! locks it, tells it, and then carries what it wants done into two lanes: to the journal and to the matcher.
 //!
 //! ```text
-//!  sequencer ─ propose ─┐                       ┌─► journal ring ─► journal ─ persisted ─┐
+//!  sequencer ─ propose ─┐                       ┌─► journal lane ─► journal ─ persisted ─┐
 //!  links ───── receive ─┼─► drive(core) ─► pump ┤                                        └─► drive(core)
-//!  timer ───── tick ────┘                       └─► committed ring ─► matcher
+//!  timer ───── tick ────┘                       └─► committed lane ─► matcher
 //! ```
-//! So a commit costs no thread of its own and no wake-up more than it needs. Nothing waits under the lock: a full ring ends the
+//! So a commit costs no thread of its own and no wake-up more than it needs. Nothing waits under the lock: a full lane ends the
 //! pumping, and whoever makes room in it goes on.
 
 use std::collections::VecDeque;
 
-use disruptor::{Producer, SingleConsumerBarrier, SingleProducer};
-
 use crate::block::{Block, CommittedBlock, Position};
 use crate::consensus::{Consensus, Persist};
+use crate::lane::LaneIn;
 use crate::stages::{Committed, Cursors};
 use crate::sync::{Arc, Mutex, MutexGuard, Ordering, PoisonError};
 
-/// Most committed blocks that wait here for room in the matcher's ring before the core is left alone.
+/// Most committed blocks that wait here for room in the matcher's lane before the core is left alone.
 const BACKLOG_BLOCKS: usize = 1024;
-
-pub(crate) type JournalRing = SingleProducer<Option<Persist>, SingleConsumerBarrier>;
-pub(crate) type CommittedRing<C> = SingleProducer<Option<Committed<C>>, SingleConsumerBarrier>;
 
 /// Makes the next block, with its commands, for the place and the term that it is told; `None` to stop proposing.
 pub(crate) type Next<'a, Cmd> = &'a mut dyn FnMut(&Position, u64) -> Option<(Arc<Block>, Vec<Cmd>)>;
@@ -34,7 +30,7 @@ pub(crate) trait Drive<Cmd>: Send + Sync {
     fn propose(&self, next: Next<'_, Cmd>) -> bool;
     fn persisted(&self, ticket: u64);
     fn tick(&self);
-    /// Goes on where a full ring ended the pumping.
+    /// Goes on where a full lane ended the pumping.
     fn resume(&self);
     /// Nothing is carried anywhere any more.
     fn close(&self);
@@ -66,11 +62,11 @@ impl<Cmd> Proposed<Cmd> {
 struct Core<C, Cmd> {
     consensus: C,
     proposed: Proposed<Cmd>,
-    to_journal: JournalRing,
-    to_matcher: CommittedRing<Cmd>,
-    /// What the journal's ring had no room for; nothing is asked of the core before it is out.
+    to_journal: LaneIn<Persist>,
+    to_matcher: LaneIn<Committed<Cmd>>,
+    /// What the journal's lane had no room for; nothing is asked of the core before it is out.
     unwritten: Option<Persist>,
-    /// What the matcher's ring had no room for, in order.
+    /// What the matcher's lane had no room for, in order.
     backlog: VecDeque<Committed<Cmd>>,
     applied_told: u64,
     closed: bool,
@@ -99,8 +95,8 @@ impl<C, Cmd> std::fmt::Debug for Driver<C, Cmd> {
 impl<C: Consensus, Cmd: Send + Sync + 'static> Driver<C, Cmd> {
     pub(crate) fn new(
         consensus: C,
-        to_journal: JournalRing,
-        to_matcher: CommittedRing<Cmd>,
+        to_journal: LaneIn<Persist>,
+        to_matcher: LaneIn<Committed<Cmd>>,
         cursors: Arc<Cursors>,
     ) -> Self {
         let core = Core {
@@ -130,7 +126,7 @@ impl<C: Consensus, Cmd: Send + Sync + 'static> Driver<C, Cmd> {
 }
 
 impl<C: Consensus, Cmd> Core<C, Cmd> {
-    /// Carries what the core wants done into the rings, until there is nothing or no room.
+    /// Carries what the core wants done into the lanes, until there is nothing or no room.
     fn pump(&mut self, cursors: &Cursors) {
         if self.closed {
             return;
@@ -154,13 +150,15 @@ impl<C: Consensus, Cmd> Core<C, Cmd> {
     }
 
     fn flush(&mut self, cursors: &Cursors) {
-        if self.unwritten.is_some() {
-            let unwritten = &mut self.unwritten;
-            let ticket = unwritten.as_ref().map_or(0, |persist| persist.ticket);
-            if self.to_journal.try_publish(|slot| *slot = unwritten.take()).is_ok() {
-                cursors.handed.store(ticket, Ordering::Relaxed);
-                cursors.bell_journal.ring();
-            }
+        if self.unwritten.is_some()
+            && self.to_journal.room(1) > 0
+            && let Some(persist) = self.unwritten.take()
+        {
+            let ticket = persist.ticket;
+            self.to_journal.put(persist);
+            self.to_journal.publish();
+            cursors.handed.store(ticket, Ordering::Relaxed);
+            cursors.bell_journal.ring();
         }
         self.flush_backlog(cursors);
         if !self.backlog.is_empty() {
@@ -171,20 +169,14 @@ impl<C: Consensus, Cmd> Core<C, Cmd> {
     }
 
     fn flush_backlog(&mut self, cursors: &Cursors) {
-        let mut moved = None;
-        while let Some(index) = self.backlog.front().map(Committed::index) {
-            // Before the matcher can see it.
-            cursors.clocks.committed(index);
-            let backlog = &mut self.backlog;
-            if self.to_matcher.try_publish(|slot| *slot = backlog.pop_front()).is_err() {
-                break;
-            }
-            moved = Some(index);
-        }
-        if let Some(index) = moved {
-            cursors.committed.store(index, Ordering::Release);
-            cursors.bell_matcher.ring();
-        }
+        let count = self.backlog.len().min(self.to_matcher.room(self.backlog.len()));
+        let Some(last) = count.checked_sub(1).map(|nth| self.backlog[nth].index()) else { return };
+        self.backlog.drain(..count).for_each(|committed| self.to_matcher.put(committed));
+        // Before the matcher can see it.
+        cursors.clocks.committed(last);
+        self.to_matcher.publish();
+        cursors.committed.store(last, Ordering::Release);
+        cursors.bell_matcher.ring();
     }
 }
 

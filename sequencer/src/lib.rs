@@ -22,12 +22,14 @@ mod hosted;
 mod inbound;
 pub mod inspect;
 mod journal;
+mod lane;
 mod layout;
 mod leadership;
 mod log_reader;
 mod machine;
 mod metrics;
 mod outbound;
+mod output;
 mod recover;
 mod repair;
 mod room;
@@ -60,7 +62,8 @@ pub use leadership::LeaderWatch;
 pub use log_reader::{LogReadError, LogReader};
 pub use machine::{LookAhead, Machine, Unreadable};
 pub use metrics::Metrics;
-pub use outbound::{Output, OutputPoller, Polled, Waker};
+pub use outbound::{OutputPoller, Polled, Waker};
+pub use output::Output;
 pub use recover::{
     DataDir, Progress, RecoverError, Recovered, RecoveryReport, Replayed, Upto, recover, recover_on,
     replay_all_kept, replay_events, replay_from_first_block, replay_upto, snapshot_dir,

@@ -14,6 +14,7 @@ use crate::driver::{Drive, Driver};
 use crate::hosted::{Lender, Running as RunningThread, run_thread};
 use crate::inbound::{Submitter, inbound};
 use crate::journal::JournalError;
+use crate::lane::lane;
 use crate::layout::{LayoutError, Stage, StageName, ThreadLayout, ThreadPlan};
 use crate::leadership::{Board, LeaderWatch};
 use crate::machine::Machine;
@@ -206,11 +207,9 @@ impl Sequencer {
         let matchers_bell = bells.of(StageName::Matcher);
         let (outbound, outputs) =
             outbound::<M>(config.outbound_slots, &config.outputs, matchers_bell, Arc::clone(&clocks));
-        let ring = || disruptor::build_single_producer(config.log_slots, || None, disruptor::BusySpin);
-        let (from_core, to_journal) = ring().new_event_poller();
-        let ring = || disruptor::build_single_producer(config.log_slots, || None, disruptor::BusySpin);
-        let (committed, to_matcher) = ring().new_event_poller();
-        let driver = Driver::new(consensus, to_journal.build(), to_matcher.build(), Arc::clone(&cursors));
+        let (to_journal, from_core) = lane(config.log_slots);
+        let (to_matcher, committed) = lane(config.log_slots);
+        let driver = Driver::new(consensus, to_journal, to_matcher, Arc::clone(&cursors));
         let core: Arc<dyn Drive<M::Command>> = Arc::new(driver.clone());
         let ended = Arc::new(Mutex::new(None));
         let now = config.clock.monotonic();

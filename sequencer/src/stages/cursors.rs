@@ -1,4 +1,4 @@
-//! How far each stage is: what stages see of each other besides the rings, and what people see of them.
+//! How far each stage is: what stages see of each other besides the lanes, and what people see of them.
 
 use crossbeam::utils::CachePadded;
 use grid_engine::{Nanos, Seq};
@@ -43,7 +43,7 @@ pub(crate) struct Cursors {
     pub(crate) release: CachePadded<AtomicU64>,
     /// The sequencer waits for the matcher.
     pub(crate) sequencer_blocked: RoomCall,
-    /// The core's driver waits for room in the committed ring.
+    /// The core's driver waits for room in the committed lane.
     pub(crate) core_blocked: RoomCall,
     /// Who leads.
     pub(crate) board: Arc<Board>,

@@ -1,20 +1,19 @@
 //! Writes what the core hands over, as much of it with one write and one sync as there is, and says when it is durable.
 
-use disruptor::Polling;
-
 use crate::consensus::Persist;
 use crate::driver::Drive;
 use crate::fault;
 use crate::journal::{Durability, Journal, JournalError};
+use crate::lane::LaneOut;
 use crate::layout::{Stage, Step};
-use crate::stages::{Cursors, JournalPoller};
+use crate::stages::Cursors;
 use crate::sync::{Arc, Ordering};
 
 /// Most hand-overs, of some blocks each, that the journal writes with one sync.
 const GROUP: u64 = 256;
 
 pub(crate) struct JournalStage<C> {
-    pub(crate) input: JournalPoller,
+    pub(crate) input: LaneOut<Persist>,
     pub(crate) journal: Journal,
     pub(crate) core: Arc<dyn Drive<C>>,
     pub(crate) group: Vec<Persist>,
@@ -60,21 +59,16 @@ impl<C: Send + Sync + 'static> Stage for JournalStage<C> {
     fn step(&mut self) -> Step {
         // Before the poll: what was handed over before this was true is seen by the poll.
         let done = self.cursors.matcher_done.load(Ordering::Acquire);
-        match self.input.take(GROUP) {
-            Ok(mut ready) => {
-                self.group.extend((&mut ready).map(|slot| slot.as_ref().expect("published").clone()))
+        let Self { input, group, .. } = self;
+        let worked = input.take(GROUP, |persist| group.push(persist)) > 0;
+        if !worked && done {
+            self.journal.commit(self.cursors.committed.load(Ordering::Acquire));
+            if let Err(error) = self.journal.close() {
+                fault::abort(&error.to_string());
             }
-            Err(Polling::NoEvents | Polling::Shutdown) if done => {
-                self.journal.commit(self.cursors.committed.load(Ordering::Acquire));
-                if let Err(error) = self.journal.close() {
-                    fault::abort(&error.to_string());
-                }
-                self.core.close();
-                return Step::Done;
-            }
-            Err(Polling::NoEvents | Polling::Shutdown) => {}
+            self.core.close();
+            return Step::Done;
         }
-        let worked = !self.group.is_empty();
         if let Err(error) = self.write().and_then(|()| self.release()) {
             fault::abort(&error.to_string());
         }
@@ -82,7 +76,7 @@ impl<C: Send + Sync + 'static> Stage for JournalStage<C> {
     }
 
     fn has_work(&self) -> bool {
-        self.input.has_available()
+        self.input.available() > 0
             || self.cursors.matcher_done.load(Ordering::Acquire)
             || self.cursors.release.load(Ordering::Acquire) > self.released
     }

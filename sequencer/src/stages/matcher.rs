@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use disruptor::Polling;
-
 use crate::block::{CommittedBlock, Position};
 use crate::driver::Drive;
+use crate::lane::LaneOut;
 use crate::layout::{Stage, Step};
 use crate::machine::{LookAhead, Machine};
-use crate::outbound::{Outbound, Output, Place};
-use crate::stages::{Committed, CommittedPoller, Cursors, decode};
+use crate::outbound::Outbound;
+use crate::output::{Output, Place};
+use crate::stages::{Committed, Cursors, decode};
 use crate::sync::{Arc, Mutex, Ordering, PoisonError};
 
 /// Most blocks that the matcher applies before other stages of its thread get a turn.
@@ -21,7 +21,7 @@ const PUBLISH_COMMANDS: usize = 32;
 const COMPLAIN_EVERY: Duration = Duration::from_secs(5);
 
 pub(crate) struct MatcherStage<M: Machine> {
-    pub(crate) input: CommittedPoller<M::Command>,
+    pub(crate) input: LaneOut<Committed<M::Command>>,
     pub(crate) core: Arc<dyn Drive<M::Command>>,
     pub(crate) machine: Option<M>,
     pub(crate) outbound: Outbound<M>,
@@ -29,26 +29,23 @@ pub(crate) struct MatcherStage<M: Machine> {
     pub(crate) applied: VecDeque<Arc<Output<M>>>,
     pub(crate) blocked_since: Option<Instant>,
     pub(crate) position: Position,
-    /// Taken from the ring; empty between two steps.
+    /// Taken from the lane; empty between two steps.
     pub(crate) batch: Vec<Arc<CommittedBlock<M::Command>>>,
     pub(crate) ended: Arc<Mutex<Option<(M, Position)>>>,
     pub(crate) cursors: Arc<Cursors>,
 }
 
 impl<M: Machine> MatcherStage<M> {
-    /// Takes what is committed; `false` if nothing is. One producer: `take` scans nothing.
+    /// Takes what is committed; `false` if nothing is.
     fn take(&mut self) -> bool {
-        let mut ready = match self.input.take(MATCH_BLOCKS) {
-            Ok(ready) => ready,
-            Err(Polling::NoEvents | Polling::Shutdown) => return false,
-        };
-        self.batch.extend((&mut ready).map(
-            |slot| match slot.as_ref().expect("a published slot is filled") {
-                Committed::Own(block) => Arc::clone(block),
-                Committed::Bytes(block) => decode::<M>(Arc::clone(block)),
-            },
-        ));
-        true
+        let Self { input, batch, .. } = self;
+        let taken = input.take(MATCH_BLOCKS, |committed| {
+            batch.push(match committed {
+                Committed::Own(block) => block,
+                Committed::Bytes(block) => decode::<M>(block),
+            });
+        });
+        taken > 0
     }
 
     /// Applies the batch and publishes as it goes. Where consumers leave no room, the rest of the batch is applied all the same
@@ -62,10 +59,12 @@ impl<M: Machine> MatcherStage<M> {
             let refused = self.position.refuses(block.block().header());
             assert!(refused.is_none(), "committed blocks are applied in log order: {refused:?}");
             let machine = self.machine.as_mut().expect("present until the end");
-            let mut output = Output::of(Arc::clone(block), machine, &mut ahead, self.outbound.parts());
-            output.stamps = self.cursors.clocks.matched(block.index(), block.block().header().term);
+            let mut output = self.outbound.begin(Arc::clone(block));
+            let told = Arc::get_mut(&mut output).expect("nobody else has it yet");
+            told.apply(machine, &mut ahead);
+            told.stamps = self.cursors.clocks.matched(block.index(), block.block().header().term);
             self.position = block.position();
-            self.applied.push_back(Arc::new(output));
+            self.applied.push_back(output);
             unpublished += block.plain_commands().len();
             if unpublished >= PUBLISH_COMMANDS {
                 unpublished = 0;
@@ -112,7 +111,7 @@ impl<M: Machine> MatcherStage<M> {
         if now - since >= COMPLAIN_EVERY {
             self.blocked_since = Some(now);
             let consumers = self.outbound.names();
-            tracing::error!(consumers, "a consumer is a whole ring behind and the venue waits for it");
+            tracing::error!(consumers, "a consumer is a whole lane behind and the venue waits for it");
         }
     }
 
@@ -176,7 +175,7 @@ impl<M: Machine> Stage for MatcherStage<M> {
         if !self.applied.is_empty() {
             return !self.outbound.is_blocked() || self.cursors.abandon.load(Ordering::Acquire);
         }
-        self.input.has_available() || self.may_end()
+        self.input.available() > 0 || self.may_end()
     }
 
     fn patience(&self) -> Option<Duration> {

@@ -1,9 +1,9 @@
 //! The stages of the order path. Each does its work in a `step` that never waits; threads, tests and the simulator drive them.
 //!
 //! ```text
-//! submitters ─► inbound ring ─► sequencer ─► consensus core ─► journal ring ─► journal ─► persisted ─► consensus core
+//! submitters ─► inbound ring ─► sequencer ─► consensus core ─► journal lane ─► journal ─► persisted ─► consensus core
 //!                    ▲                            │
-//!                  timer ─► tick ─────────────────┴─► committed ring ─► matcher ─► outbound ring ─► consumers
+//!                  timer ─► tick ─────────────────┴─► committed lane ─► matcher ─► outbound lanes ─► consumers
 //! ```
 //! A block enters the core when it is sealed and comes out to the matcher when it is committed. The matcher's cursor is what
 //! holds the sequencer back, so the number of blocks between the two is bounded.
@@ -15,11 +15,9 @@ mod pending;
 mod sequencer;
 mod timer;
 
-use disruptor::{EventPoller, SingleProducerBarrier};
 use grid_engine::Nanos;
 
 use crate::block::{Block, BlockKind, CommandBytes, CommittedBlock};
-use crate::consensus::Persist;
 use crate::machine::Machine;
 use crate::sync::Arc;
 
@@ -49,24 +47,12 @@ impl Default for BlockLimits {
     }
 }
 
-pub(crate) type JournalPoller = EventPoller<Option<Persist>, SingleProducerBarrier>;
-pub(crate) type CommittedPoller<C> = EventPoller<Option<Committed<C>>, SingleProducerBarrier>;
-
 /// A committed block on its way to the matcher.
 pub(crate) enum Committed<C> {
     /// Proposed here, with the commands as the producers handed them in.
     Own(Arc<CommittedBlock<C>>),
     /// Proposed by another leader, or before a restart: its commands are yet to be decoded.
     Bytes(Arc<Block>),
-}
-
-impl<C> Clone for Committed<C> {
-    fn clone(&self) -> Self {
-        match self {
-            Self::Own(block) => Self::Own(Arc::clone(block)),
-            Self::Bytes(block) => Self::Bytes(Arc::clone(block)),
-        }
-    }
 }
 
 impl<C> Committed<C> {

@@ -1,7 +1,7 @@
 //! The hand-offs between the sequencer's threads, compiled from the very sources that run in production, in every interleaving and with every stale
 //! value that the memory model allows. A lost wake-up shows as a deadlock, which `loom` reports.
 //!
-//! What is not here: the rings, which have models of their own where they come from, and are one atomic counter in these; and the
+//! What is not here: the ring and the lanes, whose queues have models of their own where they come from, and are one atomic counter in these; and the
 //! stages put together, which `../threads` drives with many more threads but under one order of memory.
 
 #![expect(clippy::missing_panics_doc, reason = "a model panics where what it shows is not so")]
@@ -161,8 +161,8 @@ pub fn links_that_do_not_look_again_leave_something_behind() {
     the_links_turn(|_| 0);
 }
 
-/// Somebody who fills a ring of one slot, as the matcher fills the outbound ring, the sequencer the window up to the matcher's cursor,
-/// and the core's driver the committed ring.
+/// Somebody who fills a ring of one slot, as the matcher fills the outbound lanes, the sequencer the window up to the matcher's cursor,
+/// and the core's driver the committed lane.
 struct Filler {
     room: Arc<Room>,
     sleeper: Sleeper,

@@ -29,6 +29,8 @@ mod fault;
 #[path = "../../../src/inbound.rs"]
 mod inbound;
 mod journal;
+#[path = "../../../src/lane.rs"]
+mod lane;
 #[path = "../../../src/layout.rs"]
 mod layout;
 #[path = "../../../src/leadership.rs"]
@@ -37,6 +39,8 @@ mod leadership;
 mod machine;
 #[path = "../../../src/outbound.rs"]
 mod outbound;
+#[path = "../../../src/output.rs"]
+mod output;
 #[path = "../../../../replicator/src/progress.rs"]
 mod progress;
 #[path = "../../../src/room.rs"]

@@ -15,6 +15,7 @@ use crate::doorbell::{Sleeper, doorbell};
 use crate::driver::{Drive, Driver, Next};
 use crate::inbound::{SubmitError, Submitter, inbound};
 use crate::journal::{Disk, Durability, Journal};
+use crate::lane::lane;
 use crate::layout::{Stage, Wait, drive};
 use crate::leadership::{Board, LeaderWatch};
 use crate::machine::{Machine, Unreadable};
@@ -178,11 +179,9 @@ impl<C: Consensus> Venue<C> {
         );
         let names: Vec<String> = outputs.iter().map(|name| (*name).to_owned()).collect();
         let (outbound, outputs) = outbound::<Echo>(SLOTS, &names, bell_order_path, clocks);
-        let ring = || disruptor::build_single_producer(SLOTS, || None, disruptor::BusySpin);
-        let (from_core, to_journal) = ring().new_event_poller();
-        let ring = || disruptor::build_single_producer(SLOTS, || None, disruptor::BusySpin);
-        let (committed, to_matcher) = ring().new_event_poller();
-        let driver = Driver::new(consensus, to_journal.build(), to_matcher.build(), Arc::clone(&cursors));
+        let (to_journal, from_core) = lane(SLOTS);
+        let (to_matcher, committed) = lane(SLOTS);
+        let driver = Driver::new(consensus, to_journal, to_matcher, Arc::clone(&cursors));
         let core: Arc<dyn Drive<u64>> = Arc::new(driver.clone());
         let disk = Arc::new(Disk::default());
         let sequencer = SequencerStage::<Echo> {
@@ -464,7 +463,7 @@ pub fn leaders_change_over_a_gap() {
 /// As [`leaders_change`], with a producer that looks at the epoch and a while later hands in for whichever there is.
 pub fn leaders_change_under_a_careless_producer() {
     let careless: Submit = |submitter, command, _epoch| {
-        (0..30).for_each(|_| thread::yield_now());
+        (0..200).for_each(|_| thread::yield_now());
         submitter.try_submit(command)
     };
     check(move || change_leaders(true, careless));
