@@ -13,6 +13,8 @@ use grid_engine::{Nanos, Seq};
 
 /// Bytes of a block header.
 pub(crate) const HEADER_BYTES: usize = 64;
+/// Bytes of a header that the block's CRC covers.
+const COVERED_BYTES: usize = 52;
 /// Blocks start and end on multiples of this.
 pub(crate) const BLOCK_ALIGN: usize = 64;
 /// Most bytes of a payload, far above what any caller allows: a length read from elsewhere is compared with it first.
@@ -83,20 +85,26 @@ impl Position {
     #[must_use]
     pub fn refuses(&self, header: &BlockHeader) -> Option<String> {
         let log = header.kind.is_log();
-        let found = [
-            ("index", header.index, self.index + u64::from(log)),
-            ("first sequence number", header.first_seq.0, self.seq.0 + 1),
-            ("chain value", header.chain, self.chain),
-        ];
-        if let Some((what, found, expected)) =
-            found.into_iter().find(|(_, found, expected)| found != expected)
-        {
-            return Some(format!("its {what} is {found}, where {expected} must follow"));
-        }
+        let place = (header.index, header.first_seq.0, header.chain);
+        let fits = place == (self.index + u64::from(log), self.seq.0 + 1, self.chain);
         let (term, at) = (header.term, header.at);
         let follows =
             if log { term >= self.term && at >= self.at } else { (term, at) == (self.term, self.at) };
-        (!follows).then(|| "its term or stamp is not one that can follow on the block ahead of it".to_owned())
+        (!(fits && follows)).then(|| self.objection(header))
+    }
+
+    /// What is wrong with a header that cannot come next.
+    #[cold]
+    fn objection(&self, header: &BlockHeader) -> String {
+        let found = [
+            ("index", header.index, self.index + u64::from(header.kind.is_log())),
+            ("first sequence number", header.first_seq.0, self.seq.0 + 1),
+            ("chain value", header.chain, self.chain),
+        ];
+        match found.into_iter().find(|(_, found, expected)| found != expected) {
+            Some((what, found, expected)) => format!("its {what} is {found}, where {expected} must follow"),
+            None => "its term or stamp is not one that can follow on the block ahead of it".to_owned(),
+        }
     }
 
     /// As the payload of a snapshot note.
@@ -146,6 +154,10 @@ pub struct BlockHeader {
     pub nth: u32,
 }
 
+/// Bytes that begin where a word does: a checksum over them goes by words from the first one on.
+#[repr(C, align(8))]
+struct Words<const BYTES: usize>([u8; BYTES]);
+
 /// Why 64 bytes are no block header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoHeader {
@@ -180,15 +192,15 @@ impl BlockHeader {
     }
 
     fn layout(&self) -> [u8; HEADER_BYTES] {
-        let mut out = self.fields();
-        let own = crc32c::crc32c(&out[..60]);
-        out[60..64].copy_from_slice(&own.to_le_bytes());
-        out
+        let mut out = Words([0; HEADER_BYTES]);
+        self.fields(&mut out.0);
+        let own = crc32c::crc32c(&out.0[..60]);
+        out.0[60..64].copy_from_slice(&own.to_le_bytes());
+        out.0
     }
 
     /// All but the header's own checksum.
-    fn fields(&self) -> [u8; HEADER_BYTES] {
-        let mut out = [0; HEADER_BYTES];
+    fn fields(&self, out: &mut [u8; HEADER_BYTES]) {
         out[0..4].copy_from_slice(&self.payload_len.to_le_bytes());
         out[4..8].copy_from_slice(&self.crc.to_le_bytes());
         out[8..16].copy_from_slice(&self.index.to_le_bytes());
@@ -200,16 +212,20 @@ impl BlockHeader {
         out[40..48].copy_from_slice(&self.chain.to_le_bytes());
         out[48..56].copy_from_slice(&self.at.0.to_le_bytes());
         out[56..60].copy_from_slice(&self.nth.to_le_bytes());
-        out
     }
 
     fn body_crc(&self, payload: &[u8]) -> u32 {
-        let head = self.fields();
-        // All but the two checksums and `nth`, in one run.
-        let mut covered = [0; 52];
-        covered[..4].copy_from_slice(&head[..4]);
-        covered[4..].copy_from_slice(&head[8..56]);
-        crc32c::crc32c_append(crc32c::crc32c(&covered), payload)
+        let mut covered = Words([0; COVERED_BYTES]);
+        self.covered(&mut covered.0);
+        crc32c::crc32c_append(crc32c::crc32c(&covered.0), payload)
+    }
+
+    /// What a block's CRC covers of its header, in one run: all but the two checksums and `nth`.
+    fn covered(&self, out: &mut [u8; COVERED_BYTES]) {
+        let mut head = [0; HEADER_BYTES];
+        self.fields(&mut head);
+        out[..4].copy_from_slice(&head[..4]);
+        out[4..].copy_from_slice(&head[8..56]);
     }
 
     /// Reads a header and checks its own CRC; the payload's is [`BlockHeader::matches`]'s business.
@@ -341,11 +357,11 @@ impl Block {
         Self::seal_in_place(header, BlockBytes::with(payload))
     }
 
-    fn seal_in_place(mut header: BlockHeader, bytes: BlockBytes) -> Self {
-        let payload = bytes.payload();
-        assert!(payload.len() <= PAYLOAD_MAX, "a block is far below 1 GiB");
-        header.payload_len = payload.len() as u32;
-        header.crc = header.body_crc(payload);
+    fn seal_in_place(mut header: BlockHeader, mut bytes: BlockBytes) -> Self {
+        let payload = bytes.payload().len();
+        assert!(payload <= PAYLOAD_MAX, "a block is far below 1 GiB");
+        header.payload_len = payload as u32;
+        header.crc = bytes.body_crc(&header);
         Self::assemble(header, bytes)
     }
 
@@ -420,6 +436,15 @@ impl BlockBytes {
     pub(crate) fn payload(&self) -> &[u8] {
         &self.0[HEADER_BYTES..]
     }
+
+    /// The CRC of a block with this header and this payload, in one go: what it covers of the header lies in front of the payload
+    /// meanwhile.
+    fn body_crc(&mut self, header: &BlockHeader) -> u32 {
+        const FROM: usize = HEADER_BYTES - COVERED_BYTES;
+        let room = self.0[FROM..].first_chunk_mut().expect("room for a header");
+        header.covered(room);
+        crc32c::crc32c(&self.0[FROM..])
+    }
 }
 
 /// A block being filled: commands of one epoch, each with its log form where it will stand.
@@ -440,9 +465,24 @@ impl<C> Draft<C> {
 
     /// Takes a command in, with its log form behind its length in 4 bytes, and when it arrived, if it is to be followed.
     pub(crate) fn push(&mut self, command: C, framed: &[u8], arrived: Option<Nanos>) {
-        self.commands.push(command);
         self.bytes.0.extend_from_slice(framed);
+        self.push_framed(command, arrived);
+    }
+
+    /// Takes a command in whose log form stands in its place already, see [`Draft::frame`].
+    pub(crate) fn push_framed(&mut self, command: C, arrived: Option<Nanos>) {
+        self.commands.push(command);
         self.arrived = self.arrived.or(arrived);
+    }
+
+    /// Puts the log form of the next command in its place, as `write` appends it; how many bytes that are, with those of its length.
+    pub(crate) fn frame(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> usize {
+        push_command(&mut self.bytes.0, write)
+    }
+
+    /// Takes the last bytes of the payload back, which were [framed](Draft::frame) for a command that does not come.
+    pub(crate) fn unframe(&mut self, bytes: usize) -> Vec<u8> {
+        self.bytes.0.split_off(self.bytes.0.len() - bytes)
     }
 
     pub(crate) fn epoch(&self) -> u64 {

@@ -94,7 +94,7 @@ pub trait Consensus: Send + 'static {
     /// This node's matcher has applied every block up to `index`.
     fn applied(&mut self, index: u64);
 
-    /// What is to be done next. Asked until there is nothing, but not while the journal or the matcher is a whole ring behind.
+    /// What is to be done next. Asked until there is nothing, but not while the journal or the matcher is a whole lane behind.
     fn ready(&mut self) -> Option<Ready>;
 
     /// Who leads.
@@ -151,8 +151,9 @@ impl Consensus for Solo {
     }
 
     fn persisted(&mut self, ticket: u64) {
-        let durable = self.in_flight.iter().take_while(|(of, _)| *of <= ticket).count();
-        self.committed.extend(self.in_flight.drain(..durable).map(|(_, block)| block));
+        while let Some((_, block)) = self.in_flight.pop_front_if(|(of, _)| *of <= ticket) {
+            self.committed.push(block);
+        }
     }
 
     fn tick(&mut self) {}
@@ -160,6 +161,9 @@ impl Consensus for Solo {
     fn applied(&mut self, _index: u64) {}
 
     fn ready(&mut self) -> Option<Ready> {
+        if self.hard_state.is_none() && self.unwritten.is_empty() && self.committed.is_empty() {
+            return None;
+        }
         let committed = std::mem::take(&mut self.committed);
         let blocks = std::mem::take(&mut self.unwritten);
         let hard_state = self.hard_state.take();
@@ -168,7 +172,7 @@ impl Consensus for Solo {
             self.in_flight.extend(blocks.iter().map(|block| (self.ticket, Arc::clone(block))));
             Persist { ticket: self.ticket, hard_state, blocks }
         });
-        (persist.is_some() || !committed.is_empty()).then_some(Ready { persist, committed })
+        Some(Ready { persist, committed })
     }
 
     fn leadership(&self) -> Leadership {

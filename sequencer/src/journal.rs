@@ -197,9 +197,12 @@ fn advice(source: &io::Error) -> &'static str {
     }
 }
 
-pub(crate) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> JournalError {
-    let path = path.to_owned();
-    move |source| JournalError::Io { action, path, source }
+/// Nothing is asked of the allocator where nothing fails.
+pub(crate) fn io_error<'a>(
+    action: &'static str,
+    path: &'a Path,
+) -> impl FnOnce(io::Error) -> JournalError + 'a {
+    move |source| JournalError::Io { action, path: path.to_owned(), source }
 }
 
 /// What reading a journal from some position to its end found.
