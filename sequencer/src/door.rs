@@ -8,11 +8,13 @@ use crossbeam::utils::CachePadded;
 use crate::sync::{AtomicBool, AtomicUsize, Ordering};
 
 /// The door of the inbound ring; open at first.
+///
+/// Whether it is closed has a line of its own: the sequencer looks at it in every step, and producers write to all the others.
 #[derive(Debug, Default)]
 pub(crate) struct Door {
-    closed: AtomicBool,
+    closed: CachePadded<AtomicBool>,
     /// Producers that came; never fewer than those that went.
-    entered: CachePadded<AtomicUsize>,
+    entered: AtomicUsize,
     /// Producers that went again, with or without having handed something in.
     left: AtomicUsize,
     /// Of those, the ones that had to go with what they came with.
