@@ -12,7 +12,7 @@
 //!     let limit = hosted.doze(own_limit);          // ZERO if a stage has work
 //!     poll.poll(&mut events, limit)?;
 //!     hosted.rouse();
-//!     read_and_submit();
+//!     read_and_submit();                           // hosted.submit(): past the ring
 //!     hosted.turn();                               // sequence, journal, match: outputs are there when this returns
 //!     write_reports();
 //! }
@@ -26,8 +26,11 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 
 use crate::doorbell::{Doorbell, Sleeper};
 use crate::fault;
+use crate::inbound::{SubmitError, Submitter};
 use crate::layout::{Stage, Step, ThreadPlan, drive, patience, turn};
+use crate::machine::Machine;
 use crate::outbound::Waker;
+use crate::stages::Pending;
 use crate::sync::{Arc, AtomicBool, Ordering};
 
 /// What goes from hand to hand.
@@ -96,6 +99,26 @@ impl Hosted {
             (_, true) => Step::Done,
             (true, false) => Step::Worked,
             (false, false) => Step::Idle,
+        }
+    }
+
+    /// Hands a command in, as [`Submitter::try_queue_within`] does, for the next [`Hosted::turn`]. A sequencer that is stepped here takes it
+    /// straight into a block: no ring, no copy and no lock are in between. So what the host handed in before through a ring
+    /// must be in the log by now, or may come behind this.
+    ///
+    /// # Errors
+    /// [`SubmitError`] with the command.
+    #[inline]
+    pub fn submit<M: Machine>(
+        &mut self,
+        submitter: &mut Submitter<M>,
+        command: M::Command,
+        epoch: u64,
+    ) -> Result<(), SubmitError<M::Command>> {
+        let inlet = self.held().stages.iter_mut().find_map(|stage| stage.inlet());
+        match inlet.and_then(|inlet| inlet.downcast_mut::<Pending<M::Command>>()) {
+            Some(pending) => submitter.put_into(pending, command, epoch),
+            None => submitter.try_submit_within(command, epoch),
         }
     }
 

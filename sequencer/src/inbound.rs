@@ -17,6 +17,7 @@ use crate::door::Door;
 use crate::doorbell::Doorbell;
 use crate::leadership::Board;
 use crate::machine::Machine;
+use crate::stages::Pending;
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Why a command was not taken; it comes back to the caller.
@@ -95,6 +96,7 @@ pub struct Submitter<M: Machine> {
     bell: Arc<Doorbell>,
     buffer: Vec<u8>,
     command_bytes_max: usize,
+    slots: usize,
     sampler: Sampler,
 }
 
@@ -107,6 +109,7 @@ impl<M: Machine> Clone for Submitter<M> {
             bell: Arc::clone(&self.bell),
             buffer: Vec::new(),
             command_bytes_max: self.command_bytes_max,
+            slots: self.slots,
             sampler: self.sampler.clone(),
         }
     }
@@ -173,11 +176,7 @@ impl<M: Machine> Submitter<M> {
             return Err(SubmitError::TooLarge { command, bytes, limit });
         }
         if self.board.epoch() != Some(epoch) {
-            return Err(if self.door.is_closed() {
-                SubmitError::Closed(command)
-            } else {
-                SubmitError::NotLeader(command)
-            });
+            return Err(self.not_led(command));
         }
         if !self.door.enter() {
             self.door.refuse();
@@ -203,6 +202,34 @@ impl<M: Machine> Submitter<M> {
             (Err(_), Some(command)) => Err(SubmitError::Full(command)),
             _ => Ok(()),
         }
+    }
+
+    /// Hands a command in where it will stand, to a sequencer that this very thread steps: past ring and door, because nobody else
+    /// can come in between.
+    #[inline]
+    pub(crate) fn put_into(
+        &mut self,
+        pending: &mut Pending<M::Command>,
+        command: M::Command,
+        epoch: u64,
+    ) -> Result<(), SubmitError<M::Command>> {
+        if self.board.epoch() != Some(epoch) {
+            return Err(self.not_led(command));
+        }
+        if self.door.is_closed() {
+            return Err(SubmitError::Closed(command));
+        }
+        // As many as could wait in the ring.
+        if pending.len() >= self.slots {
+            return Err(SubmitError::Full(command));
+        }
+        let (arrived, limit) = (self.sampler.next(), self.command_bytes_max);
+        let put = pending.put(command, epoch, arrived, limit, |command, out| M::encode(command, out));
+        put.map_err(|(command, bytes)| SubmitError::TooLarge { command, bytes, limit })
+    }
+
+    fn not_led(&self, command: M::Command) -> SubmitError<M::Command> {
+        if self.door.is_closed() { SubmitError::Closed(command) } else { SubmitError::NotLeader(command) }
     }
 
     /// Wakes the sequencer for what was queued.
@@ -237,6 +264,7 @@ pub(crate) fn inbound<M: Machine>(
         bell,
         buffer: Vec::new(),
         command_bytes_max,
+        slots,
         sampler,
     };
     (submitter, Inbound { poller })

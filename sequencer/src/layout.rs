@@ -14,6 +14,7 @@
 //! is then on the host's thread, and no hop is left. A thread that waits busily takes a core for itself, so where there are
 //! not more cores than such threads, [`ThreadLayout::fit`] makes all of them park.
 
+use std::any::Any;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -250,6 +251,11 @@ pub trait Stage: Send {
 
     /// True when a step would do something; asked last before the thread parks.
     fn has_work(&self) -> bool;
+
+    /// Where commands come in past the ring, from the thread that steps this stage; only the sequencer has such a place.
+    fn inlet(&mut self) -> Option<&mut dyn Any> {
+        None
+    }
 
     /// False if nobody waits for what it does: a thread that spins then looks after it when it has worked, and now and then.
     fn is_urgent(&self) -> bool {

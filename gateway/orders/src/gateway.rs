@@ -241,6 +241,7 @@ impl<L: Line, V: View> Loop<L, V> {
     }
 
     /// Puts a command in line and notes whether the line moves at all.
+    #[inline]
     fn submit(&mut self, entry: Entry) -> Result<(), LineError> {
         let Some(epoch) = self.desk.epoch else {
             return Err(LineError::NotLeader);

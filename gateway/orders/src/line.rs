@@ -1,4 +1,4 @@
-//! The gateway's line is the sequencer's: its inbound ring on the way in, one seat at its outbound ring on the way
+//! The gateway's line is the sequencer's: its inbound ring on the way in, one of its outbound lanes on the way
 //! out. Its view is a replica.
 
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use grid_sequencer::{
 
 use crate::venue::{Line, LineError, View, Wake};
 
-/// Blocks taken from the outbound ring at one time.
+/// Blocks taken from the outbound lane at one time.
 const BLOCKS: usize = 64;
 
 /// The thread of a layout whose stages the gateway's thread should step instead: one that sleeps when it is idle, or that
@@ -81,9 +81,16 @@ impl Line for LogLine {
         self.submitter.arrive();
     }
 
+    #[inline]
     fn submit(&mut self, entry: Entry, epoch: u64) -> Result<(), LineError> {
-        self.queued = true;
-        self.submitter.try_queue_within(entry, epoch).map_err(|error| match error {
+        let submitted = match &mut self.hosted {
+            Some(hosted) => hosted.submit(&mut self.submitter, entry, epoch),
+            None => {
+                self.queued = true;
+                self.submitter.try_queue_within(entry, epoch)
+            }
+        };
+        submitted.map_err(|error| match error {
             SubmitError::Full(_) => LineError::Full,
             SubmitError::TooLarge { .. } => LineError::TooLarge,
             SubmitError::Closed(_) => LineError::Closed,
@@ -135,9 +142,13 @@ impl Line for LogLine {
 
     fn wake_with(&mut self, wake: Wake) {
         let wake: Arc<dyn Fn() + Send + Sync> = Arc::from(wake);
-        self.poller.set_waker(Arc::clone(&wake));
         self.leadership.wake_with(Arc::clone(&wake));
-        self.hosted = self.lender.take().and_then(|lender| lender.lend(wake));
+        self.hosted = self.lender.take().and_then(|lender| lender.lend(Arc::clone(&wake)));
+        match self.hosted {
+            // What is published from now on is published by this thread, which polls behind it.
+            Some(_) => wake(),
+            None => self.poller.set_waker(wake),
+        }
     }
 
     fn epoch(&self) -> Option<u64> {

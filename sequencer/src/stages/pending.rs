@@ -3,6 +3,8 @@
 
 use std::collections::VecDeque;
 
+use grid_engine::Nanos;
+
 use crate::block::Draft;
 use crate::inbound::Taken;
 use crate::stages::BlockLimits;
@@ -15,13 +17,14 @@ pub(crate) struct Pending<C> {
     drafts: VecDeque<Draft<C>>,
     /// Commands in all drafts.
     commands: usize,
-    /// What the last draft that was begun came to: as much room is made for the next one.
-    last: (usize, usize),
+    /// Commands and bytes of payload that room is made for in the next draft: as many as the last ones came to. The blocks of one
+    /// burst differ, the last is short, so this shrinks by an eighth at a time.
+    room: (usize, usize),
 }
 
 impl<C> Pending<C> {
     pub(crate) fn new(limits: BlockLimits) -> Self {
-        Self { limits, drafts: VecDeque::new(), commands: 0, last: (0, 0) }
+        Self { limits, drafts: VecDeque::new(), commands: 0, room: (0, 0) }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -45,13 +48,58 @@ impl<C> Pending<C> {
             draft.push(command, framed, arrived);
             return;
         }
-        if let Some(before) = self.drafts.back() {
-            self.last = (before.commands(), before.payload_bytes());
+        self.begin(epoch, framed.len()).push(command, framed, arrived);
+    }
+
+    /// The same with a command that is encoded only now, where it will stand. It comes back with the bytes of its log form if
+    /// those are more than `most`.
+    #[inline]
+    pub(crate) fn put(
+        &mut self,
+        command: C,
+        epoch: u64,
+        arrived: Option<Nanos>,
+        most: usize,
+        encode: impl FnOnce(&C, &mut Vec<u8>),
+    ) -> Result<(), (C, usize)> {
+        let limits = self.limits;
+        let takes = |draft: &Draft<C>| {
+            draft.epoch() == epoch
+                && draft.commands() < limits.commands
+                && draft.payload_bytes() < limits.bytes
+        };
+        if !self.drafts.back().is_some_and(takes) {
+            self.begin(epoch, 0);
         }
-        let (commands, bytes) = self.last;
-        let mut draft = Draft::begin(epoch, commands.max(1), bytes.max(framed.len()));
-        draft.push(command, framed, arrived);
-        self.drafts.push_back(draft);
+        let draft = self.drafts.back_mut().expect("one takes it");
+        let framed = draft.frame(|out| encode(&command, out));
+        let alone = draft.commands() == 0;
+        if framed - 4 > most {
+            draft.unframe(framed);
+            if alone {
+                self.drafts.pop_back();
+            }
+            return Err((command, framed - 4));
+        }
+        self.commands += 1;
+        if alone || draft.payload_bytes() <= limits.bytes {
+            draft.push_framed(command, arrived);
+        } else {
+            let bytes = draft.unframe(framed);
+            self.begin(epoch, framed).push(command, &bytes, arrived);
+        }
+        Ok(())
+    }
+
+    /// A new block to be filled, with as much room as the one before came to, and for `bytes` of payload.
+    fn begin(&mut self, epoch: u64, bytes: usize) -> &mut Draft<C> {
+        if let Some(before) = self.drafts.back() {
+            self.room = larger_or_shrunk(self.room, before);
+        }
+        let (commands, payload) = self.room;
+        let commands = commands.next_power_of_two().min(self.limits.commands.max(1));
+        self.drafts.push_back(Draft::begin(epoch, commands, (payload + payload / 8).max(bytes)));
+        self.drafts.back_mut().expect("just begun")
     }
 
     /// A block is full: no later command can come into it.
@@ -82,7 +130,7 @@ impl<C> Pending<C> {
     pub(crate) fn cut(&mut self) -> Option<Draft<C>> {
         let draft = self.drafts.pop_front()?;
         self.commands -= draft.commands();
-        self.last = (draft.commands(), draft.payload_bytes());
+        self.room = larger_or_shrunk(self.room, &draft);
         Some(draft)
     }
 
@@ -91,6 +139,11 @@ impl<C> Pending<C> {
         self.drafts.clear();
         std::mem::take(&mut self.commands)
     }
+}
+
+fn larger_or_shrunk<C>((commands, bytes): (usize, usize), draft: &Draft<C>) -> (usize, usize) {
+    let shrunk = |room: usize| room - room.div_ceil(8);
+    (draft.commands().max(shrunk(commands)), draft.payload_bytes().max(shrunk(bytes)))
 }
 
 #[cfg(test)]
@@ -139,6 +192,37 @@ mod tests {
             blocks(&mut pending, 1),
             [(vec!['a', 'b'], b"ab".to_vec()), (vec!['c'], b"c".to_vec()), (vec!['d'], b"dddd".to_vec())]
         );
+    }
+
+    #[test]
+    fn a_command_put_where_it_will_stand_comes_into_the_same_block_as_one_that_was_encoded_before() {
+        let limits = BlockLimits { commands: 3, bytes: 12, ..BlockLimits::default() };
+        let (mut pushed, mut put) = (Pending::new(limits), Pending::new(limits));
+        let load = [
+            ("a", 1),
+            ("bb", 1),
+            ("c", 1),
+            ("ddddddddddddd", 1),
+            ("e", 1),
+            ("f", 2),
+            ("g", 2),
+            ("h", 2),
+            ("i", 2),
+        ];
+        for (text, epoch) in load {
+            let command = text.chars().next().expect("not empty");
+            let mut framed = Vec::new();
+            crate::block::push_command(&mut framed, |out| out.extend_from_slice(text.as_bytes()));
+            pushed.push(Taken { command, framed: &framed, epoch, arrived: None });
+            let encode = |_: &char, out: &mut Vec<u8>| out.extend_from_slice(text.as_bytes());
+            assert_eq!(put.put(command, epoch, None, 13, encode), Ok(()));
+            let long = |_: &char, out: &mut Vec<u8>| out.extend_from_slice(&[b'z'; 14]);
+            assert_eq!(put.put('z', epoch, None, 13, long), Err(('z', 14)), "and nothing of it stays");
+        }
+        assert_eq!((put.len(), put.fills()), (pushed.len(), pushed.fills()));
+        for term in [1, 2] {
+            assert_eq!(blocks(&mut put, term), blocks(&mut pushed, term));
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Numbers, stamps and closes blocks: the stage between the producers' ring and the consensus core.
 
+use std::any::Any;
 use std::time::Duration;
 
 use grid_engine::Nanos;
@@ -124,6 +125,10 @@ impl<M: Machine> Stage for SequencerStage<M> {
             return Step::Done;
         }
         if worked { Step::Worked } else { Step::Idle }
+    }
+
+    fn inlet(&mut self) -> Option<&mut dyn Any> {
+        Some(&mut self.pending)
     }
 
     fn has_work(&self) -> bool {

@@ -285,6 +285,35 @@ fn a_fused_host_finds_what_it_submitted_published_after_one_turn() {
 }
 
 #[test]
+fn a_host_hands_as_many_commands_as_the_ring_holds_past_it_and_only_in_its_epoch() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut layout = ThreadLayout::fused(0);
+    layout.threads[0].core = None;
+    let mut handle = start(dir.path(), Config { layout, inbound_slots: 64, ..config(&["test"]) });
+    let epoch = handle.leadership().epoch().expect("it leads");
+    let mut poller = handle.take_output("test").expect("asked for");
+    let mut submitter = handle.submitter();
+    let mut hosted = handle.lender().and_then(|lender| lender.lend(Arc::new(|| ()))).expect("it is lent");
+    while hosted.turn() == Step::Worked {}
+    let mut outputs = Vec::new();
+    poller.poll(usize::MAX, &mut outputs);
+    outputs.clear();
+    let other = hosted.submit(&mut submitter, deposit(0, 0), epoch + 1);
+    assert!(matches!(other, Err(SubmitError::NotLeader(_))), "{other:?}");
+    for nth in 0..64 {
+        hosted.submit(&mut submitter, deposit(0, nth), epoch).expect("there is room");
+    }
+    let beyond = hosted.submit(&mut submitter, deposit(0, 64), epoch);
+    assert!(matches!(beyond, Err(SubmitError::Full(_))), "{beyond:?}");
+    assert_eq!(hosted.turn(), Step::Worked);
+    poller.poll(usize::MAX, &mut outputs);
+    let events: usize = outputs.iter().map(|output| output.events().len()).sum();
+    assert_eq!((outputs.len(), events), (1, 64), "one block of all of them");
+    drop(hosted);
+    handle.shutdown();
+}
+
+#[test]
 fn the_stage_clocks_follow_a_command_from_its_arrival_to_its_report() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut handle = start(dir.path(), Config { clock_every: 1, ..config(&["test"]) });
