@@ -65,6 +65,8 @@ pub enum Event {
         price: Price,
         /// Open quantity from now on.
         remaining: Qty,
+        /// The levels that it left and joined, lower price first, where the command touched no others.
+        levels: [Option<LevelUpdate>; 2],
     },
     /// A taker and a maker traded.
     Traded(Trade),
@@ -82,19 +84,15 @@ pub enum Event {
         remaining: Qty,
         /// Why.
         reason: Closure,
+        /// The level that it left, where the command touched no other.
+        level: Option<LevelUpdate>,
     },
-    /// A price level after the command that touched it; once per level and command. Zero quantity: it is gone.
+    /// One of several levels that a command touched; a single order's are told with it, see [`Event::levels`].
     Level {
         /// Where.
         instrument: InstrumentId,
-        /// Which side.
-        side: Side,
-        /// At which price.
-        price: Price,
-        /// Open quantity there.
-        qty: Qty,
-        /// Orders there.
-        orders: u32,
+        /// What it is now.
+        level: LevelUpdate,
     },
     /// An account, key, instrument or supplier changed; readers look at the state.
     DirectoryChanged,
@@ -228,7 +226,36 @@ pub enum Event {
     },
 }
 
+/// A price level after the command that touched it; told once per level and command. Zero quantity: it is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct LevelUpdate {
+    /// At which price.
+    pub price: Price,
+    /// Open quantity there.
+    pub qty: Qty,
+    /// Orders there.
+    pub orders: u32,
+    /// Which side.
+    pub side: Side,
+}
+
 impl Event {
+    /// The levels that this event tells of, and of which instrument they are.
+    #[inline]
+    pub fn levels(&self) -> impl Iterator<Item = (InstrumentId, &LevelUpdate)> {
+        let (instrument, levels) = match self {
+            Self::OrderOpened(OrderOpened { instrument, level, .. })
+            | Self::OrderClosed { instrument, level, .. } => (*instrument, std::slice::from_ref(level)),
+            Self::OrderReplaced { instrument, levels, .. } => (*instrument, &levels[..]),
+            _ => (InstrumentId::default(), &[][..]),
+        };
+        let alone = match self {
+            Self::Level { instrument, level } => Some((*instrument, level)),
+            _ => None,
+        };
+        levels.iter().flatten().map(move |level| (instrument, level)).chain(alone)
+    }
+
     /// Appends the event's bytes, equal for equal events on every machine; for comparing what nodes came to.
     ///
     /// # Panics
@@ -317,6 +344,8 @@ pub struct OrderOpened {
     pub label: Label,
     /// The client's order id as text, or empty.
     pub tag: String,
+    /// The level that it joined, where it rests at once and the command touched no other.
+    pub level: Option<LevelUpdate>,
 }
 
 /// One match.

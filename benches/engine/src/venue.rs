@@ -23,7 +23,7 @@ pub struct Setup {
     pub instruments: u16,
     /// Each instrument is supplied to this many traders, in turn; the others can only buy it.
     pub sellers: u32,
-    /// Sessions through which everybody's commands enter, in turn, as through tiers of a gateway.
+    /// Sessions through which commands enter, as through tiers of a gateway: an account keeps to one of them.
     pub sessions: u32,
     /// Highest price, in ticks.
     pub max_price: u64,
@@ -37,7 +37,6 @@ pub struct Venue {
     engine: Engine,
     seq: Seq,
     lanes: Vec<Lane>,
-    next_lane: usize,
     events: Vec<Event>,
     traders: Vec<AccountId>,
     tape: Vec<Entry>,
@@ -62,7 +61,6 @@ impl Venue {
             engine: Engine::new(),
             seq: Seq::ZERO,
             lanes: Vec::new(),
-            next_lane: 0,
             events: Vec::new(),
             traders: Vec::new(),
             tape: Vec::new(),
@@ -113,7 +111,7 @@ impl Venue {
         self.traders.push(account);
     }
 
-    /// Applies a command of a trader, through the next session in turn; what happened is in [`Venue::events`].
+    /// Applies a command of a trader, through its session; what happened is in [`Venue::events`].
     pub fn send(&mut self, trader: u32, command: Command) {
         self.submit(self.traders[trader as usize], command);
     }
@@ -184,8 +182,8 @@ impl Venue {
     }
 
     fn submit(&mut self, account: AccountId, command: Command) {
-        self.next_lane = (self.next_lane + 1) % self.lanes.len();
-        let lane = &mut self.lanes[self.next_lane];
+        let lane = account.0 as usize % self.lanes.len();
+        let lane = &mut self.lanes[lane];
         lane.client_seq += 1;
         let (session, client_seq) = (lane.session, lane.client_seq);
         self.apply(Entry { session, client_seq, account, command });

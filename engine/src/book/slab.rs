@@ -68,6 +68,7 @@ impl Terms {
     const FEE_BITS: u32 = 10;
     const FEE_MASK: u32 = (1 << Self::FEE_BITS) - 1;
 
+    #[inline(always)]
     pub(crate) const fn pack(self) -> u32 {
         let tif = match self.tif {
             TimeInForce::Gtc => 0,

@@ -267,7 +267,7 @@ impl Step<'_> {
     fn buy(&mut self, incoming: &mut Incoming, spent: Usd) -> Bought {
         let qty = incoming.remaining;
         self.accept(incoming, spent);
-        self.announce(incoming, None, "");
+        self.announce(incoming, None, "", None);
         self.run(incoming);
         assert_eq!(incoming.filled, qty, "a purchase that the book can fill is filled whole");
         Bought { qty, spent }

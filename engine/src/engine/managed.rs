@@ -112,7 +112,7 @@ impl Step<'_> {
             replaced: false,
         };
         self.accept(&mut ask, Usd::ZERO);
-        self.announce(&ask, Some(managed.price), "");
+        self.announce(&ask, Some(managed.price), "", None);
         // It would trade with bids that are high enough, but it is there for one buyer, who takes it within this command.
         self.rest(&ask);
     }

@@ -139,6 +139,7 @@ impl Step<'_> {
             instrument,
             price: Price(subject.price.into()),
             remaining: Qty(subject.remaining.into()),
+            levels: [None; 2],
         });
         self.notify_order(SessionIndex(before.session), account, &subject, Exec::Replaced);
     }
@@ -202,7 +203,7 @@ impl Step<'_> {
         self.notify_order(incoming.session, incoming.account, &incoming.subject(), exec(true));
         if subject.remaining == 0 {
             self.retire(slot, subject.label);
-            self.tell_closed(maker, session, &subject, Closure::Filled, false);
+            self.tell_closed((maker, session), &subject, Closure::Filled, None, false);
         }
     }
 }

@@ -43,7 +43,7 @@ mod trading;
 
 use crate::book::{BookView, Depth, Order, Record};
 use crate::command::{Command, Entry, OrderKind, OrderRef, Side};
-use crate::event::{Draw, Event};
+use crate::event::{Draw, Event, LevelUpdate};
 use crate::ids::{AccountId, InstrumentId, KeyId, Label, OrderId, SessionId};
 use crate::prefetch::ask_for;
 use crate::reject::Reject;
@@ -411,6 +411,12 @@ impl Place {
         (self.instrument.0 as u64) << 33 | (self.side as u64) << 32 | self.price as u64
     }
 
+    #[inline(always)]
+    fn told(self, depth: Depth) -> LevelUpdate {
+        let Depth { qty, orders } = depth;
+        LevelUpdate { price: Price(self.price.into()), qty, orders, side: self.side }
+    }
+
     const fn of_key(key: u64) -> Self {
         let side = if key >> 32 & 1 == 0 { Side::Buy } else { Side::Sell };
         Self { instrument: InstrumentId((key >> 33) as u16), side, price: key as u32 }
@@ -638,26 +644,16 @@ impl Step<'_> {
         }
     }
 
-    /// Tells the market of the one level that the command changes, where nothing else follows that could change it.
-    #[inline]
-    fn tell_level(&mut self, place: Place, depth: Depth) {
-        if self.touched.is_empty() {
-            self.push_level(place, depth);
-        } else {
-            // Something fell due before this command.
-            self.touch(place);
-        }
-    }
-
+    /// What the event of an order says of the one level that the command changes, where nothing else follows that could
+    /// change it.
     #[inline(always)]
-    fn push_level(&mut self, place: Place, depth: Depth) {
-        self.events.push(Event::Level {
-            instrument: place.instrument,
-            side: place.side,
-            price: Price(place.price.into()),
-            qty: depth.qty,
-            orders: depth.orders,
-        });
+    fn level(&mut self, place: Place, depth: Depth) -> Option<LevelUpdate> {
+        if self.touched.is_empty() {
+            return Some(place.told(depth));
+        }
+        // Something fell due before this command.
+        self.touch(place);
+        None
     }
 
     /// Tells the market each level that the command touched, once, as it stands now.
@@ -670,7 +666,7 @@ impl Step<'_> {
         for key in touched.drain(..) {
             let place = Place::of_key(key);
             let depth = self.state.books.depth(place.instrument, place.side, place.price);
-            self.push_level(place, depth);
+            self.events.push(Event::Level { instrument: place.instrument, level: place.told(depth) });
         }
         *self.touched = touched;
     }

@@ -1,12 +1,14 @@
 //! Orders in and out: every check before anything changes, then holds, matching, and what rests or closes.
 
+use std::cmp::Ordering;
+
 use super::matching::Stopped;
 use super::{Place, Refusal, Step};
 use crate::book::{Depth, Entry, NONE, Record, Terms, WIDEST, hold_of};
 use crate::command::{
     AccountMode, MassCancelScope, NewOrder, OrderKind, OrderRef, SelfTrade, Side, TimeInForce,
 };
-use crate::event::{Closure, Event, Exec, OrderOpened, ReportBody};
+use crate::event::{Closure, Event, Exec, LevelUpdate, OrderOpened, ReportBody};
 use crate::ids::{AccountId, InstrumentId, Label, OrderId, SessionId};
 use crate::instrument::{InstrumentStatus, MarketTerms};
 use crate::limits;
@@ -114,11 +116,14 @@ impl Step<'_> {
         if !new.tag.is_empty() {
             self.remember_tag(new, incoming.id);
         }
-        self.announce(&incoming, price, &new.tag);
-        self.answer_order(&incoming.subject(), Exec::New);
         if rests {
-            self.enter(&incoming);
+            let (place, depth) = self.enter(&incoming);
+            let level = self.level(place, depth);
+            self.announce(&incoming, price, &new.tag, level);
+            self.answer_order(&incoming.subject(), Exec::New);
         } else {
+            self.announce(&incoming, price, &new.tag, None);
+            self.answer_order(&incoming.subject(), Exec::New);
             self.run(&mut incoming);
         }
         Ok(())
@@ -272,7 +277,13 @@ impl Step<'_> {
 
     /// Tells everybody of a new order.
     #[inline(always)]
-    pub(super) fn announce(&mut self, incoming: &Incoming, price: Option<Price>, tag: &str) {
+    pub(super) fn announce(
+        &mut self,
+        incoming: &Incoming,
+        price: Option<Price>,
+        tag: &str,
+        level: Option<LevelUpdate>,
+    ) {
         self.events.push(Event::OrderOpened(OrderOpened {
             order: incoming.id,
             account: incoming.account,
@@ -282,7 +293,9 @@ impl Step<'_> {
             tif: incoming.tif,
             qty: incoming.remaining,
             label: incoming.label,
-            tag: tag.to_owned(),
+            // Most have none, and even an empty copy would be made through the allocator.
+            tag: if tag.is_empty() { String::new() } else { tag.to_owned() },
+            level,
         }));
     }
 
@@ -327,7 +340,8 @@ impl Step<'_> {
     /// What is left of an incoming order goes into the book.
     pub(super) fn rest(&mut self, incoming: &Incoming) {
         if !incoming.replaced {
-            return self.enter(incoming);
+            let (place, _) = self.enter(incoming);
+            return self.touch(place);
         }
         let slot = slot_of(incoming);
         let (price, remaining) = (narrow(incoming.price.0), narrow(incoming.remaining.0));
@@ -337,13 +351,13 @@ impl Step<'_> {
             (record.price, record.remaining, record.filled) = (price, remaining, filled);
             record.updated_at = at;
         });
-        let depth = books.join(slot);
-        self.tell_level(Place { instrument: incoming.instrument, side: incoming.side, price }, depth);
+        books.join(slot);
+        self.touch(Place { instrument: incoming.instrument, side: incoming.side, price });
     }
 
-    /// As [`Self::rest`], of an order that never rested before.
+    /// Puts an order into the book that never rested before; which level it joined, and what that has now.
     #[inline(always)]
-    fn enter(&mut self, incoming: &Incoming) {
+    fn enter(&mut self, incoming: &Incoming) -> (Place, Depth) {
         let slot = slot_of(incoming);
         let (at, state) = (self.at, &mut *self.state);
         let labelled = incoming.label != Label::default();
@@ -377,8 +391,7 @@ impl Step<'_> {
         }
         state.sessions.order_rests(incoming.session);
         let depth = state.books.enter(slot, &entering, &mut account.orders);
-        let place = Place { instrument: incoming.instrument, side: incoming.side, price: entering.price };
-        self.tell_level(place, depth);
+        (Place { instrument: incoming.instrument, side: incoming.side, price: entering.price }, depth)
     }
 
     /// Ends an order that is not in the book: gives back what it still holds and says why.
@@ -395,17 +408,17 @@ impl Step<'_> {
                 self.state.books.give_slot(slot);
             }
         }
-        self.tell_closed(incoming.account, incoming.session, &incoming.subject(), reason, false);
+        self.tell_closed((incoming.account, incoming.session), &incoming.subject(), reason, None, false);
     }
 
     /// Says that an order has ended. `subject` has what was open of it; `answers` the command in progress or nobody's.
     #[inline(always)]
     pub(super) fn tell_closed(
         &mut self,
-        account: AccountId,
-        session: SessionIndex,
+        (account, session): (AccountId, SessionIndex),
         subject: &Subject,
         reason: Closure,
+        level: Option<LevelUpdate>,
         answers: bool,
     ) {
         self.events.push(Event::OrderClosed {
@@ -415,6 +428,7 @@ impl Step<'_> {
             filled: Qty(subject.filled.into()),
             remaining: Qty(subject.remaining.into()),
             reason,
+            level,
         });
         let (subject, exec) = (Subject { remaining: 0, ..*subject }, Exec::Closed(reason));
         if answers {
@@ -482,19 +496,17 @@ impl Step<'_> {
     /// Takes a resting order out of the book and ends it, for its owner who asked for that alone.
     #[inline(never)]
     fn cancel_resting(&mut self, slot: u32) {
-        let (place, depth) = self.end_resting(slot, Closure::Cancelled, true);
-        self.tell_level(place, depth);
+        self.end_resting(slot, Closure::Cancelled, true);
     }
 
     /// Takes a resting order out of the book and ends it, among other things.
     #[inline(never)]
     pub(super) fn close_resting(&mut self, slot: u32, reason: Closure) {
-        let (place, _) = self.end_resting(slot, reason, false);
-        self.touch(place);
+        self.end_resting(slot, reason, false);
     }
 
     #[inline(always)]
-    fn end_resting(&mut self, slot: u32, reason: Closure, answers: bool) -> (Place, Depth) {
+    fn end_resting(&mut self, slot: u32, reason: Closure, answers: bool) {
         let record = *self.state.books.record(slot);
         let (account, instrument) = (AccountId(record.account), InstrumentId(record.instrument));
         let session = SessionIndex(record.session);
@@ -506,10 +518,15 @@ impl Step<'_> {
             }
             Side::Sell => self.free_units(account, instrument, Qty(record.remaining.into())),
         }
-        let depth = self.state.books.leave(slot);
+        let (place, depth) = (Place::of(&record), self.state.books.leave(slot));
         self.retire(slot, subject.label);
-        self.tell_closed(account, session, &subject, reason, answers);
-        (Place::of(&record), depth)
+        let level = if answers {
+            self.level(place, depth)
+        } else {
+            self.touch(place);
+            None
+        };
+        self.tell_closed((account, session), &subject, reason, level, answers);
     }
 
     /// Dollars that a resting bid holds.
@@ -672,12 +689,24 @@ impl Step<'_> {
                 holding.held = holding.held.minus(old_qty).plus(qty);
             }
         }
+        let place = Place::of(&resting);
+        let levels = if keeps_priority {
+            let depth = self.state.books.shrink(slot, resting.remaining - remaining, self.at);
+            [self.level(place, depth), None]
+        } else if trades {
+            self.touch(place);
+            [None; 2]
+        } else {
+            let depths = self.state.books.relocate(slot, price, remaining, self.at);
+            self.levels(place, Place { price, ..place }, depths)
+        };
         self.events.push(Event::OrderReplaced {
             order: before.order,
             account: self.account,
             instrument,
             price: Price(price.into()),
             remaining: qty,
+            levels,
         });
         let subject = Subject { price, remaining, ..before };
         self.answer_order(&subject, Exec::Replaced);
@@ -685,37 +714,28 @@ impl Step<'_> {
         if session != self.session_index {
             self.notify_order(session, self.account, &subject, Exec::Replaced);
         }
-        let place = Place::of(&resting);
-        if keeps_priority {
-            let depth = self.state.books.shrink(slot, resting.remaining - remaining, self.at);
-            self.tell_level(place, depth);
-        } else if trades {
-            self.touch(place);
+        if trades {
             let mut incoming = self.reentering(slot, qty, Price(price.into()), stp);
             incoming.hold = if side == Side::Buy { needed } else { Usd::ZERO };
             self.state.books.leave(slot);
             self.run(&mut incoming);
-        } else {
-            let [left, joined] = self.state.books.relocate(slot, price, remaining, self.at);
-            self.tell_move(place, left, Place { price, ..place }, joined);
         }
         Ok(())
     }
 
-    /// Tells of the level that an order left and of the one that it joined, as [`Self::tell_level`] does of one.
+    /// As [`Self::level`], of the one that an order left and of the one that it joined.
     #[inline(always)]
-    fn tell_move(&mut self, from: Place, left: Depth, to: Place, joined: Depth) {
+    fn levels(&mut self, from: Place, to: Place, [left, joined]: [Depth; 2]) -> [Option<LevelUpdate>; 2] {
         if !self.touched.is_empty() {
             self.touch(from);
             self.touch(to);
-        } else if from.price < to.price {
-            self.push_level(from, left);
-            self.push_level(to, joined);
-        } else {
-            self.push_level(to, joined);
-            if from.price != to.price {
-                self.push_level(from, left);
-            }
+            return [None; 2];
+        }
+        let (left, joined) = (Some(from.told(left)), Some(to.told(joined)));
+        match from.price.cmp(&to.price) {
+            Ordering::Less => [left, joined],
+            Ordering::Equal => [joined, None],
+            Ordering::Greater => [joined, left],
         }
     }
 

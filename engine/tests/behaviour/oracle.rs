@@ -7,7 +7,7 @@ use grid_engine::command::{
     AccountMode, Capabilities, Command, Entry, MassCancelScope, NewOrder, OrderKind, OrderRef, SelfTrade,
     Side, TimeInForce,
 };
-use grid_engine::event::{Closure, Event, Exec, ReportBody};
+use grid_engine::event::{Closure, Event, Exec, LevelUpdate, ReportBody};
 use grid_engine::instrument::{InstrumentSpec, InstrumentStatus};
 use grid_engine::limits;
 use grid_engine::{
@@ -772,15 +772,15 @@ impl World {
                         Closed { order: *order, filled: filled.0, remaining: remaining.0, reason: *reason };
                     found.closed.push(closed);
                 }
-                Event::Level { instrument, side, price, qty, orders } => {
-                    let told = &mut self.told[usize::from(instrument.0)][usize::from(*side == Side::Sell)];
-                    if qty.is_zero() {
-                        told.remove(&price.0);
-                    } else {
-                        told.insert(price.0, (qty.0, *orders));
-                    }
-                }
                 _ => {}
+            }
+            for (instrument, &LevelUpdate { price, qty, orders, side }) in event.levels() {
+                let told = &mut self.told[usize::from(instrument.0)][usize::from(side == Side::Sell)];
+                if qty.is_zero() {
+                    told.remove(&price.0);
+                } else {
+                    told.insert(price.0, (qty.0, orders));
+                }
             }
         }
         if found != *expected {

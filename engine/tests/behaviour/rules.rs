@@ -20,7 +20,7 @@ use grid_engine::command::{
     AccountMode, AutoBuy, Capabilities, Command, Cover, Entry, MassCancelScope, NewOrder, OrderKind,
     OrderRef, SelfTrade, Side, SupplierProfile, Surface, TimeInForce, TransferDirection, Usage,
 };
-use grid_engine::event::{Event, Exec, OrderReport, Report, ReportBody};
+use grid_engine::event::{Event, Exec, LevelUpdate, OrderReport, Report, ReportBody};
 use grid_engine::funding::{AccountTerms, AutoReload, PaymentMethod, ReloadFailure};
 use grid_engine::instrument::{InstrumentSpec, InstrumentStatus, Movement};
 use grid_engine::sla::Waived;
@@ -254,7 +254,12 @@ impl Stage {
             who => self.run_actor(who, &mut words),
         }
         words.end();
-        self.venue.events.clone().iter().map(|event| self.tell(event)).collect()
+        // What the market hears of levels comes last, whichever events tell it.
+        let told = self.venue.events.iter().filter(|event| !matches!(event, Event::Level { .. }));
+        let levels = self.venue.events.iter().flat_map(Event::levels);
+        told.map(|event| self.tell(event))
+            .chain(levels.map(|(of, level)| self.tell_level(of, level)))
+            .collect()
     }
 
     fn must_succeed(&self) {
@@ -629,8 +634,17 @@ impl Stage {
         if day == 0 { clock } else { format!("{clock} on day {}", day + 1) }
     }
 
+    fn tell_level(&self, instrument: InstrumentId, level: &LevelUpdate) -> String {
+        let (which, price, of) = (side(level.side), level.price.0, self.of(instrument));
+        match level.qty.0 {
+            0 => format!("level {which} {price}{of}: gone"),
+            qty => format!("level {which} {price}{of}: {qty} in {}", level.orders),
+        }
+    }
+
     fn tell(&self, event: &Event) -> String {
         match event {
+            Event::Level { instrument, level } => self.tell_level(*instrument, level),
             Event::Report { session, report } => {
                 let answers = match report.client_seq {
                     0 => String::new(),
@@ -689,12 +703,6 @@ impl Stage {
             Event::OrderClosed { order, filled, remaining, reason, .. } => {
                 format!("closed {}: {reason:?}, filled {}, left {}", self.name(*order), filled.0, remaining.0)
             }
-            Event::Level { instrument, side: which, price, qty, orders } => match qty.0 {
-                0 => format!("level {} {}{}: gone", side(*which), price.0, self.of(*instrument)),
-                qty => {
-                    format!("level {} {}{}: {qty} in {orders}", side(*which), price.0, self.of(*instrument))
-                }
-            },
             Event::DirectoryChanged => "directory changed".into(),
             Event::OffersChanged { supplier, models } => {
                 format!("{} offers {} models", self.who(*supplier), models.len())

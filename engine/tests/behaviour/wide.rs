@@ -436,9 +436,9 @@ impl World {
                     remaining: remaining.0,
                     reason: *reason,
                 }),
-                Event::Level { side, price, qty, orders, .. } => told.push((*side, *price, qty.0, *orders)),
                 _ => {}
             }
+            told.extend(event.levels().map(|(_, at)| (at.side, at.price, at.qty.0, at.orders)));
         }
         if found != *expected {
             self.fail("trades and closed orders", expected, &found);

@@ -20,6 +20,7 @@ fn opened(order: u64, account: AccountId, side: Side, qty: u64) -> Event {
         qty: Qty(qty),
         label: Label(0),
         tag: String::new(),
+        level: None,
     })
 }
 
@@ -46,6 +47,7 @@ fn story() -> Vec<Applied> {
         filled: Qty(2),
         remaining: Qty(0),
         reason: Closure::Filled,
+        level: None,
     };
     let command = |seq: u64, events: Vec<Event>| Applied { seq: Seq(seq), at: Nanos(seq * 1_000), events };
     vec![

@@ -1,7 +1,7 @@
 //! Whom a committed event concerns. A report goes to the connection its session lives on, or waits in the engine's
 //! state for a client that asks again; what the world may know goes to the feed.
 
-use grid_engine::event::Report;
+use grid_engine::event::{LevelUpdate, Report};
 use grid_engine::{AccountId, Event, Nanos, Seq, SessionId};
 use grid_wire::{Level, gateway_reject};
 
@@ -22,13 +22,13 @@ impl<V: View> Desk<V> {
             Event::SessionEstablished { session, connection, result } => {
                 self.session_established(seq, *session, *connection, *result);
             }
-            Event::Level { instrument, side, price, qty, orders } => {
-                let level = Level { price: price.0, qty: qty.0, orders: *orders, side: reports::side(*side) };
-                self.feed.market().level(seq, at, instrument.0, level);
-            }
             Event::Traded(trade) => self.feed.market().trade(seq, at, *trade),
             Event::DirectoryChanged => self.audit = Some(seq),
             _ => {}
+        }
+        for (instrument, &LevelUpdate { price, qty, orders, side }) in event.levels() {
+            let level = Level { price: price.0, qty: qty.0, orders, side: reports::side(side) };
+            self.feed.market().level(seq, at, instrument.0, level);
         }
     }
 
