@@ -36,6 +36,8 @@ late_is_free = false
 [[instrument]]
 symbol = "text-prime"
 name = "Text Prime"
+index = "intelligence"
+score_floor = 38
 ttft_ceiling_ms = 4620
 context_floor = 128000
 output_floor = 128000

@@ -24,6 +24,8 @@ use crate::harness::{Cluster, PATIENCE, until};
 
 /// Requests that one session has in flight.
 const IN_FLIGHT: u64 = 8;
+/// Units of the first instrument that each account issues at first.
+pub(crate) const ISSUED: u64 = 500_000;
 /// A breath between batches, so that a long test does not make a log that takes long to judge.
 const BREATH: Duration = Duration::from_millis(25);
 /// Prices of the orders, in ticks, and how many there are.
@@ -134,7 +136,7 @@ impl Load {
                 let account = operator.open(&format!("trader {nth}"), Usd::dollars(2_000));
                 let name = format!("trader {nth}");
                 let profile = SupplierProfile { name, ..SupplierProfile::default() };
-                operator.stock(account, InstrumentId(0), profile, 500_000);
+                operator.stock(account, InstrumentId(0), profile, ISSUED);
                 account
             })
             .collect();

@@ -18,7 +18,7 @@ NO_SLOT = (1 << SLOT_BITS) - 1
 #: What is left of these can rest.
 RESTING = ("gtc", "day", "post_only")
 OPERATORS_ONLY = {"open_account", "deposit", "withdraw", "define", "set_status", "register_supplier", "set_capacity",
-                  "set_account_terms", "set_sla_terms", "set_collateral"}
+                  "set_account_terms", "set_sla_terms", "set_collateral", "set_benchmark"}
 TIERS_ONLY = {"reserve", "settle", "release", "report_fault", "report_probe"}
 #: Delivery changes neither books nor what may be traded, as long as nothing is bought by itself: only its answers
 #: are not foretold.
@@ -47,6 +47,11 @@ class Market(Service):
         self.suppliers, self.hashes = {}, set()
         # Service and standing by supplier and instrument, in the order in which they began; who owes whom.
         self.services, self.collateral, self.debts = {}, {}, {}
+        # What suppliers offer, what is attested of it and when that ends, and who is off which roster for it.
+        self.offers, self.attested, self.attestation_ends, self.unfit = {}, {}, set(), set()
+        self.public_keys = {}
+        # Whether what was issued may have become less: lots were opened that expire, or calls were settled.
+        self.opened, self.settled = False, False
         self.trades = 0
         self.orders = 0
         # Slots that rested once, the one to be taken next last, and how many there are in all.
@@ -98,6 +103,8 @@ class Market(Service):
             allowed = caller["tier"] or caller["operator"]
         else:
             allowed = session["account"] == self.account or caller["tier"] or caller["operator"]
+        if do == "attest":
+            allowed = allowed and self.account < len(self.accounts) and self.accounts[self.account]["benchmark"]
         if not allowed:
             raise Refused("not_permitted")
         if not 0 < self.account < len(self.accounts):
@@ -136,6 +143,7 @@ class Market(Service):
         self._insert_account("advanced", tier=False, operator=False)
         operator = self._insert_account("advanced", tier=True, operator=True)
         self.keys[fingerprint(command["key"])] = operator
+        self.public_keys[fingerprint(command["key"])] = command["key"]
 
     def _venue_open_session(self, command):
         account = self.keys.get(command["key"])
@@ -162,14 +170,19 @@ class Market(Service):
         pass
 
     def _due(self):
-        """What fell due, the earliest first: sessions whose grace is over lose their orders, and windows of service
-        are judged."""
+        """What fell due, the earliest first: sessions whose grace is over lose their orders, windows of service
+        are judged, and attestations end."""
         while True:
             graces = ((s["due"], 0, id_) for id_, s in self.sessions.items() if s["due"] is not None)
             windows = ((one["ends"], 1, nth) for nth, one in enumerate(self.instruments) if one["ends"] is not None)
-            at, what, which = min([*graces, *windows], default=(None, None, None))
+            attested = ((at, 2, (supplier, of)) for at, supplier, of in self.attestation_ends)
+            at, what, which = min([*graces, *windows, *attested], default=(None, None, None))
             if at is None or at > self.at:
                 return
+            if what == 2:
+                self.attestation_ends.remove((at, *which))
+                self._review_quality(*which)
+                continue
             if what == 1:
                 self._close_window(which)
                 continue
@@ -180,7 +193,7 @@ class Market(Service):
     # -- directory ----------------------------------------------------------------------------------------------
 
     def _insert_account(self, mode, tier, operator):
-        self.accounts.append({"mode": mode, "tier": tier, "operator": operator, "usd": 0, "usd_held": 0,
+        self.accounts.append({"mode": mode, "tier": tier, "operator": operator, "usd": 0, "usd_held": 0, "benchmark": False,
                               "holdings": {}, "orders": {}, "labels": {}, "tags": {}})
         return len(self.accounts) - 1
 
@@ -200,6 +213,7 @@ class Market(Service):
         if key in self.keys:
             raise Refused("duplicate_key")
         self.keys[key] = self.account
+        self.public_keys[key] = command["key"]
         self._done()
 
     def _add_consumption_key(self, command):
@@ -235,6 +249,7 @@ class Market(Service):
             if known["symbol"] == command["symbol"]:
                 kept = {name: known[name] for name in ("book", "sla", "ends")}
                 self.instruments[number] = command | kept
+                self._review_quality_of(number)
                 return self._done(number)
         self.instruments.append(command | {"book": [], "sla": NO_TERMS, "ends": None})
         return self._done(len(self.instruments) - 1)
@@ -244,7 +259,10 @@ class Market(Service):
         self._done(command["instrument"])
 
     def _register_supplier(self, command):
-        self.suppliers[self.account] = command["suspended"]
+        if any(instrument >= len(self.instruments) for instrument, _ in command["offers"]):
+            raise Refused("unknown_instrument")
+        self.suppliers[self.account], self.offers[self.account] = command["suspended"], command["offers"]
+        self._review_offers(self.account)
         self._close_asks(self.account)
         self._done()
 
@@ -271,13 +289,19 @@ class Market(Service):
         if self.account not in self.suppliers:
             raise Refused("not_a_supplier")
         holding = self._holding(self.account, command["instrument"])
-        issued = holding.setdefault("issued", 0)
-        # What was delivered frees capacity; this load never comes near it, so that nothing needs to be foretold.
-        if issued + command["qty"] > holding["capacity"]:
-            raise NotCovered("issuance near the capacity")
+        issued, qty = holding.setdefault("issued", 0), command["qty"]
+        per_unit = self.instruments[command["instrument"]]["sla"]["collateral_per_unit"]
+        within = min(holding["capacity"],
+                     self.collateral.get((self.account, command["instrument"]), 0) // per_unit if per_unit else issued + qty)
+        # What was delivered or has expired is owed no longer, and how much that is is not foretold.
+        less = self.settled or (self.opened and self.instruments[command["instrument"]]["window"] is not None)
+        if less and qty <= within < issued + qty:
+            raise NotCovered("issuance near the limit of what may be owed")
+        if issued + qty > within:
+            raise Refused("beyond_capacity" if issued + qty > holding["capacity"] else "beyond_collateral")
         if self._suspended(self.account, command["instrument"]):
             raise Refused("suspended")
-        holding["issued"] = issued + command["qty"]
+        holding["issued"] = issued + qty
         holding["issuance"] += command["qty"]
         self.issuances += 1
         self._done(self.issuances)
@@ -307,12 +331,14 @@ class Market(Service):
             raise Refused("units")
         holding["free"] -= command["qty"]
         self._take_parts(holding, command["qty"])
+        self.opened = True
         self.transfers += 1
         self._done(self.transfers)
 
     def _delivery(self, command):
         if any(one["sla"]["window"] for one in self.instruments):
             raise NotCovered("calls that are measured")
+        self.settled |= command["do"] == "settle"
         self._answer({"kind": "delivery"})
 
     # -- orders in and out --------------------------------------------------------------------------------------
@@ -564,6 +590,7 @@ class Market(Service):
             bought.append([issuer, part, False])
         self._pay(seller["account"], proceeds)
         if buyer["to_consumption"]:
+            self.opened = True
             self.transfers += 1
         else:
             holding = self._holding(buyer["account"], buyer["instrument"])

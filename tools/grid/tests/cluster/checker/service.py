@@ -1,14 +1,14 @@
-"""Terms of service in the reference model: windows and what closes with them, probes, who is off the roster, what that
-costs. Written from the rules (design, README, the doc comments of the engine's `sla.rs`).
+"""Terms of service in the reference model: windows and what closes with them, probes, what is attested, who is off the
+roster, what that costs. Written from the rules (design, README, the doc comments of the engine's `sla.rs`).
 
-Calls are not foretold, so a log that settles some under terms that measure them is not covered; nor are attestations, nor
-collateral that bounds what may be issued.
+Calls are not foretold, so a log that settles some under terms that measure them is not covered.
 """
 
-from rejects import NotCovered, Refused
+from rejects import Refused
+from signatures import signed
 
 NO_TERMS = {"window": 0, "sample": 0, "error_max": 10_000, "uptime_min": 0, "penalty": 0, "breaches_to_suspend": 0,
-            "probes_to_decide": 3}
+            "probes_to_decide": 3, "collateral_per_unit": 0, "attested": False}
 #: Parts of a window in which a supplier was asked, or served.
 PARTS = 60
 SHARES = ("ttft_percentile", "pace_percentile", "error_max", "uptime_min", "penalty_bps", "late_tolerance", "cover_penalty")
@@ -23,8 +23,12 @@ class Service:
             "faults": 0, "overloaded": 0, "parts": set(), "breaches": 0, "probes": 0, "passed": False, "breach": False})
 
     def _suspended(self, account, instrument):
+        return self.suppliers.get(account, False) or self._barred(account, instrument)
+
+    def _barred(self, account, instrument):
+        """For breaches, or for the quality of its models."""
         service = self.services.get((account, instrument))
-        return self.suppliers.get(account, False) or (service is not None and service["breach"])
+        return (account, instrument) in self.unfit or (service is not None and service["breach"])
 
     def _close_asks(self, account):
         """Nobody may buy on the book what its seller may not deliver."""
@@ -45,13 +49,12 @@ class Service:
                     and (not command["window"] or MINUTE <= command["window"] <= DAY))
         if not possible:
             raise Refused("out_of_range")
-        if command["collateral_per_unit"] or command["attested"]:
-            raise NotCovered("collateral for each Unit, or attested quality")
         instrument["sla"] = command
         for (_, of), service in self.services.items():
             if of == command["instrument"]:
                 service |= {"faults": 0, "overloaded": 0, "parts": set()}
         self._schedule(instrument)
+        self._review_quality_of(command["instrument"])
         self._done()
 
     def _schedule(self, instrument):
@@ -90,7 +93,7 @@ class Service:
             if broken and terms["penalty"]:
                 self._charge(supplier, 0, number, terms["penalty"] * broken)
             if terms["breaches_to_suspend"] and service["breaches"] >= terms["breaches_to_suspend"]:
-                self._set_breach(supplier, service, True)
+                self._set_breach(supplier, number, True)
         self._schedule(instrument)
 
     def _report_probe(self, command):
@@ -102,16 +105,72 @@ class Service:
         if decides and service["probes"] >= decides:
             if command["passed"]:
                 service["breaches"] = 0
-            self._set_breach(command["supplier"], service, not command["passed"])
+            self._set_breach(command["supplier"], command["instrument"], not command["passed"])
         self._done()
 
-    def _set_breach(self, supplier, service, breach):
-        if service["breach"] == breach:
-            return
-        service["breach"] = breach
-        if breach:
+    def _set_breach(self, supplier, instrument, breach):
+        service = self._service(supplier, instrument)
+        if service["breach"] != breach:
+            service["breach"] = breach
+            self._standing_changed(supplier, instrument)
+
+    def _standing_changed(self, supplier, instrument):
+        if self._barred(supplier, instrument):
             self._close_asks(supplier)
-            service |= {"probes": 0, "passed": False}
+            # What it fails to deliver from now on is not evidence of anything new.
+            self._service(supplier, instrument).update({"probes": 0, "passed": False})
+
+    # -- what is attested ---------------------------------------------------------------------------------------
+
+    def _set_benchmark(self, command):
+        self.accounts[self.account]["benchmark"] = command["allowed"]
+        self._done()
+
+    def _attest(self, command):
+        public_key = self.public_keys.get(command["key"])
+        if public_key is None or self.keys[command["key"]] != self.account:
+            raise Refused("unknown_key")
+        supplier, of, model = command["supplier"], command["instrument"], command["model"]
+        instrument = self._instrument(of)
+        if supplier not in self.suppliers:
+            raise Refused("not_a_supplier")
+        if command["valid_until"] <= self.at:
+            raise Refused("out_of_range")
+        if [of, model] not in self.offers[supplier]:
+            raise Refused("text")
+        statement = (f"grid quality attestation 1\nsupplier {supplier}\ninstrument {instrument['symbol']}\nmodel {model}\n"
+                     f"index {instrument['quality'][0]}\nscore {command['score']}\nvalid until {command['valid_until']}\n")
+        if not signed(bytes.fromhex(public_key), statement.encode(), bytes.fromhex(command["signature"])):
+            raise Refused("bad_signature")
+        self.attested[supplier, of, model] = command
+        self.attestation_ends.add((command["valid_until"], supplier, of))
+        self._review_quality(supplier, of)
+        self._done()
+
+    def _review_offers(self, supplier):
+        """What was said of what is no longer offered is forgotten."""
+        for place in [place for place in self.attested if place[0] == supplier]:
+            if [place[1], place[2]] not in self.offers[supplier]:
+                del self.attested[place]
+        for instrument in range(len(self.instruments)):
+            self._review_quality(supplier, instrument)
+
+    def _review_quality_of(self, instrument):
+        for supplier in sorted(self.suppliers):
+            self._review_quality(supplier, instrument)
+
+    def _review_quality(self, supplier, number):
+        """Every model that it offers must do, since any of them may get a call."""
+        instrument, unfit = self.instruments[number], False
+        for model in (model for of, model in self.offers[supplier] if of == number):
+            said = self.attested.get((supplier, number, model))
+            if said is not None and said["valid_until"] > self.at:
+                unfit |= said["score"] < instrument["quality"][1]
+            else:
+                unfit |= instrument["sla"]["attested"]
+        if ((supplier, number) in self.unfit) != unfit:
+            (self.unfit.add if unfit else self.unfit.discard)((supplier, number))
+            self._standing_changed(supplier, number)
 
     # -- what it costs ------------------------------------------------------------------------------------------
 
