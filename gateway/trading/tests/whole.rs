@@ -346,6 +346,55 @@ fn a_history_goes_on_where_the_journal_no_longer_reaches_back_to_it() {
     assert!(gap.until.0 >= 300 && gap.until < Seq(1_522), "from the oldest snapshot that is of use: {gap:?}");
 }
 
+/// As where the snapshot is removed between being chosen and being read on from.
+#[test]
+fn a_snapshot_behind_which_the_journal_cannot_be_read_makes_no_gap_of_its_own() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (data, store) = (directory.path().join("log"), directory.path().join("history.db"));
+    told(&data, &store);
+    let snapshots = grid_sequencer::SnapshotStore::new(grid_sequencer::snapshot_dir(&data));
+    let kept = || -> Vec<Seq> {
+        let paths = snapshots.list().expect("listed");
+        let mut kept: Vec<Seq> =
+            paths.iter().filter_map(|path| Some(snapshots.read_meta(path).ok()?.0.position.seq)).collect();
+        kept.sort_unstable();
+        kept
+    };
+    let segments = || {
+        let mut segments = files(&data.join("journal"));
+        segments.sort();
+        segments
+    };
+    let node = Deposits::start(&data);
+    let at_first = segments().len();
+    while segments().len() < at_first + 2 {
+        node.deposit(1);
+    }
+    let rolled = node.replica.applied();
+    while kept().last().is_none_or(|newest| *newest <= rolled) {
+        node.deposit(1);
+    }
+    let last = node.replica.applied();
+    node.stop();
+    let (oldest, newest) = (kept()[0], kept()[kept().len() - 1]);
+    let reads_on = |from| {
+        let sink = |_: Seq, _: grid_engine::Nanos, _: &[grid_engine::Event]| {};
+        grid_sequencer::replay_events::<Engine>(&data, from, last, Engine::new, sink).is_ok()
+    };
+    // All of the journal goes that the newest snapshot does not need.
+    for segment in segments() {
+        let aside = directory.path().join("aside");
+        std::fs::rename(&segment, &aside).expect("moved");
+        if !reads_on(newest) {
+            std::fs::rename(&aside, &segment).expect("moved back");
+            break;
+        }
+    }
+    let of_use = kept().into_iter().find(|snapshot| reads_on(*snapshot)).expect("the newest at least");
+    assert!(oldest < of_use, "{:?} of {last:?}, rolled at {rolled:?}", kept());
+    assert!(goes_on_with_a_gap(&data, &store).until >= of_use);
+}
+
 #[test]
 fn a_history_goes_on_where_its_node_was_brought_up_from_another_s_snapshot() {
     let directory = tempfile::tempdir().expect("a directory");
