@@ -194,3 +194,64 @@ fn batch(output: &Arc<Output<Engine>>) -> Vec<Applied> {
     let at = output.block.at();
     output.by_command().map(|(seq, _, events)| Applied { seq, at, events: events.to_vec() }).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use grid_engine::command::{Command, Entry};
+    use grid_replicator::ReplicaConfig;
+    use grid_sequencer::{JournalConfig, Sequencer};
+
+    /// A log of which no snapshot is there, and not the beginning either; gives its last command.
+    fn log_without_its_beginning(data: &Path) -> Seq {
+        let journal = JournalConfig { segment_bytes: 96 << 10, ..JournalConfig::default() };
+        let recovered = grid_sequencer::recover(data, journal, Engine::new, |_| {}).expect("a log");
+        let (copy, position) = (recovered.copy_machine(), recovered.position);
+        let config = grid_sequencer::Config::new(&["replica"]);
+        let mut log = Sequencer::start(recovered, config).expect("a sequencer");
+        let outputs = log.take_output("replica").expect("configured");
+        let (replica, following) =
+            Replica::start(copy, position, outputs, ReplicaConfig::default()).expect("a replica");
+        let segments = || {
+            let files = std::fs::read_dir(data.join("journal")).expect("a directory");
+            let mut files: Vec<PathBuf> = files.map(|file| file.expect("a file").path()).collect();
+            files.sort();
+            files
+        };
+        while segments().len() < 3 {
+            let next = replica.applied().next();
+            log.submitter().try_submit(Entry::venue(Command::Tick)).expect("room");
+            replica.wait_for_blocking(next, Duration::from_secs(60)).expect("applied");
+        }
+        let last = replica.applied();
+        log.shutdown();
+        following.join();
+        std::fs::remove_file(&segments()[0]).expect("removed");
+        last
+    }
+
+    #[tokio::test]
+    async fn a_gap_goes_on_record_only_with_what_was_read_behind_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (data, store) = (directory.path().join("log"), directory.path().join("history.db"));
+        let last = log_without_its_beginning(&data);
+        let (history, feed, writer) = History::open(&store).expect("a history");
+        let mut pump = Pump { feed, pushed: Seq(0), data_dir: data };
+        let mut engine = Engine::new();
+        for seq in 1..=5 {
+            engine.apply(Seq(seq), Nanos(seq), &Entry::venue(Command::Tick), &mut Vec::new());
+        }
+        let gap = |reason| Missed { next: Resumption::at(&engine), reason };
+        let reason = pump.read_again(None, last).expect("a read").expect("the beginning is not there");
+        // The snapshot that it was to end with is gone, so nothing can be read behind it.
+        let reason = pump.read_again(Some(gap(reason)), last).expect("a read").expect("it is as before");
+        assert_eq!(pump.pushed, Seq(0));
+        pump.pass_over(gap(reason)).expect("on record");
+        assert_eq!(pump.pushed, Seq(5));
+        drop(pump);
+        writer.join().expect("all is stored");
+        assert_eq!(history.gaps().await.expect("a read").len(), 1, "the one that was passed over");
+    }
+}

@@ -346,7 +346,6 @@ fn a_history_goes_on_where_the_journal_no_longer_reaches_back_to_it() {
     assert!(gap.until.0 >= 300 && gap.until < Seq(1_522), "from the oldest snapshot that is of use: {gap:?}");
 }
 
-/// As where the snapshot is removed between being chosen and being read on from.
 #[test]
 fn a_snapshot_behind_which_the_journal_cannot_be_read_makes_no_gap_of_its_own() {
     let directory = tempfile::tempdir().expect("a directory");
