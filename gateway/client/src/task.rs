@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, broadcast, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::Config;
@@ -94,7 +94,8 @@ async fn turn(shared: &Shared, bell: &Notify, watched: &mut Watched) -> Result<(
     tokio::select! {
         () = ready => {}
         () = sleep_until(due.map_or_else(|| Instant::now() + IDLE, Instant::from_std)) => {}
-        () = bell.notified() => {}
+        // Who is ready to run may have requests too: those go out in the same write.
+        () = bell.notified() => yield_now().await,
     }
     let turned = {
         let mut link = shared.link();
