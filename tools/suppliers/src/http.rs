@@ -278,6 +278,7 @@ fn authorized(config: &SupplierConfig, request: &Request<Incoming>) -> bool {
 
 async fn chat(shared: Arc<Shared>, request: Request<Incoming>, speaks: Speaks) -> io::Result<Reply> {
     let start = Instant::now();
+    let named = request.headers().get("x-request-id").and_then(|name| name.to_str().ok()).map(str::to_owned);
     let Ok(body) = Limited::new(request.into_body(), BODY_BYTES_MAX).collect().await else {
         return Ok(error_reply(413, "the body is too large or broke off", None));
     };
@@ -305,7 +306,8 @@ async fn chat(shared: Arc<Shared>, request: Request<Incoming>, speaks: Speaks) -
     let (number, faults) = shared.take_faults();
     let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let id = format!("chatcmpl-sim-{}-{number}", shared.config.name.replace(' ', "-"));
-    let mut call = OpenCall::begin(Arc::clone(&shared), id.clone(), plan.model.clone(), plan.prompt_tokens);
+    let ids = (id.clone(), named);
+    let mut call = OpenCall::begin(Arc::clone(&shared), ids, plan.model.clone(), plan.prompt_tokens);
     if faults.stall_before_headers_ms > 0 {
         tokio::time::sleep(Duration::from_millis(faults.stall_before_headers_ms)).await;
     }

@@ -65,6 +65,8 @@ impl Stats {
 pub struct CallRecord {
     /// The `id` in the answer.
     pub id: String,
+    /// What whoever asked calls the call, in `x-request-id`.
+    pub request: Option<String>,
     /// The model asked for.
     pub model: String,
     /// Prompt tokens by the counting rule.
@@ -129,13 +131,14 @@ pub(crate) struct OpenCall {
 impl OpenCall {
     pub(crate) fn begin(
         shared: std::sync::Arc<crate::http::Shared>,
-        id: String,
+        (id, request): (String, Option<String>),
         model: String,
         prompt_tokens: u64,
     ) -> Self {
         shared.books.begin();
-        let outcome = Outcome::Cancelled;
-        Self { shared, record: Some(CallRecord { id, model, prompt_tokens, completion_tokens: 0, outcome }) }
+        let (completion_tokens, outcome) = (0, Outcome::Cancelled);
+        let record = CallRecord { id, request, model, prompt_tokens, completion_tokens, outcome };
+        Self { shared, record: Some(record) }
     }
 
     pub(crate) fn produced(&mut self, tokens: u64) {

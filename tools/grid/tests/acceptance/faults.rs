@@ -112,7 +112,7 @@ fn body(stream: bool) -> Value {
     body
 }
 
-/// Usage and id of a whole answer, of either kind.
+/// Usage and model of a whole answer, of either kind; each supplier has a model of its own, and nothing else says who it was.
 fn usage(answer: &Answer, stream: bool) -> (u64, u64, String) {
     assert_eq!(answer.status, 200, "{}", answer.text());
     let told = if stream {
@@ -125,7 +125,7 @@ fn usage(answer: &Answer, stream: bool) -> (u64, u64, String) {
         answer.json()
     };
     let count = |name: &str| told["usage"][name].as_u64().unwrap_or_else(|| panic!("{name} in {told}"));
-    (count("prompt_tokens"), count("completion_tokens"), told["id"].as_str().expect("an id").to_owned())
+    (count("prompt_tokens"), count("completion_tokens"), told["model"].as_str().expect("a model").to_owned())
 }
 
 #[test]
@@ -173,9 +173,9 @@ fn before_the_first_byte(scene: &mut Scene) {
                     "{what}, stream {stream}, only {healthy} works: {}",
                     answer.text()
                 );
-                let (prompt, completion, id) = usage(&answer, stream);
+                let (prompt, completion, model) = usage(&answer, stream);
                 assert_eq!((prompt, completion), (PROMPT, COMPLETION), "{what}");
-                assert!(id.contains(&healthy), "{what}: {id} is not of {healthy}");
+                assert!(model.contains(&healthy), "{what}: {model} is not of {healthy}");
                 assert_eq!(scene.bill(&customer), PROMPT + COMPLETION, "{what}");
                 // One of the three for the kinds of fault that take time.
                 if what.starts_with("stalls") {

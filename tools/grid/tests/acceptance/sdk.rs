@@ -10,14 +10,18 @@ use crate::harness::{Account, Venue, shared, until};
 use crate::web;
 use crate::{books, clients};
 
-/// The supplier's own record of every call that it has ended, by the answer's id.
+/// The suppliers' own records of the calls that they answered and that have ended, by the id that the customer saw: the
+/// venue's, which a supplier is told as the name of the request.
 pub(crate) fn supplier_calls(venue: &Venue) -> HashMap<String, Value> {
     let mut all = HashMap::new();
     for supplier in &venue.ready.suppliers {
         let (addr, _) = web::split(&supplier.control_url);
         let answer = web::send(addr, "GET", "/calls", &[], b"").expect("the control endpoint answers");
         for call in answer.json().as_array().expect("a list") {
-            all.insert(call["id"].as_str().expect("an id").to_owned(), call.clone());
+            if call["outcome"] != "refused" {
+                let request = call["request"].as_str().expect("the venue names its requests");
+                all.insert(request.replace("req_", "chatcmpl-"), call.clone());
+            }
         }
     }
     all

@@ -83,9 +83,9 @@ fn a_supplier_that_breaks_its_terms_pays_is_suspended_and_comes_back_through_pro
         let answer = ask();
         if answer.status == 200 { Ok(answer.json()) } else { Err(answer.text()) }
     });
-    let id = first["id"].as_str().expect("an id").to_owned();
+    let model = first["model"].as_str().expect("a model").to_owned();
     let name =
-        venue.ready.suppliers.iter().find(|one| id.contains(&one.name)).expect("its name").name.clone();
+        venue.ready.suppliers.iter().find(|one| model.contains(&one.name)).expect("its name").name.clone();
     let served = until("the delivery on record", || {
         row(&venue, |row| row["calls"].as_u64() > Some(0)).ok_or_else(|| "no calls".to_owned())
     });
