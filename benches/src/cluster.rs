@@ -38,10 +38,11 @@ pub fn entries(commands: u64) -> VecDeque<Entry> {
 pub struct Cluster {
     nodes: Vec<Node<Engine>>,
     dirs: Vec<PathBuf>,
-    leader: usize,
     submitter: Submitter<Engine>,
     outputs: OutputPoller<Engine>,
     batch: Vec<Arc<Output<Engine>>>,
+    /// The last command that the leader has told.
+    told: Seq,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -153,7 +154,7 @@ impl Cluster {
             drop(node.take_output(OUTPUT));
         }
         let submitter = running[leader].submitter();
-        Ok(Self { nodes: running, dirs, leader, submitter, outputs, batch: Vec::new() })
+        Ok(Self { nodes: running, dirs, submitter, outputs, batch: Vec::new(), told: Seq(0) })
     }
 
     /// The data directory of a node, counted from 0.
@@ -180,7 +181,12 @@ impl Cluster {
     /// The leader ended.
     pub fn take_told(&mut self, mut see: impl FnMut(&Output<Engine>)) -> Result<(), Box<dyn Error>> {
         match self.outputs.poll(64, &mut self.batch) {
-            Polled::Some(_) => self.batch.drain(..).for_each(|output| see(&output)),
+            Polled::Some(_) => {
+                for output in self.batch.drain(..) {
+                    self.told = output.block.last_seq();
+                    see(&output);
+                }
+            }
             Polled::Empty => self.outputs.wait(Duration::from_millis(1)),
             Polled::Closed => return Err("the leader ended".into()),
         }
@@ -203,16 +209,44 @@ impl Cluster {
         Ok(begin.elapsed())
     }
 
-    /// Waits until every node's replica has what the leader has, so that nobody still works when the next thing is measured.
+    /// Waits until every node's replica has what the leader has told, so that nobody still works when the next thing is measured.
     ///
     /// # Errors
     /// A node does not get there.
     pub fn settle(&self) -> Result<(), Box<dyn Error>> {
-        let seq = self.nodes[self.leader].replica().applied();
         for node in &self.nodes {
-            node.replica().wait_for_blocking(seq, PATIENCE)?;
+            node.replica().wait_for_blocking(self.told, PATIENCE)?;
         }
         Ok(())
+    }
+
+    /// Waits until all nodes stand at the same place, at what the leader has told last or later, and compares what they came to there.
+    ///
+    /// It is asked of nodes that run: one that stops before the others goes no further, while they may have another leader, and with
+    /// that its first block.
+    ///
+    /// # Errors
+    /// A node does not get there, or two came to different states.
+    pub fn agree(&self) -> Result<(), Box<dyn Error>> {
+        let begin = Instant::now();
+        loop {
+            let mut states = Vec::new();
+            for node in &self.nodes {
+                node.replica().wait_for_blocking(self.told, PATIENCE)?;
+                states.push(node.replica().read_at(|engine, position| (position, engine.state_hash())));
+            }
+            let (first, _) = states[0];
+            if states.iter().all(|(position, _)| *position == first) {
+                return match states.iter().all(|state| *state == states[0]) {
+                    true => Ok(()),
+                    false => Err(format!("the nodes came to different states: {states:x?}").into()),
+                };
+            }
+            // The timer gave the log a block between two of the looks.
+            if begin.elapsed() > PATIENCE {
+                return Err(format!("the nodes do not come to the same place: {states:x?}").into());
+            }
+        }
     }
 
     /// Ends all nodes in good order.
@@ -243,10 +277,4 @@ pub fn submit_all(cluster: &mut Cluster, mut load: VecDeque<Entry>) -> Result<Du
         cluster.take_told(|output| told += output.block.commands().len() as u64)?;
     }
     Ok(begin.elapsed())
-}
-
-/// The number of the last command of an output.
-#[must_use]
-pub fn last_seq(output: &Output<Engine>) -> Seq {
-    output.block.last_seq()
 }
