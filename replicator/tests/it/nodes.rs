@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -29,10 +30,15 @@ struct Cluster {
     retain_bytes: u64,
 }
 
-/// Addresses that were free a moment ago. They are held together, so that no two are the same.
+/// Addresses that were free a moment ago. Outgoing connections get none of their ports, as they do of those that the system chooses,
+/// so that a node can come back at its own.
 fn free_addresses(count: usize) -> Vec<SocketAddr> {
-    let held: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
-    held.iter().map(|listener| listener.local_addr().expect("its address")).collect()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let begin = std::process::id().wrapping_mul(40);
+    let named = |nth: u32| 9_000 + (begin.wrapping_add(nth) % 2_900) as u16;
+    let next = || named(NEXT.fetch_add(1, Ordering::Relaxed));
+    let free = std::iter::repeat_with(next).filter_map(|port| TcpListener::bind(("127.0.0.1", port)).ok());
+    free.take(count).map(|listener| listener.local_addr().expect("its address")).collect()
 }
 
 impl Cluster {
