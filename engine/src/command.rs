@@ -368,6 +368,58 @@ pub enum Command {
     },
     /// State the quality of a supplier's model. The account is a benchmark provider, and a key of it has signed.
     Attest(Box<Attestation>),
+
+    // -- quotes (of the account's own session only) -----------------------------------------------------------
+    /// Put quotes where they are wanted now: each entry says what one quote is to be, and what stands of it
+    /// already is moved, changed or withdrawn. Sides that move away from the other side go first, so that quotes which
+    /// don't cross each other never meet on their way. Each side is done or refused for itself, and where one is refused
+    /// nothing of it stands any more.
+    MassQuote {
+        /// In ascending order of instrument and number, none twice; at most [`QUOTE_ENTRIES`](crate::limits::QUOTE_ENTRIES).
+        entries: Box<[QuoteEntry]>,
+        /// What happens when a quote meets an order of the same account.
+        stp: SelfTrade,
+        /// Refuse each side that would trade.
+        post_only: bool,
+    },
+    /// Have the session's quotes pulled when too much of them is filled at once, or `None`: never. Sets the counts back, and
+    /// lets the session quote again after they were pulled.
+    SetQuoteProtection(Option<QuoteProtection>),
+}
+
+/// A pair of orders that a maker moves together: what each is to be from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuoteEntry {
+    /// Where.
+    pub instrument: InstrumentId,
+    /// The maker's own number for it, from 1 to [`QUOTE_NUMBERS`](crate::limits::QUOTE_NUMBERS); a number of its own in each
+    /// instrument and session.
+    pub quote: u8,
+    /// What to buy.
+    pub bid: QuoteSide,
+    /// What to sell.
+    pub ask: QuoteSide,
+}
+
+/// One side of a quote.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuoteSide {
+    /// The limit.
+    pub price: Price,
+    /// How many Units are to be open; zero for none.
+    pub qty: Qty,
+}
+
+/// How much of a session's quotes may be filled within how long. Whichever is reached first has them pulled, all of them,
+/// once the order that reached it has been matched to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Archive, Freeze, Thaw)]
+pub struct QuoteProtection {
+    /// Counted from the first fill; the next one after that begins anew.
+    pub window: Nanos,
+    /// So many fills; zero for any number.
+    pub fills: u32,
+    /// So many Units; zero for any number.
+    pub qty: Qty,
 }
 
 /// A new order.

@@ -383,7 +383,7 @@ pub struct Trade {
 pub enum Closure {
     /// Wholly filled.
     Filled = 0,
-    /// By its owner, or by cancel-on-disconnect.
+    /// By its owner, by cancel-on-disconnect or by quote protection.
     Cancelled = 1,
     /// By self-trade prevention.
     SelfTrade = 2,

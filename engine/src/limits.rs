@@ -21,6 +21,12 @@ pub const RESERVATIONS: usize = 1_000_000;
 /// How long a disconnected session is kept. After that its numbers are forgotten and a client negotiates anew, so a
 /// client must not resend what it left unanswered longer ago than this.
 pub const SESSION_KEPT: Nanos = Nanos(7 * DAY);
+/// Entries of one mass quote.
+pub const QUOTE_ENTRIES: usize = 64;
+/// Quotes of a session on one instrument: as many as an order's record can tell apart.
+pub const QUOTE_NUMBERS: u8 = 63;
+/// Quotes of a session on all instruments together.
+pub const QUOTES: usize = 4_096;
 /// Reports kept per session for resends and retransmissions.
 pub const REPORTS_KEPT: usize = 8_192;
 /// Client order ids kept per account, so that a repeat can't create a second order.

@@ -82,6 +82,9 @@ pub enum Reject {
     /// A post-only order that would have traded.
     #[error("post-only order would trade")]
     WouldTrade = 22,
+    /// Quote protection has pulled the session's quotes, and has not been set since.
+    #[error("quotes were pulled by quote protection")]
+    QuotesPulled = 24,
     /// Too many open orders on the account.
     #[error("too many open orders")]
     TooManyOrders = 23,
@@ -128,7 +131,7 @@ pub enum Reject {
 
 impl Reject {
     /// Every reject, in the order of declaration.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::UnknownSession,
         Self::NotPermitted,
         Self::UnknownAccount,
@@ -149,6 +152,7 @@ impl Reject {
         Self::DuplicateLabel,
         Self::DuplicateRequest,
         Self::WouldTrade,
+        Self::QuotesPulled,
         Self::TooManyOrders,
         Self::LimitReached,
         Self::AlreadyCredited,

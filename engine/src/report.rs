@@ -54,6 +54,29 @@ pub enum ReportBody {
         /// How many orders were taken out.
         count: u32,
     },
+    /// A mass quote is done. What was refused of it was told before, in reports of their own.
+    Quoted {
+        /// Sides that are now as was asked for.
+        accepted: u16,
+        /// Sides that were refused.
+        refused: u16,
+    },
+    /// One side of a mass quote was refused, and nothing stands there any more.
+    QuoteRefused {
+        /// Where.
+        instrument: InstrumentId,
+        /// The maker's number for it.
+        quote: u8,
+        /// Which side.
+        side: Side,
+        /// Why.
+        reject: Reject,
+    },
+    /// Quote protection took the session's quotes out of the book; each one's own report follows.
+    QuotesPulled {
+        /// How many orders were taken out.
+        count: u32,
+    },
     /// Tokens are set aside.
     Reserved {
         /// Under this id.
@@ -133,6 +156,8 @@ pub struct OrderReport {
     kind: Kind,
     /// Buy or sell.
     pub side: Side,
+    /// Of a quote its number; 0 for any other order.
+    pub quote: u8,
 }
 
 /// What belongs to a trade; all zero where there is none.
@@ -200,6 +225,8 @@ pub(crate) struct Subject {
     pub(crate) price: u32,
     pub(crate) remaining: u32,
     pub(crate) filled: u32,
+    /// Of a quote its number, else 0.
+    pub(crate) quote: u8,
 }
 
 impl OrderReport {
@@ -211,6 +238,7 @@ impl OrderReport {
             label: subject.label,
             instrument: subject.instrument,
             side: subject.side,
+            quote: subject.quote,
             kind,
             price: subject.price,
             remaining: subject.remaining,
@@ -231,6 +259,7 @@ impl OrderReport {
             price: self.price,
             remaining: self.remaining,
             filled: self.filled,
+            quote: self.quote,
         };
         (subject, self.kind, Fill { trade: self.trade, price: self.traded_price, qty: self.traded_qty })
     }

@@ -9,6 +9,7 @@ mod holding;
 mod index;
 mod kept;
 mod pairs;
+mod quotes;
 mod reservations;
 mod service;
 mod sessions;
@@ -31,6 +32,7 @@ pub use holding::{Holding, HoldingTotals, Lot, Tranche};
 pub(crate) use kept::Heading;
 pub use kept::Kept;
 pub use pairs::{Pair, Pairs};
+pub use quotes::{Quote, QuoteGuard, Quotes};
 pub use reservations::{Reservation, Reservations};
 pub use service::{Broken, Closed, Figures, Reasons, Service, Standing, Window};
 pub(crate) use service::{Delivered, is_late, is_slow};
@@ -308,6 +310,10 @@ pub struct Session {
     pub cancels_at: Option<Nanos>,
     /// When it is forgotten, having stayed disconnected that long; `None` while connected.
     pub ends_at: Option<Nanos>,
+    /// What it quotes where.
+    pub quotes: Quotes,
+    /// When its quotes are pulled.
+    pub guard: QuoteGuard,
 }
 
 /// A supplier.

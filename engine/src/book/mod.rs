@@ -44,6 +44,8 @@ pub struct Order {
     pub session: SessionId,
     /// The client's label.
     pub label: Label,
+    /// Of a quote its number; 0 for any other order.
+    pub quote: u8,
     /// Buy or sell.
     pub side: Side,
     /// Its limit.
@@ -496,6 +498,7 @@ impl Books {
             account: AccountId(record.account),
             session: sessions.id(SessionIndex(record.session)),
             label: self.label_of(slot, record),
+            quote: terms.quote,
             side: terms.side,
             price,
             remaining,

@@ -60,6 +60,8 @@ pub(crate) struct Terms {
     pub(crate) to_consumption: bool,
     /// The label beside the record is this order's.
     pub(crate) labelled: bool,
+    /// Of a quote its number, else 0. A quote has no label.
+    pub(crate) quote: u8,
     pub(crate) maker_fee_bps: u16,
     pub(crate) taker_fee_bps: u16,
 }
@@ -83,13 +85,14 @@ impl Terms {
             | (self.to_consumption as u32) << 21
             | (self.labelled as u32) << 22
             | tif << 23
+            | (self.quote as u32) << 26
     }
 
     #[inline(always)]
     pub(crate) const fn unpack(bits: u32) -> Self {
         Self {
             side: if bits & 1 << 20 == 0 { Side::Buy } else { Side::Sell },
-            tif: match bits >> 23 {
+            tif: match bits >> 23 & 7 {
                 0 => TimeInForce::Gtc,
                 1 => TimeInForce::Day,
                 2 => TimeInForce::PostOnly,
@@ -98,6 +101,7 @@ impl Terms {
             },
             to_consumption: bits & 1 << 21 != 0,
             labelled: bits & 1 << 22 != 0,
+            quote: (bits >> 26) as u8,
             maker_fee_bps: (bits & Self::FEE_MASK) as u16,
             taker_fee_bps: (bits >> Self::FEE_BITS & Self::FEE_MASK) as u16,
         }
@@ -105,6 +109,7 @@ impl Terms {
 }
 
 const _: () = assert!(crate::limits::FEE_BPS as u32 <= Terms::FEE_MASK, "every fee fits its bits");
+const _: () = assert!(crate::limits::QUOTE_NUMBERS < 1 << 6, "every number of a quote fits its bits");
 
 impl Terms {
     /// What a bid holds dollars for: it may come to pay either.
@@ -123,6 +128,12 @@ impl Record {
     #[inline]
     pub(crate) const fn is_labelled(&self) -> bool {
         self.terms & 1 << 22 != 0
+    }
+
+    /// Of a quote its number, else 0.
+    #[inline]
+    pub(crate) const fn quote(&self) -> u8 {
+        (self.terms >> 26) as u8
     }
 
     #[inline]

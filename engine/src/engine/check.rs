@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::command::Side;
 use crate::ids::{AccountId, InstrumentId, KeyId, Label, LotId, SessionId};
-use crate::state::{Account, Holding, Pair, State, Timer};
+use crate::limits;
+use crate::state::{Account, Holding, Pair, Session, State, Timer};
 use crate::units::{TOKENS_PER_UNIT, Usd};
 
 macro_rules! hold {
@@ -92,6 +93,33 @@ fn check_account(state: &State, account: &Account) -> Result<i128, String> {
         account.usd_held
     );
     Ok(i128::from(account.usd_available.0) + i128::from(account.usd_held.0))
+}
+
+/// A session's quotes: in order, and of each open order its own.
+fn check_quotes(state: &State, id: SessionId, session: &Session) -> Result<(), String> {
+    let quotes = &session.quotes;
+    hold!(
+        quotes.iter().is_sorted_by(|a, b| (a.instrument, a.number) < (b.instrument, b.number)),
+        "quotes of {id:?} are in order, none twice"
+    );
+    hold!(quotes.len() <= limits::QUOTES, "{id:?} has {} quotes", quotes.len());
+    for quote in quotes.iter() {
+        for side in [Side::Buy, Side::Sell] {
+            let Some((instrument, order)) = state.order(quote.side(side)) else {
+                continue;
+            };
+            hold!(
+                instrument == quote.instrument
+                    && order.side == side
+                    && order.quote == quote.number
+                    && order.account == session.account
+                    && order.session == id
+                    && order.label == Label::default(),
+                "what stands for {quote:?} of {id:?} is its own: {order:?}"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Calls in progress and reloads.
@@ -280,6 +308,7 @@ fn check_sessions(state: &State) -> Result<(), String> {
     }
     state.sessions.check(&orders)?;
     for (id, session) in state.sessions.iter() {
+        check_quotes(state, *id, session)?;
         hold!(
             session.connection.is_some() != session.ends_at.is_some(),
             "{id:?} is connected, or else it ends some time"

@@ -302,6 +302,7 @@ impl Step<'_> {
             taker_fee_bps: terms.taker_fee_bps,
             to_consumption: true,
             replaced: false,
+            quote: 0,
         })
     }
 

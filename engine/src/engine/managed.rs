@@ -110,6 +110,7 @@ impl Step<'_> {
             taker_fee_bps: terms.taker_fee_bps,
             to_consumption: false,
             replaced: false,
+            quote: 0,
         };
         self.accept(&mut ask, Usd::ZERO);
         self.announce(&ask, Some(managed.price), "", None);

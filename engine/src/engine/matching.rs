@@ -1,6 +1,6 @@
 //! Incoming against resting: best price first, then oldest first, at the resting order's price (contract §3.3 to 3.6).
 
-use super::trading::{Incoming, crosses, narrow};
+use super::trading::{Hears, Incoming, crosses, narrow};
 use super::{Place, Step};
 use crate::command::{SelfTrade, Side};
 use crate::event::{Closure, Event, Exec, Trade};
@@ -199,11 +199,14 @@ impl Step<'_> {
         let exec = |aggressor| Exec::Trade { trade: trade.trade, price, qty, aggressor };
         let subject = self.subject(slot);
         let session = SessionIndex(before.session);
+        if subject.quote != 0 {
+            self.count_quote_fill(session, qty);
+        }
         self.notify_order(session, maker, &subject, exec(false));
         self.notify_order(incoming.session, incoming.account, &incoming.subject(), exec(true));
         if subject.remaining == 0 {
             self.retire(slot, subject.label);
-            self.tell_closed((maker, session), &subject, Closure::Filled, None, false);
+            self.tell_closed((maker, session), &subject, Closure::Filled, None, Hears::Notice);
         }
     }
 }

@@ -3,6 +3,7 @@
 //! | file | does |
 //! |---|---|
 //! | `trading.rs` | place, cancel, replace, mass cancel: checks, holds, what rests and what closes |
+//! | `quoting.rs` | mass quotes, and what pulls them |
 //! | `matching.rs` | incoming against resting: price, time, self-trade prevention |
 //! | `ledger.rs` | what a fill moves: dollars, Units by origin, escrow, fees |
 //! | `delivery.rs` | lots, transfers, reserve with auto-buy, settle, release, sweeps, deadlines |
@@ -37,6 +38,7 @@ mod ledger;
 mod liability;
 mod managed;
 mod matching;
+mod quoting;
 mod sessions;
 mod sla;
 mod trading;
@@ -66,6 +68,8 @@ pub(crate) struct Scratch {
     tranches: Vec<Tranche>,
     reserved: Vec<Draw>,
     drawn: Vec<Draw>,
+    /// Sessions whose quotes are to be pulled once the command is done.
+    overrun: Vec<SessionIndex>,
 }
 
 /// Open orders that the second cache can't hold with all that belongs to them.
@@ -148,6 +152,9 @@ impl Engine {
             step.run_timers();
         }
         step.execute(&entry.command);
+        if !step.scratch.overrun.is_empty() {
+            step.pull_overrun_quotes();
+        }
         if !step.touched.is_empty() {
             step.publish_levels();
         }
@@ -466,6 +473,8 @@ impl Step<'_> {
     fn dispatch(&mut self, command: &Command) -> Result<(), Refusal> {
         match command {
             Command::MassCancel(scope) => self.mass_cancel(*scope),
+            Command::MassQuote { entries, stp, post_only } => self.mass_quote(entries, *stp, *post_only),
+            Command::SetQuoteProtection(protection) => self.set_quote_protection(*protection),
             Command::Transfer { instrument, qty, direction } => self.transfer(*instrument, *qty, *direction),
             Command::Reserve { instrument, tokens, request, valid_for, key, surface } => {
                 self.reserve(*instrument, *tokens, *request, *valid_for, (*key, *surface))
@@ -593,6 +602,8 @@ impl Step<'_> {
             | Command::Release { .. }
             | Command::ReportFault { .. }
             | Command::ReportProbe { .. } => capabilities.tier || capabilities.operator,
+            // A session's quotes are its own account's.
+            Command::MassQuote { .. } | Command::SetQuoteProtection(_) => caller.id == self.account,
             // Whoever brings it, the account that states it is a benchmark provider.
             Command::Attest(_) => {
                 let own = caller.id == self.account || capabilities.tier || capabilities.operator;
@@ -645,13 +656,13 @@ impl Step<'_> {
     }
 
     /// What the event of an order says of the one level that the command changes, where nothing else follows that could
-    /// change it.
+    /// change it, as with a quote.
     #[inline(always)]
-    fn level(&mut self, place: Place, depth: Depth) -> Option<LevelUpdate> {
-        if self.touched.is_empty() {
+    fn level<const QUOTE: bool>(&mut self, place: Place, depth: Depth) -> Option<LevelUpdate> {
+        if !QUOTE && self.touched.is_empty() {
             return Some(place.told(depth));
         }
-        // Something fell due before this command.
+        // Or something fell due before this command.
         self.touch(place);
         None
     }

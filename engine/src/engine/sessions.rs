@@ -6,7 +6,7 @@ use crate::ids::{AccountId, Fingerprint, SessionId};
 use crate::limits;
 use crate::reject::Reject;
 use crate::report::{Fill, Kind, Subject};
-use crate::state::{Heading, Kept, Session, SessionIndex, Timer};
+use crate::state::{Heading, Kept, QuoteGuard, Quotes, Session, SessionIndex, Timer};
 use crate::units::Nanos;
 
 impl Step<'_> {
@@ -46,6 +46,13 @@ impl Step<'_> {
     /// The answer to the command in progress.
     pub(super) fn answer(&mut self, body: ReportBody) {
         self.tell(self.session_index, self.client_seq, self.account, body);
+    }
+
+    /// Something that a session did not ask for, and that is of no single order.
+    pub(super) fn notify_session(&mut self, index: SessionIndex, body: ReportBody) {
+        if let Some(account) = self.state.sessions.at(index).map(|session| session.account) {
+            self.tell(index, 0, account, body);
+        }
     }
 
     /// The answer to a refused command.
@@ -140,6 +147,8 @@ impl Step<'_> {
             cancel_on_disconnect: None,
             cancels_at: None,
             ends_at: None,
+            quotes: Quotes::default(),
+            guard: QuoteGuard::default(),
         };
         self.state.sessions.open(id, session).ok_or(Reject::LimitReached)?;
         self.schedule_end(id);

@@ -44,6 +44,8 @@ pub(super) struct Incoming {
     pub(super) to_consumption: bool,
     /// It rested before and keeps its slot and its place among its account's orders.
     pub(super) replaced: bool,
+    /// Of a quote its number, else 0.
+    pub(super) quote: u8,
 }
 
 impl Incoming {
@@ -62,8 +64,20 @@ impl Incoming {
             price: narrow(self.price.0),
             remaining: narrow(self.remaining.0),
             filled: narrow(self.filled.0),
+            quote: self.quote,
         }
     }
+}
+
+/// What an order's session hears of its end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hears {
+    /// That it is done: the command asked for this and nothing else.
+    Answer,
+    /// That it happened.
+    Notice,
+    /// Nothing of this order: one answer covers all that the command did.
+    Nothing,
 }
 
 /// What becomes of a remainder.
@@ -80,8 +94,15 @@ pub(super) enum Entering {
 impl Step<'_> {
     #[inline(never)]
     pub(super) fn place(&mut self, new: &NewOrder) -> Result<(), Refusal> {
+        self.open::<false>(new, 0).map(|_| ())
+    }
+
+    /// Opens an order. A quote is one of several things that its command does: nobody is told that it was accepted, and its levels
+    /// are told with all others in the end.
+    #[inline(always)]
+    pub(super) fn open<const QUOTE: bool>(&mut self, new: &NewOrder, quote: u8) -> Result<OrderId, Refusal> {
         let refuse = |reject: Reject| Refusal { reject, label: new.label, order: OrderId::default() };
-        let mut incoming = self.admit(new).map_err(refuse)?;
+        let mut incoming = self.admit(new, quote).map_err(refuse)?;
         let needed = self.needed_hold(&incoming).map_err(refuse)?;
         if new.tag.len() > limits::TEXT || (!new.tag.is_empty() && new.label == Label::default()) {
             return Err(refuse(Reject::InvalidText));
@@ -118,19 +139,23 @@ impl Step<'_> {
         }
         if rests {
             let (place, depth) = self.enter(&incoming);
-            let level = self.level(place, depth);
+            let level = self.level::<QUOTE>(place, depth);
             self.announce(&incoming, price, &new.tag, level);
-            self.answer_order(&incoming.subject(), Exec::New);
+            if !QUOTE {
+                self.answer_order(&incoming.subject(), Exec::New);
+            }
         } else {
             self.announce(&incoming, price, &new.tag, None);
-            self.answer_order(&incoming.subject(), Exec::New);
+            if !QUOTE {
+                self.answer_order(&incoming.subject(), Exec::New);
+            }
             self.run(&mut incoming);
         }
-        Ok(())
+        Ok(incoming.id)
     }
 
     /// Everything that can be said of a new order without looking at balances.
-    fn admit(&self, new: &NewOrder) -> Result<Incoming, Reject> {
+    fn admit(&self, new: &NewOrder, quote: u8) -> Result<Incoming, Reject> {
         if self.state.accounts[self.account.0 as usize].mode == AccountMode::Easy {
             return Err(Reject::AutoModeTradingRestricted);
         }
@@ -175,6 +200,7 @@ impl Step<'_> {
             taker_fee_bps: terms.taker_fee_bps,
             to_consumption: new.to_consumption,
             replaced: false,
+            quote,
         })
     }
 
@@ -366,6 +392,7 @@ impl Step<'_> {
             tif: incoming.tif,
             to_consumption: incoming.to_consumption,
             labelled,
+            quote: incoming.quote,
             maker_fee_bps: incoming.maker_fee_bps,
             taker_fee_bps: incoming.taker_fee_bps,
         };
@@ -408,10 +435,11 @@ impl Step<'_> {
                 self.state.books.give_slot(slot);
             }
         }
-        self.tell_closed((incoming.account, incoming.session), &incoming.subject(), reason, None, false);
+        let subject = incoming.subject();
+        self.tell_closed((incoming.account, incoming.session), &subject, reason, None, Hears::Notice);
     }
 
-    /// Says that an order has ended. `subject` has what was open of it; `answers` the command in progress or nobody's.
+    /// Says that an order has ended. `subject` has what was open of it.
     #[inline(always)]
     pub(super) fn tell_closed(
         &mut self,
@@ -419,7 +447,7 @@ impl Step<'_> {
         subject: &Subject,
         reason: Closure,
         level: Option<LevelUpdate>,
-        answers: bool,
+        hears: Hears,
     ) {
         self.events.push(Event::OrderClosed {
             order: subject.order,
@@ -431,11 +459,15 @@ impl Step<'_> {
             level,
         });
         let (subject, exec) = (Subject { remaining: 0, ..*subject }, Exec::Closed(reason));
-        if answers {
+        if hears == Hears::Answer {
             self.answer_order(&subject, exec);
         }
         // A fill has told its session already; a cancel through another session has not.
-        let told = reason == Closure::Filled || (answers && session == self.session_index);
+        let told = match hears {
+            Hears::Answer => session == self.session_index,
+            Hears::Notice => reason == Closure::Filled,
+            Hears::Nothing => true,
+        };
         if !told {
             self.notify_order(session, account, &subject, exec);
         }
@@ -490,23 +522,30 @@ impl Step<'_> {
             price: record.price,
             remaining: record.remaining,
             filled: record.filled,
+            quote: record.quote(),
         }
     }
 
     /// Takes a resting order out of the book and ends it, for its owner who asked for that alone.
     #[inline(never)]
     fn cancel_resting(&mut self, slot: u32) {
-        self.end_resting(slot, Closure::Cancelled, true);
+        self.end_resting(slot, Closure::Cancelled, Hears::Answer);
     }
 
     /// Takes a resting order out of the book and ends it, among other things.
     #[inline(never)]
     pub(super) fn close_resting(&mut self, slot: u32, reason: Closure) {
-        self.end_resting(slot, reason, false);
+        self.end_resting(slot, reason, Hears::Notice);
+    }
+
+    /// Takes a quote out of the book and ends it, for its owner who is told of all of them at once.
+    #[inline(never)]
+    pub(super) fn withdraw_quote(&mut self, slot: u32) {
+        self.end_resting(slot, Closure::Cancelled, Hears::Nothing);
     }
 
     #[inline(always)]
-    fn end_resting(&mut self, slot: u32, reason: Closure, answers: bool) {
+    fn end_resting(&mut self, slot: u32, reason: Closure, hears: Hears) {
         let record = *self.state.books.record(slot);
         let (account, instrument) = (AccountId(record.account), InstrumentId(record.instrument));
         let session = SessionIndex(record.session);
@@ -520,13 +559,13 @@ impl Step<'_> {
         }
         let (place, depth) = (Place::of(&record), self.state.books.leave(slot));
         self.retire(slot, subject.label);
-        let level = if answers {
-            self.level(place, depth)
+        let level = if hears == Hears::Answer {
+            self.level::<false>(place, depth)
         } else {
             self.touch(place);
             None
         };
-        self.tell_closed((account, session), &subject, reason, level, answers);
+        self.tell_closed((account, session), &subject, reason, level, hears);
     }
 
     /// Dollars that a resting bid holds.
@@ -642,6 +681,19 @@ impl Step<'_> {
             self.cancel_resting(slot);
             return Ok(());
         }
+        self.change::<false>(slot, qty, price, stp, post_only)
+    }
+
+    /// Changes a resting order of the account. Of a quote nobody is told, as with [`Self::open`].
+    #[inline(always)]
+    pub(super) fn change<const QUOTE: bool>(
+        &mut self,
+        slot: u32,
+        qty: Qty,
+        price: Price,
+        stp: SelfTrade,
+        post_only: bool,
+    ) -> Result<(), Refusal> {
         let resting = *self.state.books.record(slot);
         self.state.books.ask_for_cells(&resting, price);
         let before = self.subject_of(slot, &resting);
@@ -692,13 +744,13 @@ impl Step<'_> {
         let place = Place::of(&resting);
         let levels = if keeps_priority {
             let depth = self.state.books.shrink(slot, resting.remaining - remaining, self.at);
-            [self.level(place, depth), None]
+            [self.level::<QUOTE>(place, depth), None]
         } else if trades {
             self.touch(place);
             [None; 2]
         } else {
             let depths = self.state.books.relocate(slot, price, remaining, self.at);
-            self.levels(place, Place { price, ..place }, depths)
+            self.levels::<QUOTE>(place, Place { price, ..place }, depths)
         };
         self.events.push(Event::OrderReplaced {
             order: before.order,
@@ -708,11 +760,13 @@ impl Step<'_> {
             remaining: qty,
             levels,
         });
-        let subject = Subject { price, remaining, ..before };
-        self.answer_order(&subject, Exec::Replaced);
-        let session = SessionIndex(resting.session);
-        if session != self.session_index {
-            self.notify_order(session, self.account, &subject, Exec::Replaced);
+        if !QUOTE {
+            let subject = Subject { price, remaining, ..before };
+            self.answer_order(&subject, Exec::Replaced);
+            let session = SessionIndex(resting.session);
+            if session != self.session_index {
+                self.notify_order(session, self.account, &subject, Exec::Replaced);
+            }
         }
         if trades {
             let mut incoming = self.reentering(slot, qty, Price(price.into()), stp);
@@ -725,8 +779,13 @@ impl Step<'_> {
 
     /// As [`Self::level`], of the one that an order left and of the one that it joined.
     #[inline(always)]
-    fn levels(&mut self, from: Place, to: Place, [left, joined]: [Depth; 2]) -> [Option<LevelUpdate>; 2] {
-        if !self.touched.is_empty() {
+    fn levels<const QUOTE: bool>(
+        &mut self,
+        from: Place,
+        to: Place,
+        [left, joined]: [Depth; 2],
+    ) -> [Option<LevelUpdate>; 2] {
+        if QUOTE || !self.touched.is_empty() {
             self.touch(from);
             self.touch(to);
             return [None; 2];
@@ -765,6 +824,7 @@ impl Step<'_> {
             taker_fee_bps: terms.taker_fee_bps,
             to_consumption: terms.to_consumption,
             replaced: true,
+            quote: terms.quote,
         }
     }
 }

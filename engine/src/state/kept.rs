@@ -53,8 +53,14 @@ struct Line {
     traded_qty: u32,
     instrument: InstrumentId,
     form: Form,
-    labelled: bool,
+    /// [`LABELLED`], or of a quote its number.
+    mark: u8,
 }
+
+/// The label lies beside.
+const LABELLED: u8 = u8::MAX;
+
+const _: () = assert!(crate::limits::QUOTE_NUMBERS < LABELLED);
 
 const _: () = assert!(size_of::<Line>() == 64, "one cache line");
 
@@ -72,7 +78,7 @@ impl Line {
         traded_qty: 0,
         instrument: InstrumentId(0),
         form: Form::Done,
-        labelled: false,
+        mark: 0,
     };
 }
 
@@ -135,7 +141,10 @@ impl Kept {
     fn report(&self, nth: usize) -> Report {
         let place = self.place(nth);
         let line = &self.ring[place];
-        let label = if line.labelled { Label(self.labels[place]) } else { Label::default() };
+        let (label, quote) = match line.mark {
+            LABELLED => (Label(self.labels[place]), 0),
+            quote => (Label::default(), quote),
+        };
         let mut client_seq = line.client_seq;
         let body = match line.form {
             Form::Order(side, kind) => {
@@ -152,6 +161,7 @@ impl Kept {
                     price: line.price,
                     remaining: line.remaining,
                     filled: line.filled,
+                    quote,
                 };
                 ReportBody::Order(OrderReport::new(&subject, kind, &fill))
             }
@@ -169,9 +179,10 @@ impl Kept {
     /// Keeps one of an order; the oldest makes room when there are enough. Its number is the next one.
     #[inline(always)]
     pub(crate) fn keep_order(&mut self, heading: Heading, subject: &Subject, kind: Kind, fill: &Fill) {
-        let labelled = subject.label != Label::default();
-        if labelled {
+        let mut mark = subject.quote;
+        if subject.label != Label::default() {
             self.put_label(subject.label);
+            mark = LABELLED;
         }
         // A trade answers nobody, and only a trade has a number.
         let line = Line {
@@ -187,7 +198,7 @@ impl Kept {
             traded_qty: fill.qty,
             instrument: subject.instrument,
             form: Form::Order(subject.side, kind),
-            labelled,
+            mark,
         };
         self.put(line);
     }
@@ -217,9 +228,10 @@ impl Kept {
                 Form::Other
             }
         };
-        let labelled = label != Label::default();
-        if labelled {
+        let mut mark = 0;
+        if label != Label::default() {
             self.put_label(label);
+            mark = LABELLED;
         }
         self.put(Line {
             seq: heading.seq,
@@ -234,7 +246,7 @@ impl Kept {
             traded_qty: 0,
             instrument: InstrumentId::default(),
             form,
-            labelled,
+            mark,
         });
     }
 
@@ -308,6 +320,7 @@ mod tests {
             price: 5,
             remaining: 6,
             filled: 7,
+            quote: 0,
         };
         let trade = Exec::Trade { trade: TradeId(u64::MAX), price: Price(3), qty: Qty(2), aggressor: true };
         let order = |label, exec: Exec| {
