@@ -676,7 +676,7 @@ mod tests {
         (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
     }
 
-    /// Commands with the bytes that journals of format 3 hold of them.
+    /// Commands with the bytes that journals hold of them since format 3, and of quotes since format 5.
     fn golden() -> Vec<(Command, &'static str)> {
         let place = NewOrder {
             instrument: InstrumentId(300),
@@ -749,7 +749,16 @@ mod tests {
             name: "n".into(),
             expires_at: Some(Nanos(4)),
         };
+        let side = |price, qty| QuoteSide { price: Price(price), qty: Qty(qty) };
+        let entry = |quote, bid, ask| QuoteEntry { instrument: InstrumentId(300), quote, bid, ask };
+        let entries = [entry(1, side(98, 5), side(102, 6)), entry(63, side(0, 0), side(300, 7))].into();
+        let quotes = Command::MassQuote { entries, stp: SelfTrade::Decrement, post_only: true };
+        let protection = QuoteProtection { window: Nanos(300), fills: 4, qty: Qty(200) };
+        let protect = Command::SetQuoteProtection(Some(protection));
         vec![
+            (quotes, "2c02ac020162056606ac023f0000ac02070401"),
+            (protect, "2d01ac0204c801"),
+            (Command::SetQuoteProtection(None), "2d00"),
             (Command::Place(place), "00ac0201004d040c03630374616701"),
             (
                 Command::DefineInstrument(Box::new(spec)),

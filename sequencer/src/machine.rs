@@ -113,8 +113,8 @@ impl Machine for Engine {
 
     /// In format 1, of a day before the first release, an order's id was its command's place in the log; in format 2 a
     /// reservation did not say who called, nor a settlement which model served; in format 3 the asks of a suspended
-    /// supplier stayed in the book.
-    const FORMAT: u32 = 4;
+    /// supplier stayed in the book; in format 4 sessions had no quotes.
+    const FORMAT: u32 = 5;
 
     fn encode(command: &Entry, out: &mut Vec<u8>) {
         command.encode(out);

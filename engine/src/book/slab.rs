@@ -256,7 +256,8 @@ impl Slab {
             if OrderId(record.id).slot() != Some(slot) {
                 return Err(format!("the id {:#x} names slot {slot}", record.id));
             }
-            if record.terms >> 23 > 2 {
+            if matches!(record.terms().tif, TimeInForce::Ioc | TimeInForce::Fok) || record.terms >> 23 & 7 > 4
+            {
                 return Err(format!("an order that rests may rest: {record:?}"));
             }
             if record.terms().labelled && self.labels.len() <= slot as usize {

@@ -354,7 +354,8 @@ impl State {
     /// An open order and where it rests.
     #[must_use]
     pub fn order(&self, id: OrderId) -> Option<(InstrumentId, Order)> {
-        self.books.find(id)?;
+        // The id of no order is that of every free slot.
+        self.books.find(id).filter(|_| id != OrderId::default())?;
         id.slot().map(|slot| self.wide(slot))
     }
 

@@ -103,7 +103,7 @@ impl Step<'_> {
     /// The order that stands for one side of a quote, with its slot.
     fn standing(&self, quotes: &Quotes, place: usize, side: Side) -> Option<(u32, Record)> {
         let order = quotes.at(place).side(side);
-        let record = self.state.books.find(order)?;
+        let record = self.state.books.find(order).filter(|_| order != OrderId::default())?;
         order.slot().map(|slot| (slot, *record))
     }
 

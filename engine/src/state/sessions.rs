@@ -255,6 +255,8 @@ mod tests {
             cancel_on_disconnect: None,
             cancels_at: None,
             ends_at: None,
+            quotes: Default::default(),
+            guard: Default::default(),
         }
     }
 

@@ -7,7 +7,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use grid_engine::command::{
     AccountMode, AutoBuy, Capabilities, Command, Cover, Entry, MassCancelScope, NewOrder, Offer, OrderKind,
-    OrderRef, SelfTrade, Side, SupplierProfile, Surface, TimeInForce, TransferDirection, Usage,
+    OrderRef, QuoteEntry, QuoteProtection, QuoteSide, SelfTrade, Side, SupplierProfile, Surface, TimeInForce,
+    TransferDirection, Usage,
 };
 use grid_engine::event::{ChargeReason, Event, Report, ReportBody};
 use grid_engine::funding::{AccountTerms, AutoReload, PaymentMethod, ReloadFailure};
@@ -161,6 +162,9 @@ impl World {
             "reinstated",
             "late",
             "bought from the managed supplier",
+            "quoted",
+            "quote refused",
+            "quotes pulled",
         ] {
             assert!(self.seen.contains_key(what), "{what} occurs, seed {}: {:?}", self.seed, self.seen);
         }
@@ -337,7 +341,7 @@ impl World {
         });
         let by_tier = self.dice.chance(9, 10);
         let for_own = |from: usize, account| if by_tier { (from, account) } else { (who, account) };
-        let ((from, account), command) = match self.dice.below(118) {
+        let ((from, account), command) = match self.dice.below(124) {
             0..=24 => {
                 let order = self.new_order(trader, instrument);
                 ((trader, self.actors[trader].account), Command::Place(order))
@@ -451,6 +455,7 @@ impl World {
                 let order = self.new_order(trader, instrument);
                 ((who, self.actors[(who + 1) % 8].account), Command::Place(order))
             }
+            118.. => ((trader, self.actors[trader].account), self.quote_command(instrument)),
             108.. => {
                 let (from, account, command) =
                     self.service_command(instrument, self.actors[supplier].account);
@@ -504,6 +509,27 @@ impl World {
             }),
         };
         ((operator, own), command)
+    }
+
+    /// Mass quotes around the middle, some of them crossed or unfunded, and what protects them.
+    fn quote_command(&mut self, instrument: InstrumentId) -> Command {
+        if self.dice.chance(1, 8) {
+            let protection = QuoteProtection {
+                window: Nanos(self.dice.below(60) * SECOND),
+                fills: self.dice.below(4) as u32,
+                qty: Qty(self.dice.below(30)),
+            };
+            return Command::SetQuoteProtection(self.dice.chance(4, 5).then_some(protection));
+        }
+        let mut side = |from| QuoteSide {
+            price: Price(self.dice.between(from, from + 9)),
+            qty: Qty(self.dice.below(12)),
+        };
+        let entry = |quote, bid, ask| QuoteEntry { instrument, quote, bid, ask };
+        let entries =
+            [entry(1, side(91), side(99)), entry(2, side(89), side(101)), entry(3, side(86), side(104))];
+        let entries = entries[self.dice.below(2) as usize..self.dice.between(1, 3) as usize].into();
+        Command::MassQuote { entries, stp: self.stp(), post_only: self.dice.chance(1, 4) }
     }
 
     fn stp(&mut self) -> SelfTrade {
@@ -698,6 +724,12 @@ impl World {
                         && !bought.is_zero()
                     {
                         self.saw("bought");
+                    }
+                    match report.body {
+                        ReportBody::Quoted { .. } => self.saw("quoted"),
+                        ReportBody::QuoteRefused { .. } => self.saw("quote refused"),
+                        ReportBody::QuotesPulled { .. } => self.saw("quotes pulled"),
+                        _ => {}
                     }
                 }
                 Event::Funded { amount, .. } => self.funded += i128::from(amount.0),

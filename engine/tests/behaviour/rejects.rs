@@ -4,8 +4,9 @@
 //! (where that is possible at all), so a check that moves is found by the step that gets the wrong answer.
 
 use grid_engine::command::{
-    AccountMode, Capabilities, Command, Entry, NewOrder, Offer, OrderKind, OrderRef, SelfTrade, Side,
-    SupplierProfile, Surface, TimeInForce, TransferDirection, Usage,
+    AccountMode, Capabilities, Command, Entry, NewOrder, Offer, OrderKind, OrderRef, QuoteEntry,
+    QuoteProtection, QuoteSide, SelfTrade, Side, SupplierProfile, Surface, TimeInForce, TransferDirection,
+    Usage,
 };
 use grid_engine::event::Event;
 use grid_engine::funding::{AutoReload, PaymentMethod};
@@ -55,6 +56,7 @@ fn reject_numbers_are_for_ever() {
         ("UnknownOrder", 21),
         ("WouldTrade", 22),
         ("TooManyOrders", 23),
+        ("QuotesPulled", 24),
         ("InsufficientFunds", 30),
         ("InsufficientUnits", 31),
         ("InsufficientTokens", 32),
@@ -317,6 +319,69 @@ fn changes_are_refused_for_the_first_reason() {
             (Reject::UnknownOrder, Owner, me, Command::Cancel { order: OrderRef::Label(Label(0)) }),
         ],
     );
+}
+
+#[test]
+fn mass_quotes_are_refused_for_the_first_reason() {
+    let mut stage = Stage::new();
+    let (me, easy) = (stage.owner.account, stage.easy.account);
+    let entry = |instrument, quote| {
+        let side = |price| QuoteSide { price: Price(price), qty: Qty(1) };
+        QuoteEntry { instrument, quote, bid: side(1), ask: side(99) }
+    };
+    let quote = |entries: &[QuoteEntry]| Command::MassQuote {
+        entries: entries.into(),
+        stp: SelfTrade::Allow,
+        post_only: false,
+    };
+    let protect = |window, fills, qty| {
+        let protection = QuoteProtection { window: Nanos(window), fills, qty: Qty(qty) };
+        Command::SetQuoteProtection(Some(protection))
+    };
+    // Its one Unit is asked for at 5, and nobody else bids as high: the fill that pulls.
+    let mut owner = stage.owner;
+    let mut must = |stage: &mut Stage, command| {
+        assert_eq!(rejected(&stage.venue.ask(&mut owner, me, command)), None);
+    };
+    must(&mut stage, protect(SECOND, 1, 0));
+    stage.venue.stock(me, LIVE, Qty(1));
+    let ask = QuoteSide { price: Price(5), qty: Qty(1) };
+    let alone = QuoteEntry { instrument: LIVE, quote: 1, bid: QuoteSide::default(), ask };
+    must(&mut stage, quote(&[alone]));
+    stage.owner = owner;
+    let sue = AccountId(me.0 + 2);
+    stage.venue.deposit(sue, Usd::dollars(1));
+    stage.must(sue, order(LIVE, Side::Buy, 5, 1));
+    let too_many: Vec<_> =
+        (0..2).flat_map(|at| (1..=40).map(move |nth| entry(InstrumentId(at), nth))).collect();
+    stage.climb(
+        "mass quote",
+        vec![
+            (Reject::NotPermitted, Owner, NOBODY, quote(&[])),
+            (Reject::NotPermitted, Owner, easy, quote(&[])),
+            (Reject::NotPermitted, Operator, me, quote(&[])),
+            (Reject::OutOfRange, Owner, me, quote(&[])),
+            (Reject::OutOfRange, Owner, me, quote(&too_many)),
+            (Reject::OutOfRange, Owner, me, quote(&[entry(LIVE, 0)])),
+            (Reject::OutOfRange, Owner, me, quote(&[entry(LIVE, 64)])),
+            (Reject::OutOfRange, Owner, me, quote(&[entry(LIVE, 2), entry(LIVE, 1)])),
+            (Reject::OutOfRange, Owner, me, quote(&[entry(LIVE, 1), entry(LIVE, 1)])),
+            (Reject::OutOfRange, Owner, me, quote(&[entry(HALTED, 1), entry(LIVE, 2)])),
+            (Reject::QuotesPulled, Owner, me, quote(&[entry(LIVE, 1)])),
+        ],
+    );
+    stage.climb(
+        "quote protection",
+        vec![
+            (Reject::NotPermitted, Owner, NOBODY, protect(0, 0, 0)),
+            (Reject::NotPermitted, Operator, me, protect(0, 0, 0)),
+            (Reject::OutOfRange, Owner, me, protect(0, 1, 1)),
+            (Reject::OutOfRange, Owner, me, protect(SECOND, 0, 0)),
+        ],
+    );
+    let mut easily = Actor { account: easy, session: SessionId(u128::from(easy.0) + 100), client_seq: 0 };
+    let told = stage.venue.ask(&mut easily, easy, quote(&[]));
+    assert_eq!(rejected(&told), Some(Reject::AutoModeTradingRestricted));
 }
 
 #[test]

@@ -18,7 +18,8 @@ use std::path::Path;
 
 use grid_engine::command::{
     AccountMode, AutoBuy, Capabilities, Command, Cover, Entry, MassCancelScope, NewOrder, OrderKind,
-    OrderRef, SelfTrade, Side, SupplierProfile, Surface, TimeInForce, TransferDirection, Usage,
+    OrderRef, QuoteEntry, QuoteProtection, QuoteSide, SelfTrade, Side, SupplierProfile, Surface, TimeInForce,
+    TransferDirection, Usage,
 };
 use grid_engine::event::{Event, Exec, LevelUpdate, OrderReport, Report, ReportBody};
 use grid_engine::funding::{AccountTerms, AutoReload, PaymentMethod, ReloadFailure};
@@ -270,6 +271,13 @@ impl Stage {
             {
                 panic!("{}: {reject}", self.place);
             }
+            if let Event::Report {
+                report: Report { body: ReportBody::QuoteRefused { reject, .. }, .. },
+                ..
+            } = event
+            {
+                panic!("{}: {reject}", self.place);
+            }
         }
     }
 
@@ -356,6 +364,7 @@ impl Stage {
             }
             self.actors.insert(who.into(), actor);
         }
+        self.name_quotes(who, actor.session);
         let refused = |event: &Event| {
             matches!(event, Event::Report { session, report } if *session == actor.session
                 && report.client_seq != 0 && matches!(report.body, ReportBody::Rejected { .. }))
@@ -383,6 +392,17 @@ impl Stage {
         }
     }
 
+    /// What stands for quote 1 of bob is called `bob-1-bid` and `bob-1-ask`.
+    fn name_quotes(&mut self, who: &str, session: SessionId) {
+        let state = self.venue.engine.state();
+        for quote in state.sessions.get(&session).into_iter().flat_map(|session| session.quotes.iter()) {
+            for (side, order) in [("bid", quote.bid), ("ask", quote.ask)] {
+                self.orders
+                    .insert(format!("{who}-{}-{side}{}", quote.number, self.of(quote.instrument)), order);
+            }
+        }
+    }
+
     fn command(&mut self, subject: AccountId, words: &mut Words<'_>) -> Command {
         let instrument = self.instrument;
         match words.next() {
@@ -406,6 +426,26 @@ impl Stage {
                 let session = words.option("session").map(|name| self.actors[name].session);
                 Command::MassCancel(MassCancelScope { instrument: here, side, session })
             }
+            // quote NUMBER BID/ASK ... [stp WHICH] [post_only], each side QTY@TICKS or `-`; a number of another market as
+            // NUMBER:SYMBOL.
+            "quote" => {
+                let post_only = words.flag("post_only");
+                let stp = stp(words.option("stp"));
+                let mut entries = Vec::new();
+                while !words.left.is_empty() {
+                    entries.push(self.quote(words));
+                }
+                Command::MassQuote { entries: entries.into(), stp, post_only }
+            }
+            // protect off | protect SPAN [fills N] [units QTY]
+            "protect" => match words.next() {
+                "off" => Command::SetQuoteProtection(None),
+                window => Command::SetQuoteProtection(Some(QuoteProtection {
+                    window: span(window),
+                    fills: words.number_option("fills").unwrap_or(0) as u32,
+                    qty: Qty(words.number_option("units").unwrap_or(0)),
+                })),
+            },
             "to_consumption" => {
                 let qty = Qty(words.number());
                 Command::Transfer { instrument, qty, direction: TransferDirection::ToConsumption }
@@ -623,7 +663,7 @@ impl Stage {
         if instrument == InstrumentId(0) {
             return String::new();
         }
-        format!(" of {}", self.instruments[usize::from(instrument.0)])
+        format!(" of {}", self.instruments.get(usize::from(instrument.0)).map_or("nowhere", String::as_str))
     }
 
     fn when(at: Nanos) -> String {
@@ -790,6 +830,12 @@ impl Stage {
                 format!("rejected, {reject} ({})", self.name(*order))
             }
             ReportBody::MassCancelled { count } => format!("mass cancelled {count}"),
+            ReportBody::Quoted { accepted, refused: 0 } => format!("quoted {accepted}"),
+            ReportBody::Quoted { accepted, refused } => format!("quoted {accepted}, refused {refused}"),
+            ReportBody::QuoteRefused { instrument, quote, side: of, reject } => {
+                format!("quote {quote}{} {} refused, {reject}", self.of(*instrument), side(*of))
+            }
+            ReportBody::QuotesPulled { count } => format!("quotes pulled, {count} orders"),
             ReportBody::Reserved { reservation, tokens, bought, spent, issuers } => {
                 let issuers: Vec<_> = issuers.iter().map(|&issuer| self.who(issuer)).collect();
                 let bought = match bought.0 {
@@ -814,6 +860,24 @@ impl Stage {
         }
     }
 
+    /// `NUMBER[:SYMBOL] BID/ASK`.
+    fn quote(&self, words: &mut Words<'_>) -> QuoteEntry {
+        let name = words.next();
+        let (number, symbol) = name.split_once(':').map_or((name, None), |(number, of)| (number, Some(of)));
+        let instrument = symbol.map_or(self.instrument, |symbol| {
+            let known = self.instruments.iter().position(|known| known == symbol);
+            InstrumentId(known.unwrap_or(99) as u16)
+        });
+        let side = |text: &str| match text.split_once('@') {
+            None => QuoteSide::default(),
+            Some((qty, price)) => {
+                QuoteSide { price: Price(price.parse().unwrap()), qty: Qty(qty.parse().unwrap()) }
+            }
+        };
+        let (bid, ask) = words.next().split_once('/').expect("a bid and an ask");
+        QuoteEntry { instrument, quote: number.parse().unwrap(), bid: side(bid), ask: side(ask) }
+    }
+
     fn tell_order_report(&self, report: &OrderReport) -> String {
         let what = match report.exec() {
             Exec::New => "new".into(),
@@ -829,11 +893,15 @@ impl Stage {
             format!("@ {}", report.price().0)
         };
         format!(
-            "{what} {} {} {price}, open {}, filled {}",
+            "{what} {} {} {price}, open {}, filled {}{}",
             self.name(report.order),
             side(report.side),
             report.remaining().0,
-            report.filled().0
+            report.filled().0,
+            match report.quote {
+                0 => String::new(),
+                quote => format!(", quote {quote}"),
+            }
         )
     }
 
