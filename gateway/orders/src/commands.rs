@@ -1,9 +1,10 @@
 //! From the wire to the log: a client's message becomes an engine command, once, or is refused with a code.
 
 use grid_engine::command::{
-    Cover, MassCancelScope, NewOrder, OrderKind, OrderRef, SelfTrade, Side, Surface, TimeInForce,
-    TransferDirection, Usage,
+    Cover, MassCancelScope, NewOrder, OrderKind, OrderRef, QuoteEntry, QuoteProtection, QuoteSide, SelfTrade,
+    Side, Surface, TimeInForce, TransferDirection, Usage,
 };
+use grid_engine::limits::QUOTE_ENTRIES;
 use grid_engine::{
     AccountId, Command, InstrumentId, KeyId, Label, Nanos, OrderId, Price, Qty, ReservationId, SessionId,
     Tokens,
@@ -17,7 +18,11 @@ pub(crate) enum Class {
     Request,
     Cancel,
     MassCancel,
+    /// Of so many entries, each of which counts as a request.
+    MassQuote(u32),
 }
+
+const _: () = assert!(QUOTE_ENTRIES == wire::MAX_QUOTE_ENTRIES, "the schema says what the engine takes");
 
 /// What every request says beside its command.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +65,22 @@ pub(crate) fn read(
                     wire::SideScope::Sell => Some(Side::Sell),
                 },
                 session: (m.scope == wire::CancelScope::Session).then_some(session),
+            })),
+        ),
+        M::MassQuote(m, quotes) => {
+            let entries = quotes.len().clamp(1, QUOTE_ENTRIES) as u32;
+            let class = Class::MassQuote(entries);
+            (head(m.client_seq, m.sending_time, m.account, m.valid_for_us, 0, class), mass_quote(m, quotes))
+        }
+        M::QuoteProtection(m) => (
+            plain(m.client_seq, m.sending_time, m.account),
+            Ok(Command::SetQuoteProtection(match (m.window_us, m.fills, m.qty) {
+                (0, 0, 0) => None,
+                (window_us, fills, qty) => Some(QuoteProtection {
+                    window: Nanos(u64::from(window_us) * 1_000),
+                    fills,
+                    qty: Qty(qty),
+                }),
             })),
         ),
         M::Reserve(m) => (
@@ -212,6 +233,26 @@ fn place(m: &wire::NewOrder, tag: String) -> Result<Command, u16> {
         tag,
         to_consumption: m.flags.has(wire::OrderFlags::TO_CONSUMPTION),
     }))
+}
+
+fn mass_quote(m: &wire::MassQuote, quotes: &wire::Group<'_, wire::QuoteEntry>) -> Result<Command, u16> {
+    // Numbers and their order are the engine's to judge; how much comes in at once is not.
+    let fits = (1..=QUOTE_ENTRIES).contains(&quotes.len());
+    // A quote has two sides, and only one of them buys.
+    if !fits || m.flags.has(wire::OrderFlags::TO_CONSUMPTION) {
+        return Err(gateway_reject::SYNTAX);
+    }
+    let entry = |entry: wire::QuoteEntry| QuoteEntry {
+        instrument: InstrumentId(entry.instrument),
+        quote: entry.quote,
+        bid: QuoteSide { price: Price(entry.bid_price), qty: Qty(entry.bid_qty) },
+        ask: QuoteSide { price: Price(entry.ask_price), qty: Qty(entry.ask_qty) },
+    };
+    Ok(Command::MassQuote {
+        entries: quotes.iter().map(entry).collect(),
+        stp: self_trade(m.self_trade),
+        post_only: m.flags.has(wire::OrderFlags::POST_ONLY),
+    })
 }
 
 fn order_ref(order_id: u64, label: u128) -> Result<OrderRef, u16> {

@@ -36,6 +36,33 @@ pub(crate) fn encode(report: &Report, resent: bool, out: &mut Vec<u8>) {
             flags,
         }
         .encode(out),
+        ReportBody::Quoted { accepted, refused } => wire::MassQuoteReport {
+            session_seq,
+            log_seq,
+            match_time,
+            client_seq,
+            account,
+            accepted: *accepted,
+            refused: *refused,
+            flags,
+        }
+        .encode(out),
+        ReportBody::QuoteRefused { instrument, quote, side: refused, reject } => wire::QuoteRefused {
+            session_seq,
+            log_seq,
+            match_time,
+            account,
+            instrument: instrument.0,
+            code: reject.code(),
+            quote: *quote,
+            side: side(*refused),
+            // Part of an answer, though it has no request's number.
+            flags: ReportFlags::none().with(ReportFlags::POSS_RESEND, resent),
+        }
+        .encode(out),
+        ReportBody::QuotesPulled { count } => {
+            wire::QuotesPulled { session_seq, log_seq, match_time, account, count: *count, flags }.encode(out)
+        }
         ReportBody::Reserved { reservation, tokens, bought, spent, issuers } => {
             let issuers: Vec<_> = issuers.iter().map(|issuer| wire::Issuer { supplier: issuer.0 }).collect();
             wire::ReserveReport {
@@ -88,6 +115,7 @@ fn execution(report: &Report, order: &OrderReport, flags: ReportFlags) -> wire::
         instrument: order.instrument.0,
         side: side(order.side),
         flags,
+        quote: order.quote,
         ord_status: match (order.filled().is_zero(), order.remaining().is_zero()) {
             (true, _) => wire::OrdStatus::New,
             (false, false) => wire::OrdStatus::PartiallyFilled,

@@ -27,14 +27,25 @@ impl Bucket {
     /// Takes one token, or says in how many nanoseconds there will be one.
     #[inline]
     pub(crate) fn take(&mut self, now: u64) -> Result<(), u64> {
+        self.spend(self.token_ns, now)
+    }
+
+    /// Takes so many tokens, or says in how many nanoseconds there will be as many. What is more than the bucket holds takes
+    /// a full one.
+    pub(crate) fn take_many(&mut self, tokens: u32, now: u64) -> Result<(), u64> {
+        self.spend(self.token_ns.saturating_mul(tokens.into()).min(self.full_ns), now)
+    }
+
+    #[inline]
+    fn spend(&mut self, cost_ns: u64, now: u64) -> Result<(), u64> {
         self.level_ns = self.level_ns.saturating_add(now.saturating_sub(self.at)).min(self.full_ns);
         self.at = self.at.max(now);
-        match self.level_ns.checked_sub(self.token_ns) {
+        match self.level_ns.checked_sub(cost_ns) {
             Some(left) => {
                 self.level_ns = left;
                 Ok(())
             }
-            None => Err(self.token_ns - self.level_ns),
+            None => Err(cost_ns - self.level_ns),
         }
     }
 
@@ -63,5 +74,20 @@ mod tests {
             10,
             "it never holds more"
         );
+    }
+
+    #[test]
+    fn many_tokens_are_taken_at_once_or_not_at_all() {
+        let mut bucket = Bucket::new(Rate { per_second: 1_000, burst: 10 }, 0);
+        assert_eq!(bucket.take_many(7, 0), Ok(()));
+        assert_eq!(bucket.take_many(4, 0), Err(1_000_000), "three are left");
+        assert_eq!(bucket.take_many(3, 0), Ok(()), "and were not touched");
+        assert_eq!(
+            bucket.take_many(64, 9_000_000),
+            Err(1_000_000),
+            "more than it holds wait until it is full"
+        );
+        assert_eq!(bucket.take_many(64, 10_000_000), Ok(()));
+        assert_eq!(bucket.take(10_000_000), Err(1_000_000));
     }
 }

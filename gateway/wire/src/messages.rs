@@ -9,7 +9,7 @@ use crate::values::*;
 /// The id of the schema, in every header.
 pub const SCHEMA_ID: u16 = 7201;
 /// The version of the schema that this code speaks.
-pub const SCHEMA_VERSION: u16 = 3;
+pub const SCHEMA_VERSION: u16 = 4;
 /// Blocks that have grown: the message, the version that made it longer, and its length before. A shorter block of an
 /// older sender is read with zeros for what it does not have, so zero must mean "not said" in every field that is
 /// added.
@@ -19,6 +19,7 @@ const GROWN: &[(&str, u16, usize)] = &[
     ("Terminate", 2, 1),
     ("Reserve", 3, 50),
     ("Settle", 3, 57),
+    ("ExecutionReport", 4, 115),
 ];
 
 /// The version that brought the field at this offset.
@@ -271,7 +272,7 @@ fn take_block<B: Block>(frame: &Frame<'_>) -> Result<B, DecodeError> {
     }
     let block = frame.body.get(..found).ok_or(DecodeError::Truncated { message: B::NAME })?;
     let read = if B::FIRST_SIZE < B::SIZE && found < B::SIZE {
-        // From an older sender, and rare: only what ends a login or a connection has ever grown.
+        // From an older sender, and rare: nodes of two versions serve only while they are upgraded.
         let mut whole = block.to_vec();
         whole.resize(B::SIZE, 0);
         B::read(&whole)
@@ -926,6 +927,22 @@ plain {
         /// Which way.
         direction: Direction,
     }
+    /// Sets how much of the session's quotes may be filled within how long before all of them are pulled. All zero: any
+    /// amount. Counting begins anew, and after a pull quotes are taken again.
+    [31] QuoteProtection, 36 {
+        /// Strictly increasing in the session; at most once.
+        client_seq: u64,
+        /// The client's clock, nanoseconds UTC.
+        sending_time: u64,
+        /// So many Units filled within the window pull the quotes; zero for any number.
+        qty: u64,
+        /// The account; zero for the session's own, which it must be.
+        account: u32,
+        /// The window, microseconds of log time; it begins with a fill, and the next fill after its end begins another.
+        window_us: u32,
+        /// So many fills within the window pull the quotes; zero for any number.
+        fills: u32,
+    }
 
     /// Subscribes to depth and trades of one instrument; a snapshot comes first.
     [40] MarketDataSubscribe, 12 {
@@ -945,7 +962,7 @@ plain {
     }
 
     /// What happened to an order.
-    [50] ExecutionReport, 115 {
+    [50] ExecutionReport, 116 {
         /// Number in the session's report flow; zero if not part of it.
         session_seq: u64,
         /// Log sequence of the command that caused it.
@@ -984,6 +1001,8 @@ plain {
         closure: Closure,
         /// Remarks.
         flags: ReportFlags,
+        /// Of a quote the maker's number for it; zero for any other order.
+        quote: u8,
     }
     /// A request was refused.
     [51] CommandReject, 63 {
@@ -1063,6 +1082,62 @@ plain {
         /// Remarks.
         flags: ReportFlags,
     }
+    /// A mass quote was done. What was refused of it has a report of its own each, before this one and with its log sequence.
+    [56] MassQuoteReport, 41 {
+        /// Number in the session's report flow.
+        session_seq: u64,
+        /// Log sequence of the command.
+        log_seq: u64,
+        /// Log time of that command, nanoseconds UTC.
+        match_time: u64,
+        /// The request.
+        client_seq: u64,
+        /// The account.
+        account: u32,
+        /// Sides that are now as was asked for; an entry has two.
+        accepted: u16,
+        /// Sides that were refused.
+        refused: u16,
+        /// Remarks.
+        flags: ReportFlags,
+    }
+    /// One side of a mass quote was refused; nothing stands there any more.
+    [57] QuoteRefused, 35 {
+        /// Number in the session's report flow.
+        session_seq: u64,
+        /// Log sequence of the command, as in the mass quote's own report.
+        log_seq: u64,
+        /// Log time of that command, nanoseconds UTC.
+        match_time: u64,
+        /// The account.
+        account: u32,
+        /// The instrument.
+        instrument: u16,
+        /// Why; the venue's list of reject codes.
+        code: u16,
+        /// The maker's number for the quote.
+        quote: u8,
+        /// Bid (buy) or ask (sell).
+        side: Side,
+        /// Remarks.
+        flags: ReportFlags,
+    }
+    /// Quote protection took the session's quotes out of the book; each one's execution report follows. Mass quotes are refused
+    /// until protection is set again.
+    [58] QuotesPulled, 33 {
+        /// Number in the session's report flow.
+        session_seq: u64,
+        /// Log sequence of the command whose fills were too many.
+        log_seq: u64,
+        /// Log time of that command, nanoseconds UTC.
+        match_time: u64,
+        /// The account.
+        account: u32,
+        /// How many orders were taken out.
+        count: u32,
+        /// Remarks.
+        flags: ReportFlags,
+    }
 
     /// A trade, for everyone.
     [62] TradePrint, 52 {
@@ -1103,6 +1178,21 @@ plain {
     }
 }
 group {
+    /// Says what many quotes are to be from now on; each side is done or refused for itself.
+    [30] MassQuote, 26 {
+        /// Strictly increasing in the session; at most once.
+        client_seq: u64,
+        /// The client's clock, nanoseconds UTC.
+        sending_time: u64,
+        /// The account; zero for the session's own, which it must be.
+        account: u32,
+        /// Refused in the gateway when older than this, microseconds; zero for never.
+        valid_for_us: u32,
+        /// Where both sides have one owner.
+        self_trade: SelfTrade,
+        /// Options; only postOnly.
+        flags: OrderFlags,
+    } quotes: QuoteEntry;
     /// Tokens are reserved.
     [53] ReserveReport, 69 {
         /// Number in the session's report flow.
@@ -1182,6 +1272,22 @@ data {
     } payload;
 }
 entries {
+    /// One quote, a bid and an ask: what stands of it is moved, changed or withdrawn. In ascending order of instrument and
+    /// number, none twice.
+    QuoteEntry, 35 {
+        /// The bid's limit in ticks per Unit.
+        bid_price: u64,
+        /// Units to be open of the bid; zero for none.
+        bid_qty: u64,
+        /// The ask's limit in ticks per Unit.
+        ask_price: u64,
+        /// Units to be open of the ask; zero for none.
+        ask_qty: u64,
+        /// The instrument.
+        instrument: u16,
+        /// The maker's number for it, 1 to 63; its own in each session and instrument.
+        quote: u8,
+    }
     /// Whose tokens a reservation holds, in the order in which they will be drawn.
     Issuer, 4 {
         /// The supplier's account.
@@ -1201,6 +1307,8 @@ entries {
 }
 }
 
+/// The most entries of a [`MassQuote`].
+pub const MAX_QUOTE_ENTRIES: usize = 64;
 /// The largest payload of a [`DirectoryRequest`], bytes.
 pub const MAX_PAYLOAD_LEN: usize = 16 * 1024;
 /// The most reports that one [`RetransmitRequest`] may ask for.

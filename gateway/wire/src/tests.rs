@@ -153,7 +153,7 @@ fn a_block_of_an_older_sender_is_read_with_zeros_for_what_it_does_not_have() {
         assert_eq!(whole(&older), whole(&zeroed), "{name}");
         cut += 1;
     }
-    assert_eq!(cut, 5, "the rejects of logins, Terminate, Reserve and Settle have grown");
+    assert_eq!(cut, 6, "the rejects of logins, Terminate, Reserve, Settle and ExecutionReport have grown");
 }
 
 #[test]

@@ -189,6 +189,7 @@ impl<V: View> Desk<V> {
             Class::Request => live.requests.take(now),
             Class::Cancel => live.cancels.take(now),
             Class::MassCancel => Ok(()),
+            Class::MassQuote(entries) => live.requests.take_many(entries, now),
         };
         let strike = taken.err().map(|wait| (wait, live.refusals.take(now), live.refusals.is_low()));
         tell_gap(client, arrival);

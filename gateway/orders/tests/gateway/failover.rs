@@ -13,10 +13,11 @@ use grid_wire::{self as wire, Message, NewOrder, Side, TerminateCode};
 use crate::client::Client;
 use crate::cluster::{Cluster, wait};
 use crate::execution;
+use crate::quotes;
 use crate::venue::key;
 
 /// A session taken up on this node, as soon as it leads.
-fn establish(
+pub(crate) fn establish(
     cluster: &Cluster,
     node: usize,
     account: u8,
@@ -45,7 +46,13 @@ fn establish(
 }
 
 /// The same for a session that is new.
-fn login(cluster: &Cluster, node: usize, account: u8, session: u128, grace_ms: Option<u32>) -> Client {
+pub(crate) fn login(
+    cluster: &Cluster,
+    node: usize,
+    account: u8,
+    session: u128,
+    grace_ms: Option<u32>,
+) -> Client {
     wait(|| {
         let mut client = Client::connect(cluster.address(node));
         client.negotiate(&key(account), session);
@@ -55,7 +62,7 @@ fn login(cluster: &Cluster, node: usize, account: u8, session: u128, grace_ms: O
 }
 
 /// The frames of a session's reports `1..count + 1`, as this node sends them again.
-fn retransmitted(client: &mut Client, count: u32) -> Vec<Vec<u8>> {
+pub(crate) fn retransmitted(client: &mut Client, count: u32) -> Vec<Vec<u8>> {
     client.send(|out| wire::RetransmitRequest { from: 1, count }.encode(out));
     assert!(matches!(client.next(), Message::Retransmission(_)));
     (0..count).map(|_| client.try_frame().expect("a report")).collect()
@@ -163,7 +170,8 @@ fn reports_sent_again_are_the_same_bytes_from_every_node() {
     cluster.elect(0);
     let mut maker = login(&cluster, 0, 2, 20, None);
     let mut taker = login(&cluster, 0, 3, 30, None);
-    // Every kind of report: fills of both sides, ends of orders, rejects, mass cancels, transfers, done.
+    // Every kind of report: fills of both sides, ends of orders, rejects, mass cancels, transfers, done; quotes refused,
+    // done and pulled.
     for round in 0..40 {
         cluster.pass(1_000);
         maker.order(Side::Sell, 100 + round % 7, 1 + round % 5);
@@ -182,6 +190,13 @@ fn reports_sent_again_are_the_same_bytes_from_every_node() {
             ..NewOrder::default()
         };
         maker.send(|out| ioc.encode(out));
+        if round % 3 == 0 {
+            quotes::protect(&mut maker, 10, 2, 0);
+        }
+        quotes::send(
+            &mut maker,
+            &[quotes::quote(1, (90, 1), (100 + round % 5, 1)), quotes::quote(2, (1, 1), (1, 1))],
+        );
         if round % 8 == 7 {
             for client in [&mut maker, &mut taker] {
                 let client_seq = client.next_seq();

@@ -4,6 +4,7 @@
 mod client;
 mod cluster;
 mod failover;
+mod quotes;
 mod venue;
 
 use std::collections::BTreeMap;

@@ -88,7 +88,11 @@ impl Venue {
             ReportBody::Rejected { reject, order, .. } => Outcome::Rejected { reject, existing: order },
             ReportBody::MassCancelled { count } => Outcome::MassCancelled { count },
             ReportBody::Done { created } => Outcome::Done { created },
-            ReportBody::Reserved { .. } | ReportBody::Settled { .. } => Outcome::Other,
+            ReportBody::Reserved { .. }
+            | ReportBody::Settled { .. }
+            | ReportBody::Quoted { .. }
+            | ReportBody::QuoteRefused { .. }
+            | ReportBody::QuotesPulled { .. } => Outcome::Other,
         };
         Answer { seq, at, outcome }
     }
