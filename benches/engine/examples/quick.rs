@@ -28,7 +28,8 @@ fn main() {
         "thin_book_sweep" => streams::thin_book_sweep(commands),
         "cancel_burst" => streams::cancel_burst(commands),
         "mass_cancel" => streams::mass_cancel(commands),
-        "quote_refresh" => streams::quote_refresh(commands),
+        "mass_quotes" => streams::mass_quotes(commands),
+        "replaced_quotes" => streams::replaced_quotes(commands),
         "ten_thousand_books" => {
             Books { books: number(3, 10_000) as u16, resting: 1_000_000, traders: 1_000, pareto: true }
                 .tape(commands)

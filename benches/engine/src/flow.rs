@@ -216,6 +216,19 @@ impl Flow {
         self.send(trader, Command::MassCancel(MassCancelScope::default()), None);
     }
 
+    /// Sends a mass quote of a trader with a session of its own, whose orders no list here has.
+    ///
+    /// # Panics
+    /// When any of it is refused.
+    pub fn quote(&mut self, trader: u32, quote: Command) {
+        self.venue.send_own(trader, quote);
+        let told = self.venue.events().iter().find_map(|event| match event {
+            Event::Report { report, .. } => Some(report.body),
+            _ => None,
+        });
+        assert!(matches!(told, Some(ReportBody::Quoted { refused: 0, .. })), "nothing is refused: {told:?}");
+    }
+
     fn message(&mut self, nth: u32, verb: Verb, price: u32, qty: u32) {
         let buy = self.order(nth).side == Side::Buy;
         self.messages.push(Message { order: nth, price, qty, verb, buy });

@@ -55,13 +55,7 @@ pub fn scenarios_beside(contenders: &[Contender]) -> Vec<Box<dyn Scenario>> {
             ],
             beside: None,
         }),
-        Box::new(Mix {
-            name: "quote_refresh",
-            shows: "Makers move all their quotes on nine books, by replacing both sides of each level: worse means older quotes, and makers who \
-                    widen them.",
-            variants: &[("5 makers, 10 levels, 9 books", streams::quote_refresh)],
-            beside: None,
-        }),
+        Box::new(QuoteRefresh),
         Box::new(TenThousandBooks),
         Box::new(TenMillionResting),
         Box::new(Mix {
@@ -104,6 +98,36 @@ impl Scenario for Mix {
             }
         }
         Ok(rows)
+    }
+}
+
+/// Quotes moved by mass, against the same moved one by one.
+struct QuoteRefresh;
+
+impl Scenario for QuoteRefresh {
+    fn name(&self) -> &'static str {
+        "quote_refresh"
+    }
+
+    fn shows(&self) -> &'static str {
+        "Five makers move ten quotes each on nine books, with a mass quote or by replacing order by order: worse means older quotes, and makers \
+         who widen them."
+    }
+
+    fn run(&self, settings: &Settings) -> Result<Vec<Row>, Box<dyn Error>> {
+        let orders = settings.commands_or(1_000_000);
+        let one_by_one = measure::row("order by order", &streams::replaced_quotes(orders), settings.rounds)?;
+        let each = streams::ORDERS_PER_QUOTE;
+        let mass =
+            measure::row("mass quotes", &streams::mass_quotes((orders / each).max(1)), settings.rounds)?;
+        let rate = |row: &Row| row.throughput.clone().ok_or("a row of a tape has its rate");
+        let (quotes, replaced) = (rate(&mass)?, rate(&one_by_one)?);
+        let moved: Rounds = quotes.figures().iter().map(|rate| rate * each as f64).collect();
+        let mass = mass
+            .figure("orders moved", "/s", moved.clone())
+            .figure("orders moved, against one by one", "times", ratios(&moved, &replaced))
+            .note(format!("a command is a mass quote of {each} orders"));
+        Ok(vec![mass, one_by_one])
     }
 }
 

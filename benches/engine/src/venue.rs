@@ -37,6 +37,8 @@ pub struct Venue {
     engine: Engine,
     seq: Seq,
     lanes: Vec<Lane>,
+    /// Sessions of the first traders' own.
+    own: Vec<Lane>,
     events: Vec<Event>,
     traders: Vec<AccountId>,
     tape: Vec<Entry>,
@@ -61,6 +63,7 @@ impl Venue {
             engine: Engine::new(),
             seq: Seq::ZERO,
             lanes: Vec::new(),
+            own: Vec::new(),
             events: Vec::new(),
             traders: Vec::new(),
             tape: Vec::new(),
@@ -114,6 +117,29 @@ impl Venue {
     /// Applies a command of a trader, through its session; what happened is in [`Venue::events`].
     pub fn send(&mut self, trader: u32, command: Command) {
         self.submit(self.traders[trader as usize], command);
+    }
+
+    /// Gives a trader a session of its own.
+    ///
+    /// # Panics
+    /// When it has one, or no trader before it has one: such sessions are opened in order.
+    pub fn own_session(&mut self, trader: u32) {
+        assert_eq!(trader as usize, self.own.len(), "own sessions are opened in order");
+        let public_key = [trader as u8; 32];
+        let account = self.traders[trader as usize];
+        self.ask(account, Command::AddSigningKey { public_key, label: String::new() });
+        let (session, key) = (SessionId(1_000 + u128::from(trader)), Fingerprint::of(&public_key));
+        self.apply(Entry::venue(Command::OpenSession { session, key }));
+        assert!(matches!(self.events[..], [Event::SessionOpened { result: Ok(_), .. }]), "{:?}", self.events);
+        self.own.push(Lane { session, client_seq: 0 });
+    }
+
+    /// Applies a command of a trader through its own session.
+    pub fn send_own(&mut self, trader: u32, command: Command) {
+        let lane = &mut self.own[trader as usize];
+        lane.client_seq += 1;
+        let (session, client_seq, account) = (lane.session, lane.client_seq, self.traders[trader as usize]);
+        self.apply(Entry { session, client_seq, account, command });
     }
 
     /// The first command of the stream again, or the last of the set-up, with the number that it had: it is answered and not executed.

@@ -16,6 +16,7 @@ const fn kind(entry: &Entry) -> &'static str {
         Command::Cancel { .. } => "cancel",
         Command::Replace { .. } => "replace",
         Command::MassCancel(_) => "mass cancel",
+        Command::MassQuote { .. } => "mass quote",
         Command::Reserve { .. } => "reserve",
         Command::Settle { .. } => "settle",
         _ => "another",
@@ -74,7 +75,8 @@ fn bursts_of_cancels_allocate_nothing() {
 
 #[test]
 fn refreshed_quotes_allocate_nothing() {
-    allocates_nothing(&streams::quote_refresh(100_000));
+    allocates_nothing(&streams::mass_quotes(40_000));
+    allocates_nothing(&streams::replaced_quotes(100_000));
 }
 
 #[test]

@@ -36,6 +36,7 @@ fn warm(kind: Hot) -> Run<'static> {
 #[bench::replace_keeping_priority(args = (Hot::ReplaceKeepingPriority), setup = warm)]
 #[bench::replace_moving(args = (Hot::ReplaceMoving), setup = warm)]
 #[bench::mass_cancel_of_100(args = (Hot::MassCancel), setup = warm)]
+#[bench::mass_quote_of_20(args = (Hot::MassQuote), setup = warm)]
 #[bench::refused_with_one_report(args = (Hot::Refused), setup = warm)]
 #[bench::duplicate_client_seq(args = (Hot::Repeated), setup = warm)]
 #[bench::reserve(args = (Hot::Reserve), setup = warm)]

@@ -152,10 +152,10 @@ impl Engine {
             step.run_timers();
         }
         step.execute(&entry.command);
-        if !step.scratch.overrun.is_empty() {
-            step.pull_overrun_quotes();
-        }
         if !step.touched.is_empty() {
+            if !step.scratch.overrun.is_empty() {
+                step.pull_overrun_quotes();
+            }
             step.publish_levels();
         }
     }

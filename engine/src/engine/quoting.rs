@@ -74,7 +74,7 @@ impl Step<'_> {
             for side in SIDES {
                 let standing = self.standing(quotes, place, side);
                 let wanted = wanted(entry, side);
-                if standing.is_some_and(|(_, record)| wanted.qty.is_zero() || retreats(&record, wanted)) {
+                if standing.is_some_and(|record| wanted.qty.is_zero() || retreats(record, wanted)) {
                     refused += self.quote_side(quotes, place, entry, side, manner);
                 } else if wanted.qty.is_zero() {
                     *quotes.at_mut(place).side_mut(side) = OrderId::default();
@@ -100,11 +100,11 @@ impl Step<'_> {
         refused
     }
 
-    /// The order that stands for one side of a quote, with its slot.
-    fn standing(&self, quotes: &Quotes, place: usize, side: Side) -> Option<(u32, Record)> {
+    /// The order that stands for one side of a quote.
+    #[inline]
+    fn standing(&self, quotes: &Quotes, place: usize, side: Side) -> Option<&Record> {
         let order = quotes.at(place).side(side);
-        let record = self.state.books.find(order).filter(|_| order != OrderId::default())?;
-        order.slot().map(|slot| (slot, *record))
+        self.state.books.find(order).filter(|_| order != OrderId::default())
     }
 
     /// Makes one side of a quote what is wanted; how many were refused, 0 or 1.
@@ -119,17 +119,20 @@ impl Step<'_> {
         let wanted = wanted(entry, side);
         // Looked up anew: what was done since may have traded with it.
         let standing = self.standing(quotes, place, side);
+        let slot = standing.and_then(|record| OrderId(record.id).slot());
         let crossed =
             !entry.bid.qty.is_zero() && !entry.ask.qty.is_zero() && entry.bid.price >= entry.ask.price;
         let done = match standing {
             _ if wanted.qty.is_zero() => Ok(OrderId::default()),
             _ if crossed => Err(Reject::InvalidPrice),
             None if quotes.len() > QUOTES => Err(Reject::LimitReached),
-            Some((_, record)) if is_as(&record, wanted) => Ok(OrderId(record.id)),
-            Some((slot, record)) => self
-                .change::<true>(slot, wanted.qty, wanted.price, manner.stp, manner.post_only)
-                .map(|()| OrderId(record.id))
-                .map_err(|refusal| refusal.reject),
+            Some(record) if is_as(record, wanted) => Ok(OrderId(record.id)),
+            Some(record) => {
+                let (order, slot) = (OrderId(record.id), slot.expect("what rests has a slot"));
+                self.change::<true>(slot, wanted.qty, wanted.price, manner.stp, manner.post_only)
+                    .map(|()| order)
+                    .map_err(|refusal| refusal.reject)
+            }
             None => {
                 let tif = if manner.post_only { TimeInForce::PostOnly } else { TimeInForce::Gtc };
                 let new = NewOrder {
@@ -147,7 +150,7 @@ impl Step<'_> {
         };
         let order = *done.as_ref().unwrap_or(&OrderId::default());
         *quotes.at_mut(place).side_mut(side) = order;
-        if let Some((slot, _)) = standing.filter(|_| order == OrderId::default()) {
+        if let Some(slot) = slot.filter(|_| order == OrderId::default()) {
             self.withdraw_quote(slot);
         }
         let Err(reject) = done else {
@@ -196,7 +199,7 @@ impl Step<'_> {
             let mut quotes = std::mem::take(&mut session.quotes);
             let all = || (0..quotes.len()).flat_map(|place| SIDES.map(|side| (place, side)));
             let standing = all().filter_map(|(place, side)| self.standing(&quotes, place, side));
-            let slots: Vec<u32> = standing.map(|(slot, _)| slot).collect();
+            let slots: Vec<u32> = standing.filter_map(|record| OrderId(record.id).slot()).collect();
             self.notify_session(index, ReportBody::QuotesPulled { count: slots.len() as u32 });
             for slot in slots {
                 self.close_resting(slot, Closure::Cancelled);

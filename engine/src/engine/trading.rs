@@ -155,6 +155,7 @@ impl Step<'_> {
     }
 
     /// Everything that can be said of a new order without looking at balances.
+    #[inline(always)]
     fn admit(&self, new: &NewOrder, quote: u8) -> Result<Incoming, Reject> {
         if self.state.accounts[self.account.0 as usize].mode == AccountMode::Easy {
             return Err(Reject::AutoModeTradingRestricted);
@@ -786,8 +787,11 @@ impl Step<'_> {
         [left, joined]: [Depth; 2],
     ) -> [Option<LevelUpdate>; 2] {
         if QUOTE || !self.touched.is_empty() {
-            self.touch(from);
-            self.touch(to);
+            // The better price first: the next quote of a maker's row often leaves or joins the level that this one touched last.
+            let better = crosses(from.side, Price(from.price.into()), Price(to.price.into()));
+            let (near, far) = if better { (from, to) } else { (to, from) };
+            self.touch(near);
+            self.touch(far);
             return [None; 2];
         }
         let (left, joined) = (Some(from.told(left)), Some(to.told(joined)));

@@ -45,22 +45,19 @@ struct Line {
     /// The order, or what was created.
     id: u64,
     account: AccountId,
-    /// Of an order; of a mass cancel the count.
+    /// Of an order; of a mass cancel the count; of a mass quote the sides that were accepted.
     price: u32,
+    /// Of an order; of a mass quote the sides that were refused.
     remaining: u32,
     filled: u32,
     traded_price: u32,
     traded_qty: u32,
     instrument: InstrumentId,
     form: Form,
-    /// [`LABELLED`], or of a quote its number.
-    mark: u8,
+    labelled: bool,
+    /// Of a quote its number, else 0.
+    quote: u8,
 }
-
-/// The label lies beside.
-const LABELLED: u8 = u8::MAX;
-
-const _: () = assert!(crate::limits::QUOTE_NUMBERS < LABELLED);
 
 const _: () = assert!(size_of::<Line>() == 64, "one cache line");
 
@@ -78,7 +75,8 @@ impl Line {
         traded_qty: 0,
         instrument: InstrumentId(0),
         form: Form::Done,
-        mark: 0,
+        labelled: false,
+        quote: 0,
     };
 }
 
@@ -91,6 +89,8 @@ enum Form {
     Order(Side, Kind),
     Rejected(Reject),
     MassCancelled,
+    Quoted,
+    QuoteRefused(Side, Reject),
     Done,
     /// It lies beside.
     Other,
@@ -141,10 +141,8 @@ impl Kept {
     fn report(&self, nth: usize) -> Report {
         let place = self.place(nth);
         let line = &self.ring[place];
-        let (label, quote) = match line.mark {
-            LABELLED => (Label(self.labels[place]), 0),
-            quote => (Label::default(), quote),
-        };
+        let label = if line.labelled { Label(self.labels[place]) } else { Label::default() };
+        let quote = line.quote;
         let mut client_seq = line.client_seq;
         let body = match line.form {
             Form::Order(side, kind) => {
@@ -167,6 +165,12 @@ impl Kept {
             }
             Form::Rejected(reject) => ReportBody::Rejected { reject, label, order: OrderId(line.id) },
             Form::MassCancelled => ReportBody::MassCancelled { count: line.price },
+            Form::Quoted => {
+                ReportBody::Quoted { accepted: line.price as u16, refused: line.remaining as u16 }
+            }
+            Form::QuoteRefused(side, reject) => {
+                ReportBody::QuoteRefused { instrument: line.instrument, quote, side, reject }
+            }
             Form::Done => ReportBody::Done { created: line.id },
             Form::Other => {
                 self.others.get(place).copied().flatten().expect("what a line can't hold lies beside it")
@@ -179,10 +183,9 @@ impl Kept {
     /// Keeps one of an order; the oldest makes room when there are enough. Its number is the next one.
     #[inline(always)]
     pub(crate) fn keep_order(&mut self, heading: Heading, subject: &Subject, kind: Kind, fill: &Fill) {
-        let mut mark = subject.quote;
-        if subject.label != Label::default() {
+        let labelled = subject.label != Label::default();
+        if labelled {
             self.put_label(subject.label);
-            mark = LABELLED;
         }
         // A trade answers nobody, and only a trade has a number.
         let line = Line {
@@ -198,14 +201,16 @@ impl Kept {
             traded_qty: fill.qty,
             instrument: subject.instrument,
             form: Form::Order(subject.side, kind),
-            mark,
+            labelled,
+            quote: subject.quote,
         };
         self.put(line);
     }
 
     /// Keeps one of another kind.
     pub(crate) fn keep(&mut self, heading: Heading, body: &ReportBody) {
-        let (mut id, mut count, mut label) = (0, 0, Label::default());
+        let (mut id, mut counts, mut label) = (0, (0, 0), Label::default());
+        let (mut instrument, mut quote) = (InstrumentId::default(), 0);
         let form = match *body {
             ReportBody::Order(report) => {
                 let (subject, kind, fill) = report.parts();
@@ -216,8 +221,16 @@ impl Kept {
                 Form::Rejected(reject)
             }
             ReportBody::MassCancelled { count: orders } => {
-                count = orders;
+                counts.0 = orders;
                 Form::MassCancelled
+            }
+            ReportBody::Quoted { accepted, refused } => {
+                counts = (accepted.into(), refused.into());
+                Form::Quoted
+            }
+            ReportBody::QuoteRefused { instrument: of, quote: number, side, reject } => {
+                (instrument, quote) = (of, number);
+                Form::QuoteRefused(side, reject)
             }
             ReportBody::Done { created } => {
                 id = created;
@@ -228,10 +241,9 @@ impl Kept {
                 Form::Other
             }
         };
-        let mut mark = 0;
-        if label != Label::default() {
+        let labelled = label != Label::default();
+        if labelled {
             self.put_label(label);
-            mark = LABELLED;
         }
         self.put(Line {
             seq: heading.seq,
@@ -239,14 +251,15 @@ impl Kept {
             client_seq: heading.client_seq,
             id,
             account: heading.account,
-            price: count,
-            remaining: 0,
+            price: counts.0,
+            remaining: counts.1,
             filled: 0,
             traded_price: 0,
             traded_qty: 0,
-            instrument: InstrumentId::default(),
+            instrument,
             form,
-            mark,
+            labelled,
+            quote,
         });
     }
 
@@ -331,10 +344,23 @@ mod tests {
             order(0, Exec::New),
             order(u128::MAX, Exec::Replaced),
             order(9, trade),
+            ReportBody::Order(OrderReport::new(
+                &Subject { quote: 63, ..subject(0) },
+                trade.parts().0,
+                &trade.parts().1,
+            )),
             order(0, Exec::Closed(crate::event::Closure::SelfTrade)),
             ReportBody::Rejected { reject: Reject::UnknownOrder, label: Label(8), order: OrderId(4) },
             ReportBody::Rejected { reject: Reject::OutOfRange, label: Label(0), order: OrderId(0) },
             ReportBody::MassCancelled { count: u32::MAX },
+            ReportBody::Quoted { accepted: u16::MAX, refused: 5 },
+            ReportBody::QuoteRefused {
+                instrument: InstrumentId(8),
+                quote: 63,
+                side: Side::Sell,
+                reject: Reject::WouldTrade,
+            },
+            ReportBody::QuotesPulled { count: u32::MAX },
             ReportBody::Done { created: u64::MAX },
             ReportBody::Settled {
                 reservation: crate::ids::ReservationId(5),

@@ -1,4 +1,4 @@
-//! What comes in bursts: an order that sweeps a thin book, everything cancelled at once, and makers that move all their quotes.
+//! What comes in bursts: an order that sweeps a thin book, and everything cancelled at once.
 
 use grid_engine::InstrumentId;
 use grid_engine::command::{Side, TimeInForce};
@@ -116,59 +116,4 @@ fn rest_of(flow: &mut Flow, instrument: InstrumentId, trader: u32, dice: &mut Di
     let price = if side == Side::Buy { CENTRE - away } else { CENTRE + away };
     let qty = 1 + dice.below(100) as u32;
     flow.place(Wanted { trader, instrument, side, price, qty, tif: TimeInForce::Gtc })
-}
-
-/// Five makers with ten levels a side on each of nine books; whenever a book's middle moves, each of them moves all its quotes there. There is
-/// no command for a mass quote: a refresh is the replacement of both sides of each level, the side first that moves away.
-#[must_use]
-pub fn quote_refresh(commands: u64) -> Tape {
-    const BOOKS: u16 = 9;
-    const MAKERS: u32 = 5;
-    const LEVELS: u32 = 10;
-    let mut flow = Flow::open(&setup(BOOKS));
-    let mut quotes = Vec::new();
-    for instrument in (0..BOOKS).map(InstrumentId) {
-        for trader in 0..MAKERS {
-            for away in 1..=LEVELS {
-                for side in [Side::Buy, Side::Sell] {
-                    let away = away + trader;
-                    let price = if side == Side::Buy { CENTRE - away } else { CENTRE + away };
-                    quotes.push(flow.place(Wanted {
-                        trader,
-                        instrument,
-                        side,
-                        price,
-                        qty: 100,
-                        tif: TimeInForce::Gtc,
-                    }));
-                }
-            }
-        }
-    }
-    let mut dice = Dice::new(7);
-    let each = (MAKERS * LEVELS * 2) as usize;
-    let mut middles = [CENTRE; BOOKS as usize];
-    Tape::record(flow, |flow| {
-        let mut left = commands;
-        while left > 0 {
-            let book = dice.below(BOOKS.into()) as usize;
-            let up = dice.below(2_000) < u64::from(CENTRE + 1_000 - middles[book]);
-            middles[book] = if up { middles[book] + 1 } else { middles[book] - 1 };
-            let first = if up { Side::Sell } else { Side::Buy };
-            for side in [first, first.opposite()] {
-                for &quote in &quotes[book * each..(book + 1) * each] {
-                    let known = *flow.order(quote);
-                    if known.side != side || left == 0 {
-                        continue;
-                    }
-                    let price = if up { known.price + 1 } else { known.price - 1 };
-                    flow.replace(quote, price, 100);
-                    left -= 1;
-                }
-            }
-            if left == 0 {
-                break;
-            }
-        }
-    })
 }

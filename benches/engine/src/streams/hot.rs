@@ -32,6 +32,8 @@ pub enum Hot {
     ReplaceMoving,
     /// One command that cancels 100 orders.
     MassCancel,
+    /// One command that moves 20 orders, of which each pair is a quote.
+    MassQuote,
     /// A cancel of an order that is no longer open: what every command costs, with one report.
     Refused,
     /// A client sequence for the second time, which is answered from the reports that are kept.
@@ -62,6 +64,7 @@ const fn side(nth: u32) -> Side {
 pub fn hot(kind: Hot, count: u32) -> Tape {
     match kind {
         Hot::Reserve | Hot::Settle | Hot::AutoBuy => calls(kind, count),
+        Hot::MassQuote => super::mass_quotes(count.into()),
         _ => orders(kind, count),
     }
 }
@@ -124,7 +127,7 @@ fn orders(kind: Hot, count: u32) -> Tape {
                 }
                 Hot::MassCancel => flow.mass_cancel(nth),
                 Hot::Repeated => flow.venue_mut().repeat(),
-                Hot::Reserve | Hot::Settle | Hot::AutoBuy => unreachable!("made by `calls`"),
+                Hot::MassQuote | Hot::Reserve | Hot::Settle | Hot::AutoBuy => unreachable!("made elsewhere"),
             }
         }
     })
