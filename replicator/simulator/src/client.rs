@@ -1,6 +1,7 @@
 //! Participants: each has one session, sends commands under strictly increasing numbers, believes only what a node tells it of the
 //! committed log, and on silence goes to another node with the same numbers.
 
+mod quotes;
 mod rare;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -374,6 +375,7 @@ impl Client {
     fn invent(&mut self) -> (AccountId, Command) {
         match self.role {
             Role::Operator => self.operate(),
+            Role::Trader | Role::Supplier if self.next_seq % 12 == 7 => (self.account, self.quote()),
             Role::Trader => (self.account, self.consume()),
             Role::Supplier => self.supply(),
             Role::Tier => self.serve(),

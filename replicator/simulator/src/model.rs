@@ -11,6 +11,7 @@ mod commands;
 mod compare;
 mod delivery;
 mod money;
+mod quotes;
 mod service;
 mod time;
 mod trading;
@@ -34,6 +35,7 @@ enum Answer {
     Replaced,
     Cancelled,
     MassCancelled(u32),
+    Quoted { accepted: u16, refused: u16 },
     Reserved { reservation: u64, tokens: u64 },
     Settled { billed: u64, unbilled: u64, cost: i64 },
     Done(u64),
@@ -85,6 +87,7 @@ struct Session {
     grace: Option<u64>,
     cancels_at: Option<u64>,
     ends_at: Option<u64>,
+    quotes: quotes::Quotes,
 }
 
 #[derive(Clone, Debug)]
@@ -132,6 +135,12 @@ pub(crate) struct Model {
     reserved: u64,
     free_slots: Vec<u64>,
     to_consumption: BTreeMap<u64, bool>,
+    /// Through which session an order came that stands for a quote.
+    quoted: BTreeMap<u64, u128>,
+    /// Sessions whose quotes are to be pulled once the command is done.
+    overrun: Vec<SessionId>,
+    /// Sides of a mass quote that this command refuses.
+    refused: Vec<quotes::Refused>,
     /// Orders accepted. The model knows no slots and calls an order by its number alone.
     orders: u64,
     trades: u64,
@@ -156,6 +165,8 @@ pub(crate) struct Expected {
     /// A number that came again.
     repeated: bool,
     outcome: Outcome,
+    /// Sides of a mass quote that are refused.
+    refused: Vec<quotes::Refused>,
     /// The result of an `Establish`: last client number, or refused.
     established: Option<Result<u64, Reject>>,
 }
@@ -167,8 +178,13 @@ impl Model {
         self.at = at.0;
         self.outcome = Outcome::default();
         self.run_due();
-        let mut expected =
-            Expected { answer: None, repeated: false, outcome: Outcome::default(), established: None };
+        let mut expected = Expected {
+            answer: None,
+            repeated: false,
+            outcome: Outcome::default(),
+            refused: Vec::new(),
+            established: None,
+        };
         if entry.session == SessionId::VENUE {
             expected.established = self.venue_command(&entry.command);
         } else if let Some(session) = self.sessions.get_mut(&entry.session.0) {
@@ -183,11 +199,13 @@ impl Model {
                 if (subject as usize) < self.accounts.len() {
                     self.look_at_funds(subject);
                 }
+                self.pull_overrun_quotes();
             } else {
                 expected.repeated = true;
             }
         }
         expected.outcome = std::mem::take(&mut self.outcome);
+        expected.refused = std::mem::take(&mut self.refused);
         expected
     }
 

@@ -5,6 +5,7 @@ use grid_engine::instrument::InstrumentStatus;
 use grid_engine::sla::{Fault, SlaTerms};
 use grid_engine::{Fingerprint, InstrumentId, Reject, SessionId, TOKENS_PER_UNIT, limits};
 
+use super::quotes::Quotes;
 use super::tranche::{Tranche, join};
 use super::{Account, Answer, Market, Model, Session};
 use crate::naive::Book;
@@ -27,6 +28,7 @@ impl Model {
                         grace: None,
                         cancels_at: None,
                         ends_at,
+                        quotes: Quotes::default(),
                     });
                 }
             }
@@ -90,6 +92,7 @@ impl Model {
             | Command::Release { .. }
             | Command::ReportFault { .. }
             | Command::ReportProbe { .. } => by.tier || by.operator,
+            Command::MassQuote { .. } | Command::SetQuoteProtection(_) => caller == subject,
             Command::Attest(_) => {
                 (caller == subject || by.tier || by.operator)
                     && self.accounts.get(subject as usize).is_some_and(|account| account.benchmark)
@@ -122,6 +125,10 @@ impl Model {
                 self.replace(who, *order, *qty, *price, *stp, *post_only)
             }
             Command::MassCancel(scope) => Ok(Answer::MassCancelled(self.mass_cancel(who, *scope))),
+            Command::MassQuote { entries, stp, post_only } => {
+                self.mass_quote((session, who), entries, *stp, *post_only)
+            }
+            Command::SetQuoteProtection(protection) => self.protect(session, *protection),
             Command::Transfer { instrument, qty, direction } => {
                 self.transfer(who, *instrument, qty.0, *direction)
             }

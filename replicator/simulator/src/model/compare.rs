@@ -1,10 +1,11 @@
 //! What the engine said and holds, against what the second bookkeeper worked out.
 
 use grid_engine::command::{Entry, Side};
-use grid_engine::event::{Closure, Event, Exec, ReportBody};
+use grid_engine::event::{Closure, Event, Exec, Report, ReportBody};
 use grid_engine::state::State;
 use grid_engine::{InstrumentId, OrderId, Reject};
 
+use super::quotes::Refused;
 use super::{Answer, Expected, Model};
 use crate::naive::{Closed, Fill, Outcome};
 
@@ -32,6 +33,9 @@ impl Model {
         }
         if told.outcome != expected.outcome {
             return differs("trades and closed orders", &expected.outcome, &told.outcome);
+        }
+        if told.refused != expected.refused {
+            return differs("sides of a quote refused", &expected.refused, &told.refused);
         }
         if told.established != expected.established {
             return differs("a session's place", &expected.established, &told.established);
@@ -110,6 +114,7 @@ struct Told {
     answer: Option<Answer>,
     repeated: bool,
     outcome: Outcome,
+    refused: Vec<Refused>,
     established: Option<Result<u64, Reject>>,
 }
 
@@ -118,6 +123,10 @@ impl Told {
         let mut told = Self::default();
         for event in events {
             match event {
+                Event::Report {
+                    report: Report { body: ReportBody::QuoteRefused { instrument, quote, side, reject }, .. },
+                    ..
+                } => told.refused.push(((instrument.0, *quote, *side == Side::Sell), *reject)),
                 Event::Report { session, report }
                     if *session == entry.session
                         && report.client_seq == entry.client_seq
@@ -161,6 +170,8 @@ fn answer(body: &ReportBody) -> Option<Answer> {
             _ => return None,
         },
         ReportBody::MassCancelled { count } => Answer::MassCancelled(*count),
+        ReportBody::Quoted { accepted, refused } => Answer::Quoted { accepted: *accepted, refused: *refused },
+        ReportBody::QuoteRefused { .. } | ReportBody::QuotesPulled { .. } => return None,
         ReportBody::Reserved { reservation, tokens, .. } => {
             Answer::Reserved { reservation: reservation.0, tokens: tokens.0 }
         }

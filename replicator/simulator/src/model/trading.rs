@@ -132,6 +132,7 @@ impl Model {
         for nth in first..self.outcome.fills.len() {
             let fill = self.outcome.fills[nth];
             self.settle_fill(instrument, fill, parties[&fill.taker], parties[&fill.maker].0);
+            self.count_quote_fill(fill.maker, fill.qty);
         }
     }
 
