@@ -18,8 +18,9 @@ use tokio::sync::broadcast;
 
 use crate::error::{ClientError, Refusal};
 use crate::flow::ReportFlow;
-use crate::message::{Event, Report, Request};
+use crate::message::{Cost, Event, Report, Request};
 use crate::pace::Bucket;
+use crate::quotes::Refusals;
 use crate::route::Parting;
 use crate::{Config, Reply};
 
@@ -67,7 +68,7 @@ struct Sent {
     frame: Vec<u8>,
     reply: Reply,
     deadline: u64,
-    cancel: bool,
+    cost: Cost,
 }
 
 #[derive(Debug)]
@@ -85,6 +86,7 @@ pub(crate) struct Core {
     /// The next request's number; 0 until the venue has said where the session stands.
     next_seq: u64,
     flow: Option<ReportFlow>,
+    refusals: Refusals,
     liveness: Option<Liveness>,
     requests: Bucket,
     cancels: Bucket,
@@ -110,6 +112,7 @@ impl Core {
             schema_version: SCHEMA_VERSION,
             next_seq: 0,
             flow: None,
+            refusals: Refusals::default(),
             liveness: None,
             requests: Bucket::new(0, 0),
             cancels: Bucket::new(0, 0),
@@ -299,6 +302,7 @@ impl Core {
         if let Some((from, until)) = flow.give_up_before(ack.oldest_seq) {
             let _ = self.events.send(Event::ReportsLost { from, until });
         }
+        self.hand_on_quotes();
         self.next_seq = self.next_seq.max(ack.last_client_seq + 1);
         self.resend = self.in_flight.keys().copied().collect();
         if let Some(address) = self.address {
@@ -365,6 +369,7 @@ impl Core {
                         let _ = self.events.send(Event::ReportsLost { from, until });
                     }
                 }
+                self.hand_on_quotes();
             }
             Message::BookSnapshot(m, levels) => self.tell(Event::Snapshot(*m, levels.iter().collect())),
             Message::BookIncrement(m, changes) => self.tell(Event::Increment(*m, changes.iter().collect())),
@@ -383,6 +388,15 @@ impl Core {
     fn report(&mut self, report: Report) {
         let number = report.session_seq();
         let new = number == 0 || self.flow.as_mut().is_none_or(|flow| flow.arrive(number));
+        match report {
+            // Told, and given, together with its refusals.
+            Report::MassQuote(answer, _) => {
+                self.refusals.answered(answer, new);
+                return self.hand_on_quotes();
+            }
+            Report::QuoteRefused(refusal) if new => self.refusals.refused(refusal),
+            _ => {}
+        }
         if new {
             self.tell(Event::Report(report.clone()));
         }
@@ -395,6 +409,23 @@ impl Core {
             report => Ok(report),
         };
         self.answer(client_seq, answer);
+        self.hand_on_quotes();
+    }
+
+    /// Answers mass quotes of which everything is known by now.
+    fn hand_on_quotes(&mut self) {
+        if !self.refusals.holds() {
+            return;
+        }
+        let wanted = self.flow.as_ref().map_or(u64::MAX, ReportFlow::wanted);
+        while let Some(whole) = self.refusals.next(wanted) {
+            let client_seq = whole.answer.client_seq;
+            let report = Report::MassQuote(whole.answer, whole.refusals);
+            if whole.new {
+                self.tell(Event::Report(report.clone()));
+            }
+            self.answer(client_seq, Ok(report));
+        }
     }
 
     fn answer(&mut self, client_seq: u64, answer: Result<Report, ClientError>) {
@@ -425,22 +456,22 @@ impl Core {
         let before = out.len();
         while out.len() < OUT_BYTES_MAX && self.paced_until.is_none() {
             if let Some(seq) = self.resend.front().copied() {
-                let cancel = self.in_flight.get(&seq).map(|sent| sent.cancel);
-                if let Some(cancel) = cancel {
-                    if !self.may_send(cancel, now) {
+                let cost = self.in_flight.get(&seq).map(|sent| sent.cost);
+                if let Some(cost) = cost {
+                    if !self.may_send(cost, now) {
                         break;
                     }
                     out.extend_from_slice(&self.in_flight[&seq].frame);
                 }
                 self.resend.pop_front();
             } else if self.in_flight.len() < self.config.window {
-                let Some(cancel) = self.waiting.front().map(|w| w.request.is_cancel()) else {
+                let Some(cost) = self.waiting.front().map(|w| w.request.cost()) else {
                     break;
                 };
-                if !self.may_send(cancel, now) {
+                if !self.may_send(cost, now) {
                     break;
                 }
-                self.send_new(now, cancel, out);
+                self.send_new(now, cost, out);
             } else {
                 break;
             }
@@ -450,9 +481,12 @@ impl Core {
         }
     }
 
-    fn may_send(&mut self, cancel: bool, now: Now) -> bool {
-        let bucket = if cancel { &mut self.cancels } else { &mut self.requests };
-        match bucket.take(now.steady) {
+    fn may_send(&mut self, cost: Cost, now: Now) -> bool {
+        let taken = match cost {
+            Cost::Cancel => self.cancels.take(1, now.steady),
+            Cost::Requests(count) => self.requests.take(count, now.steady),
+        };
+        match taken {
             Ok(()) => true,
             Err(until) => {
                 self.paced_until = Some(until);
@@ -461,7 +495,7 @@ impl Core {
         }
     }
 
-    fn send_new(&mut self, now: Now, cancel: bool, out: &mut Vec<u8>) {
+    fn send_new(&mut self, now: Now, cost: Cost, out: &mut Vec<u8>) {
         let Some(waiting) = self.waiting.pop_front() else {
             return;
         };
@@ -469,7 +503,7 @@ impl Core {
         self.next_seq += 1;
         let frame = waiting.request.encode(seq, now.wall);
         out.extend_from_slice(&frame);
-        self.in_flight.insert(seq, Sent { frame, reply: waiting.reply, deadline: waiting.deadline, cancel });
+        self.in_flight.insert(seq, Sent { frame, reply: waiting.reply, deadline: waiting.deadline, cost });
     }
 
     /// Does what time asks for: heartbeats, and answers for those who waited long enough.

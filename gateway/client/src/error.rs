@@ -37,6 +37,14 @@ pub enum ClientError {
         /// The limit.
         max: usize,
     },
+    /// More entries in one mass quote than the protocol's limit.
+    #[error("{entries} quotes, at most {max}")]
+    TooManyQuotes {
+        /// How many.
+        entries: usize,
+        /// The limit.
+        max: usize,
+    },
     /// The client was closed; a request that was under way may have happened.
     #[error("the client is closed")]
     Closed,
@@ -57,7 +65,8 @@ impl ClientError {
             | Self::Throttled { .. }
             | Self::NotApplied
             | Self::Busy
-            | Self::TooLong { .. } => true,
+            | Self::TooLong { .. }
+            | Self::TooManyQuotes { .. } => true,
             Self::Timeout { sent } => !sent,
             Self::AnswerLost | Self::Closed | Self::Refused(_) | Self::Io(_) => false,
         }

@@ -20,6 +20,26 @@
 //! # Ok(()) }
 //! ```
 //!
+//! Makers say what all their quotes are to be in one request, [`Quotes`]; its answer, [`Report::MassQuote`], brings what was refused.
+//!
+//! ```no_run
+//! # fn quote(client: &grid_client::Client) -> Result<(), grid_client::ClientError> {
+//! use grid_client::{Quotes, Report};
+//! use grid_wire::{MassQuote, OrderFlags, QuoteEntry, QuoteProtection};
+//!
+//! // All of them are pulled after ten fills within a second.
+//! client.call_blocking(QuoteProtection { window_us: 1_000_000, fills: 10, ..QuoteProtection::default() })?;
+//! let around = |quote, middle: u64| QuoteEntry {
+//!     instrument: 0, quote, bid_price: middle - 5, bid_qty: 3, ask_price: middle + 5, ask_qty: 3,
+//! };
+//! let how = MassQuote { flags: OrderFlags::POST_ONLY, ..MassQuote::default() };
+//! let answer = client.call_blocking(Quotes::new(how, vec![around(1, 810), around(2, 815)]))?;
+//! if let Report::MassQuote(_, refusals) = answer {
+//!     refusals.iter().for_each(|side| println!("{:?} of quote {}: code {}", side.side, side.quote, side.code));
+//! }
+//! # Ok(()) }
+//! ```
+//!
 //! What a failure says about the request: [`ClientError::not_applied`]. Not here: HTTP, and the meaning of codes
 //! (the engine's list of rejects).
 
@@ -30,6 +50,7 @@ mod flow;
 mod link;
 mod message;
 mod pace;
+mod quotes;
 mod route;
 mod task;
 mod thread;
@@ -49,6 +70,7 @@ use crate::link::Shared;
 pub use crate::book::{BookImage, Depth};
 pub use crate::error::{ClientError, Refusal};
 pub use crate::message::{Event, Report, Request};
+pub use crate::quotes::Quotes;
 
 /// How to reach the venue and how to behave there.
 #[derive(Clone, Debug)]

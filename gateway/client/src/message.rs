@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use grid_wire::{
     BookIncrement, BookSnapshot, CancelOrder, CommandReject, CommandReport, DirectoryRequest,
-    ExecutionReport, Issuer, Level, MAX_PAYLOAD_LEN, MarketDataReject, MassCancel, MassCancelReport, Message,
-    NewOrder, NewOrderTagged, Release, ReplaceOrder, Reserve, ReserveReport, Settle, SettleReport,
+    ExecutionReport, Issuer, Level, MAX_PAYLOAD_LEN, MAX_QUOTE_ENTRIES, MarketDataReject, MassCancel,
+    MassCancelReport, MassQuote, MassQuoteReport, Message, NewOrder, NewOrderTagged, QuoteProtection,
+    QuoteRefused, QuotesPulled, Release, ReplaceOrder, Reserve, ReserveReport, Settle, SettleReport,
     TradePrint, Transfer,
 };
 
 use crate::error::ClientError;
+use crate::quotes::Quotes;
 
 /// Something to ask of the venue. The client fills in `client_seq` and `sending_time`.
 #[derive(Clone, Debug)]
@@ -26,6 +28,10 @@ pub enum Request {
     Replace(ReplaceOrder),
     /// Cancel many orders.
     MassCancel(MassCancel),
+    /// Say what many quotes are to be.
+    MassQuote(Quotes),
+    /// Set when the session's quotes are pulled.
+    Protect(QuoteProtection),
     /// Set tokens aside.
     Reserve(Reserve),
     /// Bill a reservation.
@@ -54,7 +60,7 @@ macro_rules! from {
 }
 from!(
     NewOrder => Place, NewOrderTagged => PlaceTagged, CancelOrder => Cancel, ReplaceOrder => Replace,
-    MassCancel => MassCancel, Reserve => Reserve, Settle => Settle, Release => Release, Transfer => Transfer
+    MassCancel => MassCancel, Quotes => MassQuote, QuoteProtection => Protect, Reserve => Reserve, Settle => Settle, Release => Release, Transfer => Transfer
 );
 
 impl Request {
@@ -64,13 +70,20 @@ impl Request {
             Self::Directory { payload, .. } if payload.len() > MAX_PAYLOAD_LEN => {
                 Some(ClientError::TooLong { bytes: payload.len(), max: MAX_PAYLOAD_LEN })
             }
+            Self::MassQuote(Quotes { entries, .. }) if entries.len() > MAX_QUOTE_ENTRIES => {
+                Some(ClientError::TooManyQuotes { entries: entries.len(), max: MAX_QUOTE_ENTRIES })
+            }
             _ => None,
         }
     }
 
-    /// Whether the venue counts it among cancels, which have a throttle of their own.
-    pub(crate) fn is_cancel(&self) -> bool {
-        matches!(self, Self::Cancel(_) | Self::MassCancel(_))
+    /// What the venue's throttle counts it as.
+    pub(crate) fn cost(&self) -> Cost {
+        match self {
+            Self::Cancel(_) | Self::MassCancel(_) => Cost::Cancel,
+            Self::MassQuote(Quotes { entries, .. }) => Cost::Requests(entries.len().max(1) as u32),
+            _ => Cost::Requests(1),
+        }
     }
 
     /// The frame under this number.
@@ -82,6 +95,10 @@ impl Request {
             Self::Cancel(m) => CancelOrder { client_seq, sending_time, ..m }.encode(&mut out),
             Self::Replace(m) => ReplaceOrder { client_seq, sending_time, ..m }.encode(&mut out),
             Self::MassCancel(m) => MassCancel { client_seq, sending_time, ..m }.encode(&mut out),
+            Self::MassQuote(Quotes { message, entries }) => {
+                MassQuote { client_seq, sending_time, ..message }.encode(&entries, &mut out);
+            }
+            Self::Protect(m) => QuoteProtection { client_seq, sending_time, ..m }.encode(&mut out),
             Self::Reserve(m) => Reserve { client_seq, sending_time, ..m }.encode(&mut out),
             Self::Settle(m) => Settle { client_seq, sending_time, ..m }.encode(&mut out),
             Self::Release(m) => Release { client_seq, sending_time, ..m }.encode(&mut out),
@@ -94,6 +111,15 @@ impl Request {
     }
 }
 
+/// From which of the venue's buckets a request is drawn. Cancels have a larger one of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cost {
+    /// One cancel.
+    Cancel,
+    /// As much as so many requests.
+    Requests(u32),
+}
+
 /// One numbered report of the session. As the result of a call it is the answer, and not a reject.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Report {
@@ -103,6 +129,13 @@ pub enum Report {
     Reject(CommandReject),
     /// A mass cancel was done.
     MassCancel(MassCancelReport),
+    /// A mass quote was done, with what was refused of it. There are fewer refusals than `refused` says only where reports were
+    /// lost, which [`Event::ReportsLost`] tells.
+    MassQuote(MassQuoteReport, Arc<[QuoteRefused]>),
+    /// One side of a mass quote was refused; the answer brings it too. Never the result of a call.
+    QuoteRefused(QuoteRefused),
+    /// Quote protection took the session's quotes out of the book. Never the result of a call.
+    QuotesPulled(QuotesPulled),
     /// Tokens are reserved, by issuer.
     Reserve(ReserveReport, Arc<[Issuer]>),
     /// A reservation was settled.
@@ -120,6 +153,9 @@ macro_rules! common {
                 Self::Execution(r) => r.$name,
                 Self::Reject(r) => r.$name,
                 Self::MassCancel(r) => r.$name,
+                Self::MassQuote(r, _) => r.$name,
+                Self::QuoteRefused(r) => r.$name,
+                Self::QuotesPulled(r) => r.$name,
                 Self::Reserve(r, _) => r.$name,
                 Self::Settle(r) => r.$name,
                 Self::Command(r) => r.$name,
@@ -134,10 +170,23 @@ impl Report {
         session_seq: u64,
         /// Log sequence of the command that caused it: a replica that has passed it shows what it did.
         log_seq: u64,
-        /// The request that it answers or follows from; 0 for none.
-        client_seq: u64,
         /// The account concerned.
         account: u32
+    }
+
+    /// The request that it answers or follows from; 0 for none.
+    #[must_use]
+    pub fn client_seq(&self) -> u64 {
+        match self {
+            Self::Execution(r) => r.client_seq,
+            Self::Reject(r) => r.client_seq,
+            Self::MassCancel(r) => r.client_seq,
+            Self::MassQuote(r, _) => r.client_seq,
+            Self::QuoteRefused(_) | Self::QuotesPulled(_) => 0,
+            Self::Reserve(r, _) => r.client_seq,
+            Self::Settle(r) => r.client_seq,
+            Self::Command(r) => r.client_seq,
+        }
     }
 
     /// The order that it is about, or the thing that the request made; 0 for none.
@@ -147,18 +196,23 @@ impl Report {
             Self::Execution(r) => r.order_id,
             Self::Reject(r) => r.existing_id,
             Self::MassCancel(r) => r.log_seq,
+            Self::MassQuote(r, _) => r.log_seq,
+            Self::QuoteRefused(_) | Self::QuotesPulled(_) => 0,
             Self::Reserve(r, _) => r.reservation,
             Self::Settle(r) => r.log_seq,
             Self::Command(r) => r.id,
         }
     }
 
-    /// The report in a message, if it is one.
+    /// The report in a message, if it is one. Refusals of a mass quote are not in the message of its answer.
     pub(crate) fn from_message(message: &Message<'_>) -> Option<Self> {
         Some(match message {
             Message::ExecutionReport(r) => Self::Execution(*r),
             Message::CommandReject(r) => Self::Reject(*r),
             Message::MassCancelReport(r) => Self::MassCancel(*r),
+            Message::MassQuoteReport(r) => Self::MassQuote(*r, [].into()),
+            Message::QuoteRefused(r) => Self::QuoteRefused(*r),
+            Message::QuotesPulled(r) => Self::QuotesPulled(*r),
             Message::ReserveReport(r, issuers) => Self::Reserve(*r, issuers.iter().collect()),
             Message::SettleReport(r) => Self::Settle(*r),
             Message::CommandReport(r) => Self::Command(*r),

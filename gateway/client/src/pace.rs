@@ -17,13 +17,15 @@ impl Bucket {
         Self { interval_ns, allowance_ns: interval_ns * u64::from(burst.max(1) - 1), full_at: 0 }
     }
 
-    /// Takes one, or says when to ask again.
-    pub(crate) fn take(&mut self, now: u64) -> Result<(), u64> {
-        let ready = self.full_at.saturating_sub(self.allowance_ns);
+    /// Takes so many, or says when to ask again. More than there can ever be takes all.
+    pub(crate) fn take(&mut self, count: u32, now: u64) -> Result<(), u64> {
+        let beyond_one = self.interval_ns.saturating_mul(count.max(1).into()) - self.interval_ns;
+        let beyond_one = beyond_one.min(self.allowance_ns);
+        let ready = self.full_at.saturating_sub(self.allowance_ns - beyond_one);
         if now < ready {
             return Err(ready);
         }
-        self.full_at = self.full_at.max(now) + self.interval_ns;
+        self.full_at = self.full_at.max(now) + self.interval_ns + beyond_one;
         Ok(())
     }
 }
@@ -36,10 +38,22 @@ mod tests {
     fn a_burst_passes_and_then_the_rate_holds() {
         let mut bucket = Bucket::new(1_000, 3);
         let now = 1_000_000_000;
-        assert!((0..3).all(|_| bucket.take(now).is_ok()));
-        let next = bucket.take(now).unwrap_err();
+        assert!((0..3).all(|_| bucket.take(1, now).is_ok()));
+        let next = bucket.take(1, now).unwrap_err();
         assert_eq!(next, now + 1_050_000);
-        assert!(bucket.take(next).is_ok() && bucket.take(next).is_err());
-        assert!((0..10_000).all(|_| Bucket::new(0, 0).take(now).is_ok()), "zero is no limit");
+        assert!(bucket.take(1, next).is_ok() && bucket.take(1, next).is_err());
+        assert!((0..10_000).all(|_| Bucket::new(0, 0).take(64, now).is_ok()), "zero is no limit");
+    }
+
+    #[test]
+    fn many_at_once_wait_until_there_are_as_many_and_more_than_all_until_there_are_all() {
+        let mut bucket = Bucket::new(1_000, 10);
+        let now = 1_000_000_000;
+        assert!(bucket.take(7, now).is_ok());
+        assert_eq!(bucket.take(4, now), Err(now + 1_050_000), "three are left");
+        assert!(bucket.take(3, now).is_ok() && bucket.take(1, now).is_err());
+        assert_eq!(bucket.take(64, now), Err(now + 10_500_000));
+        assert!(bucket.take(64, now + 10_500_000).is_ok());
+        assert_eq!(bucket.take(1, now + 10_500_000), Err(now + 10_500_000 + 1_050_000));
     }
 }

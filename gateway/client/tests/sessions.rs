@@ -16,6 +16,9 @@ use grid_wire::{
 };
 use tokio::sync::broadcast::Receiver;
 
+#[path = "sessions/quotes.rs"]
+mod quotes;
+
 const SEED: [u8; 32] = [9; 32];
 const SESSION: u128 = 0xfeed;
 

@@ -267,19 +267,27 @@ fn put_data(out: &mut Vec<u8>, data: &[u8]) {
 #[inline]
 fn take_block<B: Block>(frame: &Frame<'_>) -> Result<B, DecodeError> {
     let found = usize::from(frame.block_length);
+    match frame.body.get(..found) {
+        Some(block) if found >= B::SIZE => {
+            B::read(block).map_err(|bad| DecodeError::BadValue { message: B::NAME, bad })
+        }
+        _ => take_short_block(frame),
+    }
+}
+
+/// A block that is cut off, too short, or from an older sender. The last is rare too: nodes of two versions serve only while they
+/// are upgraded.
+#[cold]
+#[inline(never)]
+fn take_short_block<B: Block>(frame: &Frame<'_>) -> Result<B, DecodeError> {
+    let found = usize::from(frame.block_length);
     if found < B::FIRST_SIZE {
         return Err(DecodeError::BlockTooShort { message: B::NAME, expected: B::FIRST_SIZE, found });
     }
     let block = frame.body.get(..found).ok_or(DecodeError::Truncated { message: B::NAME })?;
-    let read = if B::FIRST_SIZE < B::SIZE && found < B::SIZE {
-        // From an older sender, and rare: nodes of two versions serve only while they are upgraded.
-        let mut whole = block.to_vec();
-        whole.resize(B::SIZE, 0);
-        B::read(&whole)
-    } else {
-        B::read(block)
-    };
-    read.map_err(|bad| DecodeError::BadValue { message: B::NAME, bad })
+    let mut whole = block.to_vec();
+    whole.resize(B::SIZE.max(found), 0);
+    B::read(&whole).map_err(|bad| DecodeError::BadValue { message: B::NAME, bad })
 }
 
 #[inline]
