@@ -421,6 +421,9 @@ fn told(report: &Report) -> Value {
         Report::Command(r) => json!({ "kind": "done", "match_time": r.match_time, "id": r.id }),
         Report::Reserve(r, _) => json!({ "kind": "delivery", "match_time": r.match_time }),
         Report::Settle(r) => json!({ "kind": "delivery", "match_time": r.match_time }),
+        Report::MassQuote(r, _) => json!({ "kind": "mass_quote", "match_time": r.match_time }),
+        Report::QuoteRefused(r) => json!({ "kind": "quote_refused", "match_time": r.match_time }),
+        Report::QuotesPulled(r) => json!({ "kind": "quotes_pulled", "match_time": r.match_time }),
     };
     if let (Value::Object(told), Value::Object(body)) = (&mut told, body) {
         told.extend(body);
