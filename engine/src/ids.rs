@@ -4,10 +4,12 @@ use rkyv::{Archive, Deserialize as Thaw, Serialize as Freeze};
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+        id! { #[derive(serde::Serialize, serde::Deserialize)] $(#[$doc])* $name($inner) without serde }
+    };
+    ($(#[$doc:meta])* $name:ident($inner:ty) without serde) => {
         $(#[$doc])*
         #[derive(
-            Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash,
-            serde::Serialize, serde::Deserialize, Archive, Freeze, Thaw,
+            Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Freeze, Thaw,
         )]
         #[rkyv(derive(PartialEq, Eq, PartialOrd, Ord))]
         #[repr(transparent)]
@@ -43,7 +45,7 @@ id! {
 }
 id! {
     /// A client's binary session. Chosen by the client; 0 is the venue itself.
-    SessionId(u128)
+    SessionId(u128) without serde
 }
 id! {
     /// SHA-256 of an Ed25519 public key's 32 bytes (contract §5.1).
@@ -107,6 +109,18 @@ impl OrderId {
 impl SessionId {
     /// The venue's own session: timers, session events, the first commands of an empty log.
     pub const VENUE: Self = Self(0);
+}
+
+impl serde::Serialize for SessionId {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        crate::log_form::wide::serialize(&self.0, to)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for SessionId {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        crate::log_form::wide::deserialize(from).map(Self)
+    }
 }
 
 impl Fingerprint {
