@@ -256,12 +256,13 @@ impl Event {
         levels.iter().flatten().map(move |level| (instrument, level)).chain(alone)
     }
 
-    /// Appends the event's bytes, equal for equal events on every machine; for comparing what nodes came to.
+    /// Appends the event's bytes, equal for equal events on every machine and by every build of one machine format; for comparing
+    /// what nodes came to.
     ///
     /// # Panics
     /// Never: plain data always has a form in bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        crate::log_form::append(self, out);
+        crate::log_form::told::append(self, out);
     }
 }
 

@@ -8,6 +8,7 @@
 use std::hint::black_box;
 
 use grid_engine::command::Entry;
+use grid_engine::event::Event;
 use grid_engine::{Nanos, Seq};
 use grid_engine_benches::streams::{Hot, hot};
 use grid_engine_benches::tape::Run;
@@ -58,6 +59,25 @@ fn encoded() -> Vec<Vec<u8>> {
         form
     };
     entries().0.iter().map(one).collect()
+}
+
+/// What a hundred moved orders tell.
+fn told() -> (Vec<Event>, Vec<u8>) {
+    let tape = hot(Hot::ReplaceMoving, COUNT);
+    let (mut engine, mut seq, mut events) = (tape.start, tape.seq, Vec::new());
+    for entry in &tape.entries {
+        seq = seq.next();
+        engine.apply(seq, Nanos(seq.0), entry, &mut events);
+    }
+    (events, Vec::with_capacity(1 << 16))
+}
+
+// As replicas compare them.
+#[library_benchmark]
+#[bench::of_100_moves(setup = told)]
+fn encode_events((events, mut out): (Vec<Event>, Vec<u8>)) -> (Vec<Event>, Vec<u8>) {
+    events.iter().for_each(|event| event.encode(&mut out));
+    (events, out)
 }
 
 /// The payload of a block of 64 commands.
@@ -158,6 +178,7 @@ library_benchmark_group!(
         engine,
         encode_entry,
         decode_entry,
+        encode_events,
         seal_block,
         encode_new_order,
         encode_execution_report,

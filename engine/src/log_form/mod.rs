@@ -2,6 +2,7 @@
 //! one that it goes into has room.
 
 pub(crate) mod hot;
+pub(crate) mod told;
 
 use postcard::ser_flavors::Flavor;
 use serde::Serialize;
