@@ -1,14 +1,13 @@
-//! One instrument's quotes: where they should be, where they are, and the few messages that bring the one to the
-//! other. State follows the venue's reports and nothing else; between a message and its report a level is left alone.
+//! One instrument's quotes: where they should be, where they are, and the mass quote that brings the one to the other. State
+//! follows what the venue tells and nothing else. Whatever it tells last by its log holds, in whatever order it arrives.
 
-use grid_client::Request;
-use grid_wire::{
-    CancelOrder, ExecType, ExecutionReport, NewOrder, OrdStatus, OrderFlags, OrderType, ReplaceOrder,
-    SelfTrade, Side, TimeInForce,
-};
+use grid_wire::{ExecType, ExecutionReport, MassQuoteReport, OrdStatus, QuoteEntry, QuoteRefused, Side};
 
-/// Steps that a refused level stays empty: its money or units may come back.
-const REST_STEPS: u64 = 10;
+/// Steps that a refused side stays empty: its money or Units may come back, and the market move on.
+const REST_STEPS: u64 = 3;
+
+/// The numbers that a maker may give its quotes end here.
+const LEVELS_MAX: usize = 63;
 
 /// How to quote one instrument.
 #[derive(Clone, Debug)]
@@ -21,7 +20,7 @@ pub struct Quote {
     pub half_spread: u64,
     /// From one level to the next, ticks; at least 1.
     pub level_gap: u64,
-    /// Levels a side.
+    /// Levels a side; at most 63.
     pub levels: usize,
     /// Units at each level.
     pub level_qty: u64,
@@ -64,7 +63,7 @@ pub struct Fills {
     pub units: u64,
     /// The reference price now, ticks per Unit.
     pub reference_price: u64,
-    /// Orders resting now.
+    /// Sides of quotes resting now.
     pub resting: usize,
 }
 
@@ -82,96 +81,108 @@ impl Fills {
     }
 }
 
-/// A message that a quoter wants sent.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Action {
-    Place(NewOrder),
-    Replace(ReplaceOrder),
-    Cancel(CancelOrder),
-}
+/// Price and Units of one side; no Units where nothing is to stand, or does.
+type Shown = (u64, u64);
 
-impl Action {
-    pub(crate) fn label(&self) -> u128 {
-        match self {
-            Self::Place(m) => m.label,
-            Self::Replace(m) => m.label,
-            Self::Cancel(m) => m.label,
-        }
-    }
-
-    pub(crate) fn request(&self) -> Request {
-        match self {
-            Self::Place(m) => (*m).into(),
-            Self::Replace(m) => (*m).into(),
-            Self::Cancel(m) => (*m).into(),
-        }
-    }
-}
-
-/// An order of ours as the venue last reported it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Resting {
-    label: u128,
-    price: u64,
-    open: u64,
-}
-
-#[derive(Clone, Debug)]
-struct Slot {
-    side: Side,
-    level: u64,
-    order: Option<Resting>,
+/// One side of a quote as the venue last told of it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Standing {
+    shown: Shown,
+    /// The place in the log of what it was told about.
+    as_of: u64,
     rests_until: u64,
 }
 
-/// The quotes of one instrument.
+impl Standing {
+    /// What a report says of it, unless something later is known.
+    fn learn(&mut self, shown: Shown, log_seq: u64) {
+        if log_seq >= self.as_of {
+            (self.shown, self.as_of) = (if shown.1 == 0 { (0, 0) } else { shown }, log_seq);
+        }
+    }
+
+    /// What a mass quote made it. A report of its own from the same place in the log tells of what came of that.
+    fn made(&mut self, shown: Shown, log_seq: u64) {
+        if log_seq > self.as_of {
+            self.learn(shown, log_seq);
+        }
+    }
+}
+
+/// A bid and an ask.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pair {
+    bid: Standing,
+    ask: Standing,
+}
+
+impl Pair {
+    fn side_mut(&mut self, side: Side) -> &mut Standing {
+        match side {
+            Side::Buy => &mut self.bid,
+            Side::Sell => &mut self.ask,
+        }
+    }
+}
+
+/// The quotes of one instrument, best first; a quote's number is its level, from 1.
 #[derive(Debug)]
 pub(crate) struct Quoter {
     quote: Quote,
     budget: usize,
     draw: u64,
     steps: u64,
-    generation: u64,
-    slots: Vec<Slot>,
+    /// The level that is looked at first, so that all get their turn.
+    turn: usize,
+    pairs: Vec<Pair>,
     fills: Fills,
 }
 
 impl Quoter {
     pub(crate) fn new(quote: Quote, budget: usize, seed: u64) -> Self {
-        let slot = |side, level| Slot { side, level, order: None, rests_until: 0 };
-        let slots =
-            (0..quote.levels as u64).flat_map(|l| [slot(Side::Buy, l), slot(Side::Sell, l)]).collect();
-        Self { fills: Fills::new(&quote), quote, budget, draw: seed, steps: 0, generation: 0, slots }
+        let pairs = vec![Pair::default(); quote.levels.min(LEVELS_MAX)];
+        Self { fills: Fills::new(&quote), quote, budget, draw: seed, steps: 0, turn: 0, pairs }
     }
 
     pub(crate) fn fills(&self) -> &Fills {
         &self.fills
     }
 
-    /// Forgets every order: the venue was told to cancel them all.
-    pub(crate) fn forget(&mut self) {
-        self.slots.iter_mut().for_each(|slot| slot.order = None);
-        self.fills.resting = 0;
+    /// Forgets what stands: the venue took it all out at this place in the log.
+    pub(crate) fn forget(&mut self, log_seq: u64) {
+        for pair in &mut self.pairs {
+            pair.bid.learn((0, 0), log_seq);
+            pair.ask.learn((0, 0), log_seq);
+        }
+        self.count_resting();
     }
 
-    /// Moves the reference and says what to send.
-    pub(crate) fn step(&mut self) -> Vec<Action> {
+    /// Moves the reference and says which quotes to send; none where all are as they should be.
+    pub(crate) fn step(&mut self) -> Vec<QuoteEntry> {
         self.steps += 1;
-        let before = self.fills.reference_price;
         self.fills.reference_price = self.walk();
-        // Away from the market first: after a rise asks make room before bids follow, and the other way round.
-        let first = if self.fills.reference_price >= before { Side::Sell } else { Side::Buy };
-        let mut order: Vec<usize> = (0..self.slots.len()).collect();
-        order.sort_by_key(|i| self.slots[*i].side != first);
         let wanted = self.wanted();
-        let mut actions = Vec::new();
-        for i in order {
-            if actions.len() == self.budget {
+        let levels = self.pairs.len();
+        let mut entries = Vec::new();
+        for level in (0..levels).map(|nth| (self.turn + nth) % levels) {
+            let (pair, (bid, ask)) = (&self.pairs[level], wanted[level]);
+            if (pair.bid.shown, pair.ask.shown) == (bid, ask) {
+                continue;
+            }
+            if entries.len() == self.budget {
+                self.turn = level;
                 break;
             }
-            actions.extend(self.bring(i, wanted[i]));
+            entries.push(QuoteEntry {
+                bid_price: bid.0,
+                bid_qty: bid.1,
+                ask_price: ask.0,
+                ask_qty: ask.1,
+                instrument: self.quote.instrument,
+                quote: level as u8 + 1,
+            });
         }
-        actions
+        entries
     }
 
     /// The next reference: a random step, drawn back a little, never beyond a fifth of where it started.
@@ -194,69 +205,56 @@ impl Quoter {
         z ^ (z >> 31)
     }
 
-    /// Price and quantity that each slot should show; quantity 0 for nothing.
-    fn wanted(&self) -> Vec<(u64, u64)> {
+    /// What each level should show.
+    fn wanted(&self) -> Vec<(Shown, Shown)> {
         let mut to_sell = self.fills.units;
-        let spread = self.quote.half_spread.max(1);
-        (self.slots.iter())
-            .map(|slot| {
-                let away = spread + slot.level * self.quote.level_gap.max(1);
-                let reference = self.fills.reference_price;
-                match slot.side {
-                    Side::Buy if reference > away => (reference - away, self.quote.level_qty),
-                    Side::Buy => (0, 0),
-                    Side::Sell => {
-                        let qty = self.quote.level_qty.min(to_sell);
-                        to_sell -= qty;
-                        (reference + away, qty)
-                    }
-                }
+        let reference = self.fills.reference_price;
+        (self.pairs.iter().zip(0..))
+            .map(|(pair, level)| {
+                let away = self.quote.half_spread.max(1) + level * self.quote.level_gap.max(1);
+                let bid = match reference > away && self.steps >= pair.bid.rests_until {
+                    true => (reference - away, self.quote.level_qty),
+                    false => (0, 0),
+                };
+                let qty = self.quote.level_qty.min(to_sell);
+                to_sell -= qty;
+                let ask = match qty > 0 && self.steps >= pair.ask.rests_until {
+                    true => (reference + away, qty),
+                    false => (0, 0),
+                };
+                (bid, ask)
             })
             .collect()
     }
 
-    /// The message that brings one slot to what it should show, if it needs one and may have one.
-    fn bring(&mut self, index: usize, (price, qty): (u64, u64)) -> Option<Action> {
-        let slot = &self.slots[index];
-        match slot.order {
-            Some(order) if (order.price, order.open) == (price, qty) => None,
-            _ if self.steps < slot.rests_until => None,
-            Some(order) if qty == 0 => {
-                Some(Action::Cancel(CancelOrder { label: order.label, ..CancelOrder::default() }))
-            }
-            Some(order) => Some(Action::Replace(ReplaceOrder {
-                label: order.label,
-                price,
-                qty,
-                self_trade: SelfTrade::CancelNewest,
-                flags: OrderFlags::POST_ONLY,
-                ..ReplaceOrder::default()
-            })),
-            None if qty == 0 => None,
-            None => {
-                self.generation += 1;
-                Some(Action::Place(NewOrder {
-                    label: label(self.generation, self.quote.instrument, index),
-                    price,
-                    qty,
-                    instrument: self.quote.instrument,
-                    side: slot.side,
-                    order_type: OrderType::Limit,
-                    time_in_force: TimeInForce::Gtc,
-                    self_trade: SelfTrade::CancelNewest,
-                    flags: OrderFlags::POST_ONLY,
-                    ..NewOrder::default()
-                }))
-            }
-        }
+    fn side_mut(&mut self, quote: u8, side: Side) -> Option<&mut Standing> {
+        let level = usize::from(quote).checked_sub(1)?;
+        self.pairs.get_mut(level).map(|pair| pair.side_mut(side))
     }
 
-    /// A message about this label was refused: its level is left as it is for a while.
-    pub(crate) fn refused(&mut self, label: u128) {
-        let until = self.steps + REST_STEPS;
-        if let Some(slot) = self.slots.get_mut(index_of(label)) {
-            slot.rests_until = until;
+    /// These quotes are done, except for what was refused of them, which is left alone for a while.
+    pub(crate) fn quoted(
+        &mut self,
+        sent: &[QuoteEntry],
+        report: &MassQuoteReport,
+        refusals: &[QuoteRefused],
+    ) {
+        for entry in sent {
+            let sides =
+                [(Side::Buy, entry.bid_price, entry.bid_qty), (Side::Sell, entry.ask_price, entry.ask_qty)];
+            for (side, price, qty) in sides {
+                let refused = refusals.iter().any(|told| (told.quote, told.side) == (entry.quote, side));
+                let qty = if refused { 0 } else { qty };
+                let until = self.steps + REST_STEPS;
+                if let Some(standing) = self.side_mut(entry.quote, side) {
+                    standing.made((price, qty), report.log_seq);
+                    if refused {
+                        standing.rests_until = until;
+                    }
+                }
+            }
         }
+        self.count_resting();
     }
 
     /// Takes in a report about any order; those of others are passed over.
@@ -264,19 +262,20 @@ impl Quoter {
         if report.instrument != self.quote.instrument {
             return;
         }
-        let Some(slot) = self.slots.get_mut(index_of(report.label)) else {
+        let Some(standing) = self.side_mut(report.quote, report.side) else {
             return;
         };
-        let open =
-            matches!(report.ord_status, OrdStatus::New | OrdStatus::PartiallyFilled) && report.leaves_qty > 0;
-        if open || slot.order.is_some_and(|o| o.label == report.label) {
-            let order = Resting { label: report.label, price: report.price, open: report.leaves_qty };
-            slot.order = open.then_some(order);
-        }
-        self.fills.resting = self.slots.iter().filter(|s| s.order.is_some()).count();
+        let open = matches!(report.ord_status, OrdStatus::New | OrdStatus::PartiallyFilled);
+        standing.learn((report.price, if open { report.leaves_qty } else { 0 }), report.log_seq);
+        self.count_resting();
         if report.exec_type == ExecType::Trade {
             self.filled(report);
         }
+    }
+
+    fn count_resting(&mut self) {
+        let sides = self.pairs.iter().flat_map(|pair| [pair.bid, pair.ask]);
+        self.fills.resting = sides.filter(|side| side.shown.1 > 0).count();
     }
 
     fn filled(&mut self, report: &ExecutionReport) {
@@ -301,90 +300,75 @@ impl Quoter {
     }
 }
 
-/// The client's label of an order: unique, and it says which slot it is for.
-fn label(generation: u64, instrument: u16, index: usize) -> u128 {
-    u128::from(generation) << 32 | u128::from(instrument) << 16 | (index as u128 + 1)
-}
-
-/// The slot that a label is for; beyond all slots where it is none of ours.
-fn index_of(label: u128) -> usize {
-    ((label & 0xffff) as usize).wrapping_sub(1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    /// A venue that takes every message and reports it, as the real one does; its orders by label.
+    /// A venue that does what each mass quote says, as the real one does; what stands, by quote and side.
     #[derive(Default)]
-    struct Book(BTreeMap<u128, ExecutionReport>);
+    struct Book {
+        standing: BTreeMap<(u8, Side), Shown>,
+        log_seq: u64,
+    }
 
     impl Book {
-        fn take(&mut self, action: &Action) -> ExecutionReport {
-            let report = match action {
-                Action::Place(m) => ExecutionReport {
-                    label: m.label,
-                    price: m.price,
-                    leaves_qty: m.qty,
-                    side: m.side,
-                    instrument: m.instrument,
-                    exec_type: ExecType::New,
-                    ..ExecutionReport::default()
-                },
-                Action::Replace(m) => ExecutionReport {
-                    price: m.price,
-                    leaves_qty: m.qty,
-                    exec_type: ExecType::Replaced,
-                    ..self.0[&m.label]
-                },
-                Action::Cancel(m) => ExecutionReport {
-                    leaves_qty: 0,
-                    exec_type: ExecType::Cancelled,
-                    ord_status: OrdStatus::Cancelled,
-                    ..self.0[&m.label]
-                },
-            };
-            if report.leaves_qty == 0 {
-                self.0.remove(&report.label);
-            } else {
-                self.0.insert(report.label, report);
+        fn take(&mut self, entries: &[QuoteEntry]) -> MassQuoteReport {
+            self.log_seq += 1;
+            for entry in entries {
+                self.put((entry.quote, Side::Buy), (entry.bid_price, entry.bid_qty));
+                self.put((entry.quote, Side::Sell), (entry.ask_price, entry.ask_qty));
             }
-            report
+            let accepted = 2 * entries.len() as u16;
+            MassQuoteReport { log_seq: self.log_seq, accepted, ..MassQuoteReport::default() }
         }
 
-        fn fill(&mut self, label: u128) -> ExecutionReport {
-            let order = self.0.remove(&label).expect("a resting order");
+        fn put(&mut self, key: (u8, Side), shown: Shown) {
+            match shown.1 {
+                0 => self.standing.remove(&key),
+                _ => self.standing.insert(key, shown),
+            };
+        }
+
+        fn fill(&mut self, key: (u8, Side), qty: u64) -> ExecutionReport {
+            self.log_seq += 1;
+            let (price, open) = self.standing[&key];
+            self.put(key, (price, open - qty));
             ExecutionReport {
-                leaves_qty: 0,
-                last_qty: order.leaves_qty,
-                last_price: order.price,
+                log_seq: self.log_seq,
+                instrument: 0,
+                quote: key.0,
+                side: key.1,
+                price,
+                leaves_qty: open - qty,
+                last_qty: qty,
+                last_price: price,
                 exec_type: ExecType::Trade,
-                ord_status: OrdStatus::Filled,
-                ..order
+                ord_status: if open == qty { OrdStatus::Filled } else { OrdStatus::PartiallyFilled },
+                ..ExecutionReport::default()
             }
         }
 
         fn prices(&self, side: Side) -> Vec<u64> {
-            let mut prices: Vec<u64> = self.0.values().filter(|o| o.side == side).map(|o| o.price).collect();
+            let of = self.standing.iter().filter(|((_, found), _)| *found == side);
+            let mut prices: Vec<u64> = of.map(|(_, (price, _))| *price).collect();
             prices.sort_unstable();
             prices
         }
 
         fn asked(&self) -> u64 {
-            self.0.values().filter(|o| o.side == Side::Sell).map(|o| o.leaves_qty).sum()
+            self.standing.iter().filter(|((_, side), _)| *side == Side::Sell).map(|(_, (_, qty))| qty).sum()
         }
     }
 
-    fn run(quoter: &mut Quoter, book: &mut Book, steps: u64) -> Vec<Action> {
+    fn run(quoter: &mut Quoter, book: &mut Book, steps: u64) -> Vec<QuoteEntry> {
         let mut all = Vec::new();
         for _ in 0..steps {
-            let actions = quoter.step();
-            for action in &actions {
-                let report = book.take(action);
-                quoter.report(&report);
-            }
-            all.extend(actions);
+            let entries = quoter.step();
+            let report = book.take(&entries);
+            quoter.quoted(&entries, &report, &[]);
+            assert_eq!(quoter.fills().resting, book.standing.len(), "it knows what stands");
+            all.extend(entries);
         }
         all
     }
@@ -408,20 +392,26 @@ mod tests {
 
     #[test]
     fn the_same_seed_sends_the_same_messages() {
-        let actions =
+        let entries =
             |seed| run(&mut Quoter::new(Quote::around(0, 500, 9), 4, seed), &mut Book::default(), 50);
-        assert_eq!(actions(1), actions(1));
-        assert_ne!(actions(1), actions(2));
+        assert_eq!(entries(1), entries(1));
+        assert_ne!(entries(1), entries(2));
     }
 
     #[test]
-    fn no_step_sends_more_than_its_budget() {
+    fn no_step_sends_more_than_its_budget_and_one_that_needs_nothing_sends_nothing() {
         let mut quoter = Quoter::new(Quote::around(0, 500, 100), 2, 1);
         let mut book = Book::default();
+        let mut told = [0; 3];
         for _ in 0..200 {
-            assert!(run(&mut quoter, &mut book, 1).len() <= 2);
+            let entries = run(&mut quoter, &mut book, 1);
+            assert!(entries.len() <= 2);
+            entries.iter().for_each(|entry| told[usize::from(entry.quote) - 1] += 1);
         }
-        assert_eq!(book.0.len(), 6, "all levels get their turn");
+        assert_eq!(book.standing.len(), 6);
+        assert!(told.iter().all(|times| *times > 80), "all levels get their turn: {told:?}");
+        let still = Quote { step_ticks: 0, ..Quote::around(0, 500, 100) };
+        assert_eq!(run(&mut Quoter::new(still, 9, 1), &mut Book::default(), 50).len(), 3, "once each");
     }
 
     #[test]
@@ -430,24 +420,50 @@ mod tests {
         let mut book = Book::default();
         run(&mut quoter, &mut book, 3);
         assert_eq!(book.asked(), 7, "5 at the best level, 2 at the next");
-        let best = *book.0.values().filter(|o| o.side == Side::Sell).min_by_key(|o| o.price).unwrap();
-        quoter.report(&book.fill(best.label));
+        quoter.report(&book.fill((1, Side::Sell), 5));
         assert_eq!((quoter.fills().units, quoter.fills().sold), (2, 5));
         run(&mut quoter, &mut book, 3);
         assert_eq!(book.asked(), 2);
-        let bid = *book.0.values().find(|o| o.side == Side::Buy).unwrap();
-        quoter.report(&book.fill(bid.label));
+        quoter.report(&book.fill((2, Side::Buy), 3));
+        assert_eq!(quoter.fills().resting, 4, "three bids, one of them smaller, and an ask");
+        quoter.report(&book.fill((2, Side::Buy), 2));
+        assert_eq!(quoter.fills().resting, 3);
         run(&mut quoter, &mut book, 3);
         assert_eq!((quoter.fills().bought, book.asked()), (5, 7));
         assert_eq!(book.prices(Side::Buy).len(), 3, "the filled bid stands again");
     }
 
     #[test]
-    fn a_refused_level_rests_before_it_is_tried_again() {
-        let mut quoter = Quoter::new(Quote::around(0, 500, 0), 12, 1);
+    fn what_happened_last_holds_though_it_was_told_first() {
+        let mut quoter = Quoter::new(Quote::around(0, 500, 100), 12, 1);
+        let mut book = Book::default();
+        let entries = quoter.step();
+        let opened = book.take(&entries);
+        let part = book.fill((1, Side::Sell), 2);
+        let rest = book.fill((1, Side::Sell), 3);
+        quoter.report(&rest);
+        quoter.quoted(&entries, &opened, &[]);
+        quoter.report(&part);
+        assert_eq!(quoter.fills().resting, 5, "the ask is gone");
+        assert_eq!((quoter.fills().sold, quoter.fills().units), (5, 95));
+        run(&mut quoter, &mut book, 1);
+        assert_eq!(book.standing.len(), 6, "and stands again");
+        quoter.forget(book.log_seq + 1);
+        assert_eq!(quoter.fills().resting, 0);
+        quoter.quoted(&entries, &opened, &[]);
+        assert_eq!(quoter.fills().resting, 0, "that was before");
+    }
+
+    #[test]
+    fn a_refused_side_rests_before_it_is_tried_again_and_the_other_side_does_not() {
+        let still = Quote { step_ticks: 0, levels: 1, ..Quote::around(0, 500, 100) };
+        let mut quoter = Quoter::new(still, 12, 1);
         let first = quoter.step();
-        first.iter().for_each(|action| quoter.refused(action.label()));
+        let refusal = QuoteRefused { quote: 1, side: Side::Sell, code: 31, ..QuoteRefused::default() };
+        let report = MassQuoteReport { log_seq: 1, ..MassQuoteReport::default() };
+        quoter.quoted(&first, &report, &[refusal]);
+        assert_eq!(quoter.fills().resting, 1, "of the refused side nothing stands");
         assert!((1..REST_STEPS).all(|_| quoter.step().is_empty()));
-        assert_eq!(quoter.step().len(), first.len());
+        assert_eq!(quoter.step(), first);
     }
 }
