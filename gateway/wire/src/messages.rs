@@ -124,7 +124,7 @@ pub trait Block: Sized {
     const FIELDS: &'static [FieldSpec];
     /// Appends the bytes.
     fn write(&self, out: &mut Vec<u8>);
-    /// Reads from the first [`Self::SIZE`] bytes.
+    /// Reads from the first [`Self::SIZE`] bytes; what is missing at the end reads as zeros.
     fn read(bytes: &[u8]) -> Result<Self, BadValue>;
     /// The values under the schema's names.
     fn values(&self) -> Vec<(String, Value)>;
@@ -271,25 +271,17 @@ fn take_block<B: Block>(frame: &Frame<'_>) -> Result<B, DecodeError> {
         return Err(DecodeError::BlockTooShort { message: B::NAME, expected: B::FIRST_SIZE, found });
     }
     let block = frame.body.get(..found).ok_or(DecodeError::Truncated { message: B::NAME })?;
-    let padded;
-    // One way to the fields, so that blocks that have grown are read as fast as others.
-    let block = if B::FIRST_SIZE < B::SIZE && found < B::SIZE {
-        padded = padded_block(block, B::SIZE);
-        &padded[..]
-    } else {
-        block
-    };
     B::read(block).map_err(|bad| DecodeError::BadValue { message: B::NAME, bad })
 }
 
-/// The block of an older sender with zeros for what it does not have. Rare: nodes of two versions serve only while they are
+/// A block of an older sender, with zeros for what it does not have. Rare: nodes of two versions serve only while they are
 /// upgraded.
 #[cold]
 #[inline(never)]
-fn padded_block(block: &[u8], size: usize) -> Box<[u8]> {
-    let mut whole = block.to_vec();
-    whole.resize(size, 0);
-    whole.into()
+fn lengthened<R: zerocopy::FromBytes + zerocopy::IntoBytes>(bytes: &[u8]) -> R {
+    let mut whole = R::new_zeroed();
+    whole.as_mut_bytes()[..bytes.len()].copy_from_slice(bytes);
+    whole
 }
 
 #[inline]
@@ -331,9 +323,14 @@ macro_rules! block {
 
             #[inline]
             fn read(bytes: &[u8]) -> Result<Self, BadValue> {
-                // Callers have checked the length; a shorter run would be our own fault.
-                let (raw, _) = <raw::$name as zerocopy::FromBytes>::ref_from_prefix(bytes)
-                    .map_err(|_| BadValue { kind: stringify!($name), value: bytes.len() as u64 })?;
+                let longer;
+                let raw = match <raw::$name as zerocopy::FromBytes>::ref_from_prefix(bytes) {
+                    Ok((raw, _)) => raw,
+                    Err(_) => {
+                        longer = lengthened::<raw::$name>(bytes);
+                        &longer
+                    }
+                };
                 Ok(Self { $($field: <$type as Wire>::from_raw(&raw.$field)?,)* })
             }
 
