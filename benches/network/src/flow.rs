@@ -3,7 +3,10 @@
 
 use std::collections::VecDeque;
 
-use grid_wire::{CancelOrder, ExecType, ExecutionReport, HEADER_LEN, NewOrder, OrderType, SelfTrade, Side};
+use grid_wire::{
+    CancelOrder, ExecType, ExecutionReport, HEADER_LEN, MassQuote, MassQuoteReport, NewOrder, OrderType,
+    QuoteEntry, SelfTrade, Side,
+};
 
 use crate::Failure;
 
@@ -24,6 +27,11 @@ pub(crate) trait Flow {
 
     /// Any later report, of that request or of an earlier one.
     fn told(&mut self, report: &ExecutionReport) -> Result<(), Failure>;
+
+    /// The answer to a mass quote.
+    fn quoted(&mut self, report: &MassQuoteReport) -> Result<(), Failure> {
+        Err(format!("nobody quotes, and yet: {report:?}").into())
+    }
 }
 
 /// Orders that rest, each cancelled when some younger ones stand: half of the requests are orders, half are cancels, and
@@ -66,6 +74,63 @@ impl PlaceCancel {
     /// From now on it only takes out what stands.
     pub(crate) fn end(&mut self) {
         self.ending = true;
+    }
+}
+
+/// Ten quotes that one message moves by a tick, up and down again. No two makers meet: between bids and asks is room for all of them.
+#[derive(Debug)]
+pub(crate) struct Quotes {
+    /// The message at either place.
+    frames: [Vec<u8>; 2],
+}
+
+/// Quotes of a message, and so half the orders that it moves.
+const QUOTES: u64 = 10;
+
+impl Quotes {
+    /// Orders that a message moves.
+    pub(crate) const ORDERS: u64 = 2 * QUOTES;
+
+    /// Around a middle that leaves room for them below.
+    pub(crate) fn around(instrument: u16, middle: u64) -> Self {
+        let frames = [middle, middle + 1].map(|middle| {
+            let entry = |quote| QuoteEntry {
+                bid_price: middle - QUOTES - quote,
+                bid_qty: 1,
+                ask_price: middle + QUOTES + quote,
+                ask_qty: 1,
+                instrument,
+                quote: quote as u8,
+            };
+            let mut frame = Vec::new();
+            MassQuote::default().encode(&(1..=QUOTES).map(entry).collect::<Vec<_>>(), &mut frame);
+            frame
+        });
+        Self { frames }
+    }
+}
+
+impl Flow for Quotes {
+    fn ask(&mut self, client_seq: u64, out: &mut Vec<u8>) -> bool {
+        let start = out.len();
+        out.extend_from_slice(&self.frames[(client_seq % 2) as usize]);
+        put(&mut out[start..], CLIENT_SEQ, client_seq);
+        true
+    }
+
+    fn answered(&mut self, client_seq: u64, report: &ExecutionReport) -> Result<(), Failure> {
+        Err(format!("the mass quote {client_seq} was answered with {report:?}").into())
+    }
+
+    fn told(&mut self, report: &ExecutionReport) -> Result<(), Failure> {
+        Err(format!("nobody meets these quotes, and yet: {report:?}").into())
+    }
+
+    fn quoted(&mut self, report: &MassQuoteReport) -> Result<(), Failure> {
+        if (u64::from(report.accepted), report.refused) != (Self::ORDERS, 0) {
+            return Err(format!("both sides of every quote are moved: {report:?}").into());
+        }
+        Ok(())
     }
 }
 

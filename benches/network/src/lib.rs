@@ -2,7 +2,7 @@
 //! loopback, through the order gateway and the order path, and back as reports.
 //!
 //! A regression in any of these means that a participant waits longer, or that the venue takes fewer requests, although
-//! the engine is as fast as before. Every row has the bare `mio` echo of the same frame sizes, connections, window and
+//! the engine is as fast as before. Every row but those of mass quotes has the bare `mio` echo of the same frame sizes, connections, window and
 //! wait mode beside it, from the same round and the same load generator: what the kernel and the generator take is in
 //! both. Every answer is checked: its number, the numbering of the reports, and what it says.
 //!
@@ -12,7 +12,7 @@
 //! | `cpu` | how long threads were on a core |
 //! | `echo` | the floor |
 //! | `venue` | a venue to measure, in this process |
-//! | `order_to_ack`, `throughput`, `order_flow` | the scenarios |
+//! | `order_to_ack`, `throughput`, `quotes`, `order_flow` | the scenarios |
 //! | `connections` | a point of the curve over the number of connections, for `growth` |
 //! | `remote` | the same load against any venue, for `grid bench` |
 
@@ -23,6 +23,7 @@ mod flow;
 mod load;
 mod order_flow;
 mod order_to_ack;
+mod quotes;
 pub mod remote;
 mod session;
 mod throughput;
@@ -34,6 +35,7 @@ pub use grid_orders::Wait;
 pub use connections::over_connections;
 pub use order_flow::OrderFlowReal;
 pub use order_to_ack::OrderToAck;
+pub use quotes::MassQuotes;
 pub use throughput::Throughput;
 
 /// The world failed, or the work came to a wrong result.
@@ -42,7 +44,7 @@ pub(crate) type Failure = Box<dyn std::error::Error>;
 /// Every scenario of this crate, in the order in which `all` runs them.
 #[must_use]
 pub fn scenarios() -> Vec<Box<dyn Scenario>> {
-    vec![Box::new(OrderToAck), Box::new(Throughput), Box::new(OrderFlowReal)]
+    vec![Box::new(OrderToAck), Box::new(Throughput), Box::new(MassQuotes), Box::new(OrderFlowReal)]
 }
 
 /// The core on which the load generator runs, and the one on which the venue or the echo does.

@@ -341,6 +341,12 @@ impl<F: Flow> Line<F> {
                 } else {
                     match Message::decode(&frame)? {
                         Message::Sequence(_) => {}
+                        Message::MassQuoteReport(report) => {
+                            if !self.count((report.session_seq, report.client_seq), now, heard)? {
+                                return Err(format!("a mass quote has one answer: {report:?}").into());
+                            }
+                            self.flow.quoted(&report)?;
+                        }
                         Message::Throttled(_) => {
                             let why = "the venue throttles this session: plan a lower rate, or have its limits raised";
                             return Err(why.into());
@@ -357,26 +363,39 @@ impl<F: Flow> Line<F> {
         }
     }
 
-    /// Reports come numbered one by one, and requests are answered in their order.
     fn hear(
         &mut self,
         report: &ExecutionReport,
         now: Instant,
         heard: &mut impl FnMut(Instant, Instant),
     ) -> Result<(), Failure> {
-        if report.session_seq != self.report {
-            return Err(format!("report {} instead of {}", report.session_seq, self.report).into());
+        if self.count((report.session_seq, report.client_seq), now, heard)? {
+            self.flow.answered(report.client_seq, report)
+        } else {
+            self.flow.told(report)
+        }
+    }
+
+    /// Reports come numbered one by one, and requests are answered in their order. True for an answer, false for a later report.
+    fn count(
+        &mut self,
+        (number, client_seq): (u64, u64),
+        now: Instant,
+        heard: &mut impl FnMut(Instant, Instant),
+    ) -> Result<bool, Failure> {
+        if number != self.report {
+            return Err(format!("report {number} instead of {}", self.report).into());
         }
         self.report += 1;
-        if report.client_seq < self.open {
-            return self.flow.told(report);
+        if client_seq < self.open {
+            return Ok(false);
         }
-        if report.client_seq != self.open || self.open >= self.next {
-            return Err(format!("request {} was answered instead of {}", report.client_seq, self.open).into());
+        if client_seq != self.open || self.open >= self.next {
+            return Err(format!("request {client_seq} was answered instead of {}", self.open).into());
         }
         let since = self.since.pop_front().ok_or("an answer to nothing")?;
         self.open += 1;
         heard(since, now);
-        self.flow.answered(report.client_seq, report)
+        Ok(true)
     }
 }
