@@ -41,6 +41,13 @@ class Reader:
     def blob(self):
         return self.raw(self.uint())
 
+    def wide(self):
+        """Sixteen bytes, the low ones first; none for zero."""
+        value = self.blob()
+        if len(value) not in (0, 16):
+            raise IndexError(f"a wide number of {len(value)} bytes")
+        return int.from_bytes(value, "little")
+
     def text(self):
         return self.blob().decode()
 
@@ -84,7 +91,23 @@ def _replace(r):
 
 def _mass_cancel(r):
     return {"do": "mass_cancel", "instrument": r.option(r.uint),
-            "side": r.option(lambda: r.one_of(*SIDES)), "session": r.option(r.uint)}
+            "side": r.option(lambda: r.one_of(*SIDES)), "session": r.option(r.wide)}
+
+
+def _quote(r):
+    def side():
+        return {"price": r.uint(), "qty": r.uint()}
+
+    return {"instrument": r.uint(), "quote": r.byte(), "bid": side(), "ask": side()}
+
+
+def _mass_quote(r):
+    return {"do": "mass_quote", "entries": [_quote(r) for _ in range(r.uint())], "stp": r.one_of(*STPS),
+            "post_only": r.flag()}
+
+
+def _protection(r):
+    return {"window": r.uint(), "fills": r.uint(), "qty": r.uint()}
 
 
 def _transfer(r):
@@ -92,7 +115,7 @@ def _transfer(r):
 
 
 def _reserve(r):
-    return {"do": "reserve", "instrument": r.uint(), "tokens": r.uint(), "request": r.uint(), "valid_for": r.uint(),
+    return {"do": "reserve", "instrument": r.uint(), "tokens": r.uint(), "request": r.wide(), "valid_for": r.uint(),
             "key": r.uint(), "surface": r.one_of("chat_completions", "messages", "responses")}
 
 
@@ -173,10 +196,10 @@ COMMANDS = (
     _supplier,
     _units("set_capacity"),
     lambda r: {"do": "genesis", "key": r.hash()},
-    lambda r: {"do": "open_session", "session": r.uint(), "key": r.hash()},
-    lambda r: {"do": "establish", "session": r.uint(), "key": r.hash(), "grace": r.option(r.uint),
+    lambda r: {"do": "open_session", "session": r.wide(), "key": r.hash()},
+    lambda r: {"do": "establish", "session": r.wide(), "key": r.hash(), "grace": r.option(r.uint),
                "connection": r.uint()},
-    lambda r: {"do": "session_lost", "session": r.uint(), "connection": r.uint()},
+    lambda r: {"do": "session_lost", "session": r.wide(), "connection": r.uint()},
     lambda r: {"do": "tick"},
     lambda r: {"do": "set_account_terms", "calls_per_day": r.uint(), "at_once": r.uint(), "paid_per_call": r.int(),
                "credit": r.int(), "one_way": r.flag()},
@@ -196,6 +219,8 @@ COMMANDS = (
     lambda r: {"do": "set_managed", "instrument": r.uint(), "price": r.uint(), "capacity": r.uint()},
     lambda r: {"do": "set_benchmark", "allowed": r.flag()},
     _attestation,
+    _mass_quote,
+    lambda r: {"do": "set_quote_protection", "protection": r.option(lambda: _protection(r))},
 )
 
 
@@ -203,7 +228,7 @@ def decode(data):
     """One entry: session, client_seq, account and the command."""
     r = Reader(data)
     try:
-        entry = {"session": r.uint(), "client_seq": r.uint(), "account": r.uint()}
+        entry = {"session": r.wide(), "client_seq": r.uint(), "account": r.uint()}
         entry["command"] = COMMANDS[r.uint()](r)
     except (IndexError, KeyError, UnicodeDecodeError) as error:
         raise ValueError(f"no entry: {data.hex()}: {error!r}") from None

@@ -35,12 +35,16 @@ def text(value):
     return uint(len(value.encode())) + value.encode()
 
 
+def wide(value):
+    return uint(16) + value.to_bytes(16, "little") if value else uint(0)
+
+
 def option(value, write=uint):
     return b"\0" if value is None else b"\1" + write(value)
 
 
 def entry(session, client_seq, account, command):
-    return uint(session) + uint(client_seq) + uint(account) + command
+    return wide(session) + uint(client_seq) + uint(account) + command
 
 
 def tick():
@@ -111,8 +115,8 @@ def entries(dice):
 
     def session(name):
         key = fingerprint(KEYS[name])
-        log.append((None, entry(0, 0, 0, uint(24) + uint(SESSIONS[name]) + key)))
-        log.append((None, entry(0, 0, 0, uint(25) + uint(SESSIONS[name]) + key + b"\0" + uint(9))))
+        log.append((None, entry(0, 0, 0, uint(24) + wide(SESSIONS[name]) + key)))
+        log.append((None, entry(0, 0, 0, uint(25) + wide(SESSIONS[name]) + key + b"\0" + uint(9))))
 
     session("operator")
     numbers = {name: 0 for name in SESSIONS}
