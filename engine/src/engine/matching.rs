@@ -1,7 +1,8 @@
 //! Incoming against resting: best price first, then oldest first, at the resting order's price (contract §3.3 to 3.6).
 
+use super::Step;
+use super::levels::Place;
 use super::trading::{Hears, Incoming, crosses, narrow};
-use super::{Place, Step};
 use crate::command::{SelfTrade, Side};
 use crate::event::{Closure, Event, Exec, Trade};
 use crate::ids::{AccountId, InstrumentId, OrderId, TradeId};

@@ -5,6 +5,7 @@
 //! | `trading.rs` | place, cancel, replace, mass cancel: checks, holds, what rests and what closes |
 //! | `quoting.rs` | mass quotes, and what pulls them |
 //! | `matching.rs` | incoming against resting: price, time, self-trade prevention |
+//! | `levels.rs` | which price levels a command touched, and what the market hears of them |
 //! | `ledger.rs` | what a fill moves: dollars, Units by origin, escrow, fees |
 //! | `delivery.rs` | lots, transfers, reserve with auto-buy, settle, release, sweeps, deadlines |
 //! | `managed.rs` | who sells to Auto Mode when the book can't |
@@ -35,6 +36,7 @@ mod delivery;
 mod directory;
 mod funding;
 mod ledger;
+mod levels;
 mod liability;
 mod managed;
 mod matching;
@@ -43,9 +45,11 @@ mod sessions;
 mod sla;
 mod trading;
 
-use crate::book::{BookView, Depth, Order, Record};
+use levels::{Place, Touched};
+
+use crate::book::{BookView, Order};
 use crate::command::{Command, Entry, OrderKind, OrderRef, Side};
-use crate::event::{Draw, Event, LevelUpdate};
+use crate::event::{Draw, Event};
 use crate::ids::{AccountId, InstrumentId, KeyId, Label, OrderId, SessionId};
 use crate::prefetch::ask_for;
 use crate::reject::Reject;
@@ -56,8 +60,8 @@ use crate::units::{Nanos, Price, Seq};
 #[derive(Clone, Debug, Default)]
 pub struct Engine {
     state: State,
-    /// Levels that the command in progress has touched, see `Step::touch`; empty between commands.
-    touched: Vec<u64>,
+    /// Empty between commands.
+    touched: Touched,
     /// Empty between commands.
     scratch: Scratch,
 }
@@ -388,7 +392,7 @@ impl State {
 /// The work on one command: the state, where events go, and who asks.
 pub(crate) struct Step<'a> {
     state: &'a mut State,
-    touched: &'a mut Vec<u64>,
+    touched: &'a mut Touched,
     scratch: &'a mut Scratch,
     events: &'a mut Vec<Event>,
     seq: Seq,
@@ -398,37 +402,6 @@ pub(crate) struct Step<'a> {
     session_index: SessionIndex,
     client_seq: u64,
     account: AccountId,
-}
-
-/// Where a level is.
-#[derive(Clone, Copy)]
-pub(crate) struct Place {
-    instrument: InstrumentId,
-    side: Side,
-    price: u32,
-}
-
-impl Place {
-    /// Of an order.
-    fn of(record: &Record) -> Self {
-        Self { instrument: InstrumentId(record.instrument), side: record.side(), price: record.price }
-    }
-
-    /// Sorts by instrument, side, price.
-    const fn key(self) -> u64 {
-        (self.instrument.0 as u64) << 33 | (self.side as u64) << 32 | self.price as u64
-    }
-
-    #[inline(always)]
-    fn told(self, depth: Depth) -> LevelUpdate {
-        let Depth { qty, orders } = depth;
-        LevelUpdate { price: Price(self.price.into()), qty, orders, side: self.side }
-    }
-
-    const fn of_key(key: u64) -> Self {
-        let side = if key >> 32 & 1 == 0 { Side::Buy } else { Side::Sell };
-        Self { instrument: InstrumentId((key >> 33) as u16), side, price: key as u32 }
-    }
 }
 
 /// A reject with what its report says besides the code.
@@ -645,42 +618,6 @@ impl Step<'_> {
                 Timer::Attestation(supplier, instrument) => self.review_quality(supplier, instrument),
             }
         }
-    }
-
-    /// Notes that a level changed, once for runs of changes to the same one.
-    #[inline]
-    fn touch(&mut self, place: Place) {
-        let key = place.key();
-        if self.touched.last() != Some(&key) {
-            self.touched.push(key);
-        }
-    }
-
-    /// What the event of an order says of the one level that the command changes, where nothing else follows that could
-    /// change it, as with a quote.
-    #[inline(always)]
-    fn level<const QUOTE: bool>(&mut self, place: Place, depth: Depth) -> Option<LevelUpdate> {
-        if !QUOTE && self.touched.is_empty() {
-            return Some(place.told(depth));
-        }
-        // Or something fell due before this command.
-        self.touch(place);
-        None
-    }
-
-    /// Tells the market each level that the command touched, once, as it stands now.
-    fn publish_levels(&mut self) {
-        let mut touched = std::mem::take(self.touched);
-        if touched.len() > 1 {
-            touched.sort_unstable();
-            touched.dedup();
-        }
-        for key in touched.drain(..) {
-            let place = Place::of_key(key);
-            let depth = self.state.books.depth(place.instrument, place.side, place.price);
-            self.events.push(Event::Level { instrument: place.instrument, level: place.told(depth) });
-        }
-        *self.touched = touched;
     }
 
     fn account_mut(&mut self, id: AccountId) -> &mut Account {

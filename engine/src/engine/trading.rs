@@ -2,8 +2,9 @@
 
 use std::cmp::Ordering;
 
+use super::levels::Place;
 use super::matching::Stopped;
-use super::{Place, Refusal, Step};
+use super::{Refusal, Step};
 use crate::book::{Depth, Entry, NONE, Record, Terms, WIDEST, hold_of};
 use crate::command::{
     AccountMode, MassCancelScope, NewOrder, OrderKind, OrderRef, SelfTrade, Side, TimeInForce,
