@@ -224,6 +224,10 @@ impl Work {
         }
         let refused = match self.client.call_blocking(post_only(&entries)) {
             Ok(Report::MassQuote(report, refusals)) if refusals.len() == usize::from(report.refused) => {
+                for told in refusals.iter() {
+                    let (instrument, quote, code) = (told.instrument, told.quote, told.code);
+                    tracing::debug!(instrument, quote, side = ?told.side, code, "a side of a quote was refused");
+                }
                 self.quoters[turn].quoted(&entries, &report, &refusals);
                 refusals.len() as u64
             }

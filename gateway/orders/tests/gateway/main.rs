@@ -4,6 +4,7 @@
 mod client;
 mod cluster;
 mod failover;
+mod quote_failover;
 mod quotes;
 mod venue;
 
