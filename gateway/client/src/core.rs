@@ -465,9 +465,17 @@ impl Core {
                 }
                 self.resend.pop_front();
             } else if self.in_flight.len() < self.config.window {
-                let Some(cost) = self.waiting.front().map(|w| w.request.cost()) else {
+                let Some(request) = self.waiting.front().map(|w| &w.request) else {
                     break;
                 };
+                if request.since() > self.schema_version {
+                    if let Some(waiting) = self.waiting.pop_front() {
+                        let _ =
+                            waiting.reply.send(Err(ClientError::NotServed { version: self.schema_version }));
+                    }
+                    continue;
+                }
+                let cost = request.cost();
                 if !self.may_send(cost, now) {
                     break;
                 }

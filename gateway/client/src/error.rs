@@ -45,6 +45,12 @@ pub enum ClientError {
         /// The limit.
         max: usize,
     },
+    /// The node speaks an older version of the protocol, which has no such request.
+    #[error("the venue speaks version {version} of the protocol, which does not know this request")]
+    NotServed {
+        /// Its version.
+        version: u16,
+    },
     /// The client was closed; a request that was under way may have happened.
     #[error("the client is closed")]
     Closed,
@@ -66,7 +72,8 @@ impl ClientError {
             | Self::NotApplied
             | Self::Busy
             | Self::TooLong { .. }
-            | Self::TooManyQuotes { .. } => true,
+            | Self::TooManyQuotes { .. }
+            | Self::NotServed { .. } => true,
             Self::Timeout { sent } => !sent,
             Self::AnswerLost | Self::Closed | Self::Refused(_) | Self::Io(_) => false,
         }

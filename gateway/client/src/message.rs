@@ -77,6 +77,14 @@ impl Request {
         }
     }
 
+    /// The version of the protocol that brought it. An older node would end the connection over it, and again after each resend.
+    pub(crate) fn since(&self) -> u16 {
+        match self {
+            Self::MassQuote(_) | Self::Protect(_) => 4,
+            _ => 1,
+        }
+    }
+
     /// What the venue's throttle counts it as.
     pub(crate) fn cost(&self) -> Cost {
         match self {

@@ -46,7 +46,9 @@ impl Venue {
         let (socket, _) = self.listener.accept().expect("a client");
         socket.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout is set");
         let mut link = Link { socket, input: Vec::new(), nonce: [nonce; 32] };
-        link.say(&Message::Hello(Hello { server_nonce: link.nonce, ..Hello::default() }));
+        let hello =
+            Hello { server_nonce: link.nonce, schema_version: grid_wire::SCHEMA_VERSION, ..Hello::default() };
+        link.say(&Message::Hello(hello));
         link
     }
 
@@ -525,7 +527,19 @@ fn a_node_of_an_older_version_is_spoken_to_in_its_own() {
     });
     link.say(&Message::NegotiationResponse(NegotiationResponse { session: SESSION, log_seq: 1, account: 5 }));
     assert_eq!(link.establish(ack(1, 0)).schema_version, 1);
-    assert!(client.join().unwrap().is_ok());
+    let client = client.join().unwrap().expect("a session");
+    // What it does not know is never sent; what came before and after it is.
+    let before = client.submit(labelled(1));
+    let unknown = client.call_blocking(grid_wire::QuoteProtection::default()).expect_err("not served");
+    assert_eq!(unknown, ClientError::NotServed { version: 1 });
+    assert!(unknown.not_applied());
+    let after = client.submit(labelled(2));
+    for number in [1, 2] {
+        let order = link.order();
+        assert_eq!((order.client_seq, order.label), (number, number.into()));
+        link.accepted(number, &order);
+    }
+    assert!(before.wait().is_ok() && after.wait().is_ok());
 }
 
 #[test]
