@@ -232,14 +232,15 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until all nodes stand at the same place, at what the leader has told last or later, and compares what they came to there.
+    /// Waits until all nodes stand at the same place, at what the leader has told last or later, and compares what they came to there;
+    /// where that is.
     ///
     /// It is asked of nodes that run: one that stops before the others goes no further, while they may have another leader, and with
     /// that its first block.
     ///
     /// # Errors
     /// A node does not get there, or two came to different states.
-    pub fn agree(&self) -> Result<(), Box<dyn Error>> {
+    pub fn agree(&self) -> Result<Seq, Box<dyn Error>> {
         let begin = Instant::now();
         loop {
             let mut states = Vec::new();
@@ -250,7 +251,7 @@ impl Cluster {
             let (first, _) = states[0];
             if states.iter().all(|(position, _)| *position == first) {
                 return match states.iter().all(|state| *state == states[0]) {
-                    true => Ok(()),
+                    true => Ok(first.seq),
                     false => Err(format!("the nodes came to different states: {states:x?}").into()),
                 };
             }

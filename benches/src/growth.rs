@@ -160,13 +160,13 @@ fn node_rows(settings: &Settings) -> Result<Vec<Row>, Box<dyn Error>> {
             drop(awake);
             latency.push(&record);
             rates.push(per_second(many, submit_all(&mut cluster, at_once.clone())?));
-            let dirs: Vec<_> = (0..*nodes).map(|node| cluster.data_dir(node)).collect();
-            let stopped = cluster.stop();
             let all = (load.len() as u64) + few + many;
-            if stopped.iter().any(|node| node.position.seq.0 != all) {
-                return Err(format!("{nodes} nodes did not all come to command {all}").into());
+            let last = cluster.agree()?;
+            if last.0 < all {
+                return Err(format!("{nodes} nodes came to command {last:?} of {all}").into());
             }
-            drop(stopped);
+            let dirs: Vec<_> = (0..*nodes).map(|node| cluster.data_dir(node)).collect();
+            drop(cluster.stop());
             for dir in dirs {
                 std::fs::remove_dir_all(dir)?;
             }
