@@ -90,6 +90,11 @@ impl Log {
         self.blocks.back().map_or(self.before, |slot| slot.block.position())
     }
 
+    /// Index of its last block.
+    pub(super) fn last(&self) -> u64 {
+        self.before.index + self.blocks.len() as u64
+    }
+
     /// Where it stands after the block of this index, if that is in memory (or the last before it).
     pub(super) fn position(&self, index: u64) -> Option<Position> {
         if index == self.before.index {
@@ -113,6 +118,22 @@ impl Log {
     /// The block of this index in memory.
     pub(super) fn recent(&self, index: u64) -> Option<&Arc<Block>> {
         self.slot(index).map(|slot| &slot.block)
+    }
+
+    /// The blocks in memory from one index to another, both among them: one at least, else as many as fit into so many bytes.
+    pub(super) fn recent_from(&self, first: u64, last: u64, max_bytes: u64) -> Vec<Arc<Block>> {
+        let Some(count) = last.checked_sub(first) else { return Vec::new() };
+        let mut blocks = Vec::with_capacity(count as usize + 1);
+        let mut bytes = 0;
+        for index in first..=last {
+            let block = self.recent(index).expect("what is not applied is in memory");
+            bytes += block.bytes().len() as u64;
+            if bytes > max_bytes && !blocks.is_empty() {
+                break;
+            }
+            blocks.push(Arc::clone(block));
+        }
+        blocks
     }
 
     /// The very block of an entry.
@@ -302,7 +323,7 @@ impl Storage for Log {
     }
 
     fn last_index(&self) -> raft::Result<u64> {
-        Ok(self.before.index + self.blocks.len() as u64)
+        Ok(self.last())
     }
 
     fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {

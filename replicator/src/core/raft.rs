@@ -1,4 +1,7 @@
-//! The core itself: raft's `RawNode` in asynchronous-persistence mode, in the seat of consensus.
+//! The core itself: raft's state machine in the seat of consensus, with persistence that nobody waits for.
+//!
+//! The crate's own way out, `RawNode`, collects news in a value that copies every entry, twice for each block. Here the log lies in our own
+//! store as soon as raft has appended to it, so what is to be written and what is committed are two ranges of one log, told by an index each.
 //!
 //! What it sees to, and the crate does not:
 //! - A message that says "I have this" or "I vote for you" leaves only when that is durable here, in the order of the journal, and so
@@ -17,7 +20,7 @@ use std::sync::Arc;
 
 use grid_sequencer::{Block, BlockKind, Consensus, HardState, Leadership, NodeId, Persist, Position, Ready};
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
-use raft::{Changer, Config, INVALID_ID, ProgressState, RawNode, SnapshotStatus, StateRole};
+use raft::{Changer, Config, INVALID_ID, ProgressState, Raft, StateRole};
 
 use super::log::{Compacted, Log, OldBlocks};
 use super::members::{ConfChange, MemberChange, Members, Step, single};
@@ -283,15 +286,23 @@ pub struct CoreStatus {
     pub members: Members,
 }
 
-/// A ready of raft's that is not durable yet, or waits behind one.
+/// What was handed out and is not durable yet, or waits behind that.
 struct Waiting {
-    number: u64,
-    to_persist: bool,
+    /// The ticket of what is written; of what only waits, that of what is written before it.
+    ticket: u64,
     term: u64,
-    /// Indexes of its first and last block.
-    blocks: Option<(u64, u64)>,
+    blocks: Option<Written>,
     /// What may be said when it is durable.
     messages: Vec<(NodeId, PeerMessage)>,
+}
+
+/// Blocks that are being written, without a gap.
+#[derive(Clone, Copy)]
+struct Written {
+    first: u64,
+    last: u64,
+    /// Of the last.
+    term: u64,
 }
 
 /// Election timeouts from an own seed: raft draws from the thread's randomness, and what it drew is replaced before it matters.
@@ -317,13 +328,19 @@ impl Timing {
 
 /// The raft core of one node. See the module for what it is and is not.
 pub struct RaftCore {
-    raw: RawNode<Log>,
+    raft: Raft<Log>,
     node: NodeId,
     outbox: Box<dyn Outbox>,
     members: Members,
     was_member: bool,
     /// Committed changes of members that are not applied yet.
     changes: VecDeque<Arc<Block>>,
+    /// The log from here on is not with the journal yet.
+    unwritten: u64,
+    /// The log up to here was handed out as committed.
+    handed: u64,
+    /// Of what was last handed out to be written.
+    ticket: u64,
     waiting: VecDeque<Waiting>,
     /// What a leader says in a term that is not durable yet.
     unspoken: Vec<(u64, NodeId, PeerMessage)>,
@@ -392,25 +409,28 @@ impl RaftCore {
             return Err(CoreError::Config("node 0 is nobody".to_owned()));
         }
         let logger = slog::Logger::root(slog::Discard, slog::o!());
-        let raw =
-            RawNode::new(&settings, log, &logger).map_err(|error| CoreError::Config(error.to_string()))?;
+        let raft =
+            Raft::new(&settings, log, &logger).map_err(|error| CoreError::Config(error.to_string()))?;
         let mut core = Self {
             node: config.node,
             outbox,
             was_member: members.get(config.node).is_some(),
             members,
             changes: VecDeque::new(),
+            unwritten: end.index + 1,
+            handed: applied.index,
+            ticket: 0,
             waiting: VecDeque::new(),
             unspoken: Vec::new(),
             term_durable: hard_state.term,
             journalled: hard_state,
             timing: Timing {
                 state: config.seed ^ config.node.wrapping_mul(0xd1b5_4a32_d192_ed03),
-                seen: (raw.raft.state, raw.raft.term, raw.raft.leader_id),
+                seen: (raft.state, raft.term, raft.leader_id),
                 timeout: 0,
                 range: (config.election_ticks, 2 * config.election_ticks),
             },
-            raw,
+            raft,
             patience: BTreeMap::new(),
             stopped: false,
         };
@@ -434,7 +454,7 @@ impl RaftCore {
             return Received::Ignored(what);
         }
         // Of an earlier term only the term matters, and raft answers with this node's.
-        if message.term < self.raw.raft.term {
+        if message.term < self.raft.term {
             return self.step(from, message);
         }
         match message.kind {
@@ -458,7 +478,7 @@ impl RaftCore {
     }
 
     fn receive_append(&mut self, from: NodeId, message: &PeerMessage) -> Received {
-        let raft = &self.raw.raft;
+        let raft = &self.raft;
         if raft.state == StateRole::Leader && message.term == raft.term {
             return Received::Stop(Stop::Diverged {
                 from,
@@ -477,7 +497,7 @@ impl RaftCore {
 
     /// Where an append that follows on this log contradicts it although raft, which compares terms, would take it.
     fn contradiction(&self, message: &PeerMessage) -> Option<(u64, String)> {
-        let log = self.raw.store();
+        let log = self.raft.store();
         let mut end = log.position(message.index)?;
         for block in &message.blocks {
             let header = block.header();
@@ -494,7 +514,7 @@ impl RaftCore {
     }
 
     fn receive_append_reply(&mut self, from: NodeId, message: &PeerMessage) -> Received {
-        let same_term = message.term == self.raw.raft.term;
+        let same_term = message.term == self.raft.term;
         if self.leads() && same_term && !message.rejected && message.index > self.last() {
             return Received::Ignored("it acknowledges what was never sent");
         }
@@ -504,7 +524,7 @@ impl RaftCore {
     fn receive_heartbeat_reply(&mut self, from: NodeId, message: &PeerMessage) -> Received {
         let received = self.step(from, message);
         // Whoever has committed as much as the snapshot it was being sent has it, whatever became of the news of that.
-        let has_it = self.raw.raft.prs().get(from).is_some_and(|progress| {
+        let has_it = self.raft.prs().get(from).is_some_and(|progress| {
             progress.state == ProgressState::Snapshot && progress.pending_snapshot <= message.commit
         });
         if has_it {
@@ -531,7 +551,7 @@ impl RaftCore {
     }
 
     fn wants_snapshot(&self, index: u64, term: u64) -> bool {
-        let log = &self.raw.raft.raft_log;
+        let log = &self.raft.raft_log;
         index > log.committed && !log.match_term(index, term)
     }
 
@@ -546,7 +566,7 @@ impl RaftCore {
 
     fn step(&mut self, from: NodeId, message: &PeerMessage) -> Received {
         let step = message.to_raft(from, self.node);
-        let result = self.raw.raft.step(step);
+        let result = self.raft.step(step);
         self.settle(&message.blocks);
         match result {
             Ok(()) => Received::Taken,
@@ -556,9 +576,9 @@ impl RaftCore {
 
     /// Stands for election now, if this node may.
     pub fn campaign(&mut self) {
-        if !self.stopped && self.may_campaign() && self.raw.raft.promotable() {
+        if !self.stopped && self.may_campaign() && self.raft.promotable() {
             // Refused only while changes of members wait to be applied; the timeout tries again.
-            let _ = self.raw.campaign();
+            let _ = self.raft.step(local(MessageType::MsgHup, INVALID_ID));
             self.settle(&[]);
         }
     }
@@ -569,7 +589,7 @@ impl RaftCore {
     }
 
     fn is_durable(&self) -> bool {
-        let log = &self.raw.raft.raft_log;
+        let log = &self.raft.raft_log;
         log.persisted == log.last_index()
     }
 
@@ -588,7 +608,7 @@ impl RaftCore {
         if !member.voter {
             return Err(TransferRefused::NotAVoter);
         }
-        self.raw.transfer_leader(to);
+        let _ = self.raft.step(local(MessageType::MsgTransferLeader, to));
         self.settle(&[]);
         Ok(())
     }
@@ -599,7 +619,7 @@ impl RaftCore {
     /// # Errors
     /// See [`ChangeRefused`].
     pub fn change_members(&mut self, change: &MemberChange) -> Result<u64, ChangeRefused> {
-        let raft = &self.raw.raft;
+        let raft = &self.raft;
         if !self.leads() {
             return Err(ChangeRefused::NotLeader);
         }
@@ -643,21 +663,21 @@ impl RaftCore {
     }
 
     fn append_change(&mut self, change: &ConfChange) -> u64 {
-        let end = self.raw.store().end();
-        let block = Arc::new(Block::conf_change(&end, self.raw.raft.term, &change.encode()));
+        let end = self.raft.store().end();
+        let block = Arc::new(Block::conf_change(&end, self.raft.term, &change.encode()));
         let index = block.header().index;
         // What raft does with a proposal, without reading our bytes as protobuf.
-        self.raw.raft.pending_conf_index = index;
-        let appended = self.raw.raft.append_entry(&mut [wire::entry(&block)]);
+        self.raft.pending_conf_index = index;
+        let appended = self.raft.append_entry(&mut [wire::place(block.header())]);
         assert!(appended, "there is no limit to what is not committed yet");
         self.settle(&[block]);
-        self.raw.raft.bcast_append();
+        self.raft.bcast_append();
         index
     }
 
     /// A message to this peer was lost, or its connection is.
     pub fn report_unreachable(&mut self, peer: NodeId) {
-        self.raw.report_unreachable(peer);
+        let _ = self.raft.step(local(MessageType::MsgUnreachable, peer));
         self.settle(&[]);
     }
 
@@ -666,27 +686,28 @@ impl RaftCore {
     /// A snapshot that nothing is told of for a while is announced again, in case the announcement was lost. Links that are still streaming to
     /// that peer take this for nothing new.
     pub fn report_snapshot(&mut self, peer: NodeId, ok: bool) {
-        let status = if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
-        self.raw.report_snapshot(peer, status);
+        let mut message = local(MessageType::MsgSnapStatus, peer);
+        message.reject = !ok;
+        let _ = self.raft.step(message);
         self.settle(&[]);
     }
 
     /// A snapshot of the state after block `index` is durable here.
     pub fn snapshot_taken(&mut self, index: u64, term: u64) {
-        self.raw.mut_store().set_snapshot(index, term);
+        self.raft.mut_store().set_snapshot(index, term);
     }
 
     /// Before the journal lets blocks up to `index` go: returns up to where it may, which is not beyond the newest snapshot.
     #[must_use]
     pub fn compact(&mut self, index: u64) -> u64 {
-        let applied = self.raw.raft.raft_log.applied;
-        self.raw.mut_store().compact(index, applied)
+        let applied = self.raft.raft_log.applied;
+        self.raft.mut_store().compact(index, applied)
     }
 
     /// On the leader, the first index that some member heard of lately still has to be sent; what is before it nobody alive waits for.
     #[must_use]
     pub fn needed_from(&self) -> Option<u64> {
-        let active = self.raw.raft.prs().iter().filter(|(_, progress)| progress.recent_active);
+        let active = self.raft.prs().iter().filter(|(_, progress)| progress.recent_active);
         self.leads().then(|| active.map(|(_, progress)| progress.matched + 1).min()).flatten()
     }
 
@@ -695,7 +716,7 @@ impl RaftCore {
     /// # Errors
     /// [`Compacted`] where the log begins later.
     pub fn blocks_from(&self, from: u64, max_bytes: u64) -> Result<Vec<Arc<Block>>, Compacted> {
-        let log = self.raw.store();
+        let log = self.raft.store();
         if from > self.last() {
             return Ok(Vec::new());
         }
@@ -725,7 +746,7 @@ impl RaftCore {
     /// Everything an operator asks about.
     #[must_use]
     pub fn status(&self) -> CoreStatus {
-        let raft = &self.raw.raft;
+        let raft = &self.raft;
         let mut peers = Vec::new();
         if self.leads() {
             peers.extend(raft.prs().iter().filter(|(node, _)| **node != self.node).map(
@@ -762,9 +783,9 @@ impl RaftCore {
             commit: raft.raft_log.committed,
             persisted: raft.raft_log.persisted,
             applied: raft.raft_log.applied,
-            first: self.raw.store().start() + 1,
+            first: self.raft.store().start() + 1,
             last: self.last(),
-            snapshot: self.raw.store().snapshot_index(),
+            snapshot: self.raft.store().snapshot_index(),
             transfer_to: raft.lead_transferee,
             peers,
             members: self.members.clone(),
@@ -773,9 +794,9 @@ impl RaftCore {
 
     /// Peers that have been owed a snapshot for too long without news of it.
     fn forgotten_snapshots(&mut self) -> Vec<NodeId> {
-        let limit = SNAPSHOT_PATIENCE * self.raw.raft.election_timeout();
+        let limit = SNAPSHOT_PATIENCE * self.raft.election_timeout();
         let leads = self.leads();
-        let prs = self.raw.raft.prs();
+        let prs = self.raft.prs();
         let sending =
             |node: NodeId| prs.get(node).is_some_and(|progress| progress.state == ProgressState::Snapshot);
         self.patience.retain(|node, _| leads && sending(*node));
@@ -788,18 +809,18 @@ impl RaftCore {
     }
 
     fn leads(&self) -> bool {
-        self.raw.raft.state == StateRole::Leader
+        self.raft.state == StateRole::Leader
     }
 
     fn last(&self) -> u64 {
-        self.raw.raft.raft_log.last_index()
+        self.raft.raft_log.last_index()
     }
 
     /// After everything raft was told: takes the blocks it accepted into the log, seals those it appended itself, and sets its timer.
     fn settle(&mut self, offered: &[Arc<Block>]) {
         self.absorb(offered);
-        self.raw.store().renew_budget();
-        let raft = &mut self.raw.raft;
+        self.raft.store().renew_budget();
+        let raft = &mut self.raft;
         let seen = (raft.state, raft.term, raft.leader_id);
         if seen != self.timing.seen {
             self.timing.seen = seen;
@@ -810,31 +831,38 @@ impl RaftCore {
         }
     }
 
+    /// Takes over what raft appended: its own list of entries is empty again after this, and every block is in the store.
     fn absorb(&mut self, offered: &[Arc<Block>]) {
-        let raft_log = &mut self.raw.raft.r.raft_log;
-        let (log, entries) = (&mut raft_log.store, &mut raft_log.unstable.entries);
-        let known = |log: &Log, entry: &Entry| log.recent_term(entry.index) == Some(entry.term);
-        // Equal index and term is an equal log up to there, so looking back as far as the first known one is enough.
-        let new = entries.len() - entries.iter().rev().take_while(|entry| !known(log, entry)).count();
-        let Some(first) = entries.get(new) else { return };
-        log.truncate(first.index - 1);
-        for entry in &mut entries[new..] {
-            let block = if entry.data.is_empty() {
-                let block = Arc::new(seal(&log.end(), entry, &self.members));
-                entry.data = block.bytes().clone();
-                block
-            } else {
-                let nth = offered.first().and_then(|first| entry.index.checked_sub(first.header().index));
-                let offered = nth.and_then(|nth| offered.get(nth as usize));
-                Arc::clone(offered.expect("raft appends what it was offered"))
+        let raft_log = &mut self.raft.r.raft_log;
+        let (Some(first), Some(last)) = (raft_log.unstable.entries.first(), raft_log.unstable.entries.last())
+        else {
+            return;
+        };
+        let (first, last) = (first.index, (last.index, last.term));
+        let log = &mut raft_log.store;
+        log.truncate(first - 1);
+        self.unwritten = self.unwritten.min(first);
+        for entry in &raft_log.unstable.entries {
+            let block = match offered.first() {
+                None => Arc::new(seal(&log.end(), entry, &self.members)),
+                Some(first) => {
+                    let nth = entry.index.checked_sub(first.header().index);
+                    let offered = nth.and_then(|nth| offered.get(nth as usize));
+                    Arc::clone(offered.expect("raft appends what it was offered"))
+                }
             };
             log.push(block);
         }
+        raft_log.stable_entries(last.0, last.1);
     }
 
     /// Messages of raft's as they go out; those whose blocks are gone are as good as lost.
-    fn outgoing(&self, messages: &[Message]) -> Vec<(NodeId, PeerMessage)> {
-        let log = self.raw.store();
+    fn outgoing(&mut self) -> Vec<(NodeId, PeerMessage)> {
+        if self.raft.msgs.is_empty() {
+            return Vec::new();
+        }
+        let messages = std::mem::take(&mut self.raft.msgs);
+        let log = self.raft.store();
         let made = |message: &Message| {
             PeerMessage::from_raft(message, |entry| log.block_of(entry)).map(|made| (message.to, made))
         };
@@ -849,27 +877,34 @@ impl RaftCore {
         }
     }
 
-    /// One ready of raft's, taken apart.
+    /// What is new since this was last asked.
     fn take_ready(&mut self) -> Ready {
-        let mut taken = self.raw.ready();
-        let number = taken.number();
-        debug_assert!(taken.snapshot().is_empty(), "snapshots are not installed into a running core");
-        let speaks = self.outgoing(&taken.take_messages());
-        let mut holds = self.outgoing(&taken.take_persisted_messages());
-        let blocks = self.blocks(&taken.take_entries());
-        let committed = self.blocks(&taken.take_committed_entries());
-        self.raw.advance_append_async(taken);
-        self.changes.extend(
-            committed.iter().filter(|block| block.header().kind == BlockKind::ConfChange).map(Arc::clone),
-        );
+        // What a leader says of its log may leave before that is durable here: others may be faster.
+        let leads = self.leads();
+        let messages = self.outgoing();
+        let (speaks, holds) = if leads { (messages, Vec::new()) } else { (Vec::new(), messages) };
+        let raft_log = &self.raft.raft_log;
+        let blocks = raft_log.store.recent_from(self.unwritten, raft_log.store.last(), u64::MAX);
+        let committed = raft_log.committed.min(raft_log.persisted);
+        let committed = raft_log.store.recent_from(self.handed + 1, committed, COMMITTED_BYTES);
+        self.unwritten += blocks.len() as u64;
+        self.handed += committed.len() as u64;
+        let changes = committed.iter().filter(|block| block.header().kind == BlockKind::ConfChange);
+        self.changes.extend(changes.map(Arc::clone));
 
-        let raft = &self.raw.raft;
+        let raft = &self.raft;
         let log = &raft.raft_log;
         let now = HardState { term: raft.term, vote: raft.vote, commit: log.committed.min(log.persisted) };
         let voted = (now.term, now.vote) != (self.journalled.term, self.journalled.vote);
-        let persist = (voted || !blocks.is_empty()).then(|| {
+        let written = blocks.first().zip(blocks.last()).map(|(first, last)| Written {
+            first: first.header().index,
+            last: last.header().index,
+            term: last.header().term,
+        });
+        let persist = (voted || written.is_some()).then(|| {
             let worth = voted || now.commit >= self.journalled.commit + COMMIT_LAG;
-            Persist { ticket: number, hard_state: worth.then_some(now), blocks }
+            self.ticket += 1;
+            Persist { ticket: self.ticket, hard_state: worth.then_some(now), blocks }
         });
         if let Some(state) = persist.as_ref().and_then(|persist| persist.hard_state) {
             self.journalled = state;
@@ -880,29 +915,23 @@ impl RaftCore {
         } else {
             self.send(speaks);
         }
-        if persist.is_none() && self.waiting.is_empty() {
-            self.raw.on_persist_ready(number);
-            self.send(std::mem::take(&mut holds));
-            self.settle(&[]);
+        if persist.is_some() || (!self.waiting.is_empty() && !holds.is_empty()) {
+            let (ticket, term) = (self.ticket, now.term);
+            self.waiting.push_back(Waiting { ticket, term, blocks: written, messages: holds });
         } else {
-            let ends = |blocks: &Vec<Arc<Block>>| {
-                Some((blocks.first()?.header().index, blocks.last()?.header().index))
-            };
-            self.waiting.push_back(Waiting {
-                number,
-                to_persist: persist.is_some(),
-                term: now.term,
-                blocks: persist.as_ref().and_then(|persist| ends(&persist.blocks)),
-                messages: holds,
-            });
+            self.send(holds);
         }
         Ready { persist, committed }
     }
 
-    fn blocks(&self, entries: &[Entry]) -> Vec<Arc<Block>> {
-        let log = self.raw.store();
-        let found = |entry| log.block_of(entry).expect("an entry of this node's log has its block");
-        entries.iter().map(found).collect()
+    /// There is something to write, to apply or to say.
+    fn has_news(&self) -> bool {
+        let raft = &self.raft;
+        let log = &raft.raft_log;
+        self.unwritten <= log.store.last()
+            || self.handed < log.committed.min(log.persisted)
+            || !raft.msgs.is_empty()
+            || (raft.term, raft.vote) != (self.journalled.term, self.journalled.vote)
     }
 
     fn apply_change(&mut self, block: &Block) {
@@ -914,7 +943,7 @@ impl RaftCore {
         let state = if unknown {
             self.restore_members()
         } else {
-            self.raw
+            self.raft
                 .apply_conf_change(&change.to_raft())
                 .expect("a change that the leader could apply applies here")
         };
@@ -933,7 +962,7 @@ impl RaftCore {
     /// On a node that joined and knew nobody: tells raft all members at once.
     fn restore_members(&mut self) -> raft::eraftpb::ConfState {
         let last = self.last();
-        let prs = self.raw.raft.mut_prs();
+        let prs = self.raft.mut_prs();
         let before =
             self.members.iter().filter(|(_, m)| if self.members.is_joint() { m.outgoing } else { m.voter });
         for (node, _) in before {
@@ -958,12 +987,12 @@ impl RaftCore {
                 prs.apply_conf(config, changes, last);
             }
         }
-        self.raw.raft.post_conf_change()
+        self.raft.post_conf_change()
     }
 
     /// A leader that no longer votes asks the voter with the longest log to take over, and follows.
     fn resign(&mut self) {
-        let raft = &mut self.raw.raft;
+        let raft = &mut self.raft;
         let best = self
             .members
             .voters()
@@ -978,7 +1007,7 @@ impl RaftCore {
 
     /// Ends a joint configuration that raft does not end by itself, and sends what it appended.
     fn leave_joint(&mut self, last: u64) {
-        let raft = &self.raw.raft;
+        let raft = &self.raft;
         if !self.leads() {
             return;
         }
@@ -986,7 +1015,7 @@ impl RaftCore {
             let leave = ConfChange::leave(&self.members).expect("a joint configuration can be left");
             self.append_change(&leave);
         } else if self.last() > last {
-            self.raw.raft.bcast_append();
+            self.raft.bcast_append();
         }
     }
 }
@@ -1010,14 +1039,22 @@ fn seal(before: &Position, entry: &Entry, members: &Members) -> Block {
     }
 }
 
+/// What raft is told by its own node, about a peer or itself. It is never refused in a way that matters: raft has no use for it, then.
+fn local(kind: MessageType, about: NodeId) -> Message {
+    let mut message = Message::default();
+    message.set_msg_type(kind);
+    message.from = about;
+    message
+}
+
 impl Consensus for RaftCore {
     fn lead(&self) -> Option<(Position, u64)> {
-        let raft = &self.raw.raft;
+        let raft = &self.raft;
         let may = self.leads()
             && !self.stopped
             && raft.lead_transferee.is_none()
             && raft.prs().get(self.node).is_some();
-        may.then(|| (self.raw.store().end(), raft.term))
+        may.then(|| (self.raft.store().end(), raft.term))
     }
 
     fn propose(&mut self, block: Arc<Block>) {
@@ -1028,45 +1065,47 @@ impl Consensus for RaftCore {
             header.term == place.1 && header.kind == BlockKind::Entry,
             "it is an entry of the current term"
         );
-        let mut message = Message::default();
-        message.set_msg_type(MessageType::MsgPropose);
-        message.from = self.node;
-        message.set_entries(vec![wire::entry(&block)].into());
-        self.raw.raft.step(message).expect("a leader takes a block");
-        self.settle(&[block]);
+        // What raft does with a proposal; it looks at the place alone.
+        let (index, term) = (header.index, header.term);
+        let appended = self.raft.append_entry(&mut [wire::place(header)]);
+        assert!(appended, "there is no limit to what is not committed yet");
+        let log = &mut self.raft.r.raft_log;
+        log.store.push(block);
+        log.stable_entries(index, term);
+        log.store.renew_budget();
+        self.raft.bcast_append();
     }
 
     fn persisted(&mut self, ticket: u64) {
-        let (mut number, mut messages) = (None, Vec::new());
-        while let Some(waiting) = self.waiting.pop_front_if(|next| next.number <= ticket || !next.to_persist)
-        {
+        let mut durable = None;
+        let mut messages = Vec::new();
+        while let Some(waiting) = self.waiting.pop_front_if(|next| next.ticket <= ticket) {
             self.term_durable = self.term_durable.max(waiting.term);
             messages.extend(waiting.messages);
             // If what still has to be written replaces a block of this, the log on disk is not yet what raft would take it for.
-            let replaced = waiting.blocks.is_some_and(|(_, last)| {
-                self.waiting.iter().filter_map(|later| later.blocks).any(|(first, _)| first <= last)
-            });
-            if !replaced {
-                number = Some(waiting.number);
-            }
+            let replaced = |last| {
+                self.unwritten <= last
+                    || self.waiting.iter().filter_map(|later| later.blocks).any(|later| later.first <= last)
+            };
+            durable = waiting.blocks.filter(|blocks| !replaced(blocks.last)).or(durable);
         }
         if self.stopped {
             return;
         }
-        let durable = self.term_durable;
-        for (_, to, message) in self.unspoken.extract_if(.., |(term, ..)| *term <= durable) {
+        let term_durable = self.term_durable;
+        for (_, to, message) in self.unspoken.extract_if(.., |(term, ..)| *term <= term_durable) {
             self.outbox.send(to, message);
         }
         self.send(messages);
-        if let Some(number) = number {
-            self.raw.on_persist_ready(number);
+        if let Some(Written { last, term, .. }) = durable {
+            self.raft.on_persist_entries(last, term);
+            self.settle(&[]);
         }
-        self.settle(&[]);
     }
 
     fn tick(&mut self) {
         if !self.stopped && self.may_campaign() {
-            self.raw.tick();
+            self.raft.tick();
             self.settle(&[]);
             for peer in self.forgotten_snapshots() {
                 self.report_snapshot(peer, false);
@@ -1075,7 +1114,7 @@ impl Consensus for RaftCore {
     }
 
     fn applied(&mut self, index: u64) {
-        let log = &self.raw.raft.raft_log;
+        let log = &self.raft.raft_log;
         if index <= log.applied || self.stopped {
             return;
         }
@@ -1084,14 +1123,14 @@ impl Consensus for RaftCore {
         while let Some(block) = self.changes.pop_front_if(|block| block.header().index <= index) {
             self.apply_change(&block);
         }
-        self.raw.advance_apply_to(index);
+        self.raft.commit_apply(index);
         self.settle(&[]);
         self.leave_joint(last);
-        self.raw.mut_store().trim(index);
+        self.raft.mut_store().trim(index);
     }
 
     fn ready(&mut self) -> Option<Ready> {
-        while !self.stopped && self.raw.has_ready() {
+        while !self.stopped && self.has_news() {
             let ready = self.take_ready();
             if ready.persist.is_some() || !ready.committed.is_empty() {
                 return Some(ready);
@@ -1101,7 +1140,7 @@ impl Consensus for RaftCore {
     }
 
     fn leadership(&self) -> Leadership {
-        let raft = &self.raw.raft;
+        let raft = &self.raft;
         let leader = Some(raft.leader_id).filter(|leader| *leader != INVALID_ID);
         Leadership { term: raft.term, leader, leads: self.leads() && !self.stopped }
     }

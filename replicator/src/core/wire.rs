@@ -22,7 +22,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use grid_sequencer::{Block, NodeId};
+use grid_sequencer::{Block, BlockHeader, NodeId};
 use raft::eraftpb::{Entry, EntryType, Message, MessageType, Snapshot};
 
 const FORMAT: u8 = 1;
@@ -330,7 +330,7 @@ impl PeerMessage {
         if self.transfer {
             message.context = Bytes::from_static(TRANSFER_CONTEXT);
         }
-        message.set_entries(self.blocks.iter().map(|block| entry(block)).collect::<Vec<_>>().into());
+        message.set_entries(self.blocks.iter().map(|block| place(block.header())).collect::<Vec<_>>().into());
         message
     }
 
@@ -352,16 +352,21 @@ impl PeerMessage {
     }
 }
 
-/// A block as raft keeps it: the same bytes, not a copy.
+/// A block as raft sends it: the same bytes, not a copy.
 pub(super) fn entry(block: &Block) -> Entry {
-    let header = block.header();
+    let mut entry = place(block.header());
+    entry.data = block.bytes().clone();
+    entry
+}
+
+/// A block as raft appends it: where it stands and what it is. The block itself lies in the store.
+pub(super) fn place(header: &BlockHeader) -> Entry {
     let mut entry = Entry::default();
     entry.set_entry_type(match header.kind {
         grid_sequencer::BlockKind::ConfChange => EntryType::EntryConfChangeV2,
         _ => EntryType::EntryNormal,
     });
     (entry.index, entry.term) = (header.index, header.term);
-    entry.data = block.bytes().clone();
     entry
 }
 

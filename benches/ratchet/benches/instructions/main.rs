@@ -5,6 +5,10 @@
 
 #![expect(missing_docs, reason = "the macros make public items without documentation")]
 
+#[path = "../../../src/no_disk.rs"]
+mod no_disk;
+mod path;
+
 use std::hint::black_box;
 
 use grid_engine::command::Entry;
@@ -15,6 +19,8 @@ use grid_engine_benches::tape::Run;
 use grid_sequencer::{Block, Position};
 use grid_wire::{ExecutionReport, MAX_FRAME_LEN, Message, NewOrder, scan};
 use gungraun::{library_benchmark, library_benchmark_group, main};
+
+use crate::path::Nodes;
 
 /// How often each is done.
 const COUNT: u32 = 100;
@@ -172,6 +178,24 @@ fn decode_frames(bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
+/// Blocks that each path is counted over.
+const BLOCKS: usize = 100;
+
+fn path_of(nodes: u64, block: usize) -> Nodes {
+    Nodes::warm(nodes, BLOCKS, block)
+}
+
+// Every stage and the raft core, without a disk and with a machine that does nothing; of 100 blocks.
+#[library_benchmark]
+#[bench::one_command_in_a_block(args = (1, 1), setup = path_of)]
+#[bench::commands_64_in_a_block(args = (1, 64), setup = path_of)]
+#[bench::three_nodes_one_command(args = (3, 1), setup = path_of)]
+#[bench::three_nodes_64_commands(args = (3, 64), setup = path_of)]
+fn order_path(mut nodes: Nodes) -> Nodes {
+    nodes.run(BLOCKS);
+    nodes
+}
+
 library_benchmark_group!(
     name = hot_commands,
     benchmarks = [
@@ -182,7 +206,8 @@ library_benchmark_group!(
         seal_block,
         encode_new_order,
         encode_execution_report,
-        decode_frames
+        decode_frames,
+        order_path
     ]
 );
 main!(library_benchmark_groups = hot_commands);
