@@ -5,6 +5,7 @@
 
 #![expect(missing_docs, reason = "the macros make public items without documentation")]
 
+#[expect(unreachable_pub, reason = "public where it lives")]
 #[path = "../../../src/no_disk.rs"]
 mod no_disk;
 mod path;

@@ -10,8 +10,8 @@ use grid_replicator::core::{
     Addresses, Compacted, CoreConfig, Members, OldBlocks, Outbox, PeerMessage, RaftCore, Received, Recovery,
 };
 use grid_sequencer::{
-    Block, Clock, Config, Driver, Handle, Inline, JournalConfig, Machine, NodeId, Output, OutputPoller, Polled,
-    Sequencer, Stage, Step, Submitter, ThreadLayout, Unreadable, recover_on,
+    Block, Clock, Config, Driver, Handle, Inline, JournalConfig, Machine, NodeId, Output, OutputPoller,
+    Polled, Sequencer, Stage, Step, Submitter, ThreadLayout, Unreadable, recover_on,
 };
 
 use crate::no_disk::NoDisk;
