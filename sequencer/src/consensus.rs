@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::block::{Block, BlockKind, Position};
+use crate::blocks::Blocks;
 
 /// Number of a node in its cluster; 0 is nobody.
 pub type NodeId = u64;
@@ -50,7 +51,7 @@ pub struct Persist {
     /// Term and vote, if they changed; the commit index rides along.
     pub hard_state: Option<HardState>,
     /// Blocks of the log, without a gap among them.
-    pub blocks: Vec<Arc<Block>>,
+    pub blocks: Blocks,
 }
 
 /// What a core wants done next.
@@ -59,7 +60,7 @@ pub struct Ready {
     /// To be journalled; `None` if nothing.
     pub persist: Option<Persist>,
     /// To be applied, in log order without a gap over all calls: durable here and on a quorum.
-    pub committed: Vec<Arc<Block>>,
+    pub committed: Blocks,
 }
 
 /// Who leads, as one node sees it.
@@ -79,7 +80,8 @@ pub struct Leadership {
 /// quorum, and is never replaced. Within a term, one node at most leads.
 pub trait Consensus: Send + 'static {
     /// Where the next block goes, if this node leads and may propose now: the position after the log's last block, and
-    /// the current term.
+    /// the current term. Until the core is told anything but [proposals](Consensus::propose), it goes on leading, and the next place
+    /// is the one behind the block that was proposed.
     fn lead(&self) -> Option<(Position, u64)>;
 
     /// Takes a block that was sealed for exactly that place.
@@ -109,10 +111,10 @@ pub struct Solo {
     last: Position,
     ticket: u64,
     hard_state: Option<HardState>,
-    unwritten: Vec<Arc<Block>>,
+    unwritten: Blocks,
     /// Blocks being written, each with its ticket.
     in_flight: VecDeque<(u64, Arc<Block>)>,
-    committed: Vec<Arc<Block>>,
+    committed: Blocks,
 }
 
 impl Solo {
@@ -130,9 +132,9 @@ impl Solo {
             last: Position::after(first.header()),
             ticket: 0,
             hard_state: Some(HardState { term, vote: Self::NODE, commit: before.index }),
-            unwritten: vec![first],
+            unwritten: first.into(),
             in_flight: VecDeque::new(),
-            committed: tail.to_vec(),
+            committed: tail.to_vec().into(),
         }
     }
 }

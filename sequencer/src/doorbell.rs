@@ -48,6 +48,11 @@ impl Doorbell {
     /// Wakes the sleeper if it sleeps; call it after the work is visible.
     pub(crate) fn ring(&self) {
         fence(Ordering::SeqCst);
+        self.ring_fenced();
+    }
+
+    /// The same for a caller with several bells to ring, who has put one full fence behind all that it made visible.
+    pub(crate) fn ring_fenced(&self) {
         if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::AcqRel) {
             self.unparker.unpark();
             if let Some(waker) = &*self.waker.lock().unwrap_or_else(PoisonError::into_inner) {

@@ -13,9 +13,10 @@ use std::collections::VecDeque;
 
 use crate::block::{Block, CommittedBlock, Position};
 use crate::consensus::{Consensus, Persist};
+use crate::doorbell::Doorbell;
 use crate::lane::LaneIn;
 use crate::stages::{Committed, Cursors};
-use crate::sync::{Arc, Mutex, MutexGuard, Ordering, PoisonError};
+use crate::sync::{Arc, Mutex, MutexGuard, Ordering, PoisonError, fence};
 
 /// Most committed blocks that wait here for room in the matcher's lane before the core is left alone.
 const BACKLOG_BLOCKS: usize = 1024;
@@ -118,18 +119,52 @@ impl<C: Consensus, Cmd: Send + Sync + 'static> Driver<C, Cmd> {
 
     /// Tells the core something, or asks it, and sees to what it then wants done. Keep `tell` short: every stage waits for it.
     pub fn drive<R>(&self, tell: impl FnOnce(&mut C) -> R) -> R {
+        self.drive_from(None, tell)
+    }
+
+    /// The same for a stage, whose thread is not asleep.
+    fn drive_from<R>(&self, own: Option<&Arc<Doorbell>>, tell: impl FnOnce(&mut C) -> R) -> R {
         let mut core = self.lock();
         let result = tell(&mut core.consensus);
-        core.pump(&self.0.cursors);
+        let filled = core.pump(&self.0.cursors);
+        drop(core);
+        filled.ring(&self.0.cursors, own);
         result
+    }
+}
+
+/// The lanes that something was put into, whose stages are yet to be told. They are when the core is free again.
+#[derive(Clone, Copy, Default)]
+struct Filled {
+    journal: bool,
+    matcher: bool,
+}
+
+impl Filled {
+    /// Wakes the stages, unless they are on the caller's `own` thread: that one looks at its lanes before it sleeps.
+    fn ring(self, cursors: &Cursors, own: Option<&Arc<Doorbell>>) {
+        let elsewhere =
+            |filled: bool, bell: &Arc<Doorbell>| filled && own.is_none_or(|own| !Arc::ptr_eq(own, bell));
+        let journal = elsewhere(self.journal, &cursors.bell_journal);
+        let matcher = elsewhere(self.matcher, &cursors.bell_matcher);
+        if journal || matcher {
+            fence(Ordering::SeqCst);
+        }
+        if journal {
+            cursors.bell_journal.ring_fenced();
+        }
+        if matcher {
+            cursors.bell_matcher.ring_fenced();
+        }
     }
 }
 
 impl<C: Consensus, Cmd> Core<C, Cmd> {
     /// Carries what the core wants done into the lanes, until there is nothing or no room.
-    fn pump(&mut self, cursors: &Cursors) {
+    fn pump(&mut self, cursors: &Cursors) -> Filled {
+        let mut filled = Filled::default();
         if self.closed {
-            return;
+            return filled;
         }
         let applied = cursors.applied.load(Ordering::Acquire);
         if applied != self.applied_told {
@@ -137,19 +172,19 @@ impl<C: Consensus, Cmd> Core<C, Cmd> {
             self.consensus.applied(applied);
         }
         loop {
-            self.flush(cursors);
+            self.flush(cursors, &mut filled);
             if self.unwritten.is_some() || self.backlog.len() >= BACKLOG_BLOCKS {
                 break;
             }
             let Some(ready) = self.consensus.ready() else { break };
             self.unwritten = ready.persist;
-            let proposed = &mut self.proposed;
-            self.backlog.extend(ready.committed.into_iter().map(|block| proposed.or_bytes(block)));
+            ready.committed.each(|block| self.backlog.push_back(self.proposed.or_bytes(block)));
         }
         cursors.board.post(self.consensus.leadership());
+        filled
     }
 
-    fn flush(&mut self, cursors: &Cursors) {
+    fn flush(&mut self, cursors: &Cursors, filled: &mut Filled) {
         if self.unwritten.is_some()
             && self.to_journal.room(1) > 0
             && let Some(persist) = self.unwritten.take()
@@ -158,8 +193,12 @@ impl<C: Consensus, Cmd> Core<C, Cmd> {
             self.to_journal.put(persist);
             self.to_journal.publish();
             cursors.handed.store(ticket, Ordering::Relaxed);
-            cursors.bell_journal.ring();
+            filled.journal = true;
         }
+        if self.backlog.is_empty() {
+            return;
+        }
+        filled.matcher = true;
         self.flush_backlog(cursors);
         if !self.backlog.is_empty() {
             // The matcher may have made room between the attempt and the flag: try once more after raising it.
@@ -171,12 +210,13 @@ impl<C: Consensus, Cmd> Core<C, Cmd> {
     fn flush_backlog(&mut self, cursors: &Cursors) {
         let count = self.backlog.len().min(self.to_matcher.room(self.backlog.len()));
         let Some(last) = count.checked_sub(1).map(|nth| self.backlog[nth].index()) else { return };
-        self.backlog.drain(..count).for_each(|committed| self.to_matcher.put(committed));
+        for _ in 0..count {
+            self.to_matcher.put(self.backlog.pop_front().expect("as many as were counted"));
+        }
         // Before the matcher can see it.
         cursors.clocks.committed(last);
         self.to_matcher.publish();
         cursors.committed.store(last, Ordering::Release);
-        cursors.bell_matcher.ring();
     }
 }
 
@@ -184,32 +224,35 @@ impl<C: Consensus, Cmd: Send + Sync + 'static> Drive<Cmd> for Driver<C, Cmd> {
     fn propose(&self, next: Next<'_, Cmd>) -> bool {
         let mut core = self.lock();
         let mut leads = true;
-        loop {
-            let Some((before, term)) = core.consensus.lead() else {
-                // While it hands its leadership over it takes nothing, and may yet keep it. Then nothing is to be missing in
-                // between, for nobody is told.
-                leads = core.consensus.leadership().leads;
-                break;
-            };
-            let Some((block, commands)) = next(&before, term) else { break };
-            self.0.cursors.sequenced.store(block.header().index, Ordering::Release);
-            core.consensus.propose(Arc::clone(&block));
-            core.proposed.push(Arc::new(CommittedBlock::new(block, commands)));
+        if let Some((mut before, term)) = core.consensus.lead() {
+            // Taking a block ends no leadership.
+            while let Some((block, commands)) = next(&before, term) {
+                before = block.position();
+                self.0.cursors.sequenced.store(before.index, Ordering::Release);
+                core.consensus.propose(Arc::clone(&block));
+                core.proposed.push(Arc::new(CommittedBlock::new(block, commands)));
+            }
+        } else {
+            // While it hands its leadership over it takes nothing, and may yet keep it. Then nothing is to be missing in
+            // between, for nobody is told.
+            leads = core.consensus.leadership().leads;
         }
-        core.pump(&self.0.cursors);
+        let filled = core.pump(&self.0.cursors);
+        drop(core);
+        filled.ring(&self.0.cursors, Some(&self.0.cursors.bell_sequencer));
         leads
     }
 
     fn persisted(&self, ticket: u64) {
-        self.drive(|core| core.persisted(ticket));
+        self.drive_from(Some(&self.0.cursors.bell_journal), |core| core.persisted(ticket));
     }
 
     fn tick(&self) {
-        self.drive(Consensus::tick);
+        self.drive_from(Some(&self.0.cursors.bell_timer), Consensus::tick);
     }
 
     fn resume(&self) {
-        self.drive(|_| ());
+        self.drive_from(Some(&self.0.cursors.bell_matcher), |_| ());
     }
 
     fn close(&self) {

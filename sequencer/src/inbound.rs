@@ -4,7 +4,7 @@
 //! parallel, into a buffer that stays with its slot, so after warm-up the ring allocates nothing.
 //!
 //! A slot is a `Mutex` although nobody ever contends for it: producer and consumer have it in turns, by the ring's cursors, so
-//! the lock costs some nanoseconds and spares `unsafe`. The consumer always takes all that is ready: `take(n)` on a
+//! the lock costs the consumer some nanoseconds and spares `unsafe`. The consumer always takes all that is ready: `take(n)` on a
 //! ring with many producers scans the whole backlog on each call (8 µs at 16,384 waiting).
 
 use disruptor::{EventPoller, MultiProducer, MultiProducerBarrier, Polling, Producer, SingleConsumerBarrier};
@@ -188,7 +188,8 @@ impl<M: Machine> Submitter<M> {
         let arrived = self.sampler.next();
         let (buffer, mut command) = (&mut self.buffer, Some(command));
         let filled = self.ring.try_publish(|slot| {
-            let mut slot = open(slot);
+            // The ring says that nobody else has it.
+            let slot = slot.get_mut().unwrap_or_else(PoisonError::into_inner);
             std::mem::swap(&mut slot.bytes, buffer);
             slot.command = command.take();
             slot.epoch = epoch;

@@ -257,7 +257,7 @@ pub trait Stage: Send {
         None
     }
 
-    /// False if nobody waits for what it does: a thread that spins then looks after it when it has worked, and now and then.
+    /// False if nobody waits for what it does: a thread that spins then looks after it now and then.
     fn is_urgent(&self) -> bool {
         true
     }
@@ -270,6 +270,8 @@ pub trait Stage: Send {
 
 /// A thread that spins steps stages that are not urgent in one of so many turns without work.
 const LEISURE: u32 = 32;
+/// As many of those as a turn with work counts for.
+const WORKED: u32 = 8;
 
 /// Steps the stages until all have ended, which is `true`, or somebody has called for them.
 pub(crate) fn drive(
@@ -278,17 +280,18 @@ pub(crate) fn drive(
     sleeper: &Sleeper,
     called: &AtomicBool,
 ) -> bool {
-    let mut idle: u32 = 0;
+    let mut since: u32 = LEISURE;
     while !stages.is_empty() {
         if called.load(Ordering::Relaxed) {
             return false;
         }
-        let all = wait != Wait::Spin || idle.is_multiple_of(LEISURE);
+        let all = wait != Wait::Spin || since >= LEISURE;
+        since = if all { 0 } else { since };
         if turn(stages, |stage| all || stage.is_urgent()) {
-            idle = 0;
+            since += WORKED;
             continue;
         }
-        idle = idle.wrapping_add(1);
+        since += 1;
         match wait {
             Wait::Spin => std::hint::spin_loop(),
             Wait::Yield => std::thread::yield_now(),

@@ -10,6 +10,7 @@
 //! The bytes on disk are described in `JOURNAL.md`.
 
 mod block;
+mod blocks;
 mod clock;
 mod clocks;
 mod consensus;
@@ -44,6 +45,7 @@ mod torture;
 mod trail;
 
 pub use block::{Block, BlockHeader, BlockKind, CommandBytes, CommittedBlock, NotABlock, Position};
+pub use blocks::Blocks;
 pub use clock::Clock;
 pub use clocks::{Leg, LegTimes, StageClocks};
 pub use consensus::{Consensus, HardState, Leadership, NodeId, Persist, Ready, Solo};

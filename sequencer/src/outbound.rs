@@ -17,7 +17,7 @@ use crate::lane::{LaneIn, LaneOut, lane};
 use crate::machine::Machine;
 use crate::output::{Output, Place};
 use crate::room::RoomCall;
-use crate::sync::{Arc, AtomicBool, Mutex, MutexGuard, Ordering, PoisonError};
+use crate::sync::{Arc, AtomicBool, Mutex, MutexGuard, Ordering, PoisonError, fence};
 
 /// Called after each publication, from the matcher's thread: make it short, and do not block in it.
 pub type Waker = Arc<dyn Fn() + Send + Sync>;
@@ -29,6 +29,8 @@ struct Seat {
     name: String,
     bell: Arc<Doorbell>,
     waker: Mutex<Option<Waker>>,
+    /// There is one; so that nobody takes the lock to find none.
+    has_waker: AtomicBool,
 }
 
 /// What both ends share.
@@ -100,7 +102,8 @@ pub(crate) fn outbound<M: Machine>(
         .iter()
         .map(|name| {
             let (bell, sleeper) = doorbell();
-            (Seat { name: name.clone(), bell, waker: Mutex::new(None) }, sleeper)
+            let (waker, has_waker) = (Mutex::new(None), AtomicBool::new(false));
+            (Seat { name: name.clone(), bell, waker, has_waker }, sleeper)
         })
         .unzip();
     let closed = AtomicBool::new(false);
@@ -122,14 +125,19 @@ pub(crate) fn outbound<M: Machine>(
 impl<M: Machine> Outbound<M> {
     /// An output of this block, which is yet to be applied; nobody else has it.
     pub(crate) fn begin(&mut self, block: Arc<CommittedBlock<M::Command>>) -> Shared<M> {
+        let Some(mut output) = self.spare.pop() else { return Arc::new(Output::before(block)) };
+        Arc::get_mut(&mut output).expect("nobody has a spare one").renew(block);
+        output
+    }
+
+    /// Takes back what all consumers are done with. Their last look at it was from elsewhere, so this waits for a line of memory or
+    /// two: do it when nobody waits for what comes next.
+    pub(crate) fn reclaim(&mut self) {
         while let Some(done) = self.under_way.pop_front_if(|output| Arc::get_mut(output).is_some()) {
             if self.spare.len() < SPARE_MAX {
                 self.spare.push(done);
             }
         }
-        let Some(mut output) = self.spare.pop() else { return Arc::new(Output::before(block)) };
-        Arc::get_mut(&mut output).expect("nobody has a spare one").renew(block);
-        output
     }
 
     /// Publishes as many outputs as there is room for before the slowest consumer, at once, and takes them from the front; if
@@ -169,11 +177,13 @@ impl<M: Machine> Outbound<M> {
         self.hall.blocked.is_open()
     }
 
-    /// Wakes all consumers; once a step, after its last publication.
-    pub(crate) fn wake(&self) {
+    /// Wakes all consumers; once a step, after its last publication and a full fence behind it.
+    pub(crate) fn wake_fenced(&self) {
         for seat in &self.hall.seats {
-            seat.bell.ring();
-            if let Some(waker) = &*held(&seat.waker) {
+            seat.bell.ring_fenced();
+            if seat.has_waker.load(Ordering::Relaxed)
+                && let Some(waker) = &*held(&seat.waker)
+            {
                 waker();
             }
         }
@@ -182,7 +192,8 @@ impl<M: Machine> Outbound<M> {
     /// Ends the stream: consumers see what is in their lanes, then `Closed`.
     pub(crate) fn close(&mut self) {
         self.hall.closed.store(true, Ordering::SeqCst);
-        self.wake();
+        fence(Ordering::SeqCst);
+        self.wake_fenced();
     }
 
     /// Names of the consumers, for messages.
@@ -206,7 +217,11 @@ impl<M: Machine> OutputPoller<M> {
     ///
     /// It is called once right away, so nothing that was published before is overlooked.
     pub fn set_waker(&self, waker: Waker) {
-        *held(&self.hall.seats[self.seat].waker) = Some(Arc::clone(&waker));
+        let seat = &self.hall.seats[self.seat];
+        *held(&seat.waker) = Some(Arc::clone(&waker));
+        seat.has_waker.store(true, Ordering::Relaxed);
+        // Either the matcher sees that there is one, or what it published before is seen by whoever is woken here.
+        fence(Ordering::SeqCst);
         waker();
     }
 

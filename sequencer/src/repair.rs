@@ -224,7 +224,7 @@ pub fn repair_on(
             }
             before = Position::after(block.header());
         }
-        journal.append(&[Persist { blocks: std::mem::take(&mut batch), ..Persist::default() }])?;
+        journal.append(&[Persist { blocks: std::mem::take(&mut batch).into(), ..Persist::default() }])?;
     }
     let last = journal.position();
     if last.index < committed {

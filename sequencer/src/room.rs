@@ -30,6 +30,11 @@ impl RoomCall {
     /// Call this after making room; true if somebody asked, who must then be told. It is true once for each asking.
     pub(crate) fn take(&self) -> bool {
         fence(Ordering::SeqCst);
+        self.take_fenced()
+    }
+
+    /// The same for a caller who has put a full fence behind the room that it made.
+    pub(crate) fn take_fenced(&self) -> bool {
         self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::AcqRel)
     }
 }

@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use grid_sequencer::{Block, HardState, Position};
+use grid_sequencer::{Block, Blocks, HardState, Position};
 use raft::eraftpb::{ConfState, Entry, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 
@@ -121,19 +121,25 @@ impl Log {
     }
 
     /// The blocks in memory from one index to another, both among them: one at least, else as many as fit into so many bytes.
-    pub(super) fn recent_from(&self, first: u64, last: u64, max_bytes: u64) -> Vec<Arc<Block>> {
-        let Some(count) = last.checked_sub(first) else { return Vec::new() };
-        let mut blocks = Vec::with_capacity(count as usize + 1);
-        let mut bytes = 0;
-        for index in first..=last {
-            let block = self.recent(index).expect("what is not applied is in memory");
-            bytes += block.bytes().len() as u64;
-            if bytes > max_bytes && !blocks.is_empty() {
-                break;
-            }
-            blocks.push(Arc::clone(block));
+    pub(super) fn recent_from(&self, first: u64, last: u64, max_bytes: u64) -> Blocks {
+        if first > last {
+            return Blocks::default();
         }
-        blocks
+        let place =
+            |index: u64| index.checked_sub(self.before.index + 1).expect("what is not applied is in memory");
+        let (first, last) = (place(first) as usize, place(last) as usize);
+        if first == last {
+            return Arc::clone(&self.blocks[first].block).into();
+        }
+        let before = first.checked_sub(1).map_or(self.bytes_before, |nth| self.blocks[nth].bytes_to);
+        let fits = |slot: &&Slot| slot.bytes_to - before <= max_bytes;
+        let count = if fits(&&self.blocks[last]) {
+            last + 1 - first
+        } else {
+            self.blocks.range(first..=last).take_while(fits).count().max(1)
+        };
+        let slots = self.blocks.range(first..first + count);
+        slots.map(|slot| Arc::clone(&slot.block)).collect::<Vec<_>>().into()
     }
 
     /// The very block of an entry.

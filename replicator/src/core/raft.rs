@@ -858,9 +858,6 @@ impl RaftCore {
 
     /// Messages of raft's as they go out; those whose blocks are gone are as good as lost.
     fn outgoing(&mut self) -> Vec<(NodeId, PeerMessage)> {
-        if self.raft.msgs.is_empty() {
-            return Vec::new();
-        }
         let messages = std::mem::take(&mut self.raft.msgs);
         let log = self.raft.store();
         let made = |message: &Message| {
@@ -880,21 +877,19 @@ impl RaftCore {
     /// What is new since this was last asked.
     fn take_ready(&mut self) -> Ready {
         // What a leader says of its log may leave before that is durable here: others may be faster.
-        let leads = self.leads();
-        let messages = self.outgoing();
-        let (speaks, holds) = if leads { (messages, Vec::new()) } else { (Vec::new(), messages) };
-        let raft_log = &self.raft.raft_log;
-        let blocks = raft_log.store.recent_from(self.unwritten, raft_log.store.last(), u64::MAX);
-        let committed = raft_log.committed.min(raft_log.persisted);
-        let committed = raft_log.store.recent_from(self.handed + 1, committed, COMMITTED_BYTES);
+        let messages = if self.raft.msgs.is_empty() { Vec::new() } else { self.outgoing() };
+        let (speaks, holds) = if self.leads() { (messages, Vec::new()) } else { (Vec::new(), messages) };
+        let log = &self.raft.raft_log;
+        let durable = log.committed.min(log.persisted);
+        let blocks = log.store.recent_from(self.unwritten, log.store.last(), u64::MAX);
+        let committed = log.store.recent_from(self.handed + 1, durable, COMMITTED_BYTES);
         self.unwritten += blocks.len() as u64;
         self.handed += committed.len() as u64;
-        let changes = committed.iter().filter(|block| block.header().kind == BlockKind::ConfChange);
-        self.changes.extend(changes.map(Arc::clone));
+        for block in committed.iter().filter(|block| block.header().kind == BlockKind::ConfChange) {
+            self.changes.push_back(Arc::clone(block));
+        }
 
-        let raft = &self.raft;
-        let log = &raft.raft_log;
-        let now = HardState { term: raft.term, vote: raft.vote, commit: log.committed.min(log.persisted) };
+        let now = HardState { term: self.raft.term, vote: self.raft.vote, commit: durable };
         let voted = (now.term, now.vote) != (self.journalled.term, self.journalled.vote);
         let written = blocks.first().zip(blocks.last()).map(|(first, last)| Written {
             first: first.header().index,
@@ -910,15 +905,15 @@ impl RaftCore {
             self.journalled = state;
         }
 
-        if now.term > self.term_durable {
+        if !speaks.is_empty() && now.term > self.term_durable {
             self.unspoken.extend(speaks.into_iter().map(|(to, message)| (now.term, to, message)));
-        } else {
+        } else if !speaks.is_empty() {
             self.send(speaks);
         }
         if persist.is_some() || (!self.waiting.is_empty() && !holds.is_empty()) {
             let (ticket, term) = (self.ticket, now.term);
             self.waiting.push_back(Waiting { ticket, term, blocks: written, messages: holds });
-        } else {
+        } else if !holds.is_empty() {
             self.send(holds);
         }
         Ready { persist, committed }
@@ -1059,10 +1054,11 @@ impl Consensus for RaftCore {
 
     fn propose(&mut self, block: Arc<Block>) {
         let header = block.header();
-        let place = self.lead().expect("only a leader is asked to take a block");
-        assert_eq!(place.0.refuses(header), None, "a block is sealed for its place");
+        assert!(self.leads() && !self.stopped, "only a leader is asked to take a block");
+        let refused = self.raft.store().end().refuses(header);
+        assert!(refused.is_none(), "a block is sealed for its place: {refused:?}");
         assert!(
-            header.term == place.1 && header.kind == BlockKind::Entry,
+            header.term == self.raft.term && header.kind == BlockKind::Entry,
             "it is an entry of the current term"
         );
         // What raft does with a proposal; it looks at the place alone.
@@ -1081,7 +1077,9 @@ impl Consensus for RaftCore {
         let mut messages = Vec::new();
         while let Some(waiting) = self.waiting.pop_front_if(|next| next.ticket <= ticket) {
             self.term_durable = self.term_durable.max(waiting.term);
-            messages.extend(waiting.messages);
+            if !waiting.messages.is_empty() {
+                messages.extend(waiting.messages);
+            }
             // If what still has to be written replaces a block of this, the log on disk is not yet what raft would take it for.
             let replaced = |last| {
                 self.unwritten <= last
@@ -1092,11 +1090,15 @@ impl Consensus for RaftCore {
         if self.stopped {
             return;
         }
-        let term_durable = self.term_durable;
-        for (_, to, message) in self.unspoken.extract_if(.., |(term, ..)| *term <= term_durable) {
-            self.outbox.send(to, message);
+        if !self.unspoken.is_empty() {
+            let term_durable = self.term_durable;
+            for (_, to, message) in self.unspoken.extract_if(.., |(term, ..)| *term <= term_durable) {
+                self.outbox.send(to, message);
+            }
         }
-        self.send(messages);
+        if !messages.is_empty() {
+            self.send(messages);
+        }
         if let Some(Written { last, term, .. }) = durable {
             self.raft.on_persist_entries(last, term);
             self.settle(&[]);

@@ -11,7 +11,7 @@ use crate::machine::{LookAhead, Machine};
 use crate::outbound::Outbound;
 use crate::output::{Output, Place};
 use crate::stages::{Committed, Cursors, decode};
-use crate::sync::{Arc, Mutex, Ordering, PoisonError};
+use crate::sync::{Arc, Mutex, Ordering, PoisonError, fence};
 
 /// Most blocks that the matcher applies before other stages of its thread get a turn.
 const MATCH_BLOCKS: u64 = 64;
@@ -100,9 +100,18 @@ impl<M: Machine> MatcherStage<M> {
         self.cursors.applied_seq.store(seq.0, Ordering::Release);
         self.cursors.applied.store(index, Ordering::Release);
         self.cursors.board.post_applied(term);
-        if self.cursors.sequencer_blocked.take() {
+    }
+
+    /// Tells everybody who may wait for what was taken, applied and published in this step.
+    fn tell(&self) {
+        fence(Ordering::SeqCst);
+        if self.cursors.sequencer_blocked.take_fenced() {
             self.cursors.bell_sequencer.ring();
         }
+        if self.cursors.core_blocked.take_fenced() {
+            self.core.resume();
+        }
+        self.outbound.wake_fenced();
     }
 
     fn complain(&mut self) {
@@ -150,7 +159,7 @@ impl<M: Machine> Stage for MatcherStage<M> {
             let waiting = self.applied.len();
             self.publish();
             if self.applied.len() < waiting {
-                self.outbound.wake();
+                self.tell();
             }
             if !self.applied.is_empty() {
                 return Step::Idle;
@@ -163,11 +172,9 @@ impl<M: Machine> Stage for MatcherStage<M> {
             return if may_end { self.end() } else { Step::Idle };
         }
         self.apply();
-        if self.cursors.core_blocked.take() {
-            self.core.resume();
-        }
         self.publish_deadline();
-        self.outbound.wake();
+        self.tell();
+        self.outbound.reclaim();
         Step::Worked
     }
 
