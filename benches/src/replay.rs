@@ -142,7 +142,7 @@ fn write_journal(dir: &Path, commands: u64) -> Result<(SnapshotMeta, Vec<u8>), B
         ticket += 1;
         // As a running node notes it: with each group, what was committed before.
         journal.commit(blocks.first().map_or(0, |block: &Arc<Block>| block.header().index - 1));
-        journal.append(&[Persist { ticket, hard_state: None, blocks }])?;
+        journal.append(&[Persist { ticket, hard_state: None, blocks: blocks.into() }])?;
     }
     journal.commit(position.index);
     journal.close()?;

@@ -671,7 +671,7 @@ fn a_flipped_bit_never_changes_the_log_in_silence() {
         }
         // The last write is not the subject here: it may be taken for torn.
         let state = HardState { vote: model.hard_state.vote + 1, ..model.hard_state };
-        let last = Persist { ticket: 30, hard_state: Some(state), blocks: Vec::new() };
+        let last = Persist { ticket: 30, hard_state: Some(state), ..Persist::default() };
         recovered.journal.commit(model.last().index);
         recovered.journal.append(&[last]).expect("written");
         let end = recovered.log_end();
@@ -716,7 +716,7 @@ fn the_image_of_a_block_in_a_command_proves_nothing() {
     let mut model = Model::default();
     let first = Arc::new(Block::empty(&Position::default(), 1));
     model.take(&first);
-    let blocks = |blocks: Vec<Arc<Block>>| [Persist { blocks, ..Persist::default() }];
+    let blocks = |blocks: Vec<Arc<Block>>| [Persist { blocks: blocks.into(), ..Persist::default() }];
     recovered.journal.append(&blocks(vec![first])).expect("written");
     let elsewhere = Position { index: 1_000_000, term: 9, ..Position::default() };
     let image = Block::empty(&elsewhere, 9);
@@ -993,7 +993,7 @@ fn golden_life(disk: &MemoryDisk) -> Model {
     let mut model = Model::default();
     let append = |journal: &mut Journal, blocks: &[Arc<Block>], term, vote, commit| {
         let hard_state = Some(HardState { term, vote, commit });
-        let persist = Persist { ticket: 1, hard_state, blocks: blocks.to_vec() };
+        let persist = Persist { ticket: 1, hard_state, blocks: blocks.to_vec().into() };
         journal.append(&[persist]).expect("it is written");
     };
     let entry = |model: &Model, term, text: &[u8]| {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use grid_replicator::core::{Members, RaftCore};
-use grid_sequencer::{Block, Consensus, HardState, Leadership, NodeId, Persist, Position, Ready};
+use grid_sequencer::{Block, Blocks, Consensus, HardState, Leadership, NodeId, Persist, Position, Ready};
 
 use crate::disk::SimDisk;
 use crate::node::journal_dir;
@@ -16,7 +16,7 @@ use crate::outcome::Lie;
 pub(crate) enum News {
     /// The core handed these blocks out as committed; on a leader, with the members that it leads by, and led by when it may have
     /// counted.
-    Committed { blocks: Vec<Arc<Block>>, leading: Vec<Members> },
+    Committed { blocks: Blocks, leading: Vec<Members> },
     /// The hard state says that everything up to here is committed.
     CommitKnown(u64),
     /// This node leads.

@@ -370,8 +370,8 @@ impl Cluster {
             let Some(ready) = core.ready() else { break };
             node.unwritten.extend(ready.persist);
             node.to_apply.extend(ready.committed.iter().map(Arc::clone));
-            for block in ready.committed {
-                self.check_committed(id, &block);
+            for block in &ready.committed {
+                self.check_committed(id, block);
             }
         }
         self.post(id);

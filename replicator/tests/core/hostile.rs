@@ -32,7 +32,7 @@ impl Victim {
 
     fn pump(&mut self, lazy_disk: bool) {
         while let Some(ready) = self.core.ready() {
-            for block in ready.committed {
+            for block in &ready.committed {
                 assert_eq!(self.applied.refuses(block.header()), None);
                 self.applied = Position::after(block.header());
                 self.committed.push(self.applied.chain);

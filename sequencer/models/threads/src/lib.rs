@@ -13,6 +13,8 @@
 
 #[path = "../../../src/block.rs"]
 mod block;
+#[path = "../../../src/blocks.rs"]
+mod blocks;
 #[path = "../../../src/clock.rs"]
 mod clock;
 #[path = "../../../src/clocks.rs"]

@@ -7,6 +7,7 @@ use grid_engine::{Nanos, Seq};
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 
 use crate::block::{Block, Position};
+use crate::blocks::Blocks;
 use crate::clock::{Clock, Stamper};
 use crate::clocks::Clocks;
 use crate::consensus::{Consensus, HardState, Leadership, Persist, Ready, Solo};
@@ -365,9 +366,9 @@ struct Fickle {
     last: Position,
     committed_at: Position,
     ticket: u64,
-    unwritten: Vec<Arc<Block>>,
+    unwritten: Blocks,
     in_flight: Vec<(u64, Arc<Block>)>,
-    committed: Vec<Arc<Block>>,
+    committed: Blocks,
 }
 
 impl Fickle {
@@ -380,9 +381,9 @@ impl Fickle {
             last: start,
             committed_at: start,
             ticket: 0,
-            unwritten: Vec::new(),
+            unwritten: Blocks::default(),
             in_flight: Vec::new(),
-            committed: Vec::new(),
+            committed: Blocks::default(),
         }
     }
 
