@@ -161,7 +161,8 @@ impl<M: Machine> Outbound<M> {
         let room = |most: usize, lane: &mut LaneIn<_>| most.min(lane.room(most));
         let count = self.lanes.iter_mut().fold(outputs.len(), room);
         let last = Place::of(&outputs.get(count.checked_sub(1)?)?.block);
-        for output in outputs.drain(..count) {
+        for _ in 0..count {
+            let output = outputs.pop_front().expect("as many as were counted");
             self.lanes.iter_mut().for_each(|lane| lane.put(Arc::clone(&output)));
             if self.under_way.len() == self.slots {
                 self.under_way.pop_front();

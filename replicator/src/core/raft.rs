@@ -339,6 +339,8 @@ pub struct RaftCore {
     unwritten: u64,
     /// The log up to here was handed out as committed.
     handed: u64,
+    /// Up to here this node, leading, has said on purpose what is committed.
+    announced: u64,
     /// Of what was last handed out to be written.
     ticket: u64,
     waiting: VecDeque<Waiting>,
@@ -403,6 +405,8 @@ impl RaftCore {
             // Never: in 0.7 an empty append that waits in the outbox takes entries along under a wrong place.
             batch_append: false,
             max_committed_size_per_ready: COMMITTED_BYTES,
+            // See `announce`.
+            skip_bcast_commit: true,
             ..Config::default()
         };
         if config.node == INVALID_ID {
@@ -419,6 +423,7 @@ impl RaftCore {
             changes: VecDeque::new(),
             unwritten: end.index + 1,
             handed: applied.index,
+            announced: applied.index,
             ticket: 0,
             waiting: VecDeque::new(),
             unspoken: Vec::new(),
@@ -919,6 +924,16 @@ impl RaftCore {
         Ready { persist, committed }
     }
 
+    /// Tells the others what is committed when all of the log is. While blocks are under way that is not worth messages of its own, and answers
+    /// to them: the next blocks bring it along, else the last ones to be committed.
+    fn announce(&mut self) {
+        let committed = self.raft.raft_log.committed;
+        if committed > self.announced && self.leads() && committed == self.last() {
+            self.announced = committed;
+            self.raft.bcast_append();
+        }
+    }
+
     /// There is something to write, to apply or to say.
     fn has_news(&self) -> bool {
         let raft = &self.raft;
@@ -1132,6 +1147,9 @@ impl Consensus for RaftCore {
     }
 
     fn ready(&mut self) -> Option<Ready> {
+        if !self.stopped {
+            self.announce();
+        }
         while !self.stopped && self.has_news() {
             let ready = self.take_ready();
             if ready.persist.is_some() || !ready.committed.is_empty() {

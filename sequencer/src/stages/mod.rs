@@ -75,14 +75,16 @@ fn decode<M: Machine>(block: Arc<Block>) -> Arc<CommittedBlock<M::Command>> {
     } else {
         CommandBytes::new(&[])
     };
-    let commands: Result<Vec<_>, _> = commands.map(M::decode).collect();
-    let commands = commands.unwrap_or_else(|error| {
-        panic!("a command of committed block {index} cannot be read: {error}. Start this node with the leader's program version or a newer one")
-    });
+    let mut decoded = Vec::with_capacity(block.header().commands as usize);
+    for bytes in commands {
+        decoded.push(M::decode(bytes).unwrap_or_else(|error| {
+            panic!("a command of committed block {index} cannot be read: {error}. Start this node with the leader's program version or a newer one")
+        }));
+    }
     assert_eq!(
-        commands.len(),
+        decoded.len(),
         block.header().commands as usize,
         "block {index} holds as many commands as it says"
     );
-    Arc::new(CommittedBlock::new(block, commands))
+    Arc::new(CommittedBlock::new(block, decoded))
 }

@@ -9,6 +9,9 @@ use crate::block::Draft;
 use crate::inbound::Taken;
 use crate::stages::BlockLimits;
 
+/// Blocks of so many bytes of payload and more are begun with an eighth to spare.
+const SPARE_FROM: usize = 1 << 10;
+
 /// Commands taken from the ring and not yet in a block: at most one ring full and one block.
 ///
 /// Invariant: no draft is empty, and all commands of a draft are of one epoch.
@@ -98,7 +101,9 @@ impl<C> Pending<C> {
         }
         let (commands, payload) = self.room;
         let commands = commands.next_power_of_two().min(self.limits.commands.max(1));
-        self.drafts.push_back(Draft::begin(epoch, commands, (payload + payload / 8).max(bytes)));
+        // A small block has some room to spare in any case, and one that fills its memory needs no second piece to keep track of it.
+        let spare = if payload < SPARE_FROM { 0 } else { payload / 8 };
+        self.drafts.push_back(Draft::begin(epoch, commands, (payload + spare).max(bytes)));
         self.drafts.back_mut().expect("just begun")
     }
 
