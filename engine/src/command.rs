@@ -507,6 +507,14 @@ pub enum TimeInForce {
     PostOnly,
 }
 
+impl TimeInForce {
+    /// Whether a remainder goes into the book.
+    #[must_use]
+    pub const fn may_rest(self) -> bool {
+        matches!(self, Self::Gtc | Self::Day | Self::PostOnly)
+    }
+}
+
 /// What happens when an incoming order meets a resting order of the same account.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, Archive, Freeze, Thaw)]
 pub enum SelfTrade {

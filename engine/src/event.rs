@@ -1,24 +1,32 @@
 //! What happened: facts for whoever keeps history or shows the market, and the reports that sessions get.
+//!
+//! What happened to an order is one event, which its session's report and the level it touched can be read from: they are most of
+//! what the venue makes, and each would say the same of the order again.
+
+use std::cmp::Ordering;
 
 use rkyv::{Archive, Deserialize as Thaw, Serialize as Freeze};
 use serde::{Deserialize, Serialize};
 
+use crate::book::Depth;
 use crate::command::{Side, Surface, TimeInForce, Usage};
 use crate::funding::ReloadFailure;
-use crate::ids::{AccountId, InstrumentId, KeyId, Label, LotId, OrderId, ReservationId, SessionId, TradeId};
+use crate::ids::{AccountId, InstrumentId, KeyId, LotId, OrderId, ReservationId, SessionId, TradeId};
 use crate::reject::Reject;
-pub use crate::report::{Exec, Issuers, OrderReport, Report, ReportBody};
+pub use crate::report::{Exec, Issuers, OrderReport, Report, ReportBody, Subject};
+use crate::report::{Fill, Kind};
 use crate::sla::Waived;
 use crate::state::Figures;
-use crate::units::{Nanos, Price, Qty, Tokens, Usd};
+use crate::units::{Nanos, Price, Qty, Seq, Tokens, Usd};
 
-// A hot command makes three or four of them, and they are what the matcher hands on.
+// A hot command makes one or two of them, and they are what the matcher hands on.
 const _: () = assert!(size_of::<Event>() <= 128);
 
 /// One thing that a command did. Events of one command are in the order in which they happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Event {
-    /// A numbered report to a session.
+    /// A numbered report to a session, but of an order that came in, changed or ended: those events tell it themselves, see
+    /// [`Event::report`].
     Report {
         /// To whom.
         session: SessionId,
@@ -54,39 +62,11 @@ pub enum Event {
     /// An order was accepted.
     OrderOpened(OrderOpened),
     /// An open order was changed.
-    OrderReplaced {
-        /// Which.
-        order: OrderId,
-        /// Whose.
-        account: AccountId,
-        /// Where.
-        instrument: InstrumentId,
-        /// Limit from now on.
-        price: Price,
-        /// Open quantity from now on.
-        remaining: Qty,
-        /// The levels that it left and joined, lower price first, where the command touched no others.
-        levels: [Option<LevelUpdate>; 2],
-    },
+    OrderReplaced(OrderReplaced),
     /// A taker and a maker traded.
     Traded(Trade),
     /// An order is no longer open.
-    OrderClosed {
-        /// Which.
-        order: OrderId,
-        /// Whose.
-        account: AccountId,
-        /// Where.
-        instrument: InstrumentId,
-        /// Filled over its life.
-        filled: Qty,
-        /// Not filled.
-        remaining: Qty,
-        /// Why.
-        reason: Closure,
-        /// The level that it left, where the command touched no other.
-        level: Option<LevelUpdate>,
-    },
+    OrderClosed(OrderClosed),
     /// One of several levels that a command touched; a single order's are told with it, see [`Event::levels`].
     Level {
         /// Where.
@@ -240,20 +220,35 @@ pub struct LevelUpdate {
 }
 
 impl Event {
-    /// The levels that this event tells of, and of which instrument they are.
+    /// What the event of a command, applied at `seq` and stamped `at`, tells a session.
     #[inline]
-    pub fn levels(&self) -> impl Iterator<Item = (InstrumentId, &LevelUpdate)> {
+    #[must_use]
+    pub fn report(&self, seq: Seq, at: Nanos) -> Option<(SessionId, Report)> {
+        let (told, subject, kind) = match self {
+            Self::Report { session, report } => return Some((*session, *report)),
+            Self::OrderOpened(opened) => (&opened.told, &opened.order, Kind::New),
+            Self::OrderReplaced(replaced) => (&replaced.told, &replaced.order, Kind::Replaced),
+            Self::OrderClosed(closed) => (&closed.told, &closed.order, Kind::Closed(closed.reason)),
+            _ => return None,
+        };
+        let Told { session, number, client_seq } = *told;
+        let body = ReportBody::Order(OrderReport::new(subject, kind, &Fill::default()));
+        let report = Report { number, client_seq, seq, at, account: subject.account, body };
+        (number != 0).then_some((session, report))
+    }
+
+    /// The levels that this event tells of, and of which instrument they are: lower
+    /// price first.
+    #[inline]
+    pub fn levels(&self) -> impl Iterator<Item = (InstrumentId, LevelUpdate)> {
         let (instrument, levels) = match self {
-            Self::OrderOpened(OrderOpened { instrument, level, .. })
-            | Self::OrderClosed { instrument, level, .. } => (*instrument, std::slice::from_ref(level)),
-            Self::OrderReplaced { instrument, levels, .. } => (*instrument, &levels[..]),
-            _ => (InstrumentId::default(), &[][..]),
+            Self::OrderOpened(opened) => (opened.order.instrument, [opened.level(), None]),
+            Self::OrderReplaced(replaced) => (replaced.order.instrument, replaced.levels()),
+            Self::OrderClosed(closed) => (closed.order.instrument, [closed.level(), None]),
+            Self::Level { instrument, level } => (*instrument, [Some(*level), None]),
+            _ => (InstrumentId::default(), [None; 2]),
         };
-        let alone = match self {
-            Self::Level { instrument, level } => Some((*instrument, level)),
-            _ => None,
-        };
-        levels.iter().flatten().map(move |level| (instrument, level)).chain(alone)
+        levels.into_iter().flatten().map(move |level| (instrument, level))
     }
 
     /// Appends the event's bytes, equal for equal events on every machine and by every build of one machine format; for comparing
@@ -324,29 +319,154 @@ pub struct SessionPosition {
     pub next_report: u64,
 }
 
+/// Which report tells a session of what happened to an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Told {
+    /// The session; the venue's own where nobody is told.
+    pub session: SessionId,
+    /// The report's number in the session; 0 where nobody is told.
+    pub number: u64,
+    /// The client sequence that it answers; 0 when unsolicited.
+    pub client_seq: u64,
+}
+
+impl Told {
+    /// Nobody is told: the order is the venue's own, a quote that the answer to its command covers, or was told of otherwise.
+    pub const NOBODY: Self = Self { session: SessionId::VENUE, number: 0, client_seq: 0 };
+}
+
+/// What a level has once an order joined or left it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct LevelAfter {
+    pub(crate) qty: Qty,
+    pub(crate) orders: u32,
+}
+
+impl LevelAfter {
+    /// The command touched other levels too: each is told by itself.
+    pub(crate) const APART: Self = Self { qty: Qty::ZERO, orders: u32::MAX };
+
+    #[inline(always)]
+    pub(crate) const fn of(depth: Depth) -> Self {
+        Self { qty: depth.qty, orders: depth.orders }
+    }
+
+    #[inline]
+    fn told(self, side: Side, price: u32) -> Option<LevelUpdate> {
+        let Self { qty, orders } = self;
+        (orders != Self::APART.orders).then(|| LevelUpdate { price: Price(price.into()), qty, orders, side })
+    }
+}
+
 /// An order as accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct OrderOpened {
-    /// Its id.
-    pub order: OrderId,
-    /// Whose.
-    pub account: AccountId,
-    /// Where.
-    pub instrument: InstrumentId,
-    /// Buy or sell.
-    pub side: Side,
-    /// Limit, or `None` for a market order.
-    pub price: Option<Price>,
+    /// Whom it answers.
+    pub told: Told,
+    /// The order; all that it asks for is open.
+    pub order: Subject,
+    pub(crate) level: LevelAfter,
+    /// The client's order id as text, if it gave one.
+    pub tag: Option<Box<String>>,
     /// How long it lives.
     pub tif: TimeInForce,
-    /// Quantity asked for.
-    pub qty: Qty,
-    /// The client's label.
-    pub label: Label,
-    /// The client's order id as text, or empty.
-    pub tag: String,
+}
+
+impl OrderOpened {
+    /// Of an order that nobody is told of, and whose levels are told by themselves.
+    #[must_use]
+    pub const fn untold(order: Subject, tif: TimeInForce) -> Self {
+        Self { told: Told::NOBODY, order, level: LevelAfter::APART, tag: None, tif }
+    }
+
     /// The level that it joined, where it rests at once and the command touched no other.
-    pub level: Option<LevelUpdate>,
+    #[must_use]
+    pub fn level(&self) -> Option<LevelUpdate> {
+        self.level.told(self.order.side, self.order.price)
+    }
+}
+
+/// An open order that was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct OrderReplaced {
+    /// Whom it answers, or whom it is told to.
+    pub told: Told,
+    /// The order as it is from now on.
+    pub order: Subject,
+    pub(crate) left_qty: Qty,
+    pub(crate) joined_qty: Qty,
+    pub(crate) left_orders: u32,
+    /// Never 0 where levels are told: the order itself is there.
+    pub(crate) joined_orders: u32,
+    pub(crate) left_price: u32,
+}
+
+impl OrderReplaced {
+    /// Where each level is told by itself.
+    pub(crate) const fn apart(told: Told, order: Subject) -> Self {
+        let nothing = Qty::ZERO;
+        Self {
+            told,
+            order,
+            left_qty: nothing,
+            joined_qty: nothing,
+            left_orders: 0,
+            joined_orders: 0,
+            left_price: 0,
+        }
+    }
+
+    /// The levels that it left and joined, lower price first, where the command touched no others.
+    #[must_use]
+    pub fn levels(&self) -> [Option<LevelUpdate>; 2] {
+        let Subject { side, price, .. } = self.order;
+        let level =
+            |price: u32, qty, orders| Some(LevelUpdate { price: Price(price.into()), qty, orders, side });
+        if self.joined_orders == 0 {
+            return [None; 2];
+        }
+        let joined = level(price, self.joined_qty, self.joined_orders);
+        let left = level(self.left_price, self.left_qty, self.left_orders);
+        match self.left_price.cmp(&price) {
+            Ordering::Less => [left, joined],
+            Ordering::Equal => [joined, None],
+            Ordering::Greater => [joined, left],
+        }
+    }
+}
+
+/// An order that is no longer open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct OrderClosed {
+    /// Whom it answers, or whom it is told to.
+    pub told: Told,
+    /// The order; nothing of it is open.
+    pub order: Subject,
+    pub(crate) level: LevelAfter,
+    pub(crate) unfilled: u32,
+    /// Why.
+    pub reason: Closure,
+}
+
+impl OrderClosed {
+    /// Of an order that was filled: nobody is told, since its last fill was told already, and its levels are told by
+    /// themselves.
+    #[must_use]
+    pub const fn filled(order: Subject) -> Self {
+        Self { told: Told::NOBODY, order, level: LevelAfter::APART, unfilled: 0, reason: Closure::Filled }
+    }
+
+    /// What was not filled of it.
+    #[must_use]
+    pub fn unfilled(&self) -> Qty {
+        Qty(self.unfilled.into())
+    }
+
+    /// The level that it left, where the command touched no other.
+    #[must_use]
+    pub fn level(&self) -> Option<LevelUpdate> {
+        self.level.told(self.order.side, self.order.price)
+    }
 }
 
 /// One match.

@@ -215,18 +215,63 @@ impl Exec {
     }
 }
 
-/// An order as it stands when something is told of it.
-#[derive(Clone, Copy)]
-pub(crate) struct Subject {
-    pub(crate) order: OrderId,
-    pub(crate) label: Label,
-    pub(crate) instrument: InstrumentId,
-    pub(crate) side: Side,
+/// An order as it stands once something has happened to it.
+///
+/// Prices and quantities of orders that a session hears of fit in 32 bits, and so they are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Subject {
+    /// The client's label.
+    pub label: Label,
+    /// Which order.
+    pub id: OrderId,
+    /// Whose.
+    pub account: AccountId,
     pub(crate) price: u32,
     pub(crate) remaining: u32,
     pub(crate) filled: u32,
-    /// Of a quote its number, else 0.
-    pub(crate) quote: u8,
+    /// Where.
+    pub instrument: InstrumentId,
+    /// Buy or sell.
+    pub side: Side,
+    /// Of a quote its number; 0 for any other order.
+    pub quote: u8,
+}
+
+impl Subject {
+    /// An order without a label that is not a quote.
+    ///
+    /// # Panics
+    /// When a price or a quantity does not fit 32 bits.
+    #[must_use]
+    pub fn new(
+        (id, account): (OrderId, AccountId),
+        (instrument, side): (InstrumentId, Side),
+        price: Price,
+        remaining: Qty,
+        filled: Qty,
+    ) -> Self {
+        let narrow = |wide: u64| u32::try_from(wide).expect("an order's price and quantity fit 32 bits");
+        let (price, remaining, filled) = (narrow(price.0), narrow(remaining.0), narrow(filled.0));
+        Self { label: Label::default(), id, account, price, remaining, filled, instrument, side, quote: 0 }
+    }
+
+    /// Its limit; zero for a market order.
+    #[must_use]
+    pub fn price(&self) -> Price {
+        Price(self.price.into())
+    }
+
+    /// Still open.
+    #[must_use]
+    pub fn remaining(&self) -> Qty {
+        Qty(self.remaining.into())
+    }
+
+    /// Filled over its life.
+    #[must_use]
+    pub fn filled(&self) -> Qty {
+        Qty(self.filled.into())
+    }
 }
 
 impl OrderReport {
@@ -234,7 +279,7 @@ impl OrderReport {
     #[inline(always)]
     pub(crate) fn new(subject: &Subject, kind: Kind, fill: &Fill) -> Self {
         Self {
-            order: subject.order,
+            order: subject.id,
             label: subject.label,
             instrument: subject.instrument,
             side: subject.side,
@@ -249,10 +294,11 @@ impl OrderReport {
         }
     }
 
-    /// What it was made of.
-    pub(crate) fn parts(&self) -> (Subject, Kind, Fill) {
+    /// What it was made of: of whose order it tells is said beside it.
+    pub(crate) fn parts(&self, account: AccountId) -> (Subject, Kind, Fill) {
         let subject = Subject {
-            order: self.order,
+            id: self.order,
+            account,
             label: self.label,
             instrument: self.instrument,
             side: self.side,

@@ -113,8 +113,9 @@ impl Machine for Engine {
 
     /// In format 1, of a day before the first release, an order's id was its command's place in the log; in format 2 a
     /// reservation did not say who called, nor a settlement which model served; in format 3 the asks of a suspended
-    /// supplier stayed in the book; in format 4 sessions had no quotes.
-    const FORMAT: u32 = 5;
+    /// supplier stayed in the book; in format 4 sessions had no quotes; in format 5 the report of what happened to an order
+    /// was an event of its own.
+    const FORMAT: u32 = 6;
 
     fn encode(command: &Entry, out: &mut Vec<u8>) {
         command.encode(out);

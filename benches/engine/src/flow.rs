@@ -241,8 +241,8 @@ impl Flow {
             match &self.venue.events()[at] {
                 Event::OrderOpened(opened) => {
                     let nth = taker.expect("only a new order opens");
-                    self.orders[nth as usize].id = opened.order;
-                    self.by_id.insert(opened.order, nth);
+                    self.orders[nth as usize].id = opened.order.id;
+                    self.by_id.insert(opened.order.id, nth);
                 }
                 Event::Traded(trade) => {
                     let (qty, price) = (trade.qty.0 as u32, trade.price.0 as u32);
@@ -254,8 +254,8 @@ impl Flow {
                         self.orders[nth as usize].remaining -= qty;
                     }
                 }
-                Event::OrderClosed { order, .. } => {
-                    let nth = self.by_id.remove(order).expect("it was opened");
+                Event::OrderClosed(closed) => {
+                    let nth = self.by_id.remove(&closed.order.id).expect("it was opened");
                     self.unlist(nth);
                 }
                 Event::Report { report, .. } => {

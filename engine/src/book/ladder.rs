@@ -45,6 +45,14 @@ impl Cell {
     pub(crate) const fn depth(&self) -> Depth {
         Depth { qty: Qty(self.qty), orders: self.count }
     }
+
+    /// An order of so much leaves; what is left.
+    #[inline(always)]
+    pub(super) const fn take(&mut self, qty: u32) -> Depth {
+        self.count -= 1;
+        self.qty -= qty as u64;
+        self.depth()
+    }
 }
 
 const _: () = assert!(size_of::<Cell>() == 16, "four levels in a cache line");
@@ -163,36 +171,62 @@ impl Ladder {
         }
     }
 
-    /// Takes a level away: its last order has left.
+    /// Takes an order of so much out of its level, which goes with its last one; what the level has now, and where it is
+    /// while it lasts, so that the caller can mend its links.
     #[inline(always)]
-    pub(crate) fn clear(&mut self, side: Side, price: u32) {
-        let was_best = self.best[side as usize] == standing(side, price);
-        match self.window.place(price) {
-            Some(at) => {
-                self.window.remove(side, at);
-                self.calm = if self.window.levels() > CALM { 0 } else { self.calm + 1 };
-                if was_best {
-                    let near = self.window.worse(side, at);
-                    self.find_best(side, near);
-                }
-                if self.calm > self.window.ticks() {
-                    self.give_up_window();
-                }
-            }
-            None => {
-                self.far[side as usize].remove(rank(side, price));
-                if was_best {
-                    // A small book has none, and need not be asked for what it would lie in.
-                    let near = if self.window.is_laid() { self.window.best(side) } else { None };
-                    self.find_best(side, near);
-                }
-            }
+    pub(crate) fn leave(&mut self, side: Side, price: u32, qty: u32) -> (Depth, Option<&mut Cell>) {
+        let Some(at) = self.window.place(price) else {
+            return self.leave_beyond(side, price, qty);
+        };
+        let depth = self.window.at_mut(at).take(qty);
+        if depth.orders != 0 {
+            return (depth, Some(self.window.at_mut(at)));
+        }
+        self.window.remove(side, at);
+        if self.best[side as usize] == standing(side, price) {
+            self.find_best(side, at);
+        }
+        if self.window.levels() > CALM {
+            self.calm = 0;
+        } else {
+            self.grow_calm();
+        }
+        (depth, None)
+    }
+
+    /// One level less in a window that has few.
+    #[cold]
+    fn grow_calm(&mut self) {
+        self.calm += 1;
+        if self.calm > self.window.ticks() {
+            self.give_up_window();
         }
     }
 
+    #[inline(never)]
+    fn leave_beyond(&mut self, side: Side, price: u32, qty: u32) -> (Depth, Option<&mut Cell>) {
+        let was_best = self.best[side as usize] == standing(side, price);
+        let (depth, spot) = self.far[side as usize].leave(rank(side, price), qty);
+        if let Some(spot) = spot {
+            return (depth, Some(self.far[side as usize].at_mut(spot)));
+        }
+        if was_best {
+            // A small book has none, and need not be asked for what it would lie in.
+            let near = if self.window.is_laid() { self.window.best(side) } else { None };
+            self.set_best(side, near);
+        }
+        (depth, None)
+    }
+
+    /// The next best price, once the level at this place of the window, the best one, has gone.
+    #[inline(never)]
+    fn find_best(&mut self, side: Side, at: u32) {
+        let near = self.window.worse(side, at);
+        self.set_best(side, near);
+    }
+
     /// The better of the window's best level and of those beyond.
-    #[inline]
-    fn find_best(&mut self, side: Side, near: Option<u32>) {
+    fn set_best(&mut self, side: Side, near: Option<u32>) {
         let near = near.map_or(0, |at| standing(side, self.window.base() + at));
         let beyond =
             self.far[side as usize].best().map_or(0, |(beyond, _)| standing(side, rank(side, beyond)));
@@ -360,7 +394,7 @@ mod tests {
     struct Pair {
         ladder: Ladder,
         naive: [BTreeMap<u32, Cell>; 2],
-        orders: Vec<(Side, u32)>,
+        orders: Vec<(Side, u32, u32)>,
         steps: u64,
     }
 
@@ -389,20 +423,20 @@ mod tests {
                 cell.count += 1;
                 cell.head = 1;
             }
-            self.orders.push((side, price));
+            self.orders.push((side, price, qty as u32));
             self.compare(side, price);
         }
 
         /// Takes an order out.
         fn take(&mut self, nth: usize) {
-            let (side, price) = self.orders.swap_remove(nth);
+            let (side, price, qty) = self.orders.swap_remove(nth);
             let naive = self.naive[side as usize].get_mut(&price).unwrap();
             naive.count -= 1;
-            let gone = naive.count == 0;
-            self.ladder.cell_mut(side, price).unwrap().count -= 1;
-            if gone {
+            naive.qty -= u64::from(qty);
+            let (left, cell) = self.ladder.leave(side, price, qty);
+            assert_eq!((left, cell.copied()), (naive.depth(), Some(*naive).filter(|naive| naive.count != 0)));
+            if left.orders == 0 {
                 self.naive[side as usize].remove(&price);
-                self.ladder.clear(side, price);
             }
             self.compare(side, price);
         }

@@ -327,10 +327,21 @@ impl Books {
         depth
     }
 
-    /// Takes an order that is in no level out of its account's list, and frees its slot.
+    /// Takes a resting order, whose record the caller has read, out of its level and its account's list, and frees its slot. What
+    /// the level has now.
     #[inline(always)]
-    pub(crate) fn retire(&mut self, slot: u32, own: &mut OpenOrders) -> Record {
-        let record = *self.slab.at(slot);
+    pub(crate) fn remove(&mut self, slot: u32, record: &Record, own: &mut OpenOrders) -> Depth {
+        let ladder = &mut self.ladders[usize::from(record.instrument)];
+        let level = (record.side(), record.price);
+        let links = (record.prev, record.next);
+        let depth = unlink(&mut self.slab, ladder, slot, level, record.remaining, links);
+        self.retire(slot, record, own);
+        depth
+    }
+
+    /// As [`Self::remove`], of an order that is in no level.
+    #[inline(always)]
+    pub(crate) fn retire(&mut self, slot: u32, record: &Record, own: &mut OpenOrders) {
         match record.own_prev {
             NONE => own.first = record.own_next,
             prev => self.slab.at_mut(prev).own_next = record.own_next,
@@ -341,7 +352,6 @@ impl Books {
         }
         own.count -= 1;
         self.slab.give_slot(slot);
-        record
     }
 
     /// Puts the order in `slot` behind all others of its level; what the level has now.
@@ -462,9 +472,9 @@ impl Books {
 
     /// Asks for the two levels between which an order is about to move, if its book has a window.
     #[inline(always)]
-    pub(crate) fn ask_for_cells(&self, record: &Record, to: Price) {
-        let ladder = &self.ladders[usize::from(record.instrument)];
-        ladder.ask_for_cell(record.price);
+    pub(crate) fn ask_for_cells(&self, instrument: InstrumentId, from: u32, to: Price) {
+        let ladder = self.ladder(instrument);
+        ladder.ask_for_cell(from);
         ladder.ask_for_cell(to.0 as u32);
     }
 
@@ -692,14 +702,10 @@ fn unlink(
     qty: u32,
     (prev, next): (u32, u32),
 ) -> Depth {
-    let cell = ladder.cell_mut(side, price).expect("a resting order has a level");
-    cell.count -= 1;
-    cell.qty -= u64::from(qty);
-    let depth = cell.depth();
-    if depth.orders == 0 {
-        ladder.clear(side, price);
+    let (depth, cell) = ladder.leave(side, price, qty);
+    let Some(cell) = cell else {
         return depth;
-    }
+    };
     let head = cell.head;
     if head == slot {
         cell.head = next;

@@ -4,6 +4,7 @@
 //! moves without shifting anything, and since the levels lie in blocks of at most [`BLOCK`], a level in the middle of
 //! a quarter of a million shifts no more than a block of them.
 
+use super::Depth;
 use super::ladder::Cell;
 use crate::prefetch::ask_for;
 
@@ -68,6 +69,13 @@ struct Rest {
     lower: Vec<Block>,
     /// A block that was emptied, for the next one that is wanted.
     spare: Block,
+}
+
+/// Where a level lies until the next one comes or goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Spot {
+    block: usize,
+    at: usize,
 }
 
 impl Sorted {
@@ -153,11 +161,29 @@ impl Sorted {
         self.levels += 1;
     }
 
-    /// Takes a level away; true if it was there.
-    pub(crate) fn remove(&mut self, rank: u32) -> bool {
-        let (block, Ok(at)) = self.find(rank) else {
-            return false;
-        };
+    /// Takes an order of so much out of a level, which goes with its last one; what the level has now, and where it is while it
+    /// lasts.
+    ///
+    /// # Panics
+    /// When there is no such level: a fault.
+    pub(crate) fn leave(&mut self, rank: u32, qty: u32) -> (Depth, Option<Spot>) {
+        let (block, at) = self.find(rank);
+        let at = at.expect("a resting order has a level");
+        let depth = self.block_mut(block).cells[at].take(qty);
+        if depth.orders == 0 {
+            self.remove(block, at);
+            return (depth, None);
+        }
+        (depth, Some(Spot { block, at }))
+    }
+
+    /// The level at a spot that was found just now.
+    pub(crate) fn at_mut(&mut self, Spot { block, at }: Spot) -> &mut Cell {
+        &mut self.block_mut(block).cells[at]
+    }
+
+    /// Takes a level away.
+    fn remove(&mut self, block: usize, at: usize) {
         let levels = self.block_mut(block);
         levels.ranks.remove(at);
         levels.cells.remove(at);
@@ -166,7 +192,6 @@ impl Sorted {
         if left < BLOCK / 4 && !self.lower().is_empty() {
             self.merge(block);
         }
-        true
     }
 
     /// Takes all levels away.
@@ -269,10 +294,11 @@ mod tests {
             let rank = (dice >> 40) as u32 % 5_000;
             // Grows to thousands of levels, then shrinks to none, and again.
             if (step / 20_000).is_multiple_of(2) || (dice >> 33).is_multiple_of(4) {
-                sorted.get_or_insert(rank).qty = u64::from(step);
+                *sorted.get_or_insert(rank) = Cell { qty: u64::from(step), head: 0, count: 1 };
                 model.insert(rank, u64::from(step));
-            } else {
-                assert_eq!(sorted.remove(rank), model.remove(&rank).is_some());
+            } else if model.remove(&rank).is_some() {
+                let qty = sorted.get(rank).map_or(0, |cell| cell.qty as u32);
+                assert_eq!(sorted.leave(rank, qty), (Depth::default(), None));
             }
             assert_eq!(sorted.get(rank).map(|cell| cell.qty), model.get(&rank).copied());
             assert_eq!(sorted.best().map(|best| best.0), model.last_key_value().map(|(rank, _)| *rank));

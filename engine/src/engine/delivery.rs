@@ -266,8 +266,7 @@ impl Step<'_> {
 
     fn buy(&mut self, incoming: &mut Incoming, spent: Usd) -> Bought {
         let qty = incoming.remaining;
-        self.accept(incoming, spent);
-        self.announce(incoming, None, "", None);
+        self.accept_own(incoming, spent);
         self.run(incoming);
         assert_eq!(incoming.filled, qty, "a purchase that the book can fill is filled whole");
         Bought { qty, spent }

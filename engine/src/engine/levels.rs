@@ -4,7 +4,7 @@
 use super::Step;
 use crate::book::{Depth, Record};
 use crate::command::Side;
-use crate::event::{Event, LevelUpdate};
+use crate::event::{Event, LevelAfter, LevelUpdate};
 use crate::ids::InstrumentId;
 use crate::units::Price;
 
@@ -77,13 +77,13 @@ impl Step<'_> {
     /// What the event of an order says of the one level that the command changes, where nothing else follows that could
     /// change it, as with a quote.
     #[inline(always)]
-    pub(super) fn level<const QUOTE: bool>(&mut self, place: Place, depth: Depth) -> Option<LevelUpdate> {
+    pub(super) fn level<const QUOTE: bool>(&mut self, place: Place, depth: Depth) -> LevelAfter {
         if !QUOTE && self.touched.is_empty() {
-            return Some(place.told(depth));
+            return LevelAfter::of(depth);
         }
         // Or something fell due before this command.
         self.touch(place);
-        None
+        LevelAfter::APART
     }
 
     /// Tells the market each level that the command touched, once, as it stands now.
@@ -93,7 +93,7 @@ impl Step<'_> {
         for key in touched.0.drain(..) {
             let place = Place::of_key(key);
             let depth = self.state.books.depth(place.instrument, place.side, place.price);
-            self.events.push(Event::Level { instrument: place.instrument, level: place.told(depth) });
+            self.happened(|| Event::Level { instrument: place.instrument, level: place.told(depth) });
         }
         *self.touched = touched;
     }

@@ -112,8 +112,7 @@ impl Step<'_> {
             replaced: false,
             quote: 0,
         };
-        self.accept(&mut ask, Usd::ZERO);
-        self.announce(&ask, Some(managed.price), "", None);
+        self.accept_own(&mut ask, Usd::ZERO);
         // It would trade with bids that are high enough, but it is there for one buyer, who takes it within this command.
         self.rest(&ask);
     }

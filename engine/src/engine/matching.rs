@@ -2,11 +2,12 @@
 
 use super::Step;
 use super::levels::Place;
-use super::trading::{Hears, Incoming, crosses, narrow};
+use super::trading::{Incoming, crosses, narrow};
 use crate::command::{SelfTrade, Side};
-use crate::event::{Closure, Event, Exec, Trade};
+use crate::event::{Closure, Event, Exec, OrderClosed, OrderReplaced, Trade};
 use crate::ids::{AccountId, InstrumentId, OrderId, TradeId};
 use crate::reject::Reject;
+use crate::report::Kind;
 use crate::state::{LastTrade, SessionIndex};
 use crate::units::{Price, Qty, Usd};
 
@@ -134,15 +135,8 @@ impl Step<'_> {
             Side::Sell => self.free_units(account, instrument, by),
         }
         self.touch(Place::of(&before));
-        self.events.push(Event::OrderReplaced {
-            order: subject.order,
-            account,
-            instrument,
-            price: Price(subject.price.into()),
-            remaining: Qty(subject.remaining.into()),
-            levels: [None; 2],
-        });
-        self.notify_order(SessionIndex(before.session), account, &subject, Exec::Replaced);
+        let told = self.told(SessionIndex(before.session), 0, &subject, Kind::Replaced);
+        self.happened(|| Event::OrderReplaced(OrderReplaced::apart(told, subject)));
     }
 
     /// One match: the order in `slot`, first of the other side, gives as much as both have.
@@ -176,7 +170,7 @@ impl Step<'_> {
             maker,
             maker_fee,
         };
-        self.events.push(Event::Traded(trade));
+        self.happened(|| Event::Traded(trade));
         let record = &mut self.state.instruments[usize::from(instrument.0)];
         record.last_trade = Some(LastTrade { price, qty, at: self.at });
         record.trades += 1;
@@ -203,11 +197,11 @@ impl Step<'_> {
         if subject.quote != 0 {
             self.count_quote_fill(session, qty);
         }
-        self.notify_order(session, maker, &subject, exec(false));
-        self.notify_order(incoming.session, incoming.account, &incoming.subject(), exec(true));
+        self.notify_order(session, subject, exec(false));
+        self.notify_order(incoming.session, incoming.subject(), exec(true));
         if subject.remaining == 0 {
             self.retire(slot, subject.label);
-            self.tell_closed((maker, session), &subject, Closure::Filled, None, Hears::Notice);
+            self.happened(|| Event::OrderClosed(OrderClosed::filled(subject)));
         }
     }
 }

@@ -2,7 +2,10 @@
 //!
 //! | file | does |
 //! |---|---|
-//! | `trading.rs` | place, cancel, replace, mass cancel: checks, holds, what rests and what closes |
+//! | `placing.rs` | new orders: checks, holds, and straight into the book where they meet nobody |
+//! | `changing.rs` | replace: in place, to another price, or against the other side |
+//! | `ending.rs` | cancel, mass cancel, expiry: what leaves the book and why |
+//! | `trading.rs` | an order on its way: it trades, and what is left of it rests or closes |
 //! | `quoting.rs` | mass quotes, and what pulls them |
 //! | `matching.rs` | incoming against resting: price, time, self-trade prevention |
 //! | `levels.rs` | which price levels a command touched, and what the market hears of them |
@@ -31,15 +34,18 @@
 //! | "no more than the hold that was accepted" | what is left of an order holds more than the whole did |
 
 mod attestation;
+mod changing;
 mod check;
 mod delivery;
 mod directory;
+mod ending;
 mod funding;
 mod ledger;
 mod levels;
 mod liability;
 mod managed;
 mod matching;
+mod placing;
 mod quoting;
 mod sessions;
 mod sla;
@@ -618,6 +624,13 @@ impl Step<'_> {
                 Timer::Attestation(supplier, instrument) => self.review_quality(supplier, instrument),
             }
         }
+    }
+
+    /// Tells what happened. Each event is made where it is to stay: a plain push is a call where several places make events of
+    /// one kind, and copies what was just written in smaller pieces.
+    #[inline(always)]
+    fn happened(&mut self, event: impl FnOnce() -> Event) {
+        self.events.extend(std::iter::once_with(event));
     }
 
     fn account_mut(&mut self, id: AccountId) -> &mut Account {

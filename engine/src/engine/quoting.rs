@@ -128,8 +128,8 @@ impl Step<'_> {
             None if quotes.len() > QUOTES => Err(Reject::LimitReached),
             Some(record) if is_as(record, wanted) => Ok(OrderId(record.id)),
             Some(record) => {
-                let (order, slot) = (OrderId(record.id), slot.expect("what rests has a slot"));
-                self.change::<true>(slot, wanted.qty, wanted.price, manner.stp, manner.post_only)
+                let (order, resting) = (OrderId(record.id), (slot.expect("what rests has a slot"), *record));
+                self.change::<true>(resting, (wanted.qty, wanted.price), manner.stp, manner.post_only)
                     .map(|()| order)
                     .map_err(|refusal| refusal.reject)
             }

@@ -1,11 +1,11 @@
 //! Sessions: at most once in, nothing lost out.
 
 use super::{Refusal, Step};
-use crate::event::{Event, Exec, OrderReport, Report, ReportBody, SessionPosition};
+use crate::event::{Event, Exec, OrderReport, Report, ReportBody, SessionPosition, Subject, Told};
 use crate::ids::{AccountId, Fingerprint, SessionId};
 use crate::limits;
 use crate::reject::Reject;
-use crate::report::{Fill, Kind, Subject};
+use crate::report::{Fill, Kind};
 use crate::state::{Heading, Kept, QuoteGuard, Quotes, Session, SessionIndex, Timer};
 use crate::units::Nanos;
 
@@ -61,50 +61,42 @@ impl Step<'_> {
         self.answer(ReportBody::Rejected { reject, label, order });
     }
 
-    /// The answer to the command in progress, where it is of an order.
-    #[inline(always)]
-    pub(super) fn answer_order(&mut self, subject: &Subject, exec: Exec) {
-        let (kind, fill) = exec.parts();
-        self.tell_order(self.session_index, self.client_seq, self.account, subject, kind, &fill);
-    }
-
-    /// Something of an order that nobody asked for just now.
-    #[inline(never)]
-    pub(super) fn notify_order(
-        &mut self,
-        session: SessionIndex,
-        account: AccountId,
-        subject: &Subject,
-        exec: Exec,
-    ) {
-        let (kind, fill) = exec.parts();
-        self.tell_order(session, 0, account, subject, kind, &fill);
-    }
-
-    /// As [`Self::tell`], of an order.
+    /// Numbers what a session is told of an order and keeps it; the order's event says so.
     ///
-    /// Both places are written field by field from the same registers: a report that is copied from one to the other
+    /// The event and what is kept are written field by field from the same registers: what is copied from one to the other
     /// waits for the small writes of the first before it can be read in large pieces.
     #[inline(always)]
-    fn tell_order(
+    pub(super) fn told(
         &mut self,
         index: SessionIndex,
         client_seq: u64,
-        account: AccountId,
         subject: &Subject,
         kind: Kind,
-        fill: &Fill,
-    ) {
-        let (seq, at) = (self.seq, self.at);
+    ) -> Told {
+        let heading = Heading { client_seq, seq: self.seq, at: self.at, account: subject.account };
+        let Some((id, session)) = self.state.sessions.named_mut(index) else {
+            return Told::NOBODY;
+        };
+        let number = session.next_report;
+        session.next_report += 1;
+        session.reports.keep_order(heading, subject, kind, &Fill::default());
+        Told { session: id, number, client_seq }
+    }
+
+    /// Tells a session of an order by a report of its own: of a fill, or of what another session asked for.
+    #[inline(never)]
+    pub(super) fn notify_order(&mut self, index: SessionIndex, subject: Subject, exec: Exec) {
+        let (kind, fill) = exec.parts();
+        let (seq, at, account) = (self.seq, self.at, subject.account);
         let Some((id, session)) = self.state.sessions.named_mut(index) else {
             return;
         };
         let number = session.next_report;
         session.next_report += 1;
-        session.reports.keep_order(Heading { client_seq, seq, at, account }, subject, kind, fill);
-        let body = ReportBody::Order(OrderReport::new(subject, kind, fill));
-        let report = Report { number, client_seq, seq, at, account, body };
-        self.events.push(Event::Report { session: id, report });
+        session.reports.keep_order(Heading { client_seq: 0, seq, at, account }, &subject, kind, &fill);
+        let body = ReportBody::Order(OrderReport::new(&subject, kind, &fill));
+        let report = Report { number, client_seq: 0, seq, at, account, body };
+        self.happened(|| Event::Report { session: id, report });
     }
 
     /// Numbers a report, keeps it with its session and tells it. Nobody listens to the venue's own orders (auto-buy):
@@ -118,7 +110,7 @@ impl Step<'_> {
         session.next_report += 1;
         session.reports.keep(Heading { client_seq, seq, at, account }, &body);
         let report = Report { number, client_seq, seq, at, account, body };
-        self.events.push(Event::Report { session: id, report });
+        self.happened(|| Event::Report { session: id, report });
     }
 
     pub(super) fn open_session(&mut self, id: SessionId, key: Fingerprint) {

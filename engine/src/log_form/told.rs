@@ -2,8 +2,9 @@
 //! as wide as its type; the others in their log form.
 
 use super::append as append_general;
-use crate::command::Side;
-use crate::event::{Event, LevelUpdate, OrderOpened, Report, ReportBody, Trade};
+use crate::event::{
+    Event, LevelAfter, LevelUpdate, OrderClosed, OrderOpened, Report, ReportBody, Subject, Told, Trade,
+};
 use crate::report::Kind;
 
 /// Which event the bytes are of; whatever is not hot begins with the last one.
@@ -28,37 +29,36 @@ pub(crate) fn append(event: &Event, out: &mut Vec<u8>) {
             put(out, session.0.to_le_bytes());
             order_report(report, out);
         }
-        Event::OrderOpened(opened) if opened.tag.is_empty() => {
-            put(out, [Tag::Opened as u8]);
-            order_opened(opened, out);
+        Event::OrderOpened(OrderOpened { told, order, level, tag: None, tif }) => {
+            put(out, [Tag::Opened as u8, *tif as u8]);
+            told_of(told, order, out);
+            after(*level, out);
         }
-        Event::OrderReplaced { order, account, instrument, price, remaining, levels: [left, joined] } => {
+        Event::OrderReplaced(replaced) => {
             put(out, [Tag::Replaced as u8]);
-            put(out, order.0.to_le_bytes());
-            put(out, account.0.to_le_bytes());
-            put(out, instrument.0.to_le_bytes());
-            put(out, price.0.to_le_bytes());
-            put(out, remaining.0.to_le_bytes());
-            level(left.as_ref(), out);
-            level(joined.as_ref(), out);
+            told_of(&replaced.told, &replaced.order, out);
+            put(out, replaced.left_qty.0.to_le_bytes());
+            put(out, replaced.left_orders.to_le_bytes());
+            put(out, replaced.left_price.to_le_bytes());
+            put(out, replaced.joined_qty.0.to_le_bytes());
+            put(out, replaced.joined_orders.to_le_bytes());
         }
         Event::Traded(trade) => {
             put(out, [Tag::Traded as u8]);
             traded(trade, out);
         }
-        Event::OrderClosed { order, account, instrument, filled, remaining, reason, level: left } => {
+        Event::OrderClosed(OrderClosed { told, order, level, unfilled, reason }) => {
             put(out, [Tag::Closed as u8, *reason as u8]);
-            put(out, order.0.to_le_bytes());
-            put(out, account.0.to_le_bytes());
-            put(out, instrument.0.to_le_bytes());
-            put(out, filled.0.to_le_bytes());
-            put(out, remaining.0.to_le_bytes());
-            level(left.as_ref(), out);
+            told_of(told, order, out);
+            after(*level, out);
+            put(out, unfilled.to_le_bytes());
         }
-        Event::Level { instrument, level: told } => {
-            put(out, [Tag::Level as u8]);
+        Event::Level { instrument, level: LevelUpdate { price, qty, orders, side } } => {
+            put(out, [Tag::Level as u8, *side as u8]);
             put(out, instrument.0.to_le_bytes());
-            level(Some(told), out);
+            put(out, price.0.to_le_bytes());
+            put(out, qty.0.to_le_bytes());
+            put(out, orders.to_le_bytes());
         }
         other => {
             put(out, [Tag::Other as u8]);
@@ -73,14 +73,24 @@ fn put<const N: usize>(out: &mut Vec<u8>, bytes: [u8; N]) {
 }
 
 #[inline(always)]
-fn level(told: Option<&LevelUpdate>, out: &mut Vec<u8>) {
-    let Some(LevelUpdate { price, qty, orders, side }) = told else {
-        return put(out, [0]);
-    };
-    put(out, [if *side == Side::Buy { 1 } else { 2 }]);
-    put(out, price.0.to_le_bytes());
-    put(out, qty.0.to_le_bytes());
-    put(out, orders.to_le_bytes());
+fn told_of(told: &Told, order: &Subject, out: &mut Vec<u8>) {
+    put(out, told.session.0.to_le_bytes());
+    put(out, told.number.to_le_bytes());
+    put(out, told.client_seq.to_le_bytes());
+    put(out, order.label.0.to_le_bytes());
+    put(out, order.id.0.to_le_bytes());
+    put(out, order.account.0.to_le_bytes());
+    put(out, order.price.to_le_bytes());
+    put(out, order.remaining.to_le_bytes());
+    put(out, order.filled.to_le_bytes());
+    put(out, order.instrument.0.to_le_bytes());
+    put(out, [order.side as u8, order.quote]);
+}
+
+#[inline(always)]
+fn after(level: LevelAfter, out: &mut Vec<u8>) {
+    put(out, level.qty.0.to_le_bytes());
+    put(out, level.orders.to_le_bytes());
 }
 
 #[inline(always)]
@@ -89,7 +99,7 @@ fn order_report(report: &Report, out: &mut Vec<u8>) {
     let ReportBody::Order(order) = body else {
         unreachable!("the caller has looked");
     };
-    let (subject, kind, fill) = order.parts();
+    let (subject, kind, fill) = order.parts(*account);
     let (kind, more) = match kind {
         Kind::New => (0, 0),
         Kind::Replaced => (1, 0),
@@ -103,7 +113,7 @@ fn order_report(report: &Report, out: &mut Vec<u8>) {
     put(out, at.0.to_le_bytes());
     put(out, account.0.to_le_bytes());
     put(out, subject.label.0.to_le_bytes());
-    put(out, subject.order.0.to_le_bytes());
+    put(out, subject.id.0.to_le_bytes());
     put(out, subject.instrument.0.to_le_bytes());
     put(out, subject.price.to_le_bytes());
     put(out, subject.remaining.to_le_bytes());
@@ -111,20 +121,6 @@ fn order_report(report: &Report, out: &mut Vec<u8>) {
     put(out, fill.trade.0.to_le_bytes());
     put(out, fill.price.to_le_bytes());
     put(out, fill.qty.to_le_bytes());
-}
-
-#[inline(always)]
-fn order_opened(opened: &OrderOpened, out: &mut Vec<u8>) {
-    let OrderOpened { order, account, instrument, side, price, tif, qty, label, tag: _, level: joined } =
-        opened;
-    put(out, [*side as u8, *tif as u8, price.is_some().into()]);
-    put(out, order.0.to_le_bytes());
-    put(out, account.0.to_le_bytes());
-    put(out, instrument.0.to_le_bytes());
-    put(out, price.unwrap_or_default().0.to_le_bytes());
-    put(out, qty.0.to_le_bytes());
-    put(out, label.0.to_le_bytes());
-    level(joined.as_ref(), out);
 }
 
 #[inline(always)]
@@ -162,89 +158,120 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::command::TimeInForce;
-    use crate::event::{Closure, Exec, OrderReport};
+    use crate::command::{Side, TimeInForce};
+    use crate::event::{Closure, Exec, OrderReplaced, OrderReport};
     use crate::ids::{AccountId, InstrumentId, Label, OrderId, SessionId, TradeId};
-    use crate::report::Subject;
     use crate::units::{Nanos, Price, Qty, Seq, Usd};
+
+    fn subject() -> Subject {
+        Subject {
+            label: Label(1),
+            id: OrderId(2),
+            account: AccountId(3),
+            price: 4,
+            remaining: 5,
+            filled: 6,
+            instrument: InstrumentId(7),
+            side: Side::Buy,
+            quote: 8,
+        }
+    }
+
+    /// One as it is, and with each thing of it changed.
+    fn varied<T: Clone>(one: &T, changes: &[fn(&mut T)]) -> Vec<T> {
+        let mut all = vec![one.clone()];
+        for change in changes {
+            let mut changed = one.clone();
+            change(&mut changed);
+            all.push(changed);
+        }
+        all
+    }
+
+    fn subjects() -> Vec<Subject> {
+        varied(
+            &subject(),
+            &[
+                |it| it.label.0 += 1 << 100,
+                |it| it.id.0 += 1,
+                |it| it.account.0 += 1,
+                |it| it.price += 1,
+                |it| it.remaining += 1,
+                |it| it.filled += 1,
+                |it| it.instrument.0 += 1,
+                |it| it.side = Side::Sell,
+                |it| it.quote += 1,
+            ],
+        )
+    }
+
+    fn tolds() -> Vec<Told> {
+        let told = Told { session: SessionId(1), number: 2, client_seq: 3 };
+        varied(
+            &told,
+            &[
+                |it| it.session.0 += 1 << 90,
+                |it| it.number += 1,
+                |it| it.client_seq += 1,
+                |it| *it = Told::NOBODY,
+            ],
+        )
+    }
+
+    fn levels() -> Vec<LevelAfter> {
+        let level = LevelAfter { qty: Qty(1), orders: 2 };
+        varied(&level, &[|it| it.qty.0 += 1, |it| it.orders += 1, |it| *it = LevelAfter::APART])
+    }
 
     /// Every event of a hot command, and each of them with one thing changed.
     fn events() -> Vec<Event> {
-        let level = LevelUpdate { price: Price(1), qty: Qty(2), orders: 3, side: Side::Buy };
-        let levels = [
-            None,
-            Some(level),
-            Some(LevelUpdate { price: Price(9), ..level }),
-            Some(LevelUpdate { qty: Qty(9), ..level }),
-            Some(LevelUpdate { orders: 9, ..level }),
-            Some(LevelUpdate { side: Side::Sell, ..level }),
-        ];
-        let mut events = Vec::new();
-        let opened = || OrderOpened {
-            order: OrderId(1),
-            account: AccountId(2),
-            instrument: InstrumentId(3),
-            side: Side::Buy,
-            price: Some(Price(4)),
-            tif: TimeInForce::Gtc,
-            qty: Qty(5),
-            label: Label(6),
-            tag: String::new(),
-            level: None,
+        let (told, order, level) = (tolds()[0], subject(), levels()[0]);
+        let opened = OrderOpened { told, order, level, tag: None, tif: TimeInForce::Gtc };
+        let replaced = OrderReplaced {
+            told,
+            order,
+            left_qty: Qty(1),
+            joined_qty: Qty(2),
+            left_orders: 3,
+            joined_orders: 4,
+            left_price: 5,
         };
-        events.extend(levels.map(|level| Event::OrderOpened(OrderOpened { level, ..opened() })));
-        let changes: [fn(&mut OrderOpened); 10] = [
-            |it| it.order.0 += 1,
-            |it| it.account.0 += 1,
-            |it| it.instrument.0 += 1,
-            |it| it.side = Side::Sell,
-            |it| it.price = None,
-            |it| it.price = Some(Price(0)),
-            |it| it.tif = TimeInForce::Day,
-            |it| it.qty.0 += 1,
-            |it| it.label.0 += 1 << 100,
-            |it| it.tag = "tag".into(),
+        let closed = OrderClosed { told, order, level, unfilled: 1, reason: Closure::Filled };
+        let mut events = Vec::new();
+        for told in tolds() {
+            events.push(Event::OrderOpened(OrderOpened { told, ..opened.clone() }));
+            events.push(Event::OrderReplaced(OrderReplaced { told, ..replaced }));
+            events.push(Event::OrderClosed(OrderClosed { told, ..closed }));
+        }
+        for order in subjects().into_iter().skip(1) {
+            events.push(Event::OrderOpened(OrderOpened { order, ..opened.clone() }));
+            events.push(Event::OrderReplaced(OrderReplaced { order, ..replaced }));
+            events.push(Event::OrderClosed(OrderClosed { order, ..closed }));
+        }
+        for level in levels().into_iter().skip(1) {
+            events.push(Event::OrderOpened(OrderOpened { level, ..opened.clone() }));
+            events.push(Event::OrderClosed(OrderClosed { level, ..closed }));
+        }
+        let tag = Some(Box::new("tag".to_owned()));
+        events.push(Event::OrderOpened(OrderOpened { tag, ..opened.clone() }));
+        events.push(Event::OrderOpened(OrderOpened { tif: TimeInForce::Day, ..opened }));
+        events.push(Event::OrderClosed(OrderClosed { unfilled: 2, ..closed }));
+        events.push(Event::OrderClosed(OrderClosed { reason: Closure::Cancelled, ..closed }));
+        let changes: [fn(&mut OrderReplaced); 5] = [
+            |it| it.left_qty.0 += 1,
+            |it| it.joined_qty.0 += 1,
+            |it| it.left_orders += 1,
+            |it| it.joined_orders += 1,
+            |it| it.left_price += 1,
         ];
-        for change in changes {
-            let mut changed = opened();
-            change(&mut changed);
-            events.push(Event::OrderOpened(changed));
+        events.extend(varied(&replaced, &changes).into_iter().skip(1).map(Event::OrderReplaced));
+        let told = LevelUpdate { price: Price(1), qty: Qty(2), orders: 3, side: Side::Buy };
+        let changes: [fn(&mut LevelUpdate); 4] =
+            [|it| it.price.0 += 1, |it| it.qty.0 += 1, |it| it.orders += 1, |it| it.side = Side::Sell];
+        for level in varied(&told, &changes) {
+            events.push(Event::Level { instrument: InstrumentId(3), level });
         }
-        let replaced =
-            |[order, account, instrument, price, remaining]: [u64; 5], levels| Event::OrderReplaced {
-                order: OrderId(order),
-                account: AccountId(account as u32),
-                instrument: InstrumentId(instrument as u16),
-                price: Price(price),
-                remaining: Qty(remaining),
-                levels,
-            };
-        let closed =
-            |[order, account, instrument, filled, remaining]: [u64; 5], reason, level| Event::OrderClosed {
-                order: OrderId(order),
-                account: AccountId(account as u32),
-                instrument: InstrumentId(instrument as u16),
-                filled: Qty(filled),
-                remaining: Qty(remaining),
-                reason,
-                level,
-            };
-        for nth in 0..5 {
-            let mut numbers = [1, 2, 3, 4, 5];
-            numbers[nth] += 10;
-            events.push(replaced(numbers, [None; 2]));
-            events.push(closed(numbers, Closure::Filled, None));
-        }
-        events.push(closed([1, 2, 3, 4, 5], Closure::Cancelled, None));
-        for level in levels {
-            events.push(replaced([1, 2, 3, 4, 5], [level, None]));
-            events.push(closed([1, 2, 3, 4, 5], Closure::Filled, level));
-            if let Some(level) = level {
-                events.push(replaced([1, 2, 3, 4, 5], [None, Some(level)]));
-                events.push(Event::Level { instrument: InstrumentId(3), level });
-                events.push(Event::Level { instrument: InstrumentId(4), level });
-            }
-        }
+        events.push(Event::Level { instrument: InstrumentId(4), level: told });
         let trade = Trade {
             trade: TradeId(1),
             instrument: InstrumentId(2),
@@ -284,16 +311,6 @@ mod tests {
     }
 
     fn reports(events: &mut Vec<Event>) {
-        let subject = || Subject {
-            order: OrderId(1),
-            label: Label(2),
-            instrument: InstrumentId(3),
-            side: Side::Buy,
-            price: 4,
-            remaining: 5,
-            filled: 6,
-            quote: 7,
-        };
         let trade = |trade, price, qty, aggressor| Exec::Trade {
             trade: TradeId(trade),
             price: Price(price),
@@ -324,21 +341,9 @@ mod tests {
             body,
         };
         let mut bodies: Vec<_> = execs.map(|exec| body(&subject(), exec)).into();
-        let changes: [fn(&mut Subject); 8] = [
-            |it| it.order.0 += 1,
-            |it| it.label.0 += 1 << 90,
-            |it| it.instrument.0 += 1,
-            |it| it.side = Side::Sell,
-            |it| it.price += 1,
-            |it| it.remaining += 1,
-            |it| it.filled += 1,
-            |it| it.quote += 1,
-        ];
-        for change in changes {
-            let mut changed = subject();
-            change(&mut changed);
-            bodies.push(body(&changed, Exec::New));
-        }
+        // Whose order it is says the report.
+        let others = subjects().into_iter().skip(1).filter(|it| it.account == subject().account);
+        bodies.extend(others.map(|it| body(&it, Exec::New)));
         bodies.push(ReportBody::Done { created: 1 });
         for body in bodies {
             events.push(Event::Report { session: SessionId(1), report: report([1, 2, 3, 4, 5], body) });

@@ -152,7 +152,8 @@ impl Kept {
                     fill.trade = TradeId(std::mem::take(&mut client_seq));
                 }
                 let subject = Subject {
-                    order: OrderId(line.id),
+                    id: OrderId(line.id),
+                    account: line.account,
                     label,
                     instrument: line.instrument,
                     side,
@@ -192,7 +193,7 @@ impl Kept {
             seq: heading.seq,
             at: heading.at,
             client_seq: heading.client_seq | fill.trade.0,
-            id: subject.order.0,
+            id: subject.id.0,
             account: heading.account,
             price: subject.price,
             remaining: subject.remaining,
@@ -213,7 +214,7 @@ impl Kept {
         let (mut instrument, mut quote) = (InstrumentId::default(), 0);
         let form = match *body {
             ReportBody::Order(report) => {
-                let (subject, kind, fill) = report.parts();
+                let (subject, kind, fill) = report.parts(heading.account);
                 return self.keep_order(heading, &subject, kind, &fill);
             }
             ReportBody::Rejected { reject, label: refused, order } => {
@@ -326,7 +327,8 @@ mod tests {
 
     fn bodies() -> Vec<ReportBody> {
         let subject = |label| Subject {
-            order: OrderId(0xFFFF_0000_0001),
+            id: OrderId(0xFFFF_0000_0001),
+            account: AccountId(9),
             label: Label(label),
             instrument: InstrumentId(7),
             side: Side::Sell,

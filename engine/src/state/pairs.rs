@@ -105,7 +105,7 @@ impl<T: Pair> Pairs<T> {
     }
 
     /// Where the record of an account and an instrument lies.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn place(&self, account: AccountId, instrument: InstrumentId) -> Option<u32> {
         match self.found.recent.get(account.0 as usize) {
             Some(&(last, place)) if last == instrument && place != NOWHERE => Some(place),

@@ -236,11 +236,8 @@ impl World {
         self.venue.send(&mut actor, account, command);
         self.actors[from] = actor;
         let key = (actor.session, actor.client_seq);
-        let answers = self.venue.events.iter().filter_map(|event| match event {
-            Event::Report { session, report } if (*session, report.client_seq) == key => Some(report),
-            _ => None,
-        });
-        let answers: Vec<_> = answers.copied().collect();
+        let answers = self.venue.reports().filter(|(session, report)| (*session, report.client_seq) == key);
+        let answers: Vec<_> = answers.map(|(_, report)| report).collect();
         let [answer] = &answers[..] else { self.fail("exactly one answer") };
         if let ReportBody::Rejected { reject, .. } = answer.body {
             *self.rejects.entry(reject).or_default() += 1;
@@ -711,27 +708,23 @@ impl World {
         let events = std::mem::take(&mut self.venue.events);
         for event in &events {
             format!("{event:?}").hash(&mut self.events);
-            match event {
-                Event::Report { session, report } => {
-                    let next = self.next_report.entry(*session).or_insert(1);
-                    let expected = *next;
-                    *next += 1;
-                    if report.number != expected {
-                        self.venue.events = events.clone();
-                        self.fail(&format!("report {expected} of {session:?} comes next"));
-                    }
-                    if let ReportBody::Reserved { bought, .. } = &report.body
-                        && !bought.is_zero()
-                    {
-                        self.saw("bought");
-                    }
-                    match report.body {
-                        ReportBody::Quoted { .. } => self.saw("quoted"),
-                        ReportBody::QuoteRefused { .. } => self.saw("quote refused"),
-                        ReportBody::QuotesPulled { .. } => self.saw("quotes pulled"),
-                        _ => {}
-                    }
+            if let Some((session, report)) = self.venue.report(event) {
+                let next = self.next_report.entry(session).or_insert(1);
+                let expected = *next;
+                *next += 1;
+                if report.number != expected {
+                    self.venue.events = events.clone();
+                    self.fail(&format!("report {expected} of {session:?} comes next"));
                 }
+                match report.body {
+                    ReportBody::Reserved { bought, .. } if !bought.is_zero() => self.saw("bought"),
+                    ReportBody::Quoted { .. } => self.saw("quoted"),
+                    ReportBody::QuoteRefused { .. } => self.saw("quote refused"),
+                    ReportBody::QuotesPulled { .. } => self.saw("quotes pulled"),
+                    _ => {}
+                }
+            }
+            match event {
                 Event::Funded { amount, .. } => self.funded += i128::from(amount.0),
                 Event::Credited { amount, .. } => {
                     self.funded += i128::from(amount.0);
@@ -796,12 +789,13 @@ impl World {
                     grid_engine::event::Moved::Swept => "swept",
                     grid_engine::event::Moved::Issuance => "issuance",
                 }),
-                Event::OrderClosed { reason, .. } => match reason {
+                Event::OrderClosed(closed) => match closed.reason {
                     grid_engine::event::Closure::Expired => self.saw("day order expired"),
                     grid_engine::event::Closure::Cancelled
-                        if !events.iter().any(
-                            |event| matches!(event, Event::Report { report, .. } if report.client_seq != 0),
-                        ) =>
+                        if !events
+                            .iter()
+                            .filter_map(|event| self.venue.report(event))
+                            .any(|(_, told)| told.client_seq != 0) =>
                     {
                         self.saw("cancelled on disconnect");
                     }

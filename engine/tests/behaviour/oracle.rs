@@ -232,7 +232,7 @@ impl World {
     /// Calls the order that the command opened as the engine does: by the next number, and by a slot if it may rest.
     fn learn_id(&mut self, command: &Command, outcome: &mut Outcome) {
         let opened = self.venue.events.iter().find_map(|event| match event {
-            Event::OrderOpened(opened) => Some(opened.order),
+            Event::OrderOpened(opened) => Some(opened.order.id),
             _ => None,
         });
         let (Some(id), Command::Place(new)) = (opened, command) else {
@@ -767,14 +767,15 @@ impl World {
                         self.fail("a trade's value and fees", &due, &money);
                     }
                 }
-                Event::OrderClosed { order, filled, remaining, reason, .. } => {
-                    let closed =
-                        Closed { order: *order, filled: filled.0, remaining: remaining.0, reason: *reason };
-                    found.closed.push(closed);
-                }
+                Event::OrderClosed(closed) => found.closed.push(Closed {
+                    order: closed.order.id,
+                    filled: closed.order.filled().0,
+                    remaining: closed.unfilled().0,
+                    reason: closed.reason,
+                }),
                 _ => {}
             }
-            for (instrument, &LevelUpdate { price, qty, orders, side }) in event.levels() {
+            for (instrument, LevelUpdate { price, qty, orders, side }) in event.levels() {
                 let told = &mut self.told[usize::from(instrument.0)][usize::from(side == Side::Sell)];
                 if qty.is_zero() {
                     told.remove(&price.0);

@@ -115,10 +115,7 @@ impl World {
             return self.saw("refused as pulled");
         }
         // Pulled within the copy as soon as one part is done, and here once all are.
-        let pulled = self.venue.events.iter().any(|event| {
-            matches!(event, Event::Report { report, .. } if matches!(report.body, ReportBody::QuotesPulled { .. }))
-        });
-        if pulled {
+        if self.pulled() {
             self.saw("pulled");
             return self.learn_from_the_venue(nth);
         }
@@ -235,7 +232,7 @@ impl World {
                 seen.push("withdrawn");
             }
             let opened = copy.events.iter().find_map(|event| match event {
-                Event::OrderOpened(opened) => Some(opened.order),
+                Event::OrderOpened(opened) => Some(opened.order.id),
                 _ => None,
             });
             let stands = if gone { None } else { standing.map(|order| order.id).or(opened) };
@@ -251,13 +248,10 @@ impl World {
     /// The answer and the refusals before it.
     fn compare_told(&mut self, parts: &[((InstrumentId, u8, Side), Done)], body: &ReportBody) {
         let refused: Vec<_> = parts.iter().filter_map(|(at, done)| Some((*at, done.err()?))).collect();
-        let told = self.venue.events.iter().filter_map(|event| match event {
-            Event::Report { report, .. } => match report.body {
-                ReportBody::QuoteRefused { instrument, quote, side, reject } => {
-                    Some(((instrument, quote, side), reject))
-                }
-                _ => None,
-            },
+        let told = self.venue.reports().filter_map(|(_, report)| match report.body {
+            ReportBody::QuoteRefused { instrument, quote, side, reject } => {
+                Some(((instrument, quote, side), reject))
+            }
             _ => None,
         });
         if !told.eq(refused.iter().copied()) {
@@ -267,8 +261,7 @@ impl World {
         if *body != (ReportBody::Quoted { accepted: sides - refused, refused }) {
             self.fail(&format!("{sides} sides, {refused} of them refused: {body:?}"));
         }
-        let said = |event: &Event| matches!(event, Event::Report { report, .. } if report.client_seq != 0);
-        if self.venue.events.iter().filter(|event| said(event)).count() != 1 {
+        if self.venue.reports().filter(|(_, report)| report.client_seq != 0).count() != 1 {
             self.fail("one answer and no other report that echoes its number");
         }
         if self.venue.events.iter().any(|event| matches!(event, Event::Traded(_))) {
@@ -356,16 +349,19 @@ impl World {
         };
         let account = self.taker.account;
         self.venue.send(&mut self.taker, account, Command::Place(new));
-        if self.venue.events.iter().any(|event| {
-            matches!(event, Event::Report { report, .. } if matches!(report.body, ReportBody::QuotesPulled { .. }))
-        }) {
+        if self.pulled() {
             self.saw("pulled");
         }
     }
 
+    /// Whether the last command had quotes pulled.
+    fn pulled(&self) -> bool {
+        self.venue.reports().any(|(_, report)| matches!(report.body, ReportBody::QuotesPulled { .. }))
+    }
+
     fn hear_levels(&mut self) {
         let mut once = BTreeMap::new();
-        for (instrument, &LevelUpdate { price, qty, orders, side }) in
+        for (instrument, LevelUpdate { price, qty, orders, side }) in
             self.venue.events.iter().flat_map(Event::levels)
         {
             let at = (instrument, side, price.0);

@@ -258,23 +258,14 @@ impl Stage {
         // What the market hears of levels comes last, whichever events tell it.
         let told = self.venue.events.iter().filter(|event| !matches!(event, Event::Level { .. }));
         let levels = self.venue.events.iter().flat_map(Event::levels);
-        told.map(|event| self.tell(event))
-            .chain(levels.map(|(of, level)| self.tell_level(of, level)))
+        told.flat_map(|event| self.tell_all(event))
+            .chain(levels.map(|(of, level)| self.tell_level(of, &level)))
             .collect()
     }
 
     fn must_succeed(&self) {
-        for event in &self.venue.events {
-            if let Event::Report {
-                report: Report { body: ReportBody::Rejected { reject, .. }, .. }, ..
-            } = event
-            {
-                panic!("{}: {reject}", self.place);
-            }
-            if let Event::Report {
-                report: Report { body: ReportBody::QuoteRefused { reject, .. }, .. },
-                ..
-            } = event
+        for (_, report) in self.venue.reports() {
+            if let ReportBody::Rejected { reject, .. } | ReportBody::QuoteRefused { reject, .. } = report.body
             {
                 panic!("{}: {reject}", self.place);
             }
@@ -365,26 +356,24 @@ impl Stage {
             self.actors.insert(who.into(), actor);
         }
         self.name_quotes(who, actor.session);
-        let refused = |event: &Event| {
-            matches!(event, Event::Report { session, report } if *session == actor.session
-                && report.client_seq != 0 && matches!(report.body, ReportBody::Rejected { .. }))
+        let refused = |(session, report): (SessionId, Report)| {
+            session == actor.session
+                && report.client_seq != 0
+                && matches!(report.body, ReportBody::Rejected { .. })
         };
         if let Some(name) = name
             && number.is_none()
-            && !self.venue.events.iter().any(refused)
+            && !self.venue.reports().any(refused)
         {
             if reserves {
-                let reserved = self.venue.events.iter().find_map(|event| match event {
-                    Event::Report {
-                        report: Report { body: ReportBody::Reserved { reservation, .. }, .. },
-                        ..
-                    } => Some(*reservation),
+                let reserved = self.venue.reports().find_map(|(_, report)| match report.body {
+                    ReportBody::Reserved { reservation, .. } => Some(reservation),
                     _ => None,
                 });
                 self.reservations.insert(name, reserved.expect("what is not refused is reserved"));
             } else {
                 let opened = self.venue.events.iter().find_map(|event| match event {
-                    Event::OrderOpened(opened) => Some(opened.order),
+                    Event::OrderOpened(opened) => Some(opened.order.id),
                     _ => None,
                 });
                 self.orders.insert(name, opened.expect("only orders and reservations have names"));
@@ -682,16 +671,26 @@ impl Stage {
         }
     }
 
+    /// What happened, and then what a session was told of it.
+    fn tell_all(&self, event: &Event) -> impl Iterator<Item = String> {
+        let happened = match event {
+            Event::Report { .. } => None,
+            event => Some(self.tell(event)),
+        };
+        let told = self.venue.report(event).map(|(session, report)| {
+            let answers = match report.client_seq {
+                0 => String::new(),
+                number => format!(" answers {number}"),
+            };
+            format!("report {}{answers}: {}", self.whose(session), self.tell_report(&report))
+        });
+        happened.into_iter().chain(told)
+    }
+
     fn tell(&self, event: &Event) -> String {
         match event {
             Event::Level { instrument, level } => self.tell_level(*instrument, level),
-            Event::Report { session, report } => {
-                let answers = match report.client_seq {
-                    0 => String::new(),
-                    number => format!(" answers {number}"),
-                };
-                format!("report {}{answers}: {}", self.whose(*session), self.tell_report(report))
-            }
+            Event::Report { report, .. } => self.tell_report(report),
             Event::Repeated { session, client_seq, report } => {
                 let was = report.as_ref().map_or_else(|| "nothing".into(), |report| self.tell_report(report));
                 format!("repeated {} {client_seq}: was answered {was}", self.whose(*session))
@@ -707,19 +706,24 @@ impl Stage {
                 Err(reject) => format!("not connected {}: {reject}", self.whose(*session)),
             },
             Event::OrderOpened(opened) => {
-                let price = opened.price.map_or_else(|| "at market".into(), |price| format!("@ {}", price.0));
+                let order = &opened.order;
+                let price = match order.price() {
+                    Price::ZERO => "at market".into(),
+                    price => format!("@ {}", price.0),
+                };
                 format!(
                     "opened {} of {}: {} {} {price} {}{}",
-                    self.name(opened.order),
-                    self.who(opened.account),
-                    side(opened.side),
-                    opened.qty.0,
+                    self.name(order.id),
+                    self.who(order.account),
+                    side(order.side),
+                    order.remaining().0,
                     tif(opened.tif),
-                    self.of(opened.instrument)
+                    self.of(order.instrument)
                 )
             }
-            Event::OrderReplaced { order, price, remaining, .. } => {
-                format!("replaced {}: {} @ {}", self.name(*order), remaining.0, price.0)
+            Event::OrderReplaced(replaced) => {
+                let order = &replaced.order;
+                format!("replaced {}: {} @ {}", self.name(order.id), order.remaining().0, order.price().0)
             }
             Event::Traded(trade) => {
                 let fees = match (trade.taker_fee, trade.maker_fee) {
@@ -740,9 +744,13 @@ impl Stage {
                 )
                 .replace(" from ", if trade.aggressor == Side::Buy { " from " } else { " to " })
             }
-            Event::OrderClosed { order, filled, remaining, reason, .. } => {
-                format!("closed {}: {reason:?}, filled {}, left {}", self.name(*order), filled.0, remaining.0)
-            }
+            Event::OrderClosed(closed) => format!(
+                "closed {}: {:?}, filled {}, left {}",
+                self.name(closed.order.id),
+                closed.reason,
+                closed.order.filled().0,
+                closed.unfilled().0
+            ),
             Event::DirectoryChanged => "directory changed".into(),
             Event::OffersChanged { supplier, models } => {
                 format!("{} offers {} models", self.who(*supplier), models.len())

@@ -61,6 +61,16 @@ impl Venue {
         }
     }
 
+    /// What the last command told sessions.
+    pub(crate) fn reports(&self) -> impl Iterator<Item = (SessionId, Report)> + '_ {
+        self.events.iter().filter_map(|event| self.report(event))
+    }
+
+    /// What an event of the last command told a session.
+    pub(crate) fn report(&self, event: &Event) -> Option<(SessionId, Report)> {
+        event.report(self.seq, self.now)
+    }
+
     /// Applies a command under the actor's next number.
     pub(crate) fn send(&mut self, actor: &mut Actor, account: AccountId, command: Command) {
         actor.client_seq += 1;
@@ -75,15 +85,11 @@ impl Venue {
 
     /// The first report that echoes the actor's last number.
     pub(crate) fn answer(&self, actor: &Actor) -> Report {
-        let answers = self.events.iter().find_map(|event| match event {
-            Event::Report { session, report }
-                if *session == actor.session && report.client_seq == actor.client_seq =>
-            {
-                Some(*report)
-            }
-            _ => None,
-        });
-        answers.unwrap_or_else(|| panic!("every command is answered: {actor:?} {:?}", self.events))
+        let key = (actor.session, actor.client_seq);
+        let answer = self.reports().find(|(session, report)| (*session, report.client_seq) == key);
+        answer
+            .map(|(_, report)| report)
+            .unwrap_or_else(|| panic!("every command is answered: {actor:?} {:?}", self.events))
     }
 
     /// A command of the operator that must succeed; what it created.

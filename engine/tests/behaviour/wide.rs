@@ -341,7 +341,7 @@ impl World {
         }
         // Ids are the engine's to give; `oracle` proves how.
         let opened = self.venue.events.iter().find_map(|event| match event {
-            Event::OrderOpened(opened) => Some(opened.order),
+            Event::OrderOpened(opened) => Some(opened.order.id),
             _ => None,
         });
         let Some(id) = opened else { self.fail("an order is opened", new, &"none") };
@@ -430,11 +430,11 @@ impl World {
                     price: trade.price,
                     qty: trade.qty.0,
                 }),
-                Event::OrderClosed { order, filled, remaining, reason, .. } => found.closed.push(Closed {
-                    order: *order,
-                    filled: filled.0,
-                    remaining: remaining.0,
-                    reason: *reason,
+                Event::OrderClosed(closed) => found.closed.push(Closed {
+                    order: closed.order.id,
+                    filled: closed.order.filled().0,
+                    remaining: closed.unfilled().0,
+                    reason: closed.reason,
                 }),
                 _ => {}
             }

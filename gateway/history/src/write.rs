@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use grid_engine::command::{Side, TimeInForce};
-use grid_engine::event::{Charge, ChargeReason, Closure, Moved, OrderOpened, Trade};
+use grid_engine::event::{
+    Charge, ChargeReason, Closure, Moved, OrderClosed, OrderOpened, OrderReplaced, Trade,
+};
 use grid_engine::funding::ReloadFailure;
 use grid_engine::state::Reservation;
 use grid_engine::{AccountId, Engine, Event, Nanos, Seq, Usd};
@@ -338,16 +340,16 @@ fn store_event(
     let at = command.at.0 as i64;
     match event {
         Event::OrderOpened(order) => opened(tx, at, order),
-        Event::OrderReplaced { order, price, remaining, .. } => tx
+        Event::OrderReplaced(OrderReplaced { order, .. }) => tx
             .prepare_cached("UPDATE orders SET price = ?2, qty = filled + ?3, updated_at = ?4 WHERE id = ?1")?
-            .execute(params![order.0 as i64, price.0 as i64, remaining.0 as i64, at])
+            .execute(params![order.id.0 as i64, order.price().0 as i64, order.remaining().0 as i64, at])
             .map(drop),
         Event::Traded(trade) => traded(tx, at, trade),
-        Event::OrderClosed { order, reason, .. } => tx
+        Event::OrderClosed(OrderClosed { order, reason, .. }) => tx
             .prepare_cached(
                 "UPDATE orders SET status = ?2, closure = ?3, closed_at = ?4, updated_at = ?4 WHERE id = ?1",
             )?
-            .execute(params![order.0 as i64, status_of(*reason), *reason as i64, at])
+            .execute(params![order.id.0 as i64, status_of(*reason), *reason as i64, at])
             .map(drop),
         Event::Moved { account, instrument, qty, movement, transfer } => tx
             .prepare_cached("INSERT INTO transfers VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
@@ -434,20 +436,22 @@ fn funded(
         .map(drop)
 }
 
-fn opened(tx: &Transaction<'_>, at: i64, order: &OrderOpened) -> Result<(), rusqlite::Error> {
-    let price = order.price.map(|price| price.0 as i64);
+fn opened(tx: &Transaction<'_>, at: i64, opened: &OrderOpened) -> Result<(), rusqlite::Error> {
+    let order = &opened.order;
+    // A market order has none.
+    let price = Some(order.price()).filter(|price| !price.is_zero()).map(|price| price.0 as i64);
     tx.prepare_cached(
         "INSERT INTO orders VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?5, ?8, 0, 0, 0, ?9, NULL, ?10, ?10, NULL, 0)",
     )?
     .execute(params![
-        order.order.0 as i64,
+        order.id.0 as i64,
         order.account.0,
         order.instrument.0,
         side_number(order.side),
         price,
-        tif_number(order.tif),
-        order.tag,
-        order.qty.0 as i64,
+        tif_number(opened.tif),
+        opened.tag.as_deref().map_or("", String::as_str),
+        order.remaining().0 as i64,
         status::ACTIVE,
         at
     ])

@@ -1,8 +1,8 @@
 //! The store keeps what happened exactly once: over restarts, over repeats, and it refuses a gap.
 
 use grid_engine::command::{Side, TimeInForce};
-use grid_engine::event::{Closure, OrderOpened, Trade};
-use grid_engine::{AccountId, Event, InstrumentId, Label, Nanos, OrderId, Price, Qty, Seq, TradeId, Usd};
+use grid_engine::event::{OrderClosed, OrderOpened, Subject, Trade};
+use grid_engine::{AccountId, Event, InstrumentId, Nanos, OrderId, Price, Qty, Seq, TradeId, Usd};
 use grid_history::{Applied, FillFilter, History, HistoryError, OrderFilter, Since, Slice, SliceFrom};
 
 const MAKER: AccountId = AccountId(2);
@@ -10,18 +10,13 @@ const TAKER: AccountId = AccountId(3);
 const FIRST: Slice = Slice { limit: 100, offset: 0, from: SliceFrom::Start, descending: false };
 
 fn opened(order: u64, account: AccountId, side: Side, qty: u64) -> Event {
-    Event::OrderOpened(OrderOpened {
-        order: OrderId(order),
-        account,
-        instrument: InstrumentId(0),
-        side,
-        price: Some(Price(81)),
-        tif: TimeInForce::Gtc,
-        qty: Qty(qty),
-        label: Label(0),
-        tag: String::new(),
-        level: None,
-    })
+    let order = subject(order, account, side, (qty, 0));
+    Event::OrderOpened(OrderOpened::untold(order, TimeInForce::Gtc))
+}
+
+fn subject(order: u64, account: AccountId, side: Side, (remaining, filled): (u64, u64)) -> Subject {
+    let whose = (OrderId(order), account);
+    Subject::new(whose, (InstrumentId(0), side), Price(81), Qty(remaining), Qty(filled))
 }
 
 /// A maker's ask at 1, a taker's bid at 2 that trades with it, an empty command at 3.
@@ -40,15 +35,7 @@ fn story() -> Vec<Applied> {
         maker: MAKER,
         maker_fee: Usd(0),
     };
-    let closed = Event::OrderClosed {
-        order: OrderId(2),
-        account: TAKER,
-        instrument: InstrumentId(0),
-        filled: Qty(2),
-        remaining: Qty(0),
-        reason: Closure::Filled,
-        level: None,
-    };
+    let closed = Event::OrderClosed(OrderClosed::filled(subject(2, TAKER, Side::Buy, (0, 2))));
     let command = |seq: u64, events: Vec<Event>| Applied { seq: Seq(seq), at: Nanos(seq * 1_000), events };
     vec![
         command(1, vec![opened(1, MAKER, Side::Sell, 5)]),

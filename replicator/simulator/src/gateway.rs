@@ -184,7 +184,12 @@ impl Gateway {
     }
 
     fn pass_on(&mut self, output: &Output<Engine>, wires: &mut Wires, now: u64) {
-        for event in output.events() {
+        for (seq, event) in output.numbered() {
+            if let Some((session, report)) = event.report(seq, output.block.at())
+                && let Some(&connection) = self.live.get(&session)
+            {
+                wires.send_down(connection, now, Down::Report(report));
+            }
             match event {
                 Event::SessionEstablished { session, connection, result } => {
                     // Every node hears of it; only the one at whose door it is answers.
@@ -202,11 +207,6 @@ impl Gateway {
                         Err(_) => Down::Refused,
                     };
                     wires.send_down(*connection, now, down);
-                }
-                Event::Report { session, report } => {
-                    if let Some(&connection) = self.live.get(session) {
-                        wires.send_down(connection, now, Down::Report(*report));
-                    }
                 }
                 Event::Repeated { session, client_seq, report } => {
                     if let Some(&connection) = self.live.get(session) {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use grid_engine::command::Entry;
-use grid_engine::event::{ChargeReason, Closure, Event, Report};
-use grid_engine::{Engine, Seq, SessionId};
+use grid_engine::event::{ChargeReason, Closure, Event, OrderClosed, Report};
+use grid_engine::{Engine, Nanos, Seq, SessionId};
 use grid_sequencer::{Block, BlockKind, CommandBytes, NodeId, Output, Position};
 
 use crate::model::Model;
@@ -147,7 +147,7 @@ impl Ledger {
                 let expected = self.model.apply(seq, header.at, &entry);
                 self.engine.apply(seq, header.at, &entry, &mut done);
                 self.model.compare(&expected, &entry, &done, self.engine.state())?;
-                self.count(&entry, &done)?;
+                self.count((seq, header.at), &entry, &done)?;
                 events.extend(done.into_iter().map(|event| (seq, event)));
                 seq = seq.next();
             }
@@ -170,22 +170,19 @@ impl Ledger {
         Ok(())
     }
 
-    fn count(&mut self, entry: &Entry, events: &[Event]) -> Result<(), String> {
+    fn count(&mut self, (seq, at): (Seq, Nanos), entry: &Entry, events: &[Event]) -> Result<(), String> {
         self.commands += 1;
         let mut answered = false;
         for event in events {
-            match event {
-                Event::Report { session, report } => {
-                    let reports = self.reports.entry(*session).or_default();
-                    if report.number != reports.len() as u64 + 1 {
-                        return Err(format!(
-                            "{session:?} has {} reports, and then {report:?}",
-                            reports.len()
-                        ));
-                    }
-                    reports.push(*report);
-                    answered |= *session == entry.session && report.client_seq == entry.client_seq;
+            if let Some((session, report)) = event.report(seq, at) {
+                let reports = self.reports.entry(session).or_default();
+                if report.number != reports.len() as u64 + 1 {
+                    return Err(format!("{session:?} has {} reports, and then {report:?}", reports.len()));
                 }
+                reports.push(report);
+                answered |= session == entry.session && report.client_seq == entry.client_seq;
+            }
+            match event {
                 Event::Repeated { .. } => self.repeats += 1,
                 Event::Traded(_) => self.trades += 1,
                 other => {
@@ -250,7 +247,7 @@ fn rarity(event: &Event) -> Option<&'static str> {
         Event::StandingChanged { breach: true, .. } => "suspended for breach",
         Event::StandingChanged { quality: true, .. } => "suspended for quality",
         Event::StandingChanged { .. } => "back on the roster",
-        Event::OrderClosed { reason: Closure::Suspended, .. } => "asks closed by a suspension",
+        Event::OrderClosed(OrderClosed { reason: Closure::Suspended, .. }) => "asks closed by a suspension",
         Event::Charged(charge) => match charge.reason {
             ChargeReason::Breach => "penalties",
             ChargeReason::Cover => "covers",

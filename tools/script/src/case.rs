@@ -184,7 +184,7 @@ impl Case {
         let order = self.venue.submit(account, command);
         for event in &self.venue.events {
             match event {
-                Event::OrderOpened(opened) if placed && opened.order == order => {
+                Event::OrderOpened(opened) if placed && opened.order.id == order => {
                     self.live.insert(id.clone(), order);
                     self.names.insert(order, id.clone());
                 }
@@ -202,13 +202,13 @@ impl Case {
                     price: self.ticks(trade.price),
                     qty: trade.qty.0,
                 }),
-                Event::OrderClosed { order, reason, .. } => {
+                Event::OrderClosed(closed) => {
                     let name = self
                         .names
-                        .remove(order)
+                        .remove(&closed.order.id)
                         .expect("every order that closes was opened by a line of this case");
                     self.live.remove(&name);
-                    match reason {
+                    match closed.reason {
                         Closure::Filled | Closure::Cancelled | Closure::Suspended => {}
                         Closure::SelfTrade => self.result.stp_cancelled.push(name),
                         Closure::PartiallyFilledNoLiquidity
@@ -290,7 +290,7 @@ impl Venue {
         self.client_seq += 1;
         self.apply(&Entry { session: SESSION, client_seq: self.client_seq, account, command });
         let opened = self.events.iter().find_map(|event| match event {
-            Event::OrderOpened(opened) => Some(opened.order),
+            Event::OrderOpened(opened) => Some(opened.order.id),
             _ => None,
         });
         opened.unwrap_or_default()

@@ -172,11 +172,10 @@ impl Market {
         log.client_seq += 1;
         let client_seq = log.client_seq;
         let events = log.apply(&Entry { session: SESSION, client_seq, account, command });
-        let answer = events.into_iter().find_map(|event| match event {
-            Event::Report { report, .. } if report.client_seq == client_seq => Some(report.body),
-            _ => None,
-        });
-        match answer.expect("every command is answered") {
+        let (seq, at) = (log.seq, log.engine.state().now);
+        let told = events.into_iter().filter_map(|event| event.report(seq, at));
+        let answer = told.map(|(_, report)| report).find(|report| report.client_seq == client_seq);
+        match answer.expect("every command is answered").body {
             ReportBody::Rejected { reject, .. } => Err(DoorError::Rejected(reject)),
             body => Ok(body),
         }

@@ -13,8 +13,10 @@ use crate::venue::View;
 impl<V: View> Desk<V> {
     /// Gives one committed event to whom it concerns.
     pub(super) fn hear(&mut self, seq: Seq, at: Nanos, event: &Event) {
+        if let Some((session, report)) = event.report(seq, at) {
+            self.report(session, &report);
+        }
         match event {
-            Event::Report { session, report } => self.report(*session, report),
             Event::Repeated { session, client_seq, report } => {
                 self.repeat(*session, *client_seq, report.as_deref());
             }
@@ -26,7 +28,7 @@ impl<V: View> Desk<V> {
             Event::DirectoryChanged => self.audit = Some(seq),
             _ => {}
         }
-        for (instrument, &LevelUpdate { price, qty, orders, side }) in event.levels() {
+        for (instrument, LevelUpdate { price, qty, orders, side }) in event.levels() {
             let level = Level { price: price.0, qty: qty.0, orders, side: reports::side(side) };
             self.feed.market().level(seq, at, instrument.0, level);
         }

@@ -103,13 +103,12 @@ impl Market {
         log.client_seq += 1;
         let client_seq = log.client_seq;
         let events = log.apply(Entry { session: SESSION, client_seq, account, command });
+        let (seq, at) = (log.engine.state().seq, log.now);
         drop(log);
         self.changed.send_replace(());
-        let answer = events.into_iter().find_map(|event| match event {
-            Event::Report { report, .. } if report.client_seq == client_seq => Some(report.body),
-            _ => None,
-        });
-        match answer.expect("every command is answered") {
+        let told = events.into_iter().filter_map(|event| event.report(seq, at));
+        let answer = told.map(|(_, report)| report).find(|report| report.client_seq == client_seq);
+        match answer.expect("every command is answered").body {
             ReportBody::Rejected { reject, .. } => Err(reject),
             body => Ok(body),
         }

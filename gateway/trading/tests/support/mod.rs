@@ -79,11 +79,9 @@ impl Venue {
         let client_seq = core.client_seq;
         let entry = Entry { session: SESSION, client_seq, account, command };
         let (seq, at, events) = self.apply(&mut core, &entry);
-        let body = events.into_iter().find_map(|event| match event {
-            Event::Report { report, .. } if report.client_seq == client_seq => Some(report.body),
-            _ => None,
-        });
-        let outcome = match body.expect("every command is answered") {
+        let told = events.into_iter().filter_map(|event| event.report(seq, at));
+        let body = told.map(|(_, report)| report).find(|report| report.client_seq == client_seq);
+        let outcome = match body.expect("every command is answered").body {
             ReportBody::Order(report) => Outcome::Order(report.order),
             ReportBody::Rejected { reject, order, .. } => Outcome::Rejected { reject, existing: order },
             ReportBody::MassCancelled { count } => Outcome::MassCancelled { count },

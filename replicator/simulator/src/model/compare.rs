@@ -1,9 +1,9 @@
 //! What the engine said and holds, against what the second bookkeeper worked out.
 
 use grid_engine::command::{Entry, Side};
-use grid_engine::event::{Closure, Event, Exec, Report, ReportBody};
+use grid_engine::event::{Closure, Event, Exec, ReportBody};
 use grid_engine::state::State;
-use grid_engine::{InstrumentId, OrderId, Reject};
+use grid_engine::{InstrumentId, Nanos, OrderId, Reject, Seq};
 
 use super::quotes::Refused;
 use super::{Answer, Expected, Model};
@@ -122,18 +122,17 @@ impl Told {
     fn of(entry: &Entry, events: &[Event]) -> Self {
         let mut told = Self::default();
         for event in events {
-            match event {
-                Event::Report {
-                    report: Report { body: ReportBody::QuoteRefused { instrument, quote, side, reject }, .. },
-                    ..
-                } => told.refused.push(((instrument.0, *quote, *side == Side::Sell), *reject)),
-                Event::Report { session, report }
-                    if *session == entry.session
-                        && report.client_seq == entry.client_seq
-                        && report.client_seq != 0 =>
+            // When it was is no matter here.
+            if let Some((session, report)) = event.report(Seq::ZERO, Nanos::ZERO) {
+                if let ReportBody::QuoteRefused { instrument, quote, side, reject } = report.body {
+                    told.refused.push(((instrument.0, quote, side == Side::Sell), reject));
+                } else if (session, report.client_seq) == (entry.session, entry.client_seq)
+                    && report.client_seq != 0
                 {
                     told.answer = told.answer.or_else(|| answer(&report.body));
                 }
+            }
+            match event {
                 Event::Repeated { session, .. } => told.repeated |= *session == entry.session,
                 Event::Traded(trade) => told.outcome.fills.push(Fill {
                     taker: numbered(trade.taker_order),
@@ -141,14 +140,12 @@ impl Told {
                     price: trade.price,
                     qty: trade.qty.0,
                 }),
-                Event::OrderClosed { order, filled, remaining, reason, .. } => {
-                    told.outcome.closed.push(Closed {
-                        order: numbered(*order),
-                        filled: filled.0,
-                        remaining: remaining.0,
-                        reason: *reason,
-                    });
-                }
+                Event::OrderClosed(closed) => told.outcome.closed.push(Closed {
+                    order: numbered(closed.order.id),
+                    filled: closed.order.filled().0,
+                    remaining: closed.unfilled().0,
+                    reason: closed.reason,
+                }),
                 Event::SessionEstablished { result, .. } => {
                     told.established =
                         Some(result.as_ref().map(|at| at.last_client_seq).map_err(|reject| *reject));
