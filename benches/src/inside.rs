@@ -174,7 +174,7 @@ impl<M: Machine> Ends<M> {
     }
 
     fn told(&self) -> u64 {
-        self.batch.iter().map(|output| output.block.commands().len() as u64).sum()
+        self.batch.iter().map(|output| output.commands() as u64).sum()
     }
 
     /// One command after the other, each handed in when the one before it is told: what each took, in nanoseconds. `see` looks at every output, outside

@@ -1,7 +1,8 @@
 //! The one door into the log: a bounded ring that any number of producers fill and the sequencer stage empties.
 //!
 //! Full is an explicit answer, never a wait: the producer tells its client. Commands are encoded by their producers, in
-//! parallel, into a buffer that stays with its slot, so after warm-up the ring allocates nothing.
+//! parallel, and their log form lies in the slot itself: the sequencer, on another core, fetches it with the rest and has no pointer to
+//! follow. Only a command with an unusually long form needs memory of its own.
 //!
 //! A slot is a `Mutex` although nobody ever contends for it: producer and consumer have it in turns, by the ring's cursors, so
 //! the lock costs the consumer some nanoseconds and spares `unsafe`. The consumer always takes all that is ready: `take(n)` on a
@@ -56,13 +57,16 @@ impl<C> SubmitError<C> {
     }
 }
 
-/// Room for the log form of most commands.
+/// Room for the log form of most commands, with its length in front.
 const COMMAND_BYTES: usize = 96;
 
 #[derive(Debug)]
 struct Filled<C> {
-    /// Length prefix and log form, as they will stand in the block.
-    bytes: Vec<u8>,
+    /// Length prefix and log form, as they will stand in the block: so many bytes of `framed`, or `long` where those are more than
+    /// it has room for.
+    bytes: usize,
+    framed: [u8; COMMAND_BYTES],
+    long: Vec<u8>,
     command: Option<C>,
     /// The epoch that it was handed in for.
     epoch: u64,
@@ -190,7 +194,11 @@ impl<M: Machine> Submitter<M> {
         let filled = self.ring.try_publish(|slot| {
             // The ring says that nobody else has it.
             let slot = slot.get_mut().unwrap_or_else(PoisonError::into_inner);
-            std::mem::swap(&mut slot.bytes, buffer);
+            slot.bytes = buffer.len();
+            match slot.framed.get_mut(..buffer.len()) {
+                Some(room) => room.copy_from_slice(buffer),
+                None => slot.long = std::mem::take(buffer),
+            }
             slot.command = command.take();
             slot.epoch = epoch;
             slot.arrived = arrived;
@@ -253,8 +261,10 @@ pub(crate) fn inbound<M: Machine>(
     bell: Arc<Doorbell>,
     clocks: &Arc<Clocks>,
 ) -> (Submitter<M>, Inbound<M::Command>) {
-    let buffer = || Vec::with_capacity(COMMAND_BYTES);
-    let empty = || Mutex::new(Filled { bytes: buffer(), command: None, epoch: 0, arrived: None });
+    let empty = || {
+        let framed = [0; COMMAND_BYTES];
+        Mutex::new(Filled { bytes: 0, framed, long: Vec::new(), command: None, epoch: 0, arrived: None })
+    };
     let (poller, builder) =
         disruptor::build_multi_producer(slots, empty, disruptor::BusySpin).new_event_poller();
     let sampler = clocks.sampler();
@@ -288,7 +298,10 @@ impl<C: Send + 'static> Inbound<C> {
             let mut slot = open(slot);
             let command = slot.command.take().expect("a published slot holds a command");
             let (epoch, arrived) = (slot.epoch, slot.arrived);
-            take(Taken { command, framed: &slot.bytes, epoch, arrived });
+            match slot.framed.get(..slot.bytes) {
+                Some(framed) => take(Taken { command, framed, epoch, arrived }),
+                None => take(Taken { command, framed: &std::mem::take(&mut slot.long), epoch, arrived }),
+            }
             taken += 1;
         }
         taken

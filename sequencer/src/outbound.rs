@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::block::CommittedBlock;
+use crate::block::{Block, CommittedBlock, Position};
 use crate::clocks::{Clocks, Stamps};
 use crate::doorbell::{Doorbell, Sleeper, doorbell};
 use crate::lane::{LaneIn, LaneOut, lane};
@@ -64,8 +64,10 @@ pub(crate) struct Outbound<M: Machine> {
     /// Published, oldest first, at most a lane full: each is looked at again until all consumers are done with it.
     under_way: VecDeque<Shared<M>>,
     slots: usize,
-    /// Nobody else has one of these.
+    /// Nobody else has one of these. They are of no block any more.
     spare: Vec<Shared<M>>,
+    /// What an output is of while it is of none.
+    nothing: Arc<CommittedBlock<M::Command>>,
     hall: Arc<Hall>,
 }
 
@@ -119,7 +121,8 @@ pub(crate) fn outbound<M: Machine>(
             stamps: None,
         })
         .collect();
-    (Outbound { lanes, under_way: VecDeque::new(), slots, spare: Vec::new(), hall }, pollers)
+    let nothing = Arc::new(CommittedBlock::new(Arc::new(Block::empty(&Position::default(), 1)), Vec::new()));
+    (Outbound { lanes, under_way: VecDeque::new(), slots, spare: Vec::new(), nothing, hall }, pollers)
 }
 
 impl<M: Machine> Outbound<M> {
@@ -133,8 +136,11 @@ impl<M: Machine> Outbound<M> {
     /// Takes back what all consumers are done with. Their last look at it was from elsewhere, so this waits for a line of memory or
     /// two: do it when nobody waits for what comes next.
     pub(crate) fn reclaim(&mut self) {
-        while let Some(done) = self.under_way.pop_front_if(|output| Arc::get_mut(output).is_some()) {
-            if self.spare.len() < SPARE_MAX {
+        while let Some(mut done) = self.under_way.pop_front_if(|output| Arc::get_mut(output).is_some()) {
+            if self.spare.len() < SPARE_MAX
+                && let Some(output) = Arc::get_mut(&mut done)
+            {
+                output.renew(Arc::clone(&self.nothing));
                 self.spare.push(done);
             }
         }

@@ -62,6 +62,12 @@ impl<M: Machine> Output<M> {
         }
     }
 
+    /// How many commands the block holds, for who need not look at it.
+    #[must_use]
+    pub fn commands(&self) -> usize {
+        self.ends.len()
+    }
+
     /// All events, in order.
     #[must_use]
     pub fn events(&self) -> &[M::Event] {
