@@ -172,6 +172,9 @@ class Journal:
         #: what this journal alone proves to be wrong: (check, sentence)
         self.wrong = []
         self._hard_state = None
+        #: Damaged segments were put aside, and the vote that such a repair may write was not seen yet: where it does not know for
+        #: whom the node voted last, it votes for the node itself, which then votes for nobody else in that term.
+        self._repaired = any((pathlib.Path(data_dir) / "journal").glob("journal-*.damaged-*"))
         paths = sorted((pathlib.Path(data_dir) / "journal").glob("journal-*.seg"))
         if not paths:
             raise Damage(f"{data_dir}: no journal")
@@ -225,8 +228,11 @@ class Journal:
         if self._hard_state is not None:
             old_term, old_vote, _ = self._hard_state
             if term < old_term or (term == old_term and old_vote and vote != old_vote):
-                self.wrong.append(
-                    ("vote", f"{block.where}: term {term} vote {vote} after term {old_term} vote {old_vote}"))
+                if self._repaired and term == old_term and vote == self.node:
+                    self._repaired = False
+                else:
+                    self.wrong.append(
+                        ("vote", f"{block.where}: term {term} vote {vote} after term {old_term} vote {old_vote}"))
         if commit < self.commit:
             self.wrong.append(("commit", f"{block.where}: committed to {commit} after {self.commit}"))
         self._hard_state = (term, vote, commit)
