@@ -1,9 +1,9 @@
-//! The published XML, written from the table in `messages`, so the two cannot drift: a test
+//! The published XML, written from the tables in `messages`, so the two cannot drift: a test
 //! compares the file with what this makes. Other people's decoders then prove that the XML says
 //! what our bytes are.
 
 use crate::field::{Choice, Kind};
-use crate::messages::{BlockSpec, MESSAGES, SCHEMA_ID, SCHEMA_VERSION, Tail, camel};
+use crate::messages::{BlockSpec, MESSAGES, SCHEMA_ID, SCHEMA_VERSION, Tail};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -150,4 +150,21 @@ fn write_fields(
 
 fn escape(doc: &str) -> String {
     doc.trim().replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
+}
+
+/// `snake_case` to `camelCase`.
+pub(crate) fn camel(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    let mut upper = false;
+    for letter in name.chars() {
+        match (letter, upper) {
+            ('_', _) => upper = true,
+            (letter, true) => {
+                out.push(letter.to_ascii_uppercase());
+                upper = false;
+            }
+            (letter, false) => out.push(letter),
+        }
+    }
+    out
 }
