@@ -8,6 +8,7 @@
 use rkyv::{Archive, Deserialize as Thaw, Serialize as Freeze};
 use serde::{Deserialize, Serialize};
 
+use crate::book::narrow;
 use crate::command::Side;
 use crate::event::Closure;
 use crate::ids::{AccountId, InstrumentId, Label, OrderId, ReservationId, TradeId};
@@ -201,9 +202,8 @@ pub enum Exec {
 
 impl Exec {
     /// As it is kept.
-    #[inline(always)]
+    #[cfg(test)]
     pub(crate) fn parts(self) -> (Kind, Fill) {
-        let narrow = |wide: u64| u32::try_from(wide).expect("no more than an order that fits 32 bits");
         match self {
             Self::New => (Kind::New, Fill::default()),
             Self::Replaced => (Kind::Replaced, Fill::default()),
@@ -250,7 +250,6 @@ impl Subject {
         remaining: Qty,
         filled: Qty,
     ) -> Self {
-        let narrow = |wide: u64| u32::try_from(wide).expect("an order's price and quantity fit 32 bits");
         let (price, remaining, filled) = (narrow(price.0), narrow(remaining.0), narrow(filled.0));
         Self { label: Label::default(), id, account, price, remaining, filled, instrument, side, quote: 0 }
     }

@@ -128,7 +128,7 @@ impl Usd {
     #[must_use]
     pub fn share(self, taken: u64, whole: u64) -> Self {
         assert!(taken <= whole && whole > 0, "a share is a part of something");
-        if taken == whole {
+        if taken == whole || self.is_zero() {
             return self;
         }
         // Dividing 128 bits takes several times as long as everything else here, so only where it must be.

@@ -128,6 +128,17 @@ impl Ladder {
         self.cell(side, price).map(|&cell| (price, cell))
     }
 
+    /// The best price of a side and the slot of its oldest order.
+    #[inline]
+    pub(crate) fn front(&self, side: Side) -> Option<(u32, u32)> {
+        let price = self.best_price(side)?;
+        let cell = match self.window.place(price) {
+            Some(at) => self.window.at(at),
+            None => self.far[side as usize].get(rank(side, price))?,
+        };
+        Some((price, cell.head))
+    }
+
     /// What rests at a price.
     #[inline]
     pub(crate) fn cell(&self, side: Side, price: u32) -> Option<&Cell> {

@@ -28,10 +28,16 @@ use crate::units::{Nanos, Price, Qty, Usd};
 pub(crate) use ladder::Ladder;
 pub(crate) use slab::{NONE, Record, Terms};
 
-use slab::Slab;
+use slab::{Orders, Slab};
 
 /// The highest price and the largest quantity that an order can have.
 pub const WIDEST: u64 = u32::MAX as u64;
+
+/// A price or a quantity as it is stored; above [`WIDEST`], which an instrument's terms exclude, a fault.
+#[inline(always)]
+pub(crate) fn narrow(wide: u64) -> u32 {
+    u32::try_from(wide).expect("an instrument's largest price and quantity fit 32 bits")
+}
 
 /// One open order, as readers see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -226,9 +232,9 @@ impl Books {
         &self.ladders[usize::from(instrument.0)]
     }
 
-    /// The record of an order that rests.
+    /// The slot and the record of an order that rests.
     #[inline(always)]
-    pub(crate) fn find(&self, id: OrderId) -> Option<&Record> {
+    pub(crate) fn find(&self, id: OrderId) -> Option<(u32, &Record)> {
         self.slab.find(id)
     }
 
@@ -238,22 +244,16 @@ impl Books {
         self.slab.at(slot)
     }
 
-    /// The label of the order in a slot.
+    /// The label of the order in a slot, whose record was read already.
     #[inline]
-    pub(crate) fn label(&self, slot: u32) -> Label {
-        self.label_of(slot, self.slab.at(slot))
-    }
-
-    /// As [`Self::label`], of a record that was read already.
-    #[inline]
-    pub(crate) fn label_of(&self, slot: u32, record: &Record) -> Label {
+    pub(crate) fn label(&self, slot: u32, record: &Record) -> Label {
         self.slab.label(slot, record.is_labelled())
     }
 
-    /// The slot of the order that trades first on a side.
+    /// The best price of a side, and the slot of the order that trades first there.
     #[inline]
-    pub(crate) fn front(&self, instrument: InstrumentId, side: Side) -> Option<u32> {
-        self.ladder(instrument).best(side).map(|(_, cell)| cell.head)
+    pub(crate) fn front(&self, instrument: InstrumentId, side: Side) -> Option<(u32, u32)> {
+        self.ladder(instrument).front(side)
     }
 
     /// Whether an order of this side would trade at once at this price.
@@ -298,18 +298,19 @@ impl Books {
     /// has now.
     #[inline(always)]
     pub(crate) fn enter(&mut self, slot: u32, order: &Entry, own: &mut OpenOrders) -> Depth {
+        let mut orders = self.slab.orders();
         let own_prev = own.last;
         match own_prev {
             NONE => own.first = slot,
-            last => self.slab.at_mut(last).own_next = slot,
+            last => orders.at(last).own_next = slot,
         }
         own.last = slot;
         own.count += 1;
         let (side, price) = (order.terms.side, order.price);
         let ladder = &mut self.ladders[usize::from(order.instrument.0)];
-        let (depth, prev) = link(&mut self.slab, ladder, slot, (side, price), order.remaining);
+        let (depth, prev) = link(&mut orders, ladder, slot, (side, price), order.remaining);
         // Field by field: one that was made elsewhere would be copied in larger pieces than it was made of.
-        let record = self.slab.at_mut(slot);
+        let record = orders.at(slot);
         record.id = order.id.0;
         record.submitted_at = order.at.0;
         record.updated_at = order.at.0;
@@ -334,7 +335,7 @@ impl Books {
         let ladder = &mut self.ladders[usize::from(record.instrument)];
         let level = (record.side(), record.price);
         let links = (record.prev, record.next);
-        let depth = unlink(&mut self.slab, ladder, slot, level, record.remaining, links);
+        let depth = unlink(&mut self.slab.orders(), ladder, slot, level, record.remaining, links);
         self.retire(slot, record, own);
         depth
     }
@@ -342,13 +343,14 @@ impl Books {
     /// As [`Self::remove`], of an order that is in no level.
     #[inline(always)]
     pub(crate) fn retire(&mut self, slot: u32, record: &Record, own: &mut OpenOrders) {
+        let mut orders = self.slab.orders();
         match record.own_prev {
             NONE => own.first = record.own_next,
-            prev => self.slab.at_mut(prev).own_next = record.own_next,
+            prev => orders.at(prev).own_next = record.own_next,
         }
         match record.own_next {
             NONE => own.last = record.own_prev,
-            next => self.slab.at_mut(next).own_prev = record.own_prev,
+            next => orders.at(next).own_prev = record.own_prev,
         }
         own.count -= 1;
         self.slab.give_slot(slot);
@@ -357,11 +359,12 @@ impl Books {
     /// Puts the order in `slot` behind all others of its level; what the level has now.
     #[inline(always)]
     pub(crate) fn join(&mut self, slot: u32) -> Depth {
-        let record = self.slab.at(slot);
+        let mut orders = self.slab.orders();
+        let record = orders.at(slot);
         let (side, price, qty) = (record.side(), record.price, record.remaining);
         let ladder = &mut self.ladders[usize::from(record.instrument)];
-        let (depth, prev) = link(&mut self.slab, ladder, slot, (side, price), qty);
-        let record = self.slab.at_mut(slot);
+        let (depth, prev) = link(&mut orders, ladder, slot, (side, price), qty);
+        let record = orders.at(slot);
         (record.prev, record.next) = (prev, NONE);
         depth
     }
@@ -370,25 +373,27 @@ impl Books {
     /// has now.
     #[inline(always)]
     pub(crate) fn leave(&mut self, slot: u32) -> Depth {
-        let record = self.slab.at(slot);
-        let (side, price, qty, links) =
-            (record.side(), record.price, record.remaining, (record.prev, record.next));
+        let mut orders = self.slab.orders();
+        let record = orders.at(slot);
+        let (level, qty) = ((record.side(), record.price), record.remaining);
+        let links = (record.prev, record.next);
         let ladder = &mut self.ladders[usize::from(record.instrument)];
-        unlink(&mut self.slab, ladder, slot, (side, price), qty, links)
+        unlink(&mut orders, ladder, slot, level, qty, links)
     }
 
     /// Moves a resting order behind all others of another price, or of its own, with another open quantity. What the level
     /// that it left has now, and then the one that it joined.
     #[inline(always)]
     pub(crate) fn relocate(&mut self, slot: u32, price: u32, remaining: u32, at: Nanos) -> [Depth; 2] {
-        let record = self.slab.at_mut(slot);
-        let (side, before, qty, links) =
-            (record.side(), record.price, record.remaining, (record.prev, record.next));
+        let mut orders = self.slab.orders();
+        let record = orders.at(slot);
+        let (side, before, qty) = (record.side(), record.price, record.remaining);
+        let links = (record.prev, record.next);
         (record.price, record.remaining, record.updated_at) = (price, remaining, at.0);
         let ladder = &mut self.ladders[usize::from(record.instrument)];
-        let left = unlink(&mut self.slab, ladder, slot, (side, before), qty, links);
-        let (joined, prev) = link(&mut self.slab, ladder, slot, (side, price), remaining);
-        let record = self.slab.at_mut(slot);
+        let left = unlink(&mut orders, ladder, slot, (side, before), qty, links);
+        let (joined, prev) = link(&mut orders, ladder, slot, (side, price), remaining);
+        let record = orders.at(slot);
         (record.prev, record.next) = (prev, NONE);
         [left, joined]
     }
@@ -507,7 +512,7 @@ impl Books {
             id: OrderId(record.id),
             account: AccountId(record.account),
             session: sessions.id(SessionIndex(record.session)),
-            label: self.label_of(slot, record),
+            label: self.label(slot, record),
             quote: terms.quote,
             side: terms.side,
             price,
@@ -671,7 +676,7 @@ impl Books {
 /// now, and which slot is before it.
 #[inline(always)]
 fn link(
-    slab: &mut Slab,
+    orders: &mut Orders<'_>,
     ladder: &mut Ladder,
     slot: u32,
     (side, price): (Side, u32),
@@ -685,8 +690,8 @@ fn link(
         cell.head = slot;
         slot
     } else {
-        let tail = std::mem::replace(&mut slab.at_mut(cell.head).prev, slot);
-        slab.at_mut(tail).next = slot;
+        let tail = std::mem::replace(&mut orders.at(cell.head).prev, slot);
+        orders.at(tail).next = slot;
         tail
     };
     (depth, tail)
@@ -695,7 +700,7 @@ fn link(
 /// Takes an order of so much, which names its neighbours, out of its level; what the level has now.
 #[inline(always)]
 fn unlink(
-    slab: &mut Slab,
+    orders: &mut Orders<'_>,
     ladder: &mut Ladder,
     slot: u32,
     (side, price): (Side, u32),
@@ -709,11 +714,11 @@ fn unlink(
     let head = cell.head;
     if head == slot {
         cell.head = next;
-        slab.at_mut(next).prev = prev;
+        orders.at(next).prev = prev;
     } else {
-        slab.at_mut(prev).next = next;
+        orders.at(prev).next = next;
         let after = if next == NONE { head } else { next };
-        slab.at_mut(after).prev = prev;
+        orders.at(after).prev = prev;
     }
     depth
 }
@@ -768,8 +773,9 @@ impl<'a> BookView<'a> {
     /// One order.
     #[must_use]
     pub fn order(self, id: OrderId) -> Option<Order> {
-        let record = self.books.find(id).filter(|record| record.instrument == self.instrument.0)?;
-        OrderId(record.id).slot().map(|slot| self.books.wide(slot, self.tick, self.sessions))
+        let (slot, record) = self.books.find(id)?;
+        let own = record.instrument == self.instrument.0;
+        own.then(|| self.books.wide(slot, self.tick, self.sessions))
     }
 
     /// How many orders rest. Counts the levels' orders, so it takes as long as there are levels.

@@ -211,15 +211,18 @@ impl Slab {
         (slot < self.records.len).then(|| self.at(slot))
     }
 
-    /// The record of an order that rests.
+    /// The slot and the record of an order that rests.
     #[inline(always)]
-    pub(crate) fn find(&self, id: OrderId) -> Option<&Record> {
-        let slot = id.slot()? as usize;
-        self.records
-            .chunks
-            .get(slot / CHUNK)
-            .map(|chunk| &chunk[slot % CHUNK])
-            .filter(|record| record.id == id.0)
+    pub(crate) fn find(&self, id: OrderId) -> Option<(u32, &Record)> {
+        let slot = id.slot()?;
+        let record = &self.records.chunks.get(slot as usize / CHUNK)?[slot as usize % CHUNK];
+        (record.id == id.0).then_some((slot, record))
+    }
+
+    /// The records alone.
+    #[inline(always)]
+    pub(crate) fn orders(&mut self) -> Orders<'_> {
+        Orders(&mut self.records.chunks)
     }
 
     /// The label of the order in this slot.
@@ -302,6 +305,16 @@ impl std::hash::Hash for Slab {
             hasher.write(part.as_bytes());
         }
         self.labels.hash(hasher);
+    }
+}
+
+/// The records, to change. While this lasts there come no more of them, so the compiler knows a slot that was looked at once.
+pub(crate) struct Orders<'a>(&'a mut [Box<Chunk>]);
+
+impl Orders<'_> {
+    #[inline(always)]
+    pub(crate) fn at(&mut self, slot: u32) -> &mut Record {
+        &mut self.0[slot as usize / CHUNK][slot as usize % CHUNK]
     }
 }
 

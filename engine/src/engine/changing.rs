@@ -2,14 +2,14 @@
 
 use super::levels::Place;
 use super::placing::{check_price, is_multiple};
-use super::trading::{Entering, Incoming, crosses, narrow, resting_hold};
+use super::trading::{Entering, Incoming, crosses, resting_hold};
 use super::{Refusal, Step};
-use crate::book::{Depth, Record, WIDEST, hold_of};
+use crate::book::{Depth, Record, WIDEST, hold_of, narrow};
 use crate::command::{AccountMode, OrderRef, SelfTrade, Side};
-use crate::event::{Event, Exec, OrderReplaced, Subject, Told};
-use crate::ids::{AccountId, InstrumentId, OrderId};
+use crate::event::{Event, OrderReplaced, Subject, Told};
+use crate::ids::InstrumentId;
 use crate::reject::Reject;
-use crate::report::Kind;
+use crate::report::{Fill, Kind};
 use crate::state::SessionIndex;
 use crate::units::{Price, Qty, Usd};
 
@@ -103,7 +103,7 @@ impl Step<'_> {
     }
 
     /// Tells of an order that was changed, of the level that it left and of the one that it joined, and what both have now.
-    #[inline(never)]
+    #[inline(always)]
     fn replaced<const QUOTE: bool>(&mut self, slot: u32, left_price: u32, [left, joined]: [Depth; 2]) {
         let record = self.state.books.record(slot);
         let (session, to) = (SessionIndex(record.session), Place::of(record));
@@ -127,15 +127,15 @@ impl Step<'_> {
             joined_orders: if apart { 0 } else { joined.orders },
             left_price,
         }));
-        if !QUOTE && session != self.session_index {
-            self.notify_order(session, order, Exec::Replaced);
+        if !QUOTE && session != self.session {
+            self.notify_order(session, &order, Kind::Replaced, &Fill::default());
         }
     }
 
     /// The answer to whoever had the order changed.
     #[inline(always)]
     fn told_replaced(&mut self, order: &Subject) -> Told {
-        self.told(self.session_index, self.client_seq, order, Kind::Replaced)
+        self.told(self.session, self.client_seq, order, Kind::Replaced)
     }
 
     /// A changed order comes in again at a price at which it trades.
@@ -147,42 +147,31 @@ impl Step<'_> {
         self.touch(Place::of(&resting));
         self.events.push(Event::OrderReplaced(OrderReplaced::apart(told, order)));
         let session = SessionIndex(resting.session);
-        if tells && session != self.session_index {
-            self.notify_order(session, order, Exec::Replaced);
+        if tells && session != self.session {
+            self.notify_order(session, &order, Kind::Replaced, &Fill::default());
         }
-        let mut incoming = self.reentering(slot, order.remaining(), order.price(), stp);
+        let mut incoming = self.reentering(&resting, order, stp);
         incoming.hold = hold;
         self.state.books.leave(slot);
         self.run(&mut incoming);
     }
 
-    /// A resting order as it would come in again.
-    fn reentering(&self, slot: u32, qty: Qty, price: Price, stp: SelfTrade) -> Incoming {
-        let books = &self.state.books;
-        let record = books.record(slot);
-        let terms = record.terms();
-        let instrument = InstrumentId(record.instrument);
+    /// A resting order as it comes in again.
+    fn reentering(&self, resting: &Record, order: Subject, stp: SelfTrade) -> Incoming {
+        let terms = resting.terms();
         Incoming {
-            id: OrderId(record.id),
-            account: AccountId(record.account),
-            session: SessionIndex(record.session),
-            label: books.label(slot),
-            instrument,
-            side: terms.side,
+            order,
+            session: SessionIndex(resting.session),
             tif: terms.tif,
             kind: Entering::Resting,
             stp,
-            price,
-            limit: Some(price),
-            remaining: qty,
-            filled: Qty(record.filled.into()),
+            limit: Some(order.price()),
             hold: Usd::ZERO,
-            tick: self.tick(instrument),
+            tick: self.tick(order.instrument),
             maker_fee_bps: terms.maker_fee_bps,
             taker_fee_bps: terms.taker_fee_bps,
             to_consumption: terms.to_consumption,
             replaced: true,
-            quote: terms.quote,
         }
     }
 }

@@ -5,8 +5,8 @@ use super::trading::{Entering, Incoming};
 use super::{Refusal, Step};
 use crate::book::WIDEST;
 use crate::command::{AccountMode, Cover, SelfTrade, Side, Surface, TimeInForce, TransferDirection, Usage};
-use crate::event::{Draw, Event, Issuers, Moved, ReportBody, UsageRecord};
-use crate::ids::{AccountId, InstrumentId, KeyId, Label, LotId, OrderId, ReservationId};
+use crate::event::{Draw, Event, Issuers, Moved, ReportBody, Subject, UsageRecord};
+use crate::ids::{AccountId, InstrumentId, KeyId, LotId, OrderId, ReservationId};
 use crate::instrument::{InstrumentStatus, Movement};
 use crate::limits;
 use crate::reject::Reject;
@@ -240,7 +240,7 @@ impl Step<'_> {
         };
         incoming.limit = Some(limit);
         let preview = self.preview(&incoming)?;
-        if preview.fillable < incoming.remaining || incoming.remaining.0 > WIDEST {
+        if preview.fillable < incoming.order.remaining() {
             return Err(Reject::NoSupply);
         }
         let spent = preview
@@ -265,10 +265,10 @@ impl Step<'_> {
     }
 
     fn buy(&mut self, incoming: &mut Incoming, spent: Usd) -> Bought {
-        let qty = incoming.remaining;
+        let qty = incoming.order.remaining();
         self.accept_own(incoming, spent);
         self.run(incoming);
-        assert_eq!(incoming.filled, qty, "a purchase that the book can fill is filled whole");
+        assert_eq!(incoming.order.filled(), qty, "a purchase that the book can fill is filled whole");
         Bought { qty, spent }
     }
 
@@ -280,28 +280,29 @@ impl Step<'_> {
             return Err(Reject::NoSupply);
         }
         let qty = Qty(qty.0.max(terms.min_qty.0).div_ceil(terms.lot.0) * terms.lot.0);
+        if qty.0 > WIDEST {
+            return Err(Reject::NoSupply);
+        }
         Ok(Incoming {
-            id: OrderId::default(),
-            account: self.account,
+            order: Subject::new(
+                (OrderId::default(), self.account),
+                (instrument, Side::Buy),
+                Price::ZERO,
+                qty,
+                Qty::ZERO,
+            ),
             session: SessionIndex::VENUE,
-            label: Label::default(),
-            instrument,
-            side: Side::Buy,
             tif: TimeInForce::Fok,
             kind: Entering::AllOrNothing,
             // The buyer's own asks stand aside: it would otherwise buy from itself.
             stp: SelfTrade::CancelResting,
-            price: Price::ZERO,
             limit: None,
-            remaining: qty,
-            filled: Qty::ZERO,
             hold: Usd::ZERO,
             tick: terms.tick,
             maker_fee_bps: terms.maker_fee_bps,
             taker_fee_bps: terms.taker_fee_bps,
             to_consumption: true,
             replaced: false,
-            quote: 0,
         })
     }
 

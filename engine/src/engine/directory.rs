@@ -88,7 +88,7 @@ impl Step<'_> {
     }
 
     fn caller_is_operator(&self) -> bool {
-        let session = self.state.sessions.at(self.session_index);
+        let session = self.state.sessions.at(self.session);
         session
             .and_then(|session| self.state.account(session.account))
             .is_some_and(|a| a.capabilities.operator)

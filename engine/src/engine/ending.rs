@@ -4,10 +4,10 @@ use super::levels::Place;
 use super::{Refusal, Step};
 use crate::book::{NONE, Record};
 use crate::command::{MassCancelScope, OrderRef, Side, TimeInForce};
-use crate::event::{Closure, Event, Exec, LevelAfter, OrderClosed, ReportBody, Subject, Told};
+use crate::event::{Closure, Event, LevelAfter, OrderClosed, ReportBody, Subject, Told};
 use crate::ids::{AccountId, InstrumentId, Label, OrderId, SessionId};
 use crate::reject::Reject;
-use crate::report::Kind;
+use crate::report::{Fill, Kind};
 use crate::state::{SessionIndex, Timer};
 use crate::units::{Nanos, Qty};
 
@@ -35,24 +35,23 @@ impl Step<'_> {
     ) {
         let (order, kind) = (Subject { remaining: 0, ..*subject }, Kind::Closed(reason));
         let told = match hears {
-            Hears::Answer => self.told(self.session_index, self.client_seq, &order, kind),
+            Hears::Answer => self.told(self.session, self.client_seq, &order, kind),
             // A fill has told its session already.
             Hears::Notice if reason != Closure::Filled => self.told(session, 0, &order, kind),
             Hears::Notice | Hears::Nothing => Told::NOBODY,
         };
         let unfilled = subject.remaining;
         self.happened(|| Event::OrderClosed(OrderClosed { told, order, level, unfilled, reason }));
-        if hears == Hears::Answer && session != self.session_index {
-            self.notify_order(session, order, Exec::Closed(reason));
+        if hears == Hears::Answer && session != self.session {
+            self.notify_order(session, &order, kind, &Fill::default());
         }
     }
 
     /// Frees the slot of an order that is in no level any more, and drops it from its account's lists and timers.
-    pub(super) fn retire(&mut self, slot: u32, label: Label) {
-        let record = *self.state.books.record(slot);
+    pub(super) fn retire(&mut self, slot: u32, record: &Record, label: Label) {
         let account = &mut self.state.accounts[record.account as usize];
-        self.state.books.retire(slot, &record, &mut account.orders);
-        self.forget(&record, label);
+        self.state.books.retire(slot, record, &mut account.orders);
+        self.forget(record, label);
     }
 
     /// Nothing names an order any more whose slot is free.
@@ -115,11 +114,10 @@ impl Step<'_> {
             OrderRef::Label(label) => (self.labelled(label), label),
         };
         let refusal = Refusal { reject: Reject::UnknownOrder, label, order: id };
-        let Some(slot) = id.slot() else {
-            return Err(refusal);
-        };
-        let found = self.state.books.find(id).filter(|record| record.account == self.account.0);
-        found.map(|record| (slot, *record)).ok_or(refusal)
+        match self.state.books.find(id) {
+            Some((slot, record)) if record.account == self.account.0 => Ok((slot, *record)),
+            _ => Err(refusal),
+        }
     }
 
     /// The order of this account with a label; the id of no order where there is none.
@@ -193,7 +191,7 @@ impl Step<'_> {
     }
 
     pub(super) fn expire_day_order(&mut self, id: OrderId) {
-        if let Some(slot) = self.state.books.find(id).and_then(|_| id.slot()) {
+        if let Some((slot, _)) = self.state.books.find(id) {
             self.close_resting(slot, Closure::Expired);
         }
     }

@@ -12,31 +12,36 @@ use crate::ids::{AccountId, InstrumentId, TradeId};
 use crate::state::{Supply, Tranche};
 use crate::units::Usd;
 
+/// Who buys in a trade, and what of its held dollars the trade moves.
+pub(super) struct Buyer {
+    pub(super) account: AccountId,
+    /// No longer held: what is paid, and what goes back.
+    pub(super) released: Usd,
+    /// Price and fee.
+    pub(super) paid: Usd,
+    /// The Units go straight to consumption.
+    pub(super) to_consumption: bool,
+}
+
 impl Step<'_> {
-    /// Moves everything that one trade moves. `paid` leaves the buyer's held dollars.
-    pub(super) fn settle_trade(
-        &mut self,
-        trade: &Trade,
-        buyer: AccountId,
-        seller: AccountId,
-        to_consumption: bool,
-        paid: Usd,
-    ) {
+    /// Moves everything that one trade moves.
+    pub(super) fn settle_trade(&mut self, trade: &Trade, seller: AccountId, buyer: Buyer) {
         let fees = trade.maker_fee.plus(trade.taker_fee);
-        let buyer_fee = paid.minus(trade.value);
+        let buyer_fee = buyer.paid.minus(trade.value);
         let proceeds = trade.value.minus(fees.minus(buyer_fee));
-        let buyer_account = self.account_mut(buyer);
-        buyer_account.usd_held = buyer_account.usd_held.minus(paid);
+        let account = self.account_mut(buyer.account);
+        account.usd_held = account.usd_held.minus(buyer.released);
+        account.usd_available = account.usd_available.plus(buyer.released.minus(buyer.paid));
+        let to_consumption = buyer.to_consumption || account.mode == AccountMode::Easy;
         let venue = self.account_mut(AccountId::VENUE);
         venue.usd_available = venue.usd_available.plus(fees);
         let mut bought = std::mem::take(&mut self.scratch.tranches);
         self.sell_units(trade, seller, proceeds, &mut bought);
 
-        let mode = self.state.accounts[buyer.0 as usize].mode;
-        if mode == AccountMode::Easy || to_consumption {
-            self.open_lots(buyer, trade.instrument, &bought, Moved::AtFill);
+        if to_consumption {
+            self.open_lots(buyer.account, trade.instrument, &bought, Moved::AtFill);
         } else {
-            let holding = self.holding_mut(buyer, trade.instrument);
+            let holding = self.holding_mut(buyer.account, trade.instrument);
             holding.available = holding.available.plus(trade.qty);
             for &tranche in &bought {
                 holding.push_tranche(tranche);
@@ -53,11 +58,13 @@ impl Step<'_> {
         holding.held = holding.held.minus(trade.qty);
         holding.take_tranches(trade.qty, sold);
 
-        let (mut before, mut to_seller, mut to_escrow) = (0, Usd::ZERO, Usd::ZERO);
+        let (mut to_seller, mut to_escrow) = (Usd::ZERO, Usd::ZERO);
+        let (mut units, mut net_before, mut cost_before) = (0, Usd::ZERO, Usd::ZERO);
         for tranche in sold {
-            let after = before + tranche.qty.0;
-            let part = |whole: Usd| whole.share(after, trade.qty.0).minus(whole.share(before, trade.qty.0));
-            let net = part(proceeds);
+            units += tranche.qty.0;
+            let (net_after, cost_after) =
+                (proceeds.share(units, trade.qty.0), trade.value.share(units, trade.qty.0));
+            let net = net_after.minus(net_before);
             let first_sale = tranche.issuer == seller && tranche.trade == TradeId::default();
             if first_sale {
                 to_escrow = to_escrow.plus(net);
@@ -65,9 +72,9 @@ impl Step<'_> {
             } else {
                 to_seller = to_seller.plus(net);
             }
-            tranche.cost = part(trade.value);
+            tranche.cost = cost_after.minus(cost_before);
             tranche.trade = trade.trade;
-            before = after;
+            (net_before, cost_before) = (net_after, cost_after);
         }
         if !to_escrow.is_zero() {
             let supply = self.supply_mut(seller, trade.instrument);

@@ -8,8 +8,8 @@ use super::trading::{Entering, Incoming};
 use super::{Refusal, Step};
 use crate::book::WIDEST;
 use crate::command::{SelfTrade, Side, TimeInForce};
-use crate::event::{Event, ReportBody};
-use crate::ids::{AccountId, InstrumentId, Label, OrderId, TradeId};
+use crate::event::{Event, ReportBody, Subject};
+use crate::ids::{AccountId, InstrumentId, OrderId, TradeId};
 use crate::instrument::MarketTerms;
 use crate::limits;
 use crate::reject::Reject;
@@ -42,17 +42,17 @@ impl Step<'_> {
     /// of it costs before fees. Nothing is changed where the managed supplier, the buyer's ceiling or its funds don't
     /// allow it.
     pub(super) fn managed_ask(&mut self, incoming: &Incoming, ceiling: Usd) -> Result<(Price, Usd), Reject> {
-        let instrument = incoming.instrument;
+        let Subject { instrument, account, .. } = incoming.order;
         let record = &self.state.instruments[usize::from(instrument.0)];
         let managed = record.managed.ok_or(Reject::NoSupply)?;
         let terms = record.spec.market;
         let unit = managed.price.notional(Qty(1), terms.tick).ok_or(Reject::NoSupply)?;
-        if managed.supplier == incoming.account || (!ceiling.is_zero() && unit > ceiling) {
+        if managed.supplier == account || (!ceiling.is_zero() && unit > ceiling) {
             return Err(Reject::NoSupply);
         }
         let cheaper = Incoming { limit: Some(managed.price), ..*incoming };
         let preview = self.preview(&cheaper)?;
-        let missing = incoming.remaining.minus(preview.fillable);
+        let missing = incoming.order.remaining().minus(preview.fillable);
         if !self.managed_may_sell(&managed, instrument, missing) {
             return Err(Reject::NoSupply);
         }
@@ -60,7 +60,7 @@ impl Step<'_> {
             managed.price.notional(missing, terms.tick).and_then(|more| more.checked_add(preview.value));
         let value = value.ok_or(Reject::OutOfRange)?;
         let spent = value.checked_add(value.basis_points(terms.taker_fee_bps)).ok_or(Reject::OutOfRange)?;
-        if spent > self.state.accounts[incoming.account.0 as usize].usd_available {
+        if spent > self.state.accounts[account.0 as usize].usd_available {
             return Err(Reject::InsufficientFunds);
         }
         // Its order and the purchase.
@@ -91,26 +91,24 @@ impl Step<'_> {
         self.issue_units(supplier, instrument, qty);
         self.list_units(supplier, instrument, qty);
         let mut ask = Incoming {
-            id: OrderId::default(),
-            account: supplier,
+            order: Subject::new(
+                (OrderId::default(), supplier),
+                (instrument, Side::Sell),
+                managed.price,
+                qty,
+                Qty::ZERO,
+            ),
             session: SessionIndex::VENUE,
-            label: Label::default(),
-            instrument,
-            side: Side::Sell,
             tif: TimeInForce::Gtc,
             kind: Entering::Resting,
             stp: SelfTrade::Allow,
-            price: managed.price,
             limit: Some(managed.price),
-            remaining: qty,
-            filled: Qty::ZERO,
             hold: Usd::ZERO,
             tick: terms.tick,
             maker_fee_bps: terms.maker_fee_bps,
             taker_fee_bps: terms.taker_fee_bps,
             to_consumption: false,
             replaced: false,
-            quote: 0,
         };
         self.accept_own(&mut ask, Usd::ZERO);
         // It would trade with bids that are high enough, but it is there for one buyer, who takes it within this command.

@@ -1,13 +1,15 @@
 //! Incoming against resting: best price first, then oldest first, at the resting order's price (contract §3.3 to 3.6).
 
 use super::Step;
+use super::ledger::Buyer;
 use super::levels::Place;
-use super::trading::{Incoming, crosses, narrow};
+use super::trading::{Incoming, crosses, resting_hold};
+use crate::book::hold_of;
 use crate::command::{SelfTrade, Side};
-use crate::event::{Closure, Event, Exec, OrderClosed, OrderReplaced, Trade};
-use crate::ids::{AccountId, InstrumentId, OrderId, TradeId};
+use crate::event::{Closure, Event, OrderClosed, OrderReplaced, Subject, Trade};
+use crate::ids::{AccountId, InstrumentId, TradeId};
 use crate::reject::Reject;
-use crate::report::Kind;
+use crate::report::{Fill, Kind};
 use crate::state::{LastTrade, SessionIndex};
 use crate::units::{Price, Qty, Usd};
 
@@ -37,9 +39,10 @@ pub(super) struct Preview {
 impl Step<'_> {
     /// Walks the book as `take` would, and changes nothing.
     pub(super) fn preview(&self, incoming: &Incoming) -> Result<Preview, Reject> {
-        let mut left = incoming.remaining;
+        let order = &incoming.order;
+        let mut left = order.remaining();
         let mut preview = Preview { fillable: Qty::ZERO, value: Usd::ZERO, limited: false };
-        for resting in self.state.books.queue(incoming.instrument, incoming.side.opposite()) {
+        for resting in self.state.books.queue(order.instrument, order.side.opposite()) {
             if left.is_zero() {
                 break;
             }
@@ -49,7 +52,7 @@ impl Step<'_> {
                 break;
             }
             let qty = left.min(Qty(resting.remaining.into()));
-            if resting.account == incoming.account.0 {
+            if resting.account == order.account.0 {
                 match incoming.stp {
                     SelfTrade::Allow => {}
                     SelfTrade::CancelIncoming | SelfTrade::CancelBoth => break,
@@ -70,18 +73,15 @@ impl Step<'_> {
 
     /// Trades until the incoming order is done or something stops it.
     pub(super) fn take(&mut self, incoming: &mut Incoming) -> Stopped {
-        let opposite = incoming.side.opposite();
-        while !incoming.remaining.is_zero() {
-            let Some(price) = self.state.books.best_price(incoming.instrument, opposite) else {
+        let Subject { instrument, account, side, .. } = incoming.order;
+        while incoming.order.remaining != 0 {
+            let Some((price, slot)) = self.state.books.front(instrument, side.opposite()) else {
                 return Stopped::BookEmpty;
             };
             if beyond(incoming, Price(price.into())) {
                 return Stopped::Limit;
             }
-            let Some(slot) = self.state.books.front(incoming.instrument, opposite) else {
-                return Stopped::BookEmpty;
-            };
-            let own = self.state.books.record(slot).account == incoming.account.0;
+            let own = self.state.books.record(slot).account == account.0;
             if !own || incoming.stp == SelfTrade::Allow {
                 self.trade(incoming, slot);
             } else if self.prevent_self_trade(incoming, slot) {
@@ -105,34 +105,35 @@ impl Step<'_> {
                 true
             }
             SelfTrade::Decrement => {
-                let resting = Qty(self.state.books.record(slot).remaining.into());
-                let qty = incoming.remaining.min(resting);
+                let resting = self.state.books.record(slot).remaining;
+                let qty = incoming.order.remaining.min(resting);
                 if qty == resting {
                     self.close_resting(slot, Closure::SelfTrade);
                 } else {
                     self.shrink_resting(slot, qty);
                 }
                 // A bid keeps its whole hold until it rests or closes; an ask gives the Units back at once.
-                incoming.remaining = incoming.remaining.minus(qty);
-                if incoming.side == Side::Sell {
-                    self.free_units(incoming.account, incoming.instrument, qty);
+                incoming.order.remaining -= qty;
+                let Subject { account, instrument, side, remaining, .. } = incoming.order;
+                if side == Side::Sell {
+                    self.free_units(account, instrument, Qty(qty.into()));
                 }
-                incoming.remaining.is_zero()
+                remaining == 0
             }
         }
     }
 
-    fn shrink_resting(&mut self, slot: u32, by: Qty) {
+    fn shrink_resting(&mut self, slot: u32, by: u32) {
         let before = *self.state.books.record(slot);
         let (account, instrument) = (AccountId(before.account), InstrumentId(before.instrument));
-        self.state.books.shrink(slot, narrow(by.0), self.at);
+        self.state.books.shrink(slot, by, self.at);
         let subject = self.subject(slot);
         match subject.side {
             Side::Buy => {
                 let freed = self.hold_behind(&before).minus(self.hold_behind(self.state.books.record(slot)));
                 self.free_usd(account, freed);
             }
-            Side::Sell => self.free_units(account, instrument, by),
+            Side::Sell => self.free_units(account, instrument, Qty(by.into())),
         }
         self.touch(Place::of(&before));
         let told = self.told(SessionIndex(before.session), 0, &subject, Kind::Replaced);
@@ -141,71 +142,80 @@ impl Step<'_> {
 
     /// One match: the order in `slot`, first of the other side, gives as much as both have.
     fn trade(&mut self, incoming: &mut Incoming, slot: u32) {
-        let instrument = incoming.instrument;
         let before = *self.state.books.record(slot);
-        let terms = before.terms();
-        let maker = AccountId(before.account);
-        let price = Price(before.price.into());
-        let qty = incoming.remaining.min(Qty(before.remaining.into()));
+        let (terms, session) = (before.terms(), SessionIndex(before.session));
+        let narrow_qty = incoming.order.remaining.min(before.remaining);
+        let (price, qty) = (Price(before.price.into()), Qty(narrow_qty.into()));
         let value = price.notional(qty, incoming.tick).expect("no more than the hold that was accepted");
         let maker_fee = value.basis_points(terms.maker_fee_bps);
         let taker_fee = value.basis_points(incoming.taker_fee_bps);
         self.touch(Place::of(&before));
-        self.state.books.fill(slot, narrow(qty.0), self.at);
-        incoming.remaining = incoming.remaining.minus(qty);
-        incoming.filled = incoming.filled.plus(qty);
+        self.state.books.fill(slot, narrow_qty, self.at);
+        let mut resting = self.subject_of(slot, &before);
+        for order in [&mut resting, &mut incoming.order] {
+            order.remaining -= narrow_qty;
+            order.filled += narrow_qty;
+        }
 
         self.state.counters.trade += 1;
+        let id = TradeId(self.state.counters.trade);
         let trade = Trade {
-            trade: TradeId(self.state.counters.trade),
-            instrument,
+            trade: id,
+            instrument: resting.instrument,
             price,
             qty,
             value,
-            aggressor: incoming.side,
-            taker_order: incoming.id,
-            taker: incoming.account,
+            aggressor: incoming.order.side,
+            taker_order: incoming.order.id,
+            taker: incoming.order.account,
             taker_fee,
-            maker_order: OrderId(before.id),
-            maker,
+            maker_order: resting.id,
+            maker: resting.account,
             maker_fee,
         };
         self.happened(|| Event::Traded(trade));
-        let record = &mut self.state.instruments[usize::from(instrument.0)];
+        let record = &mut self.state.instruments[usize::from(trade.instrument.0)];
         record.last_trade = Some(LastTrade { price, qty, at: self.at });
         record.trades += 1;
         record.volume = Qty(record.volume.0.saturating_add(qty.0));
 
-        match incoming.side {
+        match trade.aggressor {
             Side::Buy => {
                 let paid = value.plus(taker_fee);
                 incoming.hold = incoming.hold.minus(paid);
-                self.settle_trade(&trade, incoming.account, maker, incoming.to_consumption, paid);
+                let buyer = Buyer {
+                    account: trade.taker,
+                    released: paid,
+                    paid,
+                    to_consumption: incoming.to_consumption,
+                };
+                self.settle_trade(&trade, trade.maker, buyer);
             }
             Side::Sell => {
                 // What the limit held beyond the price paid and its fee goes back.
+                let fee = terms.highest_fee_bps();
+                let left = hold_of(price, resting.remaining(), fee, incoming.tick)
+                    .expect("less than the whole held");
+                let released = resting_hold(&before, fee, incoming.tick).minus(left);
                 let paid = value.plus(maker_fee);
-                let left = self.hold_behind(self.state.books.record(slot));
-                let freed = self.hold_behind(&before).minus(left);
-                self.free_usd(maker, freed.minus(paid));
-                self.settle_trade(&trade, maker, incoming.account, terms.to_consumption, paid);
+                let buyer =
+                    Buyer { account: trade.maker, released, paid, to_consumption: terms.to_consumption };
+                self.settle_trade(&trade, trade.taker, buyer);
             }
         }
-        let exec = |aggressor| Exec::Trade { trade: trade.trade, price, qty, aggressor };
-        let subject = self.subject(slot);
-        let session = SessionIndex(before.session);
-        if subject.quote != 0 {
+        if resting.quote != 0 {
             self.count_quote_fill(session, qty);
         }
-        self.notify_order(session, subject, exec(false));
-        self.notify_order(incoming.session, incoming.subject(), exec(true));
-        if subject.remaining == 0 {
-            self.retire(slot, subject.label);
-            self.happened(|| Event::OrderClosed(OrderClosed::filled(subject)));
+        let fill = Fill { trade: id, price: before.price, qty: narrow_qty };
+        self.notify_order(session, &resting, Kind::Trade { aggressor: false }, &fill);
+        self.notify_order(incoming.session, &incoming.order, Kind::Trade { aggressor: true }, &fill);
+        if resting.remaining == 0 {
+            self.retire(slot, &before, resting.label);
+            self.happened(|| Event::OrderClosed(OrderClosed::filled(resting)));
         }
     }
 }
 
 fn beyond(incoming: &Incoming, price: Price) -> bool {
-    incoming.limit.is_some_and(|limit| !crosses(incoming.side, limit, price))
+    incoming.limit.is_some_and(|limit| !crosses(incoming.order.side, limit, price))
 }

@@ -29,7 +29,7 @@
 //! | `apply`: the log's next place, a stamp that does not go back | whoever feeds the engine lost or mixed commands |
 //! | an index into accounts, instruments, sessions, ladders or the slab | a record names what was never made: they are never removed |
 //! | `plus`, `minus` | a balance beyond [`ALL_USD`](crate::limits::ALL_USD) or `ALL_TOKENS`, or a hold that was not held |
-//! | `narrow` | a price or quantity beyond 32 bits, which an instrument's terms exclude |
+//! | `book::narrow` | a price or quantity beyond 32 bits, which an instrument's terms exclude |
 //! | "a resting order has a level", "has a slot" | slab and ladder disagree |
 //! | "no more than the hold that was accepted" | what is left of an order holds more than the whole did |
 
@@ -142,31 +142,44 @@ impl Engine {
         assert!(at >= self.state.now, "stamps never go back");
         self.state.seq = seq;
         self.state.now = at;
-        // Near by the time that the session has been found and the command admitted.
+        // Near by the time that the command is admitted.
         self.ask_for_account(entry.account);
         self.state.holdings.ask_for_recent(entry.account);
-        let session_index = self.state.sessions.locate(entry.session);
-        let mut step = Step {
+        if self.state.timers.may_be_due(at) || self.state.reservations.may_be_due(at) {
+            self.step(seq, at, entry, SessionIndex::VENUE, events).run_timers();
+        }
+        // Here, since what fell due may have been the end of the session.
+        let admitted = self.state.sessions.admit(entry.session, entry.client_seq);
+        let session = admitted.map_or(SessionIndex::VENUE, |(session, _)| session);
+        let mut step = self.step(seq, at, entry, session, events);
+        match admitted {
+            Some((_, caller)) => step.execute(caller, &entry.command),
+            None => step.execute_unadmitted(entry),
+        }
+        if !step.touched.is_empty() {
+            step.settle_touched();
+        }
+    }
+
+    #[inline(always)]
+    fn step<'a>(
+        &'a mut self,
+        seq: Seq,
+        at: Nanos,
+        entry: &Entry,
+        session: SessionIndex,
+        events: &'a mut Vec<Event>,
+    ) -> Step<'a> {
+        Step {
             state: &mut self.state,
             touched: &mut self.touched,
             scratch: &mut self.scratch,
             events,
             seq,
             at,
-            session: entry.session,
-            session_index,
+            session,
             client_seq: entry.client_seq,
             account: entry.account,
-        };
-        if step.state.timers.may_be_due(at) || step.state.reservations.may_be_due(at) {
-            step.run_timers();
-        }
-        step.execute(&entry.command);
-        if !step.touched.is_empty() {
-            if !step.scratch.overrun.is_empty() {
-                step.pull_overrun_quotes();
-            }
-            step.publish_levels();
         }
     }
 
@@ -229,7 +242,7 @@ impl Engine {
             self.ask_for_account(account);
             return books.ask_for_order(id);
         }
-        let Some(record) = books.find(id) else {
+        let Some((_, record)) = books.find(id) else {
             return;
         };
         let place = Place::of(record);
@@ -365,8 +378,8 @@ impl State {
     #[must_use]
     pub fn order(&self, id: OrderId) -> Option<(InstrumentId, Order)> {
         // The id of no order is that of every free slot.
-        self.books.find(id).filter(|_| id != OrderId::default())?;
-        id.slot().map(|slot| self.wide(slot))
+        let (slot, _) = self.books.find(id).filter(|_| id != OrderId::default())?;
+        Some(self.wide(slot))
     }
 
     /// The open orders of an account, oldest first.
@@ -403,9 +416,8 @@ pub(crate) struct Step<'a> {
     events: &'a mut Vec<Event>,
     seq: Seq,
     at: Nanos,
-    session: SessionId,
-    /// Where it lies; the venue's when there is no such session.
-    session_index: SessionIndex,
+    /// Whose command it is; the venue's when no session was admitted with it.
+    session: SessionIndex,
     client_seq: u64,
     account: AccountId,
 }
@@ -424,13 +436,9 @@ impl From<Reject> for Refusal {
 }
 
 impl Step<'_> {
-    fn execute(&mut self, command: &Command) {
-        if self.session == SessionId::VENUE {
-            return self.execute_venue(command);
-        }
-        let Some(caller) = self.admit_client_seq() else {
-            return;
-        };
+    /// A command of a client, whose session's account is `caller`.
+    #[inline(always)]
+    fn execute(&mut self, caller: AccountId, command: &Command) {
         let done = match command {
             // Most of what comes, and the shortest way to it.
             Command::Replace { order, qty, price, stp, post_only } => {
@@ -446,6 +454,25 @@ impl Step<'_> {
         if self.state.accounts.get(self.account.0 as usize).is_some_and(|account| account.watched.dollars()) {
             self.look_at_funds(self.account);
         }
+    }
+
+    /// A command that no session was admitted with: the venue's own, or one that is answered from state.
+    #[inline(never)]
+    fn execute_unadmitted(&mut self, entry: &Entry) {
+        if entry.session == SessionId::VENUE {
+            self.execute_venue(&entry.command);
+        } else {
+            self.answer_from_state(entry.session);
+        }
+    }
+
+    /// The end of a command that touched more levels than its one order's.
+    #[inline(never)]
+    fn settle_touched(&mut self) {
+        if !self.scratch.overrun.is_empty() {
+            self.pull_overrun_quotes();
+        }
+        self.publish_levels();
     }
 
     /// The other commands of clients. On success each has already reported its answer.

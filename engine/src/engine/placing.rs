@@ -1,9 +1,9 @@
 //! New orders: every check before anything changes, then the hold, and into the book or against it.
 
 use super::levels::Place;
-use super::trading::{Entering, Incoming, narrow};
+use super::trading::{Entering, Incoming};
 use super::{Refusal, Step};
-use crate::book::{Entry, Terms, hold_of};
+use crate::book::{Entry, Terms, hold_of, narrow};
 use crate::command::{AccountMode, NewOrder, OrderKind, Side, TimeInForce};
 use crate::event::{Event, LevelAfter, OrderOpened, Subject, Told};
 use crate::ids::{InstrumentId, Label, OrderId};
@@ -52,7 +52,7 @@ impl Step<'_> {
             maker_fee_bps,
             taker_fee_bps,
         };
-        let (session, at) = (self.session_index, self.at);
+        let (session, at) = (self.session, self.at);
         let entry = Entry { id, account, session, instrument, price, remaining, filled: 0, terms, at };
         let depth = self.enter(&entry, new.label);
         let level = self.level::<QUOTE>(Place { instrument, side, price }, depth);
@@ -67,7 +67,7 @@ impl Step<'_> {
     /// The answer to whoever sent a new order.
     #[inline(always)]
     fn told_opened(&mut self, order: &Subject) -> Told {
-        self.told(self.session_index, self.client_seq, order, Kind::New)
+        self.told(self.session, self.client_seq, order, Kind::New)
     }
 
     /// Opens an order at the book's prices, which holds what it would really cost.
@@ -86,17 +86,17 @@ impl Step<'_> {
     #[inline(never)]
     fn open_crossing(&mut self, new: &NewOrder, hold: Usd, holding: u32, quote: u8, tells: bool) -> OrderId {
         let mut incoming = self.incoming(new, quote);
-        incoming.id = self.accept(new, hold, holding, incoming.kind == Entering::Resting);
+        incoming.order.id = self.accept(new, hold, holding, incoming.kind == Entering::Resting);
         if new.side == Side::Buy {
             incoming.hold = hold;
         }
-        let tag = (!new.tag.is_empty()).then(|| Box::new(self.remember_tag(new, incoming.id)));
-        let order = incoming.subject();
+        let order = incoming.order;
+        let tag = (!new.tag.is_empty()).then(|| Box::new(self.remember_tag(new, order.id)));
         let told = if tells { self.told_opened(&order) } else { Told::NOBODY };
         let (level, tif) = (LevelAfter::APART, incoming.tif);
         self.events.push(Event::OrderOpened(OrderOpened { told, order, level, tag, tif }));
         self.run(&mut incoming);
-        incoming.id
+        order.id
     }
 
     /// A new order on its way, of an instrument that there is.
@@ -118,27 +118,30 @@ impl Step<'_> {
                 (kind, TimeInForce::Ioc, Price::ZERO, limit)
             }
         };
-        Incoming {
+        let order = Subject {
+            label: new.label,
             id: OrderId::default(),
             account: self.account,
-            session: self.session_index,
-            label: new.label,
+            price: narrow(price.0),
+            remaining: narrow(new.qty.0),
+            filled: 0,
             instrument: new.instrument,
             side: new.side,
+            quote,
+        };
+        Incoming {
+            order,
+            session: self.session,
             tif,
             kind,
             stp: new.stp,
-            price,
             limit,
-            remaining: new.qty,
-            filled: Qty::ZERO,
             hold: Usd::ZERO,
             tick: terms.tick,
             maker_fee_bps: terms.maker_fee_bps,
             taker_fee_bps: terms.taker_fee_bps,
             to_consumption: new.to_consumption,
             replaced: false,
-            quote,
         }
     }
 
@@ -274,19 +277,20 @@ impl Step<'_> {
 
     /// Accepts an order of the venue's own making and tells the market of it; nobody else.
     pub(super) fn accept_own(&mut self, incoming: &mut Incoming, hold: Usd) {
-        incoming.id = self.number(incoming.kind == Entering::Resting);
+        incoming.order.id = self.number(incoming.kind == Entering::Resting);
+        let order = incoming.order;
         let (at, state) = (self.at, &mut *self.state);
-        match incoming.side {
+        match order.side {
             Side::Buy => {
                 incoming.hold = hold;
-                set_dollars_aside(&mut state.accounts[incoming.account.0 as usize], hold, at);
+                set_dollars_aside(&mut state.accounts[order.account.0 as usize], hold, at);
             }
             Side::Sell => {
-                let holding = state.holdings.open(incoming.account, incoming.instrument, at);
-                set_units_aside(holding, incoming.remaining, at);
+                let holding = state.holdings.open(order.account, order.instrument, at);
+                set_units_aside(holding, order.remaining(), at);
             }
         }
-        let opened = OrderOpened::untold(incoming.subject(), incoming.tif);
+        let opened = OrderOpened::untold(order, incoming.tif);
         self.events.push(Event::OrderOpened(opened));
     }
 }

@@ -43,14 +43,14 @@ impl Step<'_> {
         if entries.is_empty() || entries.len() > QUOTE_ENTRIES || !ascend || !entries.iter().all(known) {
             return Err(Reject::OutOfRange.into());
         }
-        let session = self.state.sessions.at_mut(self.session_index).expect("whoever asks has a session");
+        let session = self.state.sessions.at_mut(self.session).expect("whoever asks has a session");
         if session.guard.pulled {
             return Err(Reject::QuotesPulled.into());
         }
         // Taken out while its orders change; what they fill counts with the session's guard, which stays.
         let mut quotes = std::mem::take(&mut session.quotes);
         let refused = self.quote_all(&mut quotes, entries, Manner { stp, post_only });
-        if let Some(session) = self.state.sessions.at_mut(self.session_index) {
+        if let Some(session) = self.state.sessions.at_mut(self.session) {
             session.quotes = quotes;
         }
         let sides = 2 * entries.len() as u16;
@@ -74,7 +74,7 @@ impl Step<'_> {
             for side in SIDES {
                 let standing = self.standing(quotes, place, side);
                 let wanted = wanted(entry, side);
-                if standing.is_some_and(|record| wanted.qty.is_zero() || retreats(record, wanted)) {
+                if standing.is_some_and(|(_, record)| wanted.qty.is_zero() || retreats(record, wanted)) {
                     refused += self.quote_side(quotes, place, entry, side, manner);
                 } else if wanted.qty.is_zero() {
                     *quotes.at_mut(place).side_mut(side) = OrderId::default();
@@ -100,9 +100,9 @@ impl Step<'_> {
         refused
     }
 
-    /// The order that stands for one side of a quote.
+    /// The order that stands for one side of a quote, and where.
     #[inline]
-    fn standing(&self, quotes: &Quotes, place: usize, side: Side) -> Option<&Record> {
+    fn standing(&self, quotes: &Quotes, place: usize, side: Side) -> Option<(u32, &Record)> {
         let order = quotes.at(place).side(side);
         self.state.books.find(order).filter(|_| order != OrderId::default())
     }
@@ -119,17 +119,17 @@ impl Step<'_> {
         let wanted = wanted(entry, side);
         // Looked up anew: what was done since may have traded with it.
         let standing = self.standing(quotes, place, side);
-        let slot = standing.and_then(|record| OrderId(record.id).slot());
+        let stood = standing.map(|(slot, _)| slot);
         let crossed =
             !entry.bid.qty.is_zero() && !entry.ask.qty.is_zero() && entry.bid.price >= entry.ask.price;
         let done = match standing {
             _ if wanted.qty.is_zero() => Ok(OrderId::default()),
             _ if crossed => Err(Reject::InvalidPrice),
             None if quotes.len() > QUOTES => Err(Reject::LimitReached),
-            Some(record) if is_as(record, wanted) => Ok(OrderId(record.id)),
-            Some(record) => {
-                let (order, resting) = (OrderId(record.id), (slot.expect("what rests has a slot"), *record));
-                self.change::<true>(resting, (wanted.qty, wanted.price), manner.stp, manner.post_only)
+            Some((_, record)) if is_as(record, wanted) => Ok(OrderId(record.id)),
+            Some((slot, record)) => {
+                let (order, resting) = (OrderId(record.id), *record);
+                self.change::<true>((slot, resting), (wanted.qty, wanted.price), manner.stp, manner.post_only)
                     .map(|()| order)
                     .map_err(|refusal| refusal.reject)
             }
@@ -150,14 +150,14 @@ impl Step<'_> {
         };
         let order = *done.as_ref().unwrap_or(&OrderId::default());
         *quotes.at_mut(place).side_mut(side) = order;
-        if let Some(slot) = slot.filter(|_| order == OrderId::default()) {
+        if let Some(slot) = stood.filter(|_| order == OrderId::default()) {
             self.withdraw_quote(slot);
         }
         let Err(reject) = done else {
             return 0;
         };
         let (instrument, quote) = (entry.instrument, entry.quote);
-        self.notify_session(self.session_index, ReportBody::QuoteRefused { instrument, quote, side, reject });
+        self.notify_session(self.session, ReportBody::QuoteRefused { instrument, quote, side, reject });
         1
     }
 
@@ -172,7 +172,7 @@ impl Step<'_> {
         if protection.as_ref().is_some_and(|protection| !set(protection)) {
             return Err(Reject::OutOfRange.into());
         }
-        let session = self.state.sessions.at_mut(self.session_index).expect("whoever asks has a session");
+        let session = self.state.sessions.at_mut(self.session).expect("whoever asks has a session");
         session.guard = QuoteGuard { protection, ..QuoteGuard::default() };
         self.answer(ReportBody::Done { created: 0 });
         Ok(())
@@ -199,7 +199,7 @@ impl Step<'_> {
             let mut quotes = std::mem::take(&mut session.quotes);
             let all = || (0..quotes.len()).flat_map(|place| SIDES.map(|side| (place, side)));
             let standing = all().filter_map(|(place, side)| self.standing(&quotes, place, side));
-            let slots: Vec<u32> = standing.filter_map(|record| OrderId(record.id).slot()).collect();
+            let slots: Vec<u32> = standing.map(|(slot, _)| slot).collect();
             self.notify_session(index, ReportBody::QuotesPulled { count: slots.len() as u32 });
             for slot in slots {
                 self.close_resting(slot, Closure::Cancelled);

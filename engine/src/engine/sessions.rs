@@ -1,7 +1,7 @@
 //! Sessions: at most once in, nothing lost out.
 
 use super::{Refusal, Step};
-use crate::event::{Event, Exec, OrderReport, Report, ReportBody, SessionPosition, Subject, Told};
+use crate::event::{Event, OrderReport, Report, ReportBody, SessionPosition, Subject, Told};
 use crate::ids::{AccountId, Fingerprint, SessionId};
 use crate::limits;
 use crate::reject::Reject;
@@ -10,30 +10,12 @@ use crate::state::{Heading, Kept, QuoteGuard, Quotes, Session, SessionIndex, Tim
 use crate::units::Nanos;
 
 impl Step<'_> {
-    /// Moves the session's high-water mark to this command and names the session's account; or answers a repeated number
-    /// from state and names none: it is never executed a second time (design §2.7).
-    #[inline(always)]
-    pub(super) fn admit_client_seq(&mut self) -> Option<AccountId> {
-        let client_seq = self.client_seq;
-        match self.state.sessions.at_mut(self.session_index) {
-            Some(session) if client_seq > session.last_client_seq => {
-                session.last_client_seq = client_seq;
-                session.reports.ask_for_next();
-                Some(session.account)
-            }
-            _ => {
-                self.answer_from_state();
-                None
-            }
-        }
-    }
-
-    /// The answer of then to a number that came before, or that there is no such session.
+    /// The answer of then to a number that came before, or that there is no such session: nothing is executed a second
+    /// time (design §2.7).
     #[cold]
-    #[inline(never)]
-    fn answer_from_state(&mut self) {
-        let (session, client_seq) = (self.session, self.client_seq);
-        let event = match self.state.sessions.at(self.session_index) {
+    pub(super) fn answer_from_state(&mut self, session: SessionId) {
+        let client_seq = self.client_seq;
+        let event = match self.state.sessions.get(&session) {
             None => Event::SessionOpened { session, result: Err(Reject::UnknownSession) },
             Some(known) => {
                 let report = if client_seq == 0 { None } else { known.reports.answer_to(client_seq) };
@@ -45,7 +27,7 @@ impl Step<'_> {
 
     /// The answer to the command in progress.
     pub(super) fn answer(&mut self, body: ReportBody) {
-        self.tell(self.session_index, self.client_seq, self.account, body);
+        self.tell(self.session, self.client_seq, self.account, body);
     }
 
     /// Something that a session did not ask for, and that is of no single order.
@@ -85,18 +67,18 @@ impl Step<'_> {
 
     /// Tells a session of an order by a report of its own: of a fill, or of what another session asked for.
     #[inline(never)]
-    pub(super) fn notify_order(&mut self, index: SessionIndex, subject: Subject, exec: Exec) {
-        let (kind, fill) = exec.parts();
-        let (seq, at, account) = (self.seq, self.at, subject.account);
-        let Some((id, session)) = self.state.sessions.named_mut(index) else {
+    pub(super) fn notify_order(&mut self, index: SessionIndex, order: &Subject, kind: Kind, fill: &Fill) {
+        let (seq, at, account) = (self.seq, self.at, order.account);
+        let Some((session, known)) = self.state.sessions.named_mut(index) else {
             return;
         };
-        let number = session.next_report;
-        session.next_report += 1;
-        session.reports.keep_order(Heading { client_seq: 0, seq, at, account }, &subject, kind, &fill);
-        let body = ReportBody::Order(OrderReport::new(&subject, kind, &fill));
-        let report = Report { number, client_seq: 0, seq, at, account, body };
-        self.happened(|| Event::Report { session: id, report });
+        let number = known.next_report;
+        known.next_report += 1;
+        known.reports.keep_order(Heading { client_seq: 0, seq, at, account }, order, kind, fill);
+        self.happened(|| {
+            let body = ReportBody::Order(OrderReport::new(order, kind, fill));
+            Event::Report { session, report: Report { number, client_seq: 0, seq, at, account, body } }
+        });
     }
 
     /// Numbers a report, keeps it with its session and tells it. Nobody listens to the venue's own orders (auto-buy):

@@ -13,22 +13,14 @@ use crate::units::{Nanos, Price, Qty, Usd};
 
 /// An order on its way into the book that trades first.
 pub(super) struct Incoming {
-    /// Given when it is accepted.
-    pub(super) id: OrderId,
-    pub(super) account: AccountId,
+    /// As it stands at this moment: its id is given when it is accepted, its price is zero where it takes the book's prices.
+    pub(super) order: Subject,
     pub(super) session: SessionIndex,
-    pub(super) label: Label,
-    pub(super) instrument: InstrumentId,
-    pub(super) side: Side,
     pub(super) tif: TimeInForce,
     pub(super) kind: Entering,
     pub(super) stp: SelfTrade,
-    /// Zero for an order at the book's prices.
-    pub(super) price: Price,
     /// No worse than this; `None` takes any price.
     pub(super) limit: Option<Price>,
-    pub(super) remaining: Qty,
-    pub(super) filled: Qty,
     /// Dollars set aside for it.
     pub(super) hold: Usd,
     /// What a tick is worth here.
@@ -38,50 +30,35 @@ pub(super) struct Incoming {
     pub(super) to_consumption: bool,
     /// It rested before and keeps its slot and its place among its account's orders.
     pub(super) replaced: bool,
-    /// Of a quote its number, else 0.
-    pub(super) quote: u8,
 }
 
 impl Incoming {
     /// What it must hold for what is open of it. `None` above `i64::MAX`.
     fn needs(&self) -> Option<Usd> {
-        hold_of(self.price, self.remaining, self.maker_fee_bps.max(self.taker_fee_bps), self.tick)
-    }
-
-    #[inline(always)]
-    pub(super) fn subject(&self) -> Subject {
-        Subject {
-            id: self.id,
-            account: self.account,
-            label: self.label,
-            instrument: self.instrument,
-            side: self.side,
-            price: narrow(self.price.0),
-            remaining: narrow(self.remaining.0),
-            filled: narrow(self.filled.0),
-            quote: self.quote,
-        }
+        let fee = self.maker_fee_bps.max(self.taker_fee_bps);
+        hold_of(self.order.price(), self.order.remaining(), fee, self.tick)
     }
 
     /// As it enters the book.
     fn entry(&self, at: Nanos) -> Entry {
+        let order = &self.order;
         let terms = Terms {
-            side: self.side,
+            side: order.side,
             tif: self.tif,
             to_consumption: self.to_consumption,
-            labelled: self.label != Label::default(),
-            quote: self.quote,
+            labelled: order.label != Label::default(),
+            quote: order.quote,
             maker_fee_bps: self.maker_fee_bps,
             taker_fee_bps: self.taker_fee_bps,
         };
         Entry {
-            id: self.id,
-            account: self.account,
+            id: order.id,
+            account: order.account,
             session: self.session,
-            instrument: self.instrument,
-            price: narrow(self.price.0),
-            remaining: narrow(self.remaining.0),
-            filled: narrow(self.filled.0),
+            instrument: order.instrument,
+            price: order.price,
+            remaining: order.remaining,
+            filled: order.filled,
             terms,
             at,
         }
@@ -106,26 +83,26 @@ impl Step<'_> {
             let (fillable, limited) = self
                 .preview(incoming)
                 .map_or((Qty::ZERO, false), |preview| (preview.fillable, preview.limited));
-            if fillable < incoming.remaining {
-                let slipped = limited && incoming.price.is_zero();
+            if fillable < incoming.order.remaining() {
+                let slipped = limited && incoming.order.price == 0;
                 let reason = if slipped { Closure::NoFillMaxSlippage } else { Closure::NoFillNoLiquidity };
                 return self.close_incoming(incoming, reason);
             }
         }
-        let entered = incoming.remaining;
+        let entered = incoming.order.remaining;
         let stopped = self.take(incoming);
-        let none = incoming.filled.is_zero();
+        let none = incoming.order.filled == 0;
         match stopped {
             Stopped::Done => self.close_incoming(incoming, Closure::Filled),
             Stopped::SelfTrade => self.close_incoming(incoming, Closure::SelfTrade),
             Stopped::BookEmpty | Stopped::Limit if incoming.kind == Entering::Resting => {
-                if incoming.remaining != entered && incoming.side == Side::Buy {
+                if incoming.order.remaining != entered && incoming.order.side == Side::Buy {
                     let needed = incoming.needs().expect("less than the hold that was accepted");
-                    self.free_usd(incoming.account, incoming.hold.minus(needed));
+                    self.free_usd(incoming.order.account, incoming.hold.minus(needed));
                 }
                 self.rest(incoming);
             }
-            Stopped::Limit if incoming.price.is_zero() => {
+            Stopped::Limit if incoming.order.price == 0 => {
                 let reason =
                     if none { Closure::NoFillMaxSlippage } else { Closure::PartiallyFilledMaxSlippage };
                 self.close_incoming(incoming, reason);
@@ -142,7 +119,7 @@ impl Step<'_> {
     pub(super) fn rest(&mut self, incoming: &Incoming) {
         let entry = incoming.entry(self.at);
         if incoming.replaced {
-            let (slot, books) = (slot_of(incoming.id), &mut self.state.books);
+            let (slot, books) = (slot_of(entry.id), &mut self.state.books);
             books.change(slot, |record| {
                 (record.price, record.remaining, record.filled) =
                     (entry.price, entry.remaining, entry.filled);
@@ -150,9 +127,9 @@ impl Step<'_> {
             });
             books.join(slot);
         } else {
-            self.enter(&entry, incoming.label);
+            self.enter(&entry, incoming.order.label);
         }
-        self.touch(Place { instrument: incoming.instrument, side: incoming.side, price: entry.price });
+        self.touch(Place { instrument: entry.instrument, side: entry.terms.side, price: entry.price });
     }
 
     /// Puts an order into the book that never rested before; what its level has now.
@@ -175,18 +152,20 @@ impl Step<'_> {
     /// Ends an order that is not in the book: gives back what it still holds and says why.
     #[inline(never)]
     fn close_incoming(&mut self, incoming: &Incoming, reason: Closure) {
-        match incoming.side {
-            Side::Buy => self.free_usd(incoming.account, incoming.hold),
-            Side::Sell => self.free_units(incoming.account, incoming.instrument, incoming.remaining),
+        let order = &incoming.order;
+        match order.side {
+            Side::Buy => self.free_usd(order.account, incoming.hold),
+            Side::Sell => self.free_units(order.account, order.instrument, order.remaining()),
         }
-        if let Some(slot) = incoming.id.slot() {
+        if let Some(slot) = order.id.slot() {
             if incoming.replaced {
-                self.retire(slot, incoming.label);
+                let record = *self.state.books.record(slot);
+                self.retire(slot, &record, order.label);
             } else {
                 self.state.books.give_slot(slot);
             }
         }
-        self.tell_closed(incoming.session, &incoming.subject(), reason, LevelAfter::APART, Hears::Notice);
+        self.tell_closed(incoming.session, order, reason, LevelAfter::APART, Hears::Notice);
     }
 
     #[inline(always)]
@@ -215,7 +194,7 @@ impl Step<'_> {
         Subject {
             id: OrderId(record.id),
             account: AccountId(record.account),
-            label: self.state.books.label_of(slot, record),
+            label: self.state.books.label(slot, record),
             instrument: InstrumentId(record.instrument),
             side: record.side(),
             price: record.price,
@@ -255,9 +234,4 @@ fn slot_of(id: OrderId) -> u32 {
 pub(super) fn resting_hold(record: &Record, fee_bps: u16, tick: Usd) -> Usd {
     hold_of(Price(record.price.into()), Qty(record.remaining.into()), fee_bps, tick)
         .expect("no more than the hold that was accepted")
-}
-
-/// A price or a quantity as it is stored.
-pub(super) fn narrow(wide: u64) -> u32 {
-    u32::try_from(wide).expect("an instrument's largest price and quantity fit 32 bits")
 }

@@ -11,7 +11,7 @@ use rkyv::{Archive, Deserialize as Thaw, Serialize as Freeze};
 
 use super::Session;
 use super::derived::Derived;
-use crate::ids::SessionId;
+use crate::ids::{AccountId, SessionId};
 
 /// Where a session lies; good for as long as the session lasts or an order of its rests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Freeze, Thaw)]
@@ -127,19 +127,30 @@ impl Sessions {
         Some((slot.id, slot.session.as_mut()?))
     }
 
-    /// As [`Self::find`], for the session of the command in progress: looks first where it lay the last time. The
-    /// venue's own index when there is none.
-    pub(crate) fn locate(&mut self, id: SessionId) -> SessionIndex {
-        let place = Recent::place(id);
-        let hint = self.recent.0.0[place];
-        if self.slots.get(usize::from(hint)).is_some_and(|slot| slot.id == id) {
-            return SessionIndex(hint);
+    /// Moves the high-water mark of a command's session to the command: where the session lies, and whose it is. `None`, and nothing
+    /// changed, where there is no such session or a number as high as this one came before. Looks first where it lay the last
+    /// time.
+    #[inline(always)]
+    pub(crate) fn admit(&mut self, id: SessionId, client_seq: u64) -> Option<(SessionIndex, AccountId)> {
+        let mut at = self.recent.0.0[Recent::place(id)];
+        if self.slots.get(usize::from(at)).is_none_or(|slot| slot.id != id) {
+            at = self.locate(id)?;
         }
-        let Some(found) = self.find(id) else {
-            return SessionIndex::VENUE;
-        };
-        self.recent.0.0[place] = found.0;
-        found
+        let session = self.slots[usize::from(at)].session.as_mut()?;
+        if client_seq <= session.last_client_seq {
+            return None;
+        }
+        session.last_client_seq = client_seq;
+        session.reports.ask_for_next();
+        Some((SessionIndex(at), session.account))
+    }
+
+    /// Where a session lies that lay elsewhere the last time.
+    #[inline(never)]
+    fn locate(&mut self, id: SessionId) -> Option<u16> {
+        let SessionIndex(found) = self.find(id)?;
+        self.recent.0.0[Recent::place(id)] = found;
+        Some(found)
     }
 
     /// Adds a session under its id, at the index that open orders of an earlier one of that id name. `None` where
@@ -243,7 +254,6 @@ impl Index<&SessionId> for Sessions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::AccountId;
 
     fn session() -> Session {
         Session {
@@ -290,12 +300,14 @@ mod tests {
     fn the_last_place_of_a_session_is_only_a_hint() {
         let mut sessions = Sessions::default();
         let index = sessions.open(SessionId(7), session()).unwrap();
-        assert_eq!(sessions.locate(SessionId(7)), index);
+        assert_eq!(sessions.admit(SessionId(7), 1), Some((index, AccountId(1))));
+        assert_eq!(sessions.admit(SessionId(7), 1), None, "the number came before");
         sessions.forget(SessionId(7));
-        assert_eq!(sessions.locate(SessionId(7)), SessionIndex::VENUE);
+        assert_eq!(sessions.admit(SessionId(7), 2), None);
         assert_eq!(sessions.open(SessionId(8), session()), Some(index));
-        assert_eq!(sessions.locate(SessionId(7)), SessionIndex::VENUE);
-        assert_eq!(sessions.locate(SessionId(8)), index);
+        assert_eq!(sessions.admit(SessionId(7), 2), None);
+        assert_eq!(sessions.admit(SessionId(8), 1), Some((index, AccountId(1))));
+        assert_eq!(sessions.admit(SessionId::VENUE, 3), None, "nothing is admitted for the venue itself");
     }
 
     #[test]
