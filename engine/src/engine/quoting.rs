@@ -16,10 +16,25 @@ use crate::units::{Nanos, Qty};
 const SIDES: [Side; 2] = [Side::Buy, Side::Sell];
 
 /// How a mass quote's orders come in.
-#[derive(Clone, Copy)]
 struct Manner {
     stp: SelfTrade,
     post_only: bool,
+    /// Quotes of which nothing stood that may still get an order: those of the command itself do not count until they do.
+    room: usize,
+}
+
+impl Manner {
+    /// Names what stands for one side of a quote from now on.
+    fn name(&mut self, quotes: &mut Quotes, place: usize, side: Side, order: OrderId) {
+        let quote = quotes.at_mut(place);
+        let was = quote.is_blank();
+        *quote.side_mut(side) = order;
+        match (was, quote.is_blank()) {
+            (true, false) => self.room -= 1,
+            (false, true) => self.room += 1,
+            _ => {}
+        }
+    }
 }
 
 /// Sides of a mass quote that wait until the others are out of their way: a bit for each entry.
@@ -49,7 +64,8 @@ impl Step<'_> {
         }
         // Taken out while its orders change; what they fill counts with the session's guard, which stays.
         let mut quotes = std::mem::take(&mut session.quotes);
-        let refused = self.quote_all(&mut quotes, entries, Manner { stp, post_only });
+        let room = QUOTES - quotes.len();
+        let refused = self.quote_all(&mut quotes, entries, Manner { stp, post_only, room });
         if let Some(session) = self.state.sessions.at_mut(self.session) {
             session.quotes = quotes;
         }
@@ -59,7 +75,7 @@ impl Step<'_> {
     }
 
     /// Does every side of every entry; how many were refused.
-    fn quote_all(&mut self, quotes: &mut Quotes, entries: &[QuoteEntry], manner: Manner) -> u16 {
+    fn quote_all(&mut self, quotes: &mut Quotes, entries: &[QuoteEntry], mut manner: Manner) -> u16 {
         let mut refused = 0;
         let mut places = [0_u16; QUOTE_ENTRIES];
         let mut waiting: Waiting = [0; 2];
@@ -75,9 +91,9 @@ impl Step<'_> {
                 let standing = self.standing(quotes, place, side);
                 let wanted = wanted(entry, side);
                 if standing.is_some_and(|(_, record)| wanted.qty.is_zero() || retreats(record, wanted)) {
-                    refused += self.quote_side(quotes, place, entry, side, manner);
+                    refused += self.quote_side(quotes, place, entry, side, &mut manner);
                 } else if wanted.qty.is_zero() {
-                    *quotes.at_mut(place).side_mut(side) = OrderId::default();
+                    manner.name(quotes, place, side, OrderId::default());
                 } else {
                     waiting[side as usize] |= 1 << nth;
                 }
@@ -87,13 +103,12 @@ impl Step<'_> {
             while waiting[side as usize] != 0 {
                 let nth = waiting[side as usize].trailing_zeros() as usize;
                 waiting[side as usize] &= waiting[side as usize] - 1;
-                refused += self.quote_side(quotes, places[nth].into(), &entries[nth], side, manner);
+                refused += self.quote_side(quotes, places[nth].into(), &entries[nth], side, &mut manner);
             }
         }
         // From the last one, so that the places before it stay what they are.
         for &place in places[..entries.len()].iter().rev() {
-            let quote = quotes.at(place.into());
-            if quote.bid == OrderId::default() && quote.ask == OrderId::default() {
+            if quotes.at(place.into()).is_blank() {
                 quotes.remove(place.into());
             }
         }
@@ -114,7 +129,7 @@ impl Step<'_> {
         place: usize,
         entry: &QuoteEntry,
         side: Side,
-        manner: Manner,
+        manner: &mut Manner,
     ) -> u16 {
         let wanted = wanted(entry, side);
         // Looked up anew: what was done since may have traded with it.
@@ -125,7 +140,7 @@ impl Step<'_> {
         let done = match standing {
             _ if wanted.qty.is_zero() => Ok(OrderId::default()),
             _ if crossed => Err(Reject::InvalidPrice),
-            None if quotes.len() > QUOTES => Err(Reject::LimitReached),
+            None if manner.room == 0 && quotes.at(place).is_blank() => Err(Reject::LimitReached),
             Some((_, record)) if is_as(record, wanted) => Ok(OrderId(record.id)),
             Some((slot, record)) => {
                 let (order, resting) = (OrderId(record.id), *record);
@@ -149,7 +164,7 @@ impl Step<'_> {
             }
         };
         let order = *done.as_ref().unwrap_or(&OrderId::default());
-        *quotes.at_mut(place).side_mut(side) = order;
+        manner.name(quotes, place, side, order);
         if let Some(slot) = stood.filter(|_| order == OrderId::default()) {
             self.withdraw_quote(slot);
         }

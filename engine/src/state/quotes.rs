@@ -42,6 +42,12 @@ impl Quote {
         }
     }
 
+    /// True when no order was ever named, or none any more.
+    #[must_use]
+    pub const fn is_blank(&self) -> bool {
+        self.bid.0 == 0 && self.ask.0 == 0
+    }
+
     pub(crate) const fn side_mut(&mut self, side: Side) -> &mut OrderId {
         match side {
             Side::Buy => &mut self.bid,

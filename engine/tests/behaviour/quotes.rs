@@ -8,6 +8,7 @@ use grid_engine::command::{
     QuoteSide, SelfTrade, Side, TimeInForce,
 };
 use grid_engine::event::{Event, LevelUpdate, ReportBody};
+use grid_engine::limits::{QUOTE_ENTRIES, QUOTE_NUMBERS, QUOTES};
 use grid_engine::state::Pair;
 use grid_engine::{InstrumentId, Label, Nanos, OrderId, Price, Qty, Reject, SECOND, Usd};
 
@@ -20,6 +21,54 @@ const COMMANDS: u64 = 20_000;
 #[test]
 fn a_mass_quote_does_what_its_parts_would_do_one_by_one() {
     World::new(dice::seed(11)).run();
+}
+
+#[test]
+fn a_full_session_keeps_all_its_quotes_and_takes_as_many_new_ones_as_others_make_room_for() {
+    let mut venue = Venue::open();
+    let books = QUOTES as u64 / u64::from(QUOTE_NUMBERS) + 1;
+    for nth in 0..books {
+        venue.define(spec(&format!("book-{nth}")));
+    }
+    let mut maker = venue.join("maker", AccountMode::Advanced, Capabilities::default());
+    venue.deposit(maker.account, Usd::dollars(1_000_000));
+    let account = maker.account;
+    let mut quote = |entries: Vec<(u64, u64)>| {
+        let entry = |(nth, price): (u64, u64)| QuoteEntry {
+            instrument: InstrumentId((nth / u64::from(QUOTE_NUMBERS)) as u16),
+            quote: (nth % u64::from(QUOTE_NUMBERS)) as u8 + 1,
+            bid: QuoteSide { price: Price(price), qty: Qty(u64::from(price != 0)) },
+            ask: QuoteSide::default(),
+        };
+        let entries = entries.into_iter().map(entry).collect();
+        let command = Command::MassQuote { entries, stp: SelfTrade::Allow, post_only: true };
+        let body = venue.ask(&mut maker, account, command);
+        venue.engine.check_invariants().expect("nothing is broken");
+        let refused = venue.reports().filter_map(|(_, report)| match report.body {
+            ReportBody::QuoteRefused { instrument, quote, reject, .. } => {
+                Some((u64::from(instrument.0) * u64::from(QUOTE_NUMBERS) + u64::from(quote) - 1, reject))
+            }
+            _ => None,
+        });
+        (body, refused.collect::<Vec<_>>())
+    };
+    let quotes = QUOTES as u64;
+    let done = |accepted, refused| ReportBody::Quoted { accepted, refused };
+    for first in (0..quotes - 1).step_by(QUOTE_ENTRIES) {
+        let entries: Vec<_> =
+            (first..(first + QUOTE_ENTRIES as u64).min(quotes - 1)).map(|nth| (nth, 5)).collect();
+        let sides = 2 * entries.len() as u16;
+        assert_eq!(quote(entries), (done(sides, 0), vec![]));
+    }
+    // Room for one more: of two, one is taken.
+    let full = |nth| (nth, Reject::LimitReached);
+    assert_eq!(quote(vec![(quotes - 1, 5), (quotes, 5)]), (done(3, 1), vec![full(quotes)]));
+    // None: what stands may still change, beside what is refused.
+    assert_eq!(quote(vec![(7, 6), (quotes, 5)]), (done(3, 1), vec![full(quotes)]));
+    // One is withdrawn in the same breath, and whoever comes first gets its room.
+    let swap = vec![(7, 0), (quotes, 5), (quotes + 1, 5)];
+    assert_eq!(quote(swap), (done(5, 1), vec![full(quotes + 1)]));
+    assert_eq!(quote(vec![(7, 5)]), (done(1, 1), vec![full(7)]));
 }
 
 /// What became of one side: what stands for it now, or why nothing does.
