@@ -2,10 +2,9 @@
 
 use std::collections::VecDeque;
 use std::error::Error;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use grid_engine::command::Entry;
@@ -50,24 +49,6 @@ impl std::fmt::Debug for Cluster {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Cluster").field("nodes", &self.nodes).finish_non_exhaustive()
     }
-}
-
-/// Ports that were free a moment ago, and that the system gives to nobody who doesn't name them.
-pub(crate) fn free_ports(count: usize) -> std::io::Result<Vec<SocketAddr>> {
-    /// Below those that outgoing connections get by default; a process begins at its own place among them.
-    const NAMED: std::ops::Range<u32> = 16_000..20_000;
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let begin = std::process::id().wrapping_mul(40);
-    let mut ports = Vec::new();
-    for _ in NAMED {
-        let nth = begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
-        let port = (NAMED.start + nth % NAMED.len() as u32) as u16;
-        ports.extend(TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|held| held.local_addr()).ok());
-        if ports.len() == count {
-            return Ok(ports);
-        }
-    }
-    Err(std::io::ErrorKind::AddrInUse.into())
 }
 
 /// How the nodes of a cluster are configured, one like the other.
@@ -141,7 +122,7 @@ impl Cluster {
         nodes: usize,
         durability: Durability,
     ) -> Result<Self, Box<dyn Error>> {
-        let plan = Plan { peers: free_ports(nodes)?, orders: Vec::new(), durability };
+        let plan = Plan { peers: grid_ports::addresses(nodes)?, orders: Vec::new(), durability };
         let authority = Authority::make()?;
         let dirs: Vec<_> = (1..=nodes).map(|node| ground.at(&format!("{name}-{node}"))).collect();
         let mut running = Vec::new();

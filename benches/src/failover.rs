@@ -22,7 +22,7 @@ use grid_replicator::Node;
 use grid_replicator::links::{Authority, Identity, Tls};
 use grid_sequencer::NodeId;
 
-use crate::cluster::{PATIENCE, Plan, free_ports};
+use crate::cluster::{PATIENCE, Plan};
 
 const NODES: usize = 3;
 /// Seed of the operator's key, with which the client logs in.
@@ -183,7 +183,7 @@ impl Scenario for Failover {
 }
 
 fn failover(ground: &Ground, rounds: usize) -> Result<Vec<Row>, Box<dyn Error>> {
-    let mut ports = free_ports(2 * NODES)?;
+    let mut ports = grid_ports::addresses(2 * NODES)?;
     let places = Places { dir: ground.at("failover"), orders: ports.split_off(NODES), peers: ports };
     let authority = Authority::make()?;
     let identities = places.dir.join("identity");

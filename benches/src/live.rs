@@ -16,7 +16,7 @@ use grid_orders::{Config as GatewayConfig, Gateway, LogLine, Rate};
 use grid_replicator::Node;
 use grid_replicator::links::{Authority, Tls};
 
-use crate::cluster::{PATIENCE, Plan, free_ports};
+use crate::cluster::{PATIENCE, Plan};
 use grid_harness::Ground;
 
 /// Requests whose answers are not looked at yet.
@@ -46,7 +46,7 @@ pub(crate) fn over_a_session(
     measured: usize,
 ) -> Result<Live, Box<dyn Error>> {
     let dir = ground.at(name);
-    let plan = Plan { peers: free_ports(1)?, orders: Vec::new(), durability: Default::default() };
+    let plan = Plan { peers: grid_ports::addresses(1)?, orders: Vec::new(), durability: Default::default() };
     let tls = Tls::Mutual(Authority::make()?.issue_node(1)?);
     let mut node = Node::start(plan.node(1, dir.clone(), tls, &["orders"])?, Engine::new, |_| {})?;
     let outputs = node.take_output("orders").ok_or("the output is configured")?;

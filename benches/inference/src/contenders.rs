@@ -11,7 +11,7 @@ use crate::Failure;
 use crate::http::Connection;
 use crate::load::Load;
 use crate::part::Ended;
-use crate::process::{Process, Usage, free_address};
+use crate::process::{Process, Usage};
 use crate::talk::Shape;
 use crate::venue::keys;
 
@@ -150,7 +150,7 @@ fn on_path(name: &str) -> Option<PathBuf> {
 }
 
 fn nginx(program: &Path, supplier: SocketAddr, dir: &Path) -> Result<Contender, Failure> {
-    let address = free_address()?;
+    let address = grid_ports::address()?;
     let mut text = String::new();
     write!(
         text,
@@ -172,7 +172,7 @@ fn nginx(program: &Path, supplier: SocketAddr, dir: &Path) -> Result<Contender, 
 }
 
 fn vllm_router(program: &Path, supplier: SocketAddr, dir: &Path) -> Result<Contender, Failure> {
-    let (address, metrics) = (free_address()?, free_address()?);
+    let (address, metrics) = (grid_ports::address()?, grid_ports::address()?);
     let mut command = Command::new(program);
     command.args(["--worker-urls", &format!("http://{supplier}"), "--policy", "round_robin"]);
     command.args(["--host", "127.0.0.1", "--port", &address.port().to_string()]);
@@ -181,7 +181,7 @@ fn vllm_router(program: &Path, supplier: SocketAddr, dir: &Path) -> Result<Conte
 }
 
 fn litellm(program: &Path, supplier: SocketAddr, dir: &Path) -> Result<Contender, Failure> {
-    let address = free_address()?;
+    let address = grid_ports::address()?;
     let config = dir.join("config.yaml");
     fs::write(
         &config,

@@ -2,9 +2,8 @@
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -30,23 +29,12 @@ struct Cluster {
     retain_bytes: u64,
 }
 
-/// Addresses that were free a moment ago. Outgoing connections get none of their ports, as they do of those that the system chooses,
-/// so that a node can come back at its own.
-fn free_addresses(count: usize) -> Vec<SocketAddr> {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let begin = std::process::id().wrapping_mul(40);
-    let named = |nth: u32| 9_000 + (begin.wrapping_add(nth) % 2_900) as u16;
-    let next = || named(NEXT.fetch_add(1, Ordering::Relaxed));
-    let free = std::iter::repeat_with(next).filter_map(|port| TcpListener::bind(("127.0.0.1", port)).ok());
-    free.take(count).map(|listener| listener.local_addr().expect("its address")).collect()
-}
-
 impl Cluster {
     fn new(founding: usize, more: usize) -> Self {
         let all = founding + more;
         Self {
             dirs: (0..all).map(|_| tempfile::tempdir().expect("a directory")).collect(),
-            addresses: free_addresses(all),
+            addresses: grid_ports::addresses(all).expect("free ports"),
             founding,
             nodes: (0..all).map(|_| None).collect(),
             shown: (0..all).map(|_| Arc::default()).collect(),

@@ -14,10 +14,12 @@ use serde_json::json;
 
 use crate::books::{self, Books};
 use crate::door::{Dice, Logged, journal, stock};
-use crate::harness::{Options, Place, Venue, free_ports, inspect};
+use crate::harness::{Options, Place, Venue, inspect};
 use crate::web;
 
 const KILLS: u64 = 50;
+/// Where the venue listens, and its suppliers behind it.
+const PORTS: u16 = 24;
 /// Requests that one session has in flight.
 const IN_FLIGHT: usize = 16;
 /// Many snapshots and many segments, so that every start is from a snapshot and a piece of the log.
@@ -185,7 +187,8 @@ fn reports(mut events: tokio::sync::broadcast::Receiver<Event>) -> BTreeSet<u64>
 fn fifty_kills_under_load_lose_nothing_that_was_acknowledged_and_repeat_nothing() {
     let mut dice = Dice::rolled("fifty kills");
     let place = Place::new();
-    let options = Options { port_base: free_ports(), config: BUSY_LOG, ..Options::quiet() };
+    let port_base = grid_ports::in_a_row(PORTS).expect("free ports");
+    let options = Options { port_base, config: BUSY_LOG, ..Options::quiet() };
     let start = || Venue::start_at(&place, &options).unwrap_or_else(|printed| panic!("no venue:\n{printed}"));
     let mut venue = start();
     let instrument = venue.instrument("text-prime");

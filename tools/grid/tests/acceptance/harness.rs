@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -415,19 +414,6 @@ pub(crate) fn shared() -> &'static Venue {
         Ok(venue)
     });
     SHARED.as_ref().unwrap_or_else(|printed| panic!("no venue:\n{printed}"))
-}
-
-/// The first of enough free ports in a row, for a venue that must come back at the same address.
-pub(crate) fn free_ports() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = 20_000 + (std::process::id() % 200) as u16 * 50;
-    loop {
-        let base = first + NEXT.fetch_add(1, Ordering::Relaxed) % 200 * 50;
-        let open = |port| TcpListener::bind(("127.0.0.1", port));
-        if (base..base + 24).all(|port| open(port).is_ok()) {
-            return base;
-        }
-    }
 }
 
 /// `grid inspect --replay --json` of a data directory: every block checked, every invariant proven.

@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -15,6 +14,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::net::Net;
+
+/// The most nodes that a cluster has, with those that join it.
+const NODES_MAX: u16 = 7;
 
 /// Far above what anything takes; only what hangs reaches it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -143,7 +145,7 @@ impl Cluster {
     pub(crate) fn make(net: Net, nodes: u64, common: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("cluster-").tempdir_in(env!("CARGO_TARGET_TMPDIR"));
         let dir = dir.expect("the build directory takes directories");
-        let port_base = free_ports();
+        let port_base = grid_ports::in_a_row(10 * NODES_MAX).expect("free ports");
         std::fs::write(dir.path().join("common.toml"), common).expect("a small file");
         let mut init = grid();
         init.args(["cluster", "init", "--nodes", &nodes.to_string(), "--port-base", &port_base.to_string()]);
@@ -406,19 +408,5 @@ impl Cluster {
     pub(crate) fn journals(&self) -> Vec<(u64, PathBuf)> {
         let known = self.binary_addrs().len() as u64;
         (1..=known).filter(|node| !self.gone.contains(node)).map(|node| (node, self.data(node))).collect()
-    }
-}
-
-/// The first of enough free ports in a row, for nodes that must come back at the same address.
-fn free_ports() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Apart from the acceptance tests' and from the ports that the system gives out.
-    let first = 12_000 + (std::process::id() % 100) as u16 * 70;
-    loop {
-        let base = first + NEXT.fetch_add(1, Ordering::Relaxed) % 10 * 70;
-        let open = |port| TcpListener::bind(("127.0.0.1", port));
-        if (base..base + 70).all(|port| open(port).is_ok()) {
-            return base;
-        }
     }
 }
