@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
+use grid_engine::command::SupplierProfile;
 use grid_engine::{AccountId, Command, Entry, InstrumentId, OrderId, Reject, SessionId, State};
 use grid_orders::{Config, Rate};
 use grid_wire::{
@@ -467,6 +468,53 @@ fn quotes_of_a_lost_session_are_cancelled_when_the_grace_has_run_out_in_log_time
     send(&mut maker, &[quote(1, (90, 5), (110, 5))]);
     assert_eq!(quoted(maker.next()).accepted, 2);
     assert_eq!(book(&venue), (vec![(90, 5)], vec![(110, 5)]));
+}
+
+#[test]
+fn a_suspended_suppliers_asks_end_and_are_refused_while_its_bids_go_on() {
+    let (venue, gateway) = start(Config::default());
+    let mut maker = Client::login(gateway.address(), &key(2), 20);
+    let mut other = Client::login(gateway.address(), &key(3), 30);
+    let stands = |suspended| {
+        let profile = SupplierProfile { suspended, ..SupplierProfile::default() };
+        venue.operate(2, Command::RegisterSupplier(Box::new(profile)));
+    };
+    let elsewhere = QuoteEntry { instrument: 1, ..quote(1, (50, 5), (60, 5)) };
+    send(&mut maker, &[quote(1, (90, 5), (110, 5)), quote(2, (80, 5), (120, 5)), elsewhere]);
+    assert_eq!(quoted(maker.next()).accepted, 6);
+    other.order(Side::Buy, 110, 2);
+    assert_eq!(execution(maker.next()).quote, 1);
+    for _ in 0..2 {
+        execution(other.next());
+    }
+    stands(true);
+    let ended: Vec<_> = (0..3).map(|_| execution(maker.next())).collect();
+    for report in &ended {
+        assert_eq!((report.exec_type, report.closure), (wire::ExecType::Cancelled, wire::Closure::Suspended));
+        assert_eq!((report.client_seq, report.side, report.leaves_qty), (0, Side::Sell, 0));
+    }
+    let mut which: Vec<_> = ended.iter().map(|m| (m.instrument, m.quote, m.cum_qty)).collect();
+    which.sort_unstable();
+    assert_eq!(which, [(0, 1, 2), (0, 2, 0), (1, 1, 0)], "every ask, with what was filled of it");
+    assert_eq!(book(&venue), (vec![(80, 5), (90, 5)], vec![]), "bids stand");
+    // A maker that knows nothing of it goes on: asks are refused each time, bids move, and what is not wanted is as wanted.
+    let wanted = [quote(1, (91, 5), (111, 5)), quote(2, (81, 5), NOTHING)];
+    for _ in 0..2 {
+        send(&mut maker, &wanted);
+        let why = refused(maker.next());
+        assert_eq!((why.quote, why.side, why.code), (1, Side::Sell, Reject::Suspended.code()));
+        let answer = quoted(maker.next());
+        assert_eq!((answer.accepted, answer.refused), (3, 1));
+        assert_eq!(book(&venue), (vec![(81, 5), (91, 5)], vec![]));
+    }
+    other.order(Side::Sell, 91, 2);
+    let bought = execution(maker.next());
+    assert_eq!((bought.quote, bought.side, bought.last_qty), (1, Side::Buy, 2));
+    stands(false);
+    send(&mut maker, &wanted);
+    assert_eq!(quoted(maker.next()).accepted, 4, "nothing of the suspension is left");
+    assert_eq!(book(&venue), (vec![(81, 5), (91, 5)], vec![(111, 5)]));
+    venue.engine.read().unwrap().check_invariants().unwrap();
 }
 
 #[test]
