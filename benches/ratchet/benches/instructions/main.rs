@@ -8,6 +8,8 @@
 #[expect(unreachable_pub, reason = "public where it lives")]
 #[path = "../../../src/no_disk.rs"]
 mod no_disk;
+
+mod counted;
 mod path;
 
 use std::hint::black_box;
@@ -18,9 +20,13 @@ use grid_engine::{Nanos, Seq};
 use grid_engine_benches::streams::{Hot, hot};
 use grid_engine_benches::tape::Run;
 use grid_sequencer::{Block, Position};
-use grid_wire::{ExecutionReport, MAX_FRAME_LEN, Message, NewOrder, scan};
+use grid_wire::{ExecutionReport, Message, NewOrder};
 use gungraun::{library_benchmark, library_benchmark_group, main};
 
+use crate::counted::{
+    counted_decode_entry, counted_decode_frame, counted_encode_entry, counted_encode_execution_report,
+    counted_encode_new_order,
+};
 use crate::path::Nodes;
 
 /// How often each is done.
@@ -97,20 +103,17 @@ fn payload() -> Vec<u8> {
     payload
 }
 
-#[library_benchmark]
+#[library_benchmark(config = counted::these())]
 #[bench::of_100(setup = entries)]
 fn encode_entry((entries, mut out): (Vec<Entry>, Vec<u8>)) -> (Vec<Entry>, Vec<u8>) {
-    entries.iter().for_each(|entry| entry.encode(&mut out));
+    entries.iter().for_each(|entry| counted_encode_entry(entry, &mut out));
     (entries, out)
 }
 
-#[library_benchmark]
+#[library_benchmark(config = counted::these())]
 #[bench::of_100(setup = encoded)]
-fn decode_entry(forms: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
-    for form in &forms {
-        let _ = black_box(Entry::decode(form));
-    }
-    forms
+fn decode_entry(forms: Vec<Vec<u8>>) -> Vec<Entry> {
+    forms.iter().map(|form| counted_decode_entry(form).expect("what was encoded")).collect()
 }
 
 #[library_benchmark]
@@ -140,39 +143,35 @@ fn room() -> Vec<u8> {
     Vec::with_capacity(1 << 16)
 }
 
-#[library_benchmark]
+#[library_benchmark(config = counted::these())]
 #[bench::of_100(setup = room)]
 fn encode_new_order(mut out: Vec<u8>) -> Vec<u8> {
-    (0..COUNT).for_each(|_| black_box(order()).encode(&mut out));
+    let order = black_box(order());
+    (0..COUNT).for_each(|_| counted_encode_new_order(&order, &mut out));
     out
 }
 
-#[library_benchmark]
+#[library_benchmark(config = counted::these())]
 #[bench::of_100(setup = room)]
 fn encode_execution_report(mut out: Vec<u8>) -> Vec<u8> {
-    (0..COUNT).for_each(|_| black_box(report()).encode(&mut out));
+    let report = black_box(report());
+    (0..COUNT).for_each(|_| counted_encode_execution_report(&report, &mut out));
     out
 }
 
-fn new_orders() -> Vec<u8> {
+/// The same message a hundred times.
+fn frames(message: Message<'_>) -> Vec<u8> {
     let mut out = room();
-    (0..COUNT).for_each(|_| order().encode(&mut out));
+    (0..COUNT).for_each(|_| message.encode(&mut out));
     out
 }
 
-fn execution_reports() -> Vec<u8> {
-    let mut out = room();
-    (0..COUNT).for_each(|_| report().encode(&mut out));
-    out
-}
-
-#[library_benchmark]
-#[bench::of_100_new_orders(setup = new_orders)]
-#[bench::of_100_execution_reports(setup = execution_reports)]
+#[library_benchmark(config = counted::these())]
+#[bench::of_100_new_orders(args = (Message::NewOrder(order())), setup = frames)]
+#[bench::of_100_execution_reports(args = (Message::ExecutionReport(report())), setup = frames)]
 fn decode_frames(bytes: Vec<u8>) -> Vec<u8> {
     let mut rest = &bytes[..];
-    while let Ok(Some((frame, length))) = scan(rest, MAX_FRAME_LEN) {
-        let _ = black_box(Message::decode(&frame));
+    while let Some((_, length)) = black_box(counted_decode_frame(rest)) {
         rest = &rest[length..];
     }
     assert!(rest.is_empty(), "all are whole");
