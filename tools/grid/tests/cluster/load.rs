@@ -14,13 +14,16 @@ use ed25519_dalek::SigningKey;
 use grid_client::{Client, ClientError, Config, Event, Report, Request};
 use grid_engine::command::{AccountMode, Capabilities, Command, SupplierProfile};
 use grid_engine::{InstrumentId, Qty, Usd};
-use grid_wire::{
-    CancelOrder, Closure, ExecType, ExecutionReport, MassCancel, NewOrder, OrdStatus, OrderFlags,
-    ReplaceOrder, ReportFlags, SelfTrade, Side, TimeInForce,
-};
+use grid_wire::Closure;
 use serde_json::{Value, json};
 
 use crate::harness::{Cluster, PATIENCE, until};
+
+mod asks;
+mod told;
+
+use asks::Asker;
+use told::told;
 
 /// Requests that one session has in flight.
 const IN_FLIGHT: u64 = 8;
@@ -28,8 +31,6 @@ const IN_FLIGHT: u64 = 8;
 pub(crate) const ISSUED: u64 = 500_000;
 /// A breath between batches, so that a long test does not make a log that takes long to judge.
 const BREATH: Duration = Duration::from_millis(25);
-/// Prices of the orders, in ticks, and how many there are.
-const PRICES: (u64, u64) = (78, 5);
 
 /// Numbers that repeat under a seed.
 pub(crate) struct Dice(pub(crate) u64);
@@ -296,13 +297,12 @@ impl Trader {
 
     fn trade(&self, client: &Client) {
         let mut dice = Dice(0x9E37_79B9_7F4A_7C15 ^ (self.nth as u64 + 1));
-        let mut label = (self.nth as u64 + 1) << 40;
-        let (mut open, mut n) = (Vec::new(), 0_u64);
+        let (mut asker, mut n) = (Asker::new(self.nth), 0_u64);
         while !self.shared.stop.load(Ordering::Acquire) {
             let batch: Vec<_> = (0..1 + dice.below(IN_FLIGHT))
                 .map(|_| {
                     n += 1;
-                    let (request, said) = ask(&mut dice, &mut open, &mut label);
+                    let (request, said) = asker.ask(&mut dice);
                     self.book
                         .write(&json!({ "what": "sent", "n": n, "at": self.book.now(), "command": said }));
                     (n, client.submit(request))
@@ -334,139 +334,4 @@ impl Trader {
             self.shared.news.notify_all();
         }
     }
-}
-
-/// One request, and the same as the checker reads it in the log.
-fn ask(dice: &mut Dice, open: &mut Vec<u64>, label: &mut u64) -> (Request, Value) {
-    let kind = dice.below(100);
-    if kind < 25 && open.len() > 10 {
-        let at = dice.below(open.len() as u64) as usize;
-        let label = open.swap_remove(at);
-        let request = CancelOrder { label: label.into(), ..CancelOrder::default() };
-        return (request.into(), json!({ "do": "cancel", "order": { "label": label } }));
-    }
-    if kind < 35 && open.len() > 10 {
-        let label = open[dice.below(open.len() as u64) as usize];
-        let (qty, price) = (dice.below(6), PRICES.0 + dice.below(PRICES.1));
-        let request = ReplaceOrder { label: label.into(), qty, price, ..ReplaceOrder::default() };
-        let said = json!({
-            "do": "replace", "order": { "label": label }, "qty": qty, "price": price, "stp": "allow", "post_only": false,
-        });
-        return (request.into(), said);
-    }
-    if kind == 99 {
-        open.clear();
-        let said = json!({ "do": "mass_cancel", "instrument": null, "side": null, "session": null });
-        return (MassCancel::default().into(), said);
-    }
-    *label += 1;
-    open.push(*label);
-    if open.len() > 60 {
-        open.remove(0);
-    }
-    place(dice, *label)
-}
-
-fn place(dice: &mut Dice, label: u64) -> (Request, Value) {
-    let (side, side_name) = if dice.below(2) == 0 { (Side::Buy, "buy") } else { (Side::Sell, "sell") };
-    // One in thirty asks for what it can't have.
-    let price = if dice.below(30) == 0 { 2_000_000 } else { PRICES.0 + dice.below(PRICES.1) };
-    let qty = 1 + dice.below(9);
-    let (time_in_force, post_only, tif) = match dice.below(8) {
-        0 => (TimeInForce::Ioc, false, "ioc"),
-        1 => (TimeInForce::Fok, false, "fok"),
-        2 => (TimeInForce::Gtc, true, "post_only"),
-        _ => (TimeInForce::Gtc, false, "gtc"),
-    };
-    let (self_trade, stp) = match dice.below(6) {
-        0 => (SelfTrade::CancelNewest, "cancel_incoming"),
-        1 => (SelfTrade::CancelOldest, "cancel_resting"),
-        2 => (SelfTrade::CancelBoth, "cancel_both"),
-        3 => (SelfTrade::Decrement, "decrement"),
-        _ => (SelfTrade::None, "allow"),
-    };
-    let request = NewOrder {
-        instrument: 0,
-        side,
-        price,
-        qty,
-        label: label.into(),
-        time_in_force,
-        self_trade,
-        flags: OrderFlags::none().with(OrderFlags::POST_ONLY, post_only),
-        ..NewOrder::default()
-    };
-    let said = json!({
-        "do": "place", "instrument": 0, "side": side_name, "kind": "limit", "price": price, "tif": tif, "qty": qty,
-        "stp": stp, "label": label, "tag": "", "to_consumption": false,
-    });
-    (request.into(), said)
-}
-
-/// A report as the checker's model writes it.
-fn told(report: &Report) -> Value {
-    let mut told = json!({
-        "session_seq": report.session_seq(), "log_seq": report.log_seq(), "client_seq": report.client_seq(),
-        "account": report.account(),
-    });
-    let body = match report {
-        Report::Execution(r) => execution(r),
-        Report::Reject(r) => json!({
-            "kind": "reject", "match_time": r.match_time, "code": r.code, "label": r.label as u64,
-            "existing": r.existing_id,
-        }),
-        Report::MassCancel(r) => {
-            json!({ "kind": "mass_cancel", "match_time": r.match_time, "cancelled": r.cancelled })
-        }
-        Report::Command(r) => json!({ "kind": "done", "match_time": r.match_time, "id": r.id }),
-        Report::Reserve(r, _) => json!({ "kind": "delivery", "match_time": r.match_time }),
-        Report::Settle(r) => json!({ "kind": "delivery", "match_time": r.match_time }),
-        Report::MassQuote(r, _) => json!({ "kind": "mass_quote", "match_time": r.match_time }),
-        Report::QuoteRefused(r) => json!({ "kind": "quote_refused", "match_time": r.match_time }),
-        Report::QuotesPulled(r) => json!({ "kind": "quotes_pulled", "match_time": r.match_time }),
-    };
-    if let (Value::Object(told), Value::Object(body)) = (&mut told, body) {
-        told.extend(body);
-    }
-    told
-}
-
-fn execution(r: &ExecutionReport) -> Value {
-    let exec = match r.exec_type {
-        ExecType::New => "new",
-        ExecType::Cancelled => "cancelled",
-        ExecType::Replaced => "replaced",
-        ExecType::Rejected => "rejected",
-        ExecType::Expired => "expired",
-        ExecType::Restated => "restated",
-        ExecType::Trade => "trade",
-        ExecType::Status => "status",
-    };
-    let status = match r.ord_status {
-        OrdStatus::New => "new",
-        OrdStatus::PartiallyFilled => "partly_filled",
-        OrdStatus::Filled => "filled",
-        OrdStatus::Cancelled => "cancelled",
-        OrdStatus::Rejected => "rejected",
-        OrdStatus::Expired => "expired",
-    };
-    let closure = match r.closure {
-        Closure::None => "none",
-        Closure::Cancelled => "cancelled",
-        Closure::PartiallyFilledNoLiquidity => "partly_filled_no_liquidity",
-        Closure::PartiallyFilledMaxSlippage => "partly_filled_max_slippage",
-        Closure::NoFillNoLiquidity => "no_fill_no_liquidity",
-        Closure::NoFillMaxSlippage => "no_fill_max_slippage",
-        Closure::SelfTrade => "self_trade",
-        Closure::DayOver => "day_over",
-        Closure::Filled => "filled",
-        Closure::Suspended => "suspended",
-    };
-    json!({
-        "kind": "execution", "match_time": r.match_time, "exec": exec, "status": status, "closure": closure,
-        "order": r.order_id, "label": r.label as u64, "instrument": r.instrument,
-        "side": if r.side == Side::Buy { "buy" } else { "sell" }, "price": r.price, "leaves": r.leaves_qty,
-        "cum": r.cum_qty, "trade": r.trade_id, "last_price": r.last_price, "last_qty": r.last_qty,
-        "aggressor": r.flags.has(ReportFlags::AGGRESSOR),
-    })
 }

@@ -167,15 +167,16 @@ def same(sent, logged):
 
 
 def nothing_invented(log, sessions, findings):
-    """Each command under a load session was sent by it, and no order is there under two client numbers."""
+    """Each command under a load session was sent by it, and none is there under two client numbers."""
     by_id = {session.id: session for session in sessions}
-    numbers = {}
+    numbers, client_seqs = {}, {s.id: set() for s in sessions}
     sent = {s.id: {(line["command"]["do"], line["command"].get("label")) for line in s.sent.values()} for s in sessions}
     for seq, (_, entry) in log.items():
         session = by_id.get(entry["session"])
         if session is None:
             continue
         command = entry["command"]
+        client_seqs[session.id].add(entry["client_seq"])
         key = (command["do"], command.get("label"))
         if key not in sent[session.id]:
             findings.add("invented", f"log number {seq}: {session.name} never sent {command}")
@@ -184,6 +185,12 @@ def nothing_invented(log, sessions, findings):
             if first != entry["client_seq"]:
                 findings.add("twice", f"log number {seq}: {session.name}'s order {command['label']} is there under "
                                       f"client numbers {first} and {entry['client_seq']}")
+    for session in sessions:
+        unknown = client_seqs[session.id] - {answer["client_seq"] for answer in session.answered}
+        waiting = len(session.sent) - len(session.answered)
+        if len(unknown) > waiting:
+            findings.add("twice", f"{session.name} waits for {waiting} answers, but {len(unknown)} client numbers are in the log "
+                                  f"that none of its answers has: {sorted(unknown)[:SHOWN]}")
 
 
 def order(sessions, findings):

@@ -152,14 +152,22 @@ def the_last_answer_is_lost_everywhere(run, dice):
     run.everywhere(change)
 
 
-def a_request_is_there_twice(run, dice):
-    """The last order once more under the next client number, on all nodes alike."""
+def an_order_is_there_twice(run, dice):
+    repeat(run, "place")
+
+
+def a_mass_quote_is_there_twice(run, dice):
+    repeat(run, "mass_quote")
+
+
+def repeat(run, do):
+    """The last request of a kind once more under the next client number, on all nodes alike."""
 
     def change(blocks):
         for at in range(len(blocks) - 1, -1, -1):
             commands = commands_of(blocks[at])
             for command in reversed(commands):
-                again = example.under_next_number(command, {s.id for s in run.sessions})
+                again = example.under_next_number(command, {s.id for s in run.sessions}, do)
                 if again:
                     last = blocks[last_log(blocks)]
                     index, term, first, count = struct.unpack_from("<QQQI", last, 8)
@@ -167,7 +175,7 @@ def a_request_is_there_twice(run, dice):
                     struct.pack_into("<QQQ", block, 8, index + 1, term, first + count)
                     struct.pack_into("<H", block, 36, ENTRY)
                     return blocks + [block, hard_state(blocks, index + 1)]
-        raise AssertionError("the run has orders")
+        raise AssertionError(f"the run has none of {do}")
 
     run.everywhere(change)
 
@@ -272,6 +280,29 @@ def a_fill_reports_another_price(run, dice):
     dice.choice(fills)["report"]["last_price"] += 1
 
 
+def of_kind(run, kind_):
+    return [line["report"] for s in run.sessions for line in s.reports if line["report"]["kind"] == kind_]
+
+
+def a_refused_quote_stands(run, dice):
+    answer = dice.choice([a["answer"] for _, a in answered(run) if a["answer"].get("refused")])
+    answer["accepted"] += 1
+    answer["refused"] -= 1
+
+
+def a_quote_is_refused_for_another_reason(run, dice):
+    dice.choice(of_kind(run, "quote_refused"))["code"] += 1
+
+
+def a_fill_is_of_another_quote(run, dice):
+    fills = [report for report in of_kind(run, "execution") if report["exec"] == "trade" and report["quote"]]
+    dice.choice(fills)["quote"] += 1
+
+
+def a_quote_is_not_pulled(run, dice):
+    dice.choice([report for report in of_kind(run, "quotes_pulled") if report["count"]])["count"] -= 1
+
+
 def a_report_is_missing(run, dice):
     session = max(run.sessions, key=lambda s: len(s.reports))
     del session.reports[len(session.reports) // 2]
@@ -299,7 +330,8 @@ LIES = (
     ("acked", one_node_stays_behind),
     ("acked", an_answer_names_another_place),
     ("acked", something_else_was_sent),
-    ("twice", a_request_is_there_twice),
+    ("twice", an_order_is_there_twice),
+    ("twice", a_mass_quote_is_there_twice),
     ("sequence", a_number_is_skipped),
     ("commit", a_committed_block_is_replaced),
     ("vote", a_vote_is_changed),
@@ -307,6 +339,10 @@ LIES = (
     ("reply", an_answer_says_something_else),
     ("reply", a_refusal_becomes_an_acceptance),
     ("reply", a_fill_reports_another_price),
+    ("reply", a_refused_quote_stands),
+    ("reply", a_quote_is_refused_for_another_reason),
+    ("reply", a_fill_is_of_another_quote),
+    ("reply", a_quote_is_not_pulled),
     ("reports", a_report_is_missing),
     ("reports", a_report_came_twice),
     ("invented", nobody_sent_it),

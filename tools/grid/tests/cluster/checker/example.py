@@ -64,6 +64,16 @@ def cancel(label):
     return uint(1) + uint(1) + uint(label)
 
 
+def mass_quote(*quotes):
+    """Quotes of the first instrument: number, bid and ask as price and quantity each."""
+    entries = b"".join(uint(0) + bytes([number]) + b"".join(uint(value) for value in bid + ask) for number, bid, ask in quotes)
+    return uint(44) + uint(len(quotes)) + entries + uint(STPS.index("allow")) + b"\0"
+
+
+def quote_protection(window, fills, qty):
+    return uint(45) + b"\1" + uint(window) + uint(fills) + uint(qty)
+
+
 def mass_cancel():
     return uint(3) + b"\0\0\0"
 
@@ -74,10 +84,10 @@ def define(symbol):
     return uint(19) + text(symbol) + text(symbol) + text("") + quality + market + b"\0" + uint(0) + uint(1)
 
 
-def under_next_number(data, sessions):
-    """The same order under a client number of its own; None where this is no order of these sessions."""
+def under_next_number(data, sessions, do):
+    """The same request under a client number of its own; None where this is none of that kind and these sessions."""
     known = decode(data)
-    if known["session"] not in sessions or known["command"]["do"] != "place":
+    if known["session"] not in sessions or known["command"]["do"] != do:
         return None
     head = entry(known["session"], known["client_seq"], known["account"], b"")
     return entry(known["session"], known["client_seq"] + 1_000_000, known["account"], data[len(head) :])
@@ -145,6 +155,12 @@ def entries(dice):
             send(name, account, cancel(1 + dice.randrange(label)))
         if dice.randrange(25) == 0:
             send(name, account, mass_cancel())
+        if label % 20 == 1:
+            send(name, account, quote_protection(10**9, 3, 0))
+        if dice.randrange(3) == 0:
+            # Some of them cross themselves.
+            sides = [(78 + dice.randrange(4), dice.randrange(9)) for _ in range(2)]
+            send(name, account, mass_quote((1, *sides), (2, (77, 5), (81 + dice.randrange(3), 5))))
     return log
 
 

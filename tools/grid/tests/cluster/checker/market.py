@@ -8,6 +8,7 @@ no answer is ever waved through.
 
 import hashlib
 
+from quotes import Quotes, new_quotes
 from rejects import NotCovered, REJECT, Refused
 from service import NO_TERMS, Service
 
@@ -20,6 +21,8 @@ RESTING = ("gtc", "day", "post_only")
 OPERATORS_ONLY = {"open_account", "deposit", "withdraw", "define", "set_status", "register_supplier", "set_capacity",
                   "set_account_terms", "set_sla_terms", "set_collateral", "set_benchmark"}
 TIERS_ONLY = {"reserve", "settle", "release", "report_fault", "report_probe"}
+#: What stands for a quote is its session's, so nobody quotes for another account.
+MAKERS_OWN = {"mass_quote", "set_quote_protection"}
 #: Delivery changes neither books nor what may be traded, as long as nothing is bought by itself: only its answers
 #: are not foretold.
 DELIVERY = {"reserve", "settle", "release"}
@@ -38,7 +41,7 @@ def bps(value, hundredths):
     return value * hundredths // 10_000
 
 
-class Market(Service):
+class Market(Service, Quotes):
     """State and rules; `apply` gives what each command makes the venue say to its sessions."""
 
     def __init__(self):
@@ -60,6 +63,8 @@ class Market(Service):
         self.issuances = 0
         self.said = []
         self.twice = []
+        # Sessions whose quotes were filled too much by the command in progress.
+        self.overrun = []
 
     # -- the log ------------------------------------------------------------------------------------------------
 
@@ -87,6 +92,7 @@ class Market(Service):
                 self._rule("_" + command["do"])(command)
         except Refused as no:
             self._answer({"kind": "reject", "code": no.code, "label": no.label, "existing": no.order})
+        self._pull_quotes()
         return self.said
 
     def _rule(self, name):
@@ -101,6 +107,8 @@ class Market(Service):
             allowed = caller["operator"]
         elif do in TIERS_ONLY:
             allowed = caller["tier"] or caller["operator"]
+        elif do in MAKERS_OWN:
+            allowed = session["account"] == self.account
         else:
             allowed = session["account"] == self.account or caller["tier"] or caller["operator"]
         if do == "attest":
@@ -132,7 +140,7 @@ class Market(Service):
         body = {"kind": "execution", "exec": exec_type, "status": status, "closure": "none", "order": order["id"],
                 "label": order["label"], "instrument": order["instrument"], "side": order["side"],
                 "price": order["price"], "leaves": order["remaining"], "cum": order["filled"], "trade": 0,
-                "last_price": 0, "last_qty": 0, "aggressor": False}
+                "last_price": 0, "last_qty": 0, "aggressor": False, "quote": order["quote"]}
         return body | more
 
     # -- the venue's own session --------------------------------------------------------------------------------
@@ -149,7 +157,7 @@ class Market(Service):
         account = self.keys.get(command["key"])
         if account is not None and command["session"] and command["session"] not in self.sessions:
             self.sessions[command["session"]] = {"account": account, "last": 0, "reports": 0, "connection": None,
-                                                 "grace": None, "due": None}
+                                                 "grace": None, "due": None, "quotes": new_quotes(account)}
 
     def _venue_establish(self, command):
         session = self.sessions.get(command["session"])
@@ -344,6 +352,10 @@ class Market(Service):
     # -- orders in and out --------------------------------------------------------------------------------------
 
     def _place(self, new):
+        self._open(new)
+
+    def _open(self, new, quote=0):
+        """The id of a new order; of a quote nobody is told that it was accepted."""
         label = new["label"]
         account = self.accounts[self.account]
         if account["mode"] == "easy":
@@ -367,7 +379,7 @@ class Market(Service):
         order = {"id": 0, "account": self.account, "session": self.session, "label": label,
                  "instrument": new["instrument"], "side": new["side"], "price": price, "limit": limit, "tif": tif,
                  "remaining": new["qty"], "filled": 0, "hold": 0, "stp": new["stp"], "market": price == 0,
-                 "to_consumption": new["to_consumption"], "fees": (terms["maker_fee"], terms["taker_fee"])}
+                 "to_consumption": new["to_consumption"], "quote": quote, "fees": (terms["maker_fee"], terms["taker_fee"])}
         hold = self._needed(order, terms)
         if len(new["tag"].encode()) > 64 or (new["tag"] and not label):
             raise Refused("text", label)
@@ -395,8 +407,10 @@ class Market(Service):
             account["usd_held"] += hold
         else:
             self._move_units(order, order["remaining"])
-        self._answer(self._order_body(order, "new"))
+        if not quote:
+            self._answer(self._order_body(order, "new"))
         self._run(order)
+        return order["id"]
 
     def _number(self, tif):
         """The id of the next order; one that may rest has its slot from now on, the one that came free last if any did."""
@@ -555,6 +569,8 @@ class Market(Service):
             order["remaining"] -= qty
             order["filled"] += qty
         self.trades += 1
+        if maker["quote"]:
+            self._count_quote_fill(maker, qty)
         if taker["side"] == "buy":
             buyer, seller, paid, net = taker, maker, value + taker_fee, value - maker_fee
         else:
@@ -611,7 +627,18 @@ class Market(Service):
         return taken
 
     def _close(self, order, reason, answer=False):
-        """Ends an order, resting or not: what it holds goes back, and whoever must know is told."""
+        """Ends an order, resting or not, and tells whoever must know."""
+        self._end(order)
+        exec_type, status = {"cancelled": ("cancelled", "cancelled"), "self_trade": ("cancelled", "cancelled"),
+                             "suspended": ("cancelled", "cancelled"), "filled": ("status", "filled")}.get(reason, ("expired", "expired"))
+        body = self._order_body(order, exec_type, status=status, closure=reason, leaves=0)
+        if answer:
+            self._answer(body)
+        if reason != "filled" and not (answer and order["session"] == self.session):
+            self._report(order["session"], 0, order["account"], body)
+
+    def _end(self, order):
+        """Takes an order out, resting or not: what it holds goes back."""
         account = self.accounts[order["account"]]
         if account["orders"].pop(order["id"], None) is not None:
             book = self.instruments[order["instrument"]]["book"]
@@ -625,13 +652,6 @@ class Market(Service):
             order["hold"] = 0
         else:
             self._move_units(order, -order["remaining"])
-        exec_type, status = {"cancelled": ("cancelled", "cancelled"), "self_trade": ("cancelled", "cancelled"),
-                             "suspended": ("cancelled", "cancelled"), "filled": ("status", "filled")}.get(reason, ("expired", "expired"))
-        body = self._order_body(order, exec_type, status=status, closure=reason, leaves=0)
-        if answer:
-            self._answer(body)
-        if reason != "filled" and not (answer and order["session"] == self.session):
-            self._report(order["session"], 0, order["account"], body)
 
     def _find(self, ref):
         account = self.accounts[self.account]
@@ -662,12 +682,21 @@ class Market(Service):
 
     def _replace(self, command):
         order = self._find(command["order"])
+        if not command["qty"]:
+            return self._close(order, "cancelled", answer=True)
+        return self._change(order, command["qty"], command["price"], command["stp"], command["post_only"], self._replaced)
+
+    def _replaced(self, order):
+        body = self._order_body(order, "replaced")
+        self._answer(body)
+        if order["session"] != self.session:
+            self._report(order["session"], 0, order["account"], body)
+
+    def _change(self, order, qty, price, stp, post_only, tell=lambda order: None):
+        """Gives an open order of the account another quantity and price, then matches it where it loses its place."""
         terms = self.instruments[order["instrument"]]
         account = self.accounts[self.account]
         label, number = order["label"], order["id"]
-        qty, price = command["qty"], command["price"]
-        if not qty:
-            return self._close(order, "cancelled", answer=True)
         if terms["status"] != "live":
             raise Refused("not_live", label, number)
         if qty > terms["max_qty"] or qty % terms["lot"]:
@@ -679,7 +708,7 @@ class Market(Service):
         keeps_place = price == order["price"] and qty <= order["remaining"]
         if not keeps_place:
             best = self._front(terms["book"], self._other(order["side"]))
-            if command["post_only"] and best is not None and crosses(order["side"], price, best["price"]):
+            if post_only and best is not None and crosses(order["side"], price, best["price"]):
                 raise Refused("would_trade", label, number)
             if order["side"] == "buy" and hold > account["usd"] + order["hold"]:
                 raise Refused("funds", label, number)
@@ -691,15 +720,12 @@ class Market(Service):
         else:
             self._move_units(order, qty - order["remaining"])
         order |= {"price": price, "limit": price, "remaining": qty, "hold": hold}
-        body = self._order_body(order, "replaced")
-        self._answer(body)
-        if order["session"] != self.session:
-            self._report(order["session"], 0, order["account"], body)
+        tell(order)
         if keeps_place:
             return None
         terms["book"][:] = [other for other in terms["book"] if other is not order]
         del account["orders"][number]
         if account["labels"].get(label) == number:
             del account["labels"][label]
-        order |= {"stp": command["stp"], "tif": "gtc"}
+        order |= {"stp": stp, "tif": "gtc"}
         return self._run(order)
