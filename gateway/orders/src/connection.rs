@@ -112,6 +112,8 @@ pub(crate) struct Connection {
     input: Vec<u8>,
     out: Vec<u8>,
     sent: usize,
+    /// The socket took less than there was.
+    stuck: bool,
 }
 
 /// What a read brought.
@@ -147,6 +149,7 @@ impl Connection {
             input: Vec::new(),
             out: Vec::new(),
             sent: 0,
+            stuck: false,
         }
     }
 
@@ -222,8 +225,14 @@ impl Connection {
         self.out.len() - self.sent
     }
 
+    /// The socket took less than there was when it was last written to: a write now would most likely be for nothing.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.stuck
+    }
+
     /// Writes what the socket takes.
     pub(crate) fn flush(&mut self, now: u64) {
+        self.stuck = false;
         self.dirty = false;
         self.listed = false;
         self.urgent = false;
@@ -234,7 +243,10 @@ impl Connection {
                     self.sent += count;
                     self.liveness.sent(now);
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.stuck = true;
+                    break;
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => self.broken = true,
             }

@@ -100,12 +100,19 @@ impl Feed {
     }
 
     /// The command's events are all heard: tells the subscribers, and notes who was written to.
+    #[inline]
     pub(crate) fn finish_event(
         &mut self,
         clients: &mut Table,
         conflate_above: usize,
         written: &mut Vec<u64>,
     ) {
+        if self.market.has_news() {
+            self.publish(clients, conflate_above, written);
+        }
+    }
+
+    fn publish(&mut self, clients: &mut Table, conflate_above: usize, written: &mut Vec<u64>) {
         let Self { market, classes, behind } = self;
         market.finish(|instrument, depth, bytes| {
             for id in classes.get(&(instrument, depth)).into_iter().flatten() {

@@ -12,6 +12,7 @@ mod logins;
 mod requests;
 mod retransmission;
 mod routing;
+mod sessions;
 mod table;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -34,6 +35,7 @@ use crate::connection::{Connection, Fill};
 use crate::feed::Feed;
 use crate::venue::{Line, LineError, View};
 use leadership::Orphans;
+use sessions::Sessions;
 pub(crate) use table::Table;
 
 const LISTENER: Token = Token(0);
@@ -83,8 +85,10 @@ struct Desk<V> {
     /// What an epoch leaves to be done once it has begun.
     orphans: Orphans,
     connections: Table,
-    /// The connection that a session lives on. Clients choose session ids, so the hash has a seed of its own.
-    sessions: HashMap<SessionId, u64, foldhash::quality::RandomState>,
+    /// Where reports go.
+    sessions: Sessions,
+    /// The connection that the last report went to.
+    telling: u64,
     /// Who waits for a session to be opened, in the order of their commands.
     opening: HashMap<SessionId, VecDeque<u64>>,
     feed: Feed,
@@ -132,7 +136,8 @@ impl<L: Line, V: View> Loop<L, V> {
             leader: None,
             orphans: Orphans::None,
             connections: Table::counting_from(rand::random()),
-            sessions: HashMap::default(),
+            sessions: Sessions::default(),
+            telling: 0,
             opening: HashMap::new(),
             feed,
             retransmitting: BTreeSet::new(),
@@ -153,63 +158,67 @@ impl<L: Line, V: View> Loop<L, V> {
     /// Runs until told to stop; then tells every client and ends.
     pub(crate) fn run(mut self) {
         let mut events = Events::with_capacity(1024);
-        loop {
-            let polled = match self.desk.patience() {
-                Some(Duration::ZERO) => self.desk.poll.poll(&mut events, Some(Duration::ZERO)),
-                limit => {
-                    let limit = self.line.doze(limit);
-                    let polled = self.desk.poll.poll(&mut events, limit);
-                    self.line.rouse();
-                    polled
-                }
-            };
-            self.desk.bell.awake();
-            match polled {
-                Ok(()) => {}
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => {
-                    warn!(%error, "the order gateway cannot poll and ends");
-                    return;
-                }
+        while self.turn(&mut events) {}
+    }
+
+    /// Waits for something to do, and does it; false when that was the last turn.
+    pub(crate) fn turn(&mut self, events: &mut Events) -> bool {
+        let polled = match self.desk.patience() {
+            Some(Duration::ZERO) => self.desk.poll.poll(events, Some(Duration::ZERO)),
+            limit => {
+                let limit = self.line.doze(limit);
+                let polled = self.desk.poll.poll(events, limit);
+                self.line.rouse();
+                polled
             }
-            self.desk.tick();
-            if self.desk.stop.load(Ordering::Acquire) {
-                self.desk.say_goodbye();
-                return;
+        };
+        self.desk.bell.awake();
+        match polled {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => return true,
+            Err(error) => {
+                warn!(%error, "the order gateway cannot poll and ends");
+                return false;
             }
-            for event in &events {
-                match event.token() {
-                    LISTENER => self.desk.accept_again = true,
-                    WAKER => {}
-                    Token(id) => self.desk.note_readiness(id as u64, event),
-                }
-            }
-            let epoch = self.heed_leadership();
-            if self.desk.accept_again {
-                self.desk.accept();
-            }
-            self.pay_owed();
-            self.report_orphans();
-            self.serve_all();
-            self.turn_line();
-            let mut settled = false;
-            while let Some(outcome) = self.desk.back_office.outcome() {
-                self.settle(outcome);
-                settled = true;
-            }
-            if settled {
-                self.turn_line();
-            }
-            if self.publish() {
-                self.desk.take_up(epoch);
-            }
-            self.desk.advance_logins();
-            self.desk.advance_retransmissions();
-            self.desk.advance_audit();
-            self.desk.sweep();
-            self.desk.flush();
-            self.line.sent();
         }
+        self.desk.tick();
+        if self.desk.stop.load(Ordering::Acquire) {
+            self.desk.say_goodbye();
+            return false;
+        }
+        for event in events.iter() {
+            match event.token() {
+                LISTENER => self.desk.accept_again = true,
+                WAKER => {}
+                Token(id) => self.desk.note_readiness(id as u64, event),
+            }
+        }
+        let epoch = self.heed_leadership();
+        if self.desk.accept_again {
+            self.desk.accept();
+        }
+        self.pay_owed();
+        self.report_orphans();
+        self.serve_all();
+        self.turn_line();
+        let mut settled = false;
+        while let Some(outcome) = self.desk.back_office.outcome() {
+            self.settle(outcome);
+            settled = true;
+        }
+        if settled {
+            self.turn_line();
+        }
+        if self.publish() {
+            self.desk.take_up(epoch);
+        }
+        self.desk.advance_logins();
+        self.desk.advance_retransmissions();
+        self.desk.advance_audit();
+        self.desk.sweep();
+        self.desk.flush();
+        self.line.sent();
+        true
     }
 
     /// Serves whoever has something to be read, each turn beginning with another one: when room in the line is
@@ -241,7 +250,7 @@ impl<L: Line, V: View> Loop<L, V> {
     }
 
     /// Puts a command in line and notes whether the line moves at all.
-    #[inline]
+    #[inline(always)] // a command is as large as it is, and each hand that it goes through copies it
     fn submit(&mut self, entry: Entry) -> Result<(), LineError> {
         let Some(epoch) = self.desk.epoch else {
             return Err(LineError::NotLeader);
@@ -265,16 +274,13 @@ impl<L: Line, V: View> Loop<L, V> {
         let Self { line, desk, .. } = self;
         // A few rounds, so that a flood of events does not starve the sockets.
         for _ in 0..8 {
-            let mut current = Seq(0);
-            let more = line.poll(&mut |seq, at, event| {
-                if seq != current {
-                    desk.finish_event();
-                    current = seq;
-                    desk.heard = seq;
+            let more = line.poll(&mut |seq, at, events| {
+                desk.heard = seq;
+                for event in events {
+                    desk.hear(seq, at, event);
                 }
-                desk.hear(seq, at, event);
+                desk.finish_event();
             });
-            desk.finish_event();
             if !more {
                 return true;
             }
@@ -355,6 +361,7 @@ impl<L: Line, V: View> Loop<L, V> {
 
 impl<V: View> Desk<V> {
     /// A command's events are all heard.
+    #[inline]
     fn finish_event(&mut self) {
         self.feed.finish_event(&mut self.connections, self.config.conflate_above, &mut self.dirty);
     }

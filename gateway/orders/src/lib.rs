@@ -11,6 +11,7 @@
 //! | `venue`, `line` | what the gateway needs of log and replica; the log's side of it |
 //! | `gateway` | the loop: its turns, and what they hold |
 //! | `gateway::table` | who is connected, by number |
+//! | `gateway::sessions` | on which connection a session lives |
 //! | `gateway::leadership` | whether clients are served here; the sessions that an earlier leader left |
 //! | `gateway::clients` | how a connection comes, is kept, and ends |
 //! | `gateway::logins` | how a connection becomes a live session, and why not |
@@ -21,7 +22,7 @@
 //! | `back_office` | signatures and replica reads, beside the loop |
 //! | `connection`, `throttle` | one client's bytes, numbers and buckets |
 //! | `commands`, `reports` | wire to engine and back, one message at a time |
-//! | `feed`, `market` | who subscribes and who is behind; the books, and what each class is told |
+//! | `feed`, `market`, `depth` | who subscribes and who is behind; the books, and what each class is told; one side of a book |
 //!
 //! Not here: HTTP, TLS (plain TCP on loopback for now), and any rule of the market.
 
@@ -30,6 +31,7 @@ mod bell;
 mod commands;
 mod config;
 mod connection;
+mod depth;
 mod feed;
 mod gateway;
 mod line;

@@ -123,14 +123,14 @@ impl Line for LogLine {
         }
     }
 
-    fn poll(&mut self, each: &mut dyn FnMut(Seq, Nanos, &Event)) -> bool {
+    fn poll(&mut self, each: &mut dyn FnMut(Seq, Nanos, &[Event])) -> bool {
         let Polled::Some(count) = self.poller.poll(BLOCKS, &mut self.taken) else {
             return false;
         };
         for output in self.taken.drain(..) {
             let at = output.block.at();
-            for (seq, event) in output.numbered() {
-                each(seq, at, event);
+            for (seq, _, events) in output.by_command() {
+                each(seq, at, events);
             }
         }
         count == BLOCKS

@@ -12,11 +12,10 @@ use grid_engine::{Nanos, Seq, State};
 use grid_wire as wire;
 use grid_wire::{BookFlags, Level};
 
+use crate::depth::Depth;
+
 /// Levels of one part of a snapshot, and changes of one increment; keeps frames below their limit.
 const LEVELS_PER_FRAME: usize = 500;
-
-/// One side's level: open quantity and orders.
-type Depth = BTreeMap<u64, (u64, u32)>;
 
 /// What is resting in one instrument, as the world may know it.
 #[derive(Debug, Default)]
@@ -141,6 +140,12 @@ impl Market {
         pending
     }
 
+    /// Somebody is to be told of the event when it is over.
+    #[inline]
+    pub(crate) fn has_news(&self) -> bool {
+        self.touched > 0
+    }
+
     /// The matching event is over: brings the images up to date and calls `tell` once for each class of each
     /// instrument it touched, with the bytes for that class. A book that nobody watches costs its levels only.
     pub(crate) fn finish(&mut self, mut tell: impl FnMut(u16, u16, &[u8])) {
@@ -219,6 +224,10 @@ impl Market {
                 0 => image.whole = false,
                 depth => drop(image.classes.remove(&depth)),
             }
+            if !image.is_watched() {
+                image.bids.loosen();
+                image.asks.loosen();
+            }
         }
     }
 }
@@ -240,10 +249,7 @@ impl Image {
             wire::Side::Buy => &mut self.bids,
             wire::Side::Sell => &mut self.asks,
         };
-        match level.qty {
-            0 => side.remove(&level.price),
-            qty => side.insert(level.price, (qty, level.orders)),
-        };
+        side.set(level.price, level.qty, level.orders);
     }
 
     fn apply(&mut self, event: &Pending) {
@@ -255,12 +261,12 @@ impl Image {
     }
 
     /// The best levels of both sides, bids first; all of them for depth zero.
-    fn top(&self, depth: u16) -> Vec<Level> {
+    fn top(&mut self, depth: u16) -> Vec<Level> {
         let count = if depth == 0 { usize::MAX } else { usize::from(depth) };
         let level =
             |side| move |(&price, &(qty, orders)): (&u64, &(u64, u32))| Level { price, qty, orders, side };
-        let bids = self.bids.iter().rev().take(count).map(level(wire::Side::Buy));
-        bids.chain(self.asks.iter().take(count).map(level(wire::Side::Sell))).collect()
+        let bids = self.bids.sorted().iter().rev().take(count).map(level(wire::Side::Buy));
+        bids.chain(self.asks.sorted().iter().take(count).map(level(wire::Side::Sell))).collect()
     }
 }
 

@@ -45,9 +45,9 @@ pub trait Line: Send + 'static {
     /// The caller has slept, and is awake.
     fn rouse(&mut self) {}
 
-    /// Hands committed events on in log order, with the stamp of their command, block by block up to some
-    /// bound of its own; whether there may be more. A block's events are never parted between two calls.
-    fn poll(&mut self, each: &mut dyn FnMut(Seq, Nanos, &Event)) -> bool;
+    /// Hands on what each committed command brought about, in log order, with the command's number and stamp, block by block up
+    /// to some bound of its own; whether there may be more. A block's commands are never parted between two calls.
+    fn poll(&mut self, each: &mut dyn FnMut(Seq, Nanos, &[Event])) -> bool;
 
     /// What was polled has been written to those whom it concerns, as far as their sockets took it.
     fn sent(&mut self) {}

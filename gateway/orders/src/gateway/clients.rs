@@ -113,8 +113,8 @@ impl<V: View> Desk<V> {
     /// The session, if any, has lost this connection: the engine must know, and nobody else may think it lives here.
     fn lose(&mut self, id: u64, client: &mut Connection) {
         let Some(live) = client.live.take() else { return };
-        if self.sessions.get(&live.session) == Some(&id) {
-            self.sessions.remove(&live.session);
+        if self.sessions.connection(live.session) == Some(id) {
+            self.sessions.end(live.session);
         }
         self.feed.leave(id, &live);
         self.retransmitting.remove(&id);
@@ -186,7 +186,7 @@ impl<V: View> Desk<V> {
         self.feed.refresh_the_late(&mut self.connections, self.config.conflate_above, self.now);
     }
 
-    fn flush_one(&mut self, id: u64) {
+    pub(super) fn flush_one(&mut self, id: u64) {
         let now = self.now;
         if let Some(client) = self.connections.get_mut(id) {
             client.flush(now);

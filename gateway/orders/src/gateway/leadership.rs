@@ -62,7 +62,7 @@ impl<L: Line, V: View> Loop<L, V> {
         while batch > 0
             && let Some((session, connection)) = orphans.pop_front()
         {
-            if self.desk.sessions.contains_key(&session) {
+            if self.desk.sessions.connection(session).is_some() {
                 // Its client is back.
                 continue;
             }

@@ -214,7 +214,7 @@ impl<V: View> Desk<V> {
         result: Result<SessionPosition, Reject>,
     ) {
         if result.is_ok()
-            && let Some(older) = self.sessions.remove(&session)
+            && let Some(older) = self.sessions.end(session)
             && let Some(mut client) = self.connections.take(older)
         {
             self.end(
@@ -298,7 +298,7 @@ impl<V: View> Desk<V> {
             max_frame: frame_max as u32,
         }
         .encode(client.out());
-        self.sessions.insert(session, id);
+        self.sessions.begin(session, id);
         self.serve_again(id, client);
     }
 

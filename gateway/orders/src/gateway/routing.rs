@@ -10,10 +10,16 @@ use super::requests::reject;
 use crate::reports;
 use crate::venue::View;
 
+/// Bytes that make a write of their own before the turn ends, so that there are never many small ones.
+const EARLY: usize = 4 * 1024;
+
 impl<V: View> Desk<V> {
     /// Gives one committed event to whom it concerns.
     pub(super) fn hear(&mut self, seq: Seq, at: Nanos, event: &Event) {
-        if let Some((session, report)) = event.report(seq, at) {
+        // One that was made whole is told as it lies there.
+        if let Event::Report { session, report } = event {
+            self.report(*session, report);
+        } else if let Some((session, report)) = event.report(seq, at) {
             self.report(session, &report);
         }
         match event {
@@ -36,9 +42,13 @@ impl<V: View> Desk<V> {
 
     fn report(&mut self, session: SessionId, report: &Report) {
         // Nobody is connected: the report waits in the engine's state.
-        let Some(&id) = self.sessions.get(&session) else {
+        let Some(id) = self.sessions.connection(session) else {
             return;
         };
+        if id != self.telling {
+            let told = std::mem::replace(&mut self.telling, id);
+            self.send_early(told);
+        }
         let Some(client) = self.connections.get_mut(id) else {
             return;
         };
@@ -55,8 +65,18 @@ impl<V: View> Desk<V> {
         }
     }
 
+    /// Whoever has been told much reads it while the others are told. Not those who read public data too: that waits until every
+    /// private report of the turn has left.
+    fn send_early(&mut self, id: u64) {
+        let Some(client) = self.connections.get(id) else { return };
+        let reads_no_public = client.live.as_ref().is_some_and(|live| live.subscriptions.is_empty());
+        if client.backlog() >= EARLY && reads_no_public && !client.is_stuck() {
+            self.flush_one(id);
+        }
+    }
+
     fn repeat(&mut self, session: SessionId, client_seq: u64, report: Option<&Report>) {
-        let Some(&id) = self.sessions.get(&session) else {
+        let Some(id) = self.sessions.connection(session) else {
             return;
         };
         let Some(client) = self.connections.get_mut(id) else {

@@ -206,7 +206,7 @@ impl Line for NodeLine {
         Ok(())
     }
 
-    fn poll(&mut self, each: &mut dyn FnMut(Seq, Nanos, &Event)) -> bool {
+    fn poll(&mut self, each: &mut dyn FnMut(Seq, Nanos, &[Event])) -> bool {
         let mut applied = self.0.applied.lock().unwrap();
         let mut log = self.0.log.lock().unwrap();
         if log.leader.is_some_and(|(leader, ..)| leader == self.0.number) && !log.held {
@@ -222,9 +222,7 @@ impl Line for NodeLine {
             let mut events = Vec::new();
             engine.apply(seq, *at, entry, &mut events);
             drop(engine);
-            for event in &events {
-                each(seq, *at, event);
-            }
+            each(seq, *at, &events);
             if let Some(listener) = &mut *self.0.listener.lock().unwrap() {
                 listener(seq, *at, events);
             }

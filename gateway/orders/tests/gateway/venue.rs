@@ -138,7 +138,7 @@ impl Line for Queue {
         Ok(())
     }
 
-    fn poll(&mut self, each: &mut dyn FnMut(Seq, Nanos, &Event)) -> bool {
+    fn poll(&mut self, each: &mut dyn FnMut(Seq, Nanos, &[Event])) -> bool {
         for _ in 0..64 {
             let Some(entry) = self.0.queue.lock().unwrap().pop_front() else {
                 return false;
@@ -149,9 +149,7 @@ impl Line for Queue {
             let mut events = Vec::new();
             engine.apply(seq, at, &entry, &mut events);
             drop(engine);
-            for event in &events {
-                each(seq, at, event);
-            }
+            each(seq, at, &events);
         }
         true
     }
