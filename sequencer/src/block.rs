@@ -550,6 +550,11 @@ impl<C> CommittedBlock<C> {
         Self { block, commands }
     }
 
+    /// The commands alone, for their memory.
+    pub(crate) fn into_commands(self) -> Vec<C> {
+        self.commands
+    }
+
     /// The bytes and the header.
     #[must_use]
     pub fn block(&self) -> &Block {

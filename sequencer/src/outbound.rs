@@ -22,8 +22,10 @@ use crate::sync::{Arc, AtomicBool, Mutex, MutexGuard, Ordering, PoisonError, fen
 /// Called after each publication, from the matcher's thread: make it short, and do not block in it.
 pub type Waker = Arc<dyn Fn() + Send + Sync>;
 
-/// Most outputs that wait to be used again.
-const SPARE_MAX: usize = 64;
+/// Most outputs, and commands of theirs, that wait to be used again: some batches of the matcher's, because consumers take some at a time.
+const SPARE_MAX: usize = 256;
+/// Commands whose memory is kept for other blocks; that of a larger block is given back.
+const COMMANDS_KEPT: usize = 256;
 
 struct Seat {
     name: String,
@@ -66,6 +68,12 @@ pub(crate) struct Outbound<M: Machine> {
     slots: usize,
     /// Nobody else has one of these. They are of no block any more.
     spare: Vec<Shared<M>>,
+    /// Events of the largest block that was published lately: as many have room in a new output. One block differs from the next, so this
+    /// shrinks by an eighth at a time.
+    events: usize,
+    /// Memory for the commands of blocks that are yet to be decoded, newest last. What it was of is let go when it is filled anew: then its
+    /// lines come near anyway.
+    commands: Vec<Vec<M::Command>>,
     /// What an output is of while it is of none.
     nothing: Arc<CommittedBlock<M::Command>>,
     hall: Arc<Hall>,
@@ -122,15 +130,23 @@ pub(crate) fn outbound<M: Machine>(
         })
         .collect();
     let nothing = Arc::new(CommittedBlock::new(Arc::new(Block::empty(&Position::default(), 1)), Vec::new()));
-    (Outbound { lanes, under_way: VecDeque::new(), slots, spare: Vec::new(), nothing, hall }, pollers)
+    let (under_way, spare, commands) = (VecDeque::new(), Vec::new(), Vec::new());
+    (Outbound { lanes, under_way, slots, spare, events: 0, commands, nothing, hall }, pollers)
 }
 
 impl<M: Machine> Outbound<M> {
     /// An output of this block, which is yet to be applied; nobody else has it.
     pub(crate) fn begin(&mut self, block: Arc<CommittedBlock<M::Command>>) -> Shared<M> {
-        let Some(mut output) = self.spare.pop() else { return Arc::new(Output::before(block)) };
+        let Some(mut output) = self.spare.pop() else { return Arc::new(Output::before(block, self.events)) };
         Arc::get_mut(&mut output).expect("nobody has a spare one").renew(block);
         output
+    }
+
+    /// Empty, with memory that served an earlier block where there is some.
+    pub(crate) fn room_for_commands(&mut self) -> Vec<M::Command> {
+        let mut commands = self.commands.pop().unwrap_or_default();
+        commands.clear();
+        commands
     }
 
     /// Takes back what all consumers are done with. Their last look at it was from elsewhere, so this waits for a line of memory or
@@ -140,7 +156,13 @@ impl<M: Machine> Outbound<M> {
             if self.spare.len() < SPARE_MAX
                 && let Some(output) = Arc::get_mut(&mut done)
             {
-                output.renew(Arc::clone(&self.nothing));
+                let block = output.renew(Arc::clone(&self.nothing));
+                if self.commands.len() < SPARE_MAX
+                    && block.plain_commands().len() <= COMMANDS_KEPT
+                    && let Some(block) = Arc::into_inner(block)
+                {
+                    self.commands.push(block.into_commands());
+                }
                 self.spare.push(done);
             }
         }
@@ -169,6 +191,7 @@ impl<M: Machine> Outbound<M> {
         let last = Place::of(&outputs.get(count.checked_sub(1)?)?.block);
         for _ in 0..count {
             let output = outputs.pop_front().expect("as many as were counted");
+            self.events = output.events().len().max(self.events - self.events.div_ceil(8));
             self.lanes.iter_mut().for_each(|lane| lane.put(Arc::clone(&output)));
             if self.under_way.len() == self.slots {
                 self.under_way.pop_front();

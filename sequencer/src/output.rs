@@ -25,9 +25,10 @@ pub struct Output<M: Machine> {
 }
 
 impl<M: Machine> Output<M> {
-    /// Of a block that is yet to be applied.
-    pub(crate) fn before(block: Arc<CommittedBlock<M::Command>>) -> Self {
-        Self { block, events: Vec::new(), ends: Vec::new(), stamps: None }
+    /// Of a block that is yet to be applied, with room for so many events.
+    pub(crate) fn before(block: Arc<CommittedBlock<M::Command>>, events: usize) -> Self {
+        let ends = Vec::with_capacity(block.plain_commands().len());
+        Self { block, events: Vec::with_capacity(events.min(EVENTS_KEPT)), ends, stamps: None }
     }
 
     /// Becomes that of another block, which is yet to be applied; gives back the block that it was of.
@@ -72,6 +73,11 @@ impl<M: Machine> Output<M> {
     #[must_use]
     pub fn events(&self) -> &[M::Event] {
         &self.events
+    }
+
+    /// Where the events of each command end among [all of them](Output::events), in order.
+    pub fn ends(&self) -> impl ExactSizeIterator<Item = usize> {
+        self.ends.iter().map(|end| *end as usize)
     }
 
     /// The events of the block's command at `place`, counted from 0; none for a place behind the last.

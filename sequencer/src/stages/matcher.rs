@@ -38,11 +38,11 @@ pub(crate) struct MatcherStage<M: Machine> {
 impl<M: Machine> MatcherStage<M> {
     /// Takes what is committed; `false` if nothing is.
     fn take(&mut self) -> bool {
-        let Self { input, batch, .. } = self;
+        let Self { input, batch, outbound, .. } = self;
         let taken = input.take(MATCH_BLOCKS, |committed| {
             batch.push(match committed {
                 Committed::Own(block) => block,
-                Committed::Bytes(block) => decode::<M>(block),
+                Committed::Bytes(block) => decode::<M>(block, outbound.room_for_commands()),
             });
         });
         taken > 0

@@ -64,18 +64,18 @@ impl<C> Committed<C> {
     }
 }
 
-/// The commands of a block that another node sealed.
+/// A block that another node sealed, with its commands, which are put down in `decoded`; that is empty.
 ///
 /// # Panics
 /// On bytes that this program cannot read: going on without them would part this node from the others.
-fn decode<M: Machine>(block: Arc<Block>) -> Arc<CommittedBlock<M::Command>> {
+fn decode<M: Machine>(block: Arc<Block>, mut decoded: Vec<M::Command>) -> Arc<CommittedBlock<M::Command>> {
     let index = block.header().index;
     let commands = if block.header().kind == BlockKind::Entry {
         CommandBytes::new(block.payload())
     } else {
         CommandBytes::new(&[])
     };
-    let mut decoded = Vec::with_capacity(block.header().commands as usize);
+    decoded.reserve(block.header().commands as usize);
     for bytes in commands {
         decoded.push(M::decode(bytes).unwrap_or_else(|error| {
             panic!("a command of committed block {index} cannot be read: {error}. Start this node with the leader's program version or a newer one")
