@@ -34,11 +34,19 @@ impl Reached {
     }
 }
 
+/// As plain threads see it.
+#[derive(Debug)]
+struct Threads {
+    reached: Reached,
+    /// How many of them wait: where none does, nobody asks the system to wake any.
+    waiting: usize,
+}
+
 #[derive(Debug)]
 pub(crate) struct Progress {
     applied: AtomicU64,
     tasks: watch::Sender<Reached>,
-    threads: Mutex<Reached>,
+    threads: Mutex<Threads>,
     moved: Condvar,
 }
 
@@ -48,7 +56,7 @@ impl Progress {
         Self {
             applied: AtomicU64::new(seq.0),
             tasks: watch::Sender::new(reached),
-            threads: Mutex::new(reached),
+            threads: Mutex::new(Threads { reached, waiting: 0 }),
             moved: Condvar::new(),
         }
     }
@@ -68,8 +76,13 @@ impl Progress {
 
     fn tell(&self, change: impl Fn(&mut Reached)) {
         self.tasks.send_modify(&change);
-        change(&mut self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        self.moved.notify_all();
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut threads.reached);
+        let awaited = threads.waiting > 0;
+        drop(threads);
+        if awaited {
+            self.moved.notify_all();
+        }
     }
 
     pub(crate) async fn wait_for(&self, seq: Seq) -> Result<(), WaitError> {
@@ -87,16 +100,19 @@ impl Progress {
             return Ok(());
         }
         let give_up = Instant::now() + limit;
-        let mut reached = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            if let Some(settled) = reached.settles(seq) {
-                return settled;
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.waiting += 1;
+        let outcome = loop {
+            if let Some(settled) = threads.reached.settles(seq) {
+                break settled;
             }
             let left = give_up.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(WaitError::Timeout);
+                break Err(WaitError::Timeout);
             }
-            reached = self.moved.wait_timeout(reached, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
+            threads = self.moved.wait_timeout(threads, left).unwrap_or_else(PoisonError::into_inner).0;
+        };
+        threads.waiting -= 1;
+        outcome
     }
 }

@@ -107,10 +107,9 @@ impl Connection {
         self.session.certified(name)
     }
 
-    /// Reads once. Says whether anything came.
-    pub(super) fn fill(&mut self, scratch: &mut Vec<u8>, now: Instant) -> bool {
-        scratch.resize(READ_CHUNK, 0);
-        match self.stream.read(scratch) {
+    /// Reads once, into `chunk`. Says whether anything came.
+    pub(super) fn fill(&mut self, chunk: &mut [u8; READ_CHUNK], now: Instant) -> bool {
+        match self.stream.read(chunk) {
             Ok(0) => {
                 self.readable = false;
                 self.close("the other side closed it");
@@ -118,7 +117,7 @@ impl Connection {
             }
             Ok(count) => {
                 self.heard = now;
-                if let Err(error) = self.session.open(&scratch[..count], &mut self.input, &mut self.out) {
+                if let Err(error) = self.session.open(&chunk[..count], &mut self.input, &mut self.out) {
                     self.close_loud(explain(&error));
                 }
                 true

@@ -115,6 +115,21 @@ fn cluster_of(node: u64, members: &[u8]) -> ReplicaConfig {
 }
 
 #[test]
+#[should_panic(expected = "the replica came to [8] at command Seq(1) where the matcher had [1]")]
+fn a_replica_that_comes_to_something_else_than_the_matcher_stops_and_says_where() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut venue = venue(dir.path(), &["one"]);
+    let outputs = venue.take_output("one").unwrap();
+    let wrong = Adder { sum: 7 };
+    let (_, mut stage) = Replica::staged(wrong, Default::default(), outputs, ReplicaConfig::default());
+    let mut submitter = venue.submitter();
+    (1..=100).for_each(|command| submitter.try_submit(command).expect("the ring has room"));
+    while stage.step().expect("nobody else has said anything") != Followed::Ended {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
 fn nodes_save_and_hash_at_the_same_places_of_the_log() {
     let dir = tempfile::tempdir().unwrap();
     let mut venue = venue(&dir.path().join("log"), &["one", "two"]);

@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use tracing::{debug, info, warn};
 
 use super::backoff::Backoff;
-use super::connection::{Connection, End, Purpose};
+use super::connection::{Connection, End, Purpose, READ_CHUNK};
 use super::epoch::Newest;
 use super::queue::SendQueue;
 use super::session::Security;
@@ -79,7 +79,10 @@ struct Desk {
     /// Transfers that are over: to whom, and whether it has arrived.
     over: Vec<(NodeId, bool)>,
     complaints: Complaints,
+    /// What is being put together to be sent.
     scratch: Vec<u8>,
+    /// What a socket is read into.
+    chunk: Box<[u8; READ_CHUNK]>,
 }
 
 /// Another node, in both directions.
@@ -148,6 +151,7 @@ impl<H: Handler> Loop<H> {
             over: Vec::new(),
             complaints: Complaints::new(now),
             scratch: Vec::new(),
+            chunk: Box::new([0; READ_CHUNK]),
         };
         desk.set_peers(peers);
         Ok(Self { handler, desk })
@@ -221,9 +225,7 @@ impl<H: Handler> Loop<H> {
                 break;
             }
             reads += 1;
-            let mut scratch = std::mem::take(&mut self.desk.scratch);
-            connection.fill(&mut scratch, self.desk.now);
-            self.desk.scratch = scratch;
+            connection.fill(&mut self.desk.chunk, self.desk.now);
         }
         // Somebody who pings and never reads must not make answers pile up here.
         if connection.backlog() > sending::BACKLOG_MAX && matches!(connection.purpose, Purpose::FromPeer(_)) {
