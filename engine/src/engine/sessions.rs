@@ -15,7 +15,7 @@ impl Step<'_> {
     #[cold]
     pub(super) fn answer_from_state(&mut self, session: SessionId) {
         let client_seq = self.client_seq;
-        let event = match self.state.sessions.get(&session) {
+        let event = match self.state.sessions.known(session) {
             None => Event::SessionOpened { session, result: Err(Reject::UnknownSession) },
             Some(known) => {
                 let report = if client_seq == 0 { None } else { known.reports.answer_to(client_seq) };

@@ -128,14 +128,10 @@ impl Sessions {
     }
 
     /// Moves the high-water mark of a command's session to the command: where the session lies, and whose it is. `None`, and nothing
-    /// changed, where there is no such session or a number as high as this one came before. Looks first where it lay the last
-    /// time.
+    /// changed, where there is no such session or a number as high as this one came before.
     #[inline(always)]
     pub(crate) fn admit(&mut self, id: SessionId, client_seq: u64) -> Option<(SessionIndex, AccountId)> {
-        let mut at = self.recent.0.0[Recent::place(id)];
-        if self.slots.get(usize::from(at)).is_none_or(|slot| slot.id != id) {
-            at = self.locate(id)?;
-        }
+        let at = self.seek(id)?;
         let session = self.slots[usize::from(at)].session.as_mut()?;
         if client_seq <= session.last_client_seq {
             return None;
@@ -145,7 +141,23 @@ impl Sessions {
         Some((SessionIndex(at), session.account))
     }
 
-    /// Where a session lies that lay elsewhere the last time.
+    /// As [`Self::get`], of the session of the command in progress.
+    pub(crate) fn known(&mut self, id: SessionId) -> Option<&Session> {
+        let at = self.seek(id)?;
+        self.at(SessionIndex(at))
+    }
+
+    /// Where the session of the command in progress lies: looks first where it lay the last time.
+    #[inline(always)]
+    fn seek(&mut self, id: SessionId) -> Option<u16> {
+        let hint = self.recent.0.0[Recent::place(id)];
+        match self.slots.get(usize::from(hint)) {
+            Some(slot) if slot.id == id => Some(hint),
+            _ => self.locate(id),
+        }
+    }
+
+    /// As [`Self::seek`], of one that lay elsewhere.
     #[inline(never)]
     fn locate(&mut self, id: SessionId) -> Option<u16> {
         let SessionIndex(found) = self.find(id)?;
