@@ -67,27 +67,11 @@ impl Gateway {
     pub fn start<L: Line, V: View>(
         listener: TcpListener,
         config: Config,
-        mut line: L,
+        line: L,
         view: V,
     ) -> std::io::Result<Self> {
-        let view = Arc::new(view);
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
-        let poll = mio::Poll::new()?;
-        let bell = Arc::new(bell::Bell::new(mio::Waker::new(poll.registry(), gateway::WAKER)?));
-        let wake = || -> Wake {
-            let bell = Arc::clone(&bell);
-            Box::new(move || bell.ring())
-        };
-        line.wake_with(wake());
-        let back_office =
-            back_office::BackOffice::start(Arc::clone(&view), config.logins_pending_max, wake())?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let listener = mio::net::TcpListener::from_std(listener);
         let core = config.core;
-        let ends =
-            gateway::Ends { poll, listener, back_office, bell: Arc::clone(&bell), stop: Arc::clone(&stop) };
-        let turning = gateway::Loop::new(config, line, view, ends)?;
+        let Ready { address, stop, bell, turning } = Ready::on(listener, config, line, view)?;
         let thread = std::thread::Builder::new().name("grid-orders".to_owned()).spawn(move || {
             if let Some(id) = core
                 && !core_affinity::set_for_current(core_affinity::CoreId { id })
@@ -127,5 +111,69 @@ impl Gateway {
 impl Drop for Gateway {
     fn drop(&mut self) {
         self.halt();
+    }
+}
+
+/// An order gateway that nothing turns but its holder's calls: for whoever counts what a turn costs.
+pub struct ByHand<L, V> {
+    ready: Ready<L, V>,
+    events: mio::Events,
+}
+
+impl<L, V> std::fmt::Debug for ByHand<L, V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ByHand").field("address", &self.ready.address).finish_non_exhaustive()
+    }
+}
+
+impl<L: Line, V: View> ByHand<L, V> {
+    /// As [`Gateway::start`], without the thread of the loop.
+    ///
+    /// # Errors
+    /// When the system gives no poll, waker or thread for the back office.
+    pub fn new(listener: TcpListener, config: Config, line: L, view: V) -> std::io::Result<Self> {
+        Ok(Self { ready: Ready::on(listener, config, line, view)?, events: mio::Events::with_capacity(1024) })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.ready.address
+    }
+
+    /// One turn of the loop: reads what has come, hands it to the line, and writes what the line has told. It waits for
+    /// something to come unless the configuration has it spin.
+    pub fn turn(&mut self) {
+        self.ready.turning.turn(&mut self.events);
+    }
+}
+
+/// A loop that is ready to turn, and how it is stopped.
+struct Ready<L, V> {
+    address: SocketAddr,
+    stop: Arc<AtomicBool>,
+    bell: Arc<bell::Bell>,
+    turning: gateway::Loop<L, V>,
+}
+
+impl<L: Line, V: View> Ready<L, V> {
+    fn on(listener: TcpListener, config: Config, mut line: L, view: V) -> std::io::Result<Self> {
+        let view = Arc::new(view);
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let poll = mio::Poll::new()?;
+        let bell = Arc::new(bell::Bell::new(mio::Waker::new(poll.registry(), gateway::WAKER)?));
+        let wake = || -> Wake {
+            let bell = Arc::clone(&bell);
+            Box::new(move || bell.ring())
+        };
+        line.wake_with(wake());
+        let back_office =
+            back_office::BackOffice::start(Arc::clone(&view), config.logins_pending_max, wake())?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let listener = mio::net::TcpListener::from_std(listener);
+        let ends =
+            gateway::Ends { poll, listener, back_office, bell: Arc::clone(&bell), stop: Arc::clone(&stop) };
+        let turning = gateway::Loop::new(config, line, view, ends)?;
+        Ok(Self { address, stop, bell, turning })
     }
 }

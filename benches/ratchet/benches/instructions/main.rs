@@ -10,6 +10,7 @@
 mod no_disk;
 
 mod counted;
+mod door;
 mod path;
 
 use std::hint::black_box;
@@ -27,6 +28,7 @@ use crate::counted::{
     counted_decode_entry, counted_decode_frame, counted_encode_entry, counted_encode_execution_report,
     counted_encode_new_order,
 };
+use crate::door::Door;
 use crate::path::Nodes;
 
 /// How often each is done.
@@ -196,6 +198,23 @@ fn order_path(mut nodes: Nodes) -> Nodes {
     nodes
 }
 
+/// Bursts of requests that the door is counted over.
+const BURSTS: usize = 50;
+
+fn door_of(burst: usize) -> Door {
+    Door::warm(BURSTS, burst)
+}
+
+// The order gateway alone, from a client's frames to commands in line and from their events to frames again: 50 bursts, each of
+// orders or of their cancels.
+#[library_benchmark]
+#[bench::one_request_in_a_burst(args = (1), setup = door_of)]
+#[bench::requests_32_in_a_burst(args = (32), setup = door_of)]
+fn order_gateway(mut door: Door) -> Door {
+    door.run(BURSTS);
+    door
+}
+
 library_benchmark_group!(
     name = hot_commands,
     benchmarks = [
@@ -207,7 +226,8 @@ library_benchmark_group!(
         encode_new_order,
         encode_execution_report,
         decode_frames,
-        order_path
+        order_path,
+        order_gateway
     ]
 );
 main!(library_benchmark_groups = hot_commands);
