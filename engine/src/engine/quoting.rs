@@ -64,6 +64,9 @@ impl Step<'_> {
         }
         // Taken out while its orders change; what they fill counts with the session's guard, which stays.
         let mut quotes = std::mem::take(&mut session.quotes);
+        if quotes.len() + entries.len() > QUOTES {
+            self.make_room(&mut quotes, entries);
+        }
         let room = QUOTES - quotes.len();
         let refused = self.quote_all(&mut quotes, entries, Manner { stp, post_only, room });
         if let Some(session) = self.state.sessions.at_mut(self.session) {
@@ -72,6 +75,19 @@ impl Step<'_> {
         let sides = 2 * entries.len() as u16;
         self.answer(ReportBody::Quoted { accepted: sides - refused, refused });
         Ok(())
+    }
+
+    /// Where not all that is new has room, drops the quotes of which nothing stands any more: whatever ended their orders did not
+    /// look for them.
+    #[cold]
+    fn make_room(&self, quotes: &mut Quotes, entries: &[QuoteEntry]) {
+        let new =
+            entries.iter().filter(|entry| quotes.find(entry.instrument, entry.quote, 0).is_err()).count();
+        if quotes.len() + new <= QUOTES {
+            return;
+        }
+        let stands = |order: OrderId| order != OrderId::default() && self.state.books.find(order).is_some();
+        quotes.retain(|quote| stands(quote.bid) || stands(quote.ask));
     }
 
     /// Does every side of every entry; how many were refused.

@@ -100,6 +100,11 @@ impl Quotes {
         self.0.remove(place);
     }
 
+    /// Drops all others.
+    pub(crate) fn retain(&mut self, which: impl FnMut(&Quote) -> bool) {
+        self.0.retain(which);
+    }
+
     /// Forgets all, and keeps the room.
     pub(crate) fn clear(&mut self) {
         self.0.clear();

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use grid_engine::command::{
-    AccountMode, Capabilities, Command, NewOrder, OrderKind, OrderRef, QuoteEntry, QuoteProtection,
-    QuoteSide, SelfTrade, Side, TimeInForce,
+    AccountMode, Capabilities, Command, MassCancelScope, NewOrder, OrderKind, OrderRef, QuoteEntry,
+    QuoteProtection, QuoteSide, SelfTrade, Side, TimeInForce,
 };
 use grid_engine::event::{Event, LevelUpdate, ReportBody};
 use grid_engine::limits::{QUOTE_ENTRIES, QUOTE_NUMBERS, QUOTES};
@@ -32,17 +32,17 @@ fn a_full_session_keeps_all_its_quotes_and_takes_as_many_new_ones_as_others_make
     }
     let mut maker = venue.join("maker", AccountMode::Advanced, Capabilities::default());
     venue.deposit(maker.account, Usd::dollars(1_000_000));
-    let account = maker.account;
-    let mut quote = |entries: Vec<(u64, u64)>| {
-        let entry = |(nth, price): (u64, u64)| QuoteEntry {
+    let quote = |venue: &mut Venue, maker: &mut Actor, entries: &[(u64, u64)]| {
+        let entry = |&(nth, price): &(u64, u64)| QuoteEntry {
             instrument: InstrumentId((nth / u64::from(QUOTE_NUMBERS)) as u16),
             quote: (nth % u64::from(QUOTE_NUMBERS)) as u8 + 1,
             bid: QuoteSide { price: Price(price), qty: Qty(u64::from(price != 0)) },
             ask: QuoteSide::default(),
         };
-        let entries = entries.into_iter().map(entry).collect();
+        let entries = entries.iter().map(entry).collect();
         let command = Command::MassQuote { entries, stp: SelfTrade::Allow, post_only: true };
-        let body = venue.ask(&mut maker, account, command);
+        let account = maker.account;
+        let body = venue.ask(maker, account, command);
         venue.engine.check_invariants().expect("nothing is broken");
         let refused = venue.reports().filter_map(|(_, report)| match report.body {
             ReportBody::QuoteRefused { instrument, quote, reject, .. } => {
@@ -52,23 +52,33 @@ fn a_full_session_keeps_all_its_quotes_and_takes_as_many_new_ones_as_others_make
         });
         (body, refused.collect::<Vec<_>>())
     };
+    let fill = |venue: &mut Venue, maker: &mut Actor, quotes: u64| {
+        for first in (0..quotes).step_by(QUOTE_ENTRIES) {
+            let entries: Vec<_> =
+                (first..(first + QUOTE_ENTRIES as u64).min(quotes)).map(|nth| (nth, 5)).collect();
+            assert_eq!(quote(venue, maker, &entries), (done(2 * entries.len() as u16, 0), vec![]));
+        }
+    };
     let quotes = QUOTES as u64;
-    let done = |accepted, refused| ReportBody::Quoted { accepted, refused };
-    for first in (0..quotes - 1).step_by(QUOTE_ENTRIES) {
-        let entries: Vec<_> =
-            (first..(first + QUOTE_ENTRIES as u64).min(quotes - 1)).map(|nth| (nth, 5)).collect();
-        let sides = 2 * entries.len() as u16;
-        assert_eq!(quote(entries), (done(sides, 0), vec![]));
-    }
+    fill(&mut venue, &mut maker, quotes - 1);
     // Room for one more: of two, one is taken.
     let full = |nth| (nth, Reject::LimitReached);
-    assert_eq!(quote(vec![(quotes - 1, 5), (quotes, 5)]), (done(3, 1), vec![full(quotes)]));
+    let mut ask = |entries: &[(u64, u64)]| quote(&mut venue, &mut maker, entries);
+    assert_eq!(ask(&[(quotes - 1, 5), (quotes, 5)]), (done(3, 1), vec![full(quotes)]));
     // None: what stands may still change, beside what is refused.
-    assert_eq!(quote(vec![(7, 6), (quotes, 5)]), (done(3, 1), vec![full(quotes)]));
+    assert_eq!(ask(&[(7, 6), (quotes, 5)]), (done(3, 1), vec![full(quotes)]));
     // One is withdrawn in the same breath, and whoever comes first gets its room.
-    let swap = vec![(7, 0), (quotes, 5), (quotes + 1, 5)];
-    assert_eq!(quote(swap), (done(5, 1), vec![full(quotes + 1)]));
-    assert_eq!(quote(vec![(7, 5)]), (done(1, 1), vec![full(7)]));
+    assert_eq!(ask(&[(7, 0), (quotes, 5), (quotes + 1, 5)]), (done(5, 1), vec![full(quotes + 1)]));
+    assert_eq!(ask(&[(7, 5)]), (done(1, 1), vec![full(7)]));
+    // What has ended otherwise makes room too.
+    let (account, all) = (maker.account, Command::MassCancel(MassCancelScope::default()));
+    venue.send(&mut maker, account, all);
+    assert_eq!(quote(&mut venue, &mut maker, &[(7, 5)]), (done(2, 0), vec![]));
+    fill(&mut venue, &mut maker, quotes);
+}
+
+const fn done(accepted: u16, refused: u16) -> ReportBody {
+    ReportBody::Quoted { accepted, refused }
 }
 
 /// What became of one side: what stands for it now, or why nothing does.
