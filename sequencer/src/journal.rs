@@ -489,8 +489,24 @@ impl Journal {
             memory: Write::default(),
             next: None,
         };
+        journal.begin_segment_again()?;
         journal.order_next();
         Ok(journal)
+    }
+
+    /// A process that died between the naming of a segment and its first write left it without what is to be remembered, or with a
+    /// torn part of it. The segments ahead, which have it, may be released.
+    fn begin_segment_again(&mut self) -> Result<(), JournalError> {
+        let nothing_stands = self.offset == SEGMENT_HEADER_BYTES as u64;
+        if !nothing_stands || self.trail.hard_state() == HardState::default() {
+            return Ok(());
+        }
+        self.begin()?;
+        let mut write = Write::default();
+        self.take_in(Arc::new(self.hard_state_note_here()), &mut write);
+        self.write(&mut write)?;
+        self.failed = false;
+        self.sync()
     }
 
     /// Where the log stands behind the last block written.
@@ -636,11 +652,10 @@ impl Journal {
     /// left. Call it with what neither a snapshot nor a member needs any more.
     ///
     /// # Errors
-    /// [`JournalError::Failed`] after an earlier failure. Removing happens aside; if it fails, the process ends.
+    /// As [`Journal::sync`]. Removing happens aside; if it fails, the process ends.
     pub fn release(&mut self, index: u64) -> Result<(), JournalError> {
-        if self.failed {
-            return Err(JournalError::Failed);
-        }
+        // What an old one remembers must be durable at the beginning of the next.
+        self.sync()?;
         let index = index.min(self.trail.committed());
         let mut bytes = self.bytes();
         while let [oldest, next, ..] = self.segments.make_contiguous()

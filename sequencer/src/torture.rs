@@ -656,6 +656,53 @@ fn nothing_promised_is_lost_however_a_life_ends() {
     });
 }
 
+/// A vote given in the first segment and never again, a crash at every step into the second, and a snapshot behind which only the second is read.
+#[test]
+fn a_vote_is_remembered_wherever_a_crash_meets_the_beginning_of_a_segment() {
+    const SEGMENT: u64 = 8 << 10;
+    let config = JournalConfig { segment_bytes: SEGMENT, retain_bytes: 0, ..JournalConfig::default() };
+    let voted = HardState { term: 3, vote: 2, commit: 0 };
+    let append = |life: &mut Recovered<Hash>, model: &mut Model| {
+        let mut payload = Vec::new();
+        push_command(&mut payload, |out| out.extend([7; 700]));
+        let block = Arc::new(Block::entry(&model.last(), voted.term, model.last().at, 1, &payload));
+        model.take(&block);
+        life.journal.append(&[Persist { ticket: 1, hard_state: None, blocks: block.into() }])
+    };
+    for (fails_in, power) in (0..).flat_map(|fails_in| [(fails_in, false), (fails_in, true)]) {
+        let what = format!("change {fails_in} fails, and the power: {power}");
+        let disk = MemoryDisk::new(fails_in);
+        let mut model = Model::default();
+        let mut life = open(&disk, config).expect("it opens");
+        let vote = Persist { ticket: 1, hard_state: Some(voted), ..Persist::default() };
+        life.journal.append(&[vote]).expect("written");
+        disk.state().fails_in = Some(fails_in);
+        while life.journal.bytes() == SEGMENT && append(&mut life, &mut model).is_ok() {}
+        drop(life);
+        let undisturbed = disk.state().fails_in.take() != Some(0);
+        if power {
+            disk.lose_power();
+        }
+
+        let vote_of = |life: &Recovered<Hash>| (life.hard_state.term, life.hard_state.vote);
+        let mut life = open(&disk, config).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!(vote_of(&life), (voted.term, voted.vote), "{what}: after the crash");
+        model.log.truncate(life.log_end().index as usize);
+        append(&mut life, &mut model).expect("written");
+        let last = model.last();
+        snapshot(&life, &model, last.index);
+        drop(life);
+        disk.lose_power();
+
+        let life = open(&disk, config).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!(life.position, last, "{what}");
+        assert_eq!(vote_of(&life), (voted.term, voted.vote), "{what}: from the snapshot on");
+        if undisturbed {
+            return;
+        }
+    }
+}
+
 /// A bit that flips is met in one of three ways: refused with its place, cut where only the last write suffers, or harmless.
 #[test]
 fn a_flipped_bit_never_changes_the_log_in_silence() {
