@@ -96,10 +96,7 @@ macro_rules! block {
 
             // The layout is the contract: sizes and alignment hold or nothing compiles.
             assert!(size_of::<Raw>() == $size);
-            $(#[allow(clippy::modulo_one)] // bytes may stand anywhere
-            {
-                assert!(std::mem::offset_of!(Raw, $field) % <$type as Wire>::ALIGN == 0);
-            })*
+            $(assert!(std::mem::offset_of!(Raw, $field).is_multiple_of(<$type as Wire>::ALIGN));)*
 
             impl block::Block for $name {
                 const NAME: &'static str = stringify!($name);

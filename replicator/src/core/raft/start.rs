@@ -173,6 +173,6 @@ impl RaftCore {
 /// whatever became of the commit index, which is journalled now and then. To know this is not a matter of speed: a node that holds the second
 /// change and would still stand for election among the members before the first could win against what the new ones decided.
 fn proven_commit(tail: &[Arc<Block>]) -> u64 {
-    let changes = tail.iter().rev().filter(|block| block.header().kind == BlockKind::ConfChange);
-    changes.skip(1).map(|block| block.header().index).next().unwrap_or(0)
+    let headers = tail.iter().rev().map(|block| block.header());
+    headers.filter(|header| header.kind == BlockKind::ConfChange).nth(1).map_or(0, |header| header.index)
 }
