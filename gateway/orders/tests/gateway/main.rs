@@ -3,6 +3,7 @@
 
 mod client;
 mod cluster;
+mod early;
 mod failover;
 mod quote_failover;
 mod quotes;

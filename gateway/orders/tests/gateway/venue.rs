@@ -109,6 +109,11 @@ impl Venue {
         self.inject(Entry { session: SETUP, client_seq, account: AccountId(account), command });
     }
 
+    /// Commands in line that nobody was told of yet.
+    pub(crate) fn queued(&self) -> usize {
+        self.queue.lock().unwrap().len()
+    }
+
     fn wake(&self) {
         if let Some(wake) = &*self.wake.lock().unwrap() {
             wake();
