@@ -2,6 +2,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`founding`] | the first commands of a venue, for all benches |
 //! | [`venue`] | an engine that keeps every command it was given: how streams are made |
 //! | [`flow`] | the open orders of a stream by number, and the same stream in a form that any order book understands |
 //! | [`tape`] | a stream with the state it starts from and the outcome that every run of it must have |
@@ -13,6 +14,7 @@
 
 pub mod dice;
 pub mod flow;
+pub mod founding;
 pub mod market;
 pub mod measure;
 pub mod scenarios;

@@ -1,12 +1,11 @@
 //! An engine that keeps every command it was given. Ids are the engine's to assign, so a stream is made by applying it once: what is chosen
 //! next may then depend on what is open, and a cancel carries the id that the engine will give again when the stream is run.
 
-use grid_engine::command::{AccountMode, AutoBuy, Capabilities, Command, Entry};
+use grid_engine::command::{AccountMode, AutoBuy, Command, Entry};
 use grid_engine::event::{Event, ReportBody};
-use grid_engine::instrument::{
-    DeliveryTerms, InstrumentSpec, InstrumentStatus, MarketTerms, Movement, QualityTerms,
-};
-use grid_engine::{AccountId, Engine, Fingerprint, InstrumentId, Nanos, Price, Qty, Seq, SessionId, Usd};
+use grid_engine::{AccountId, Engine, Fingerprint, InstrumentId, Nanos, Qty, Seq, SessionId, Usd};
+
+use crate::founding::{Founding, Lane, Lanes, instrument};
 
 const OPERATOR_KEY: [u8; 32] = [7; 32];
 /// Far more than any stream can trade.
@@ -36,7 +35,7 @@ pub struct Setup {
 pub struct Venue {
     engine: Engine,
     seq: Seq,
-    lanes: Vec<Lane>,
+    lanes: Lanes,
     /// Sessions of the first traders' own.
     own: Vec<Lane>,
     events: Vec<Event>,
@@ -46,12 +45,6 @@ pub struct Venue {
     trades: u64,
 }
 
-#[derive(Debug)]
-struct Lane {
-    session: SessionId,
-    client_seq: u64,
-}
-
 impl Venue {
     /// With accounts that can pay and deliver.
     ///
@@ -59,59 +52,43 @@ impl Venue {
     /// When the engine refuses any of it.
     #[must_use]
     pub fn open(setup: &Setup) -> Self {
+        let mut founding = Founding::new(OPERATOR_KEY, setup.sessions);
+        for nth in 0..setup.instruments {
+            founding.instrument(instrument(&format!("bench-{nth}"), setup.max_price));
+        }
+        let accounts = setup.traders + setup.consumers;
+        let money = Usd::dollars(ALL_MONEY / i64::from(accounts));
+        let traders: Vec<_> =
+            (0..accounts).map(|nth| open_account(&mut founding, nth >= setup.traders, money)).collect();
+        for instrument in (0..setup.instruments).map(InstrumentId) {
+            for nth in 0..setup.sellers.min(setup.traders) {
+                let seller = (u32::from(instrument.0) * setup.sellers + nth) % setup.traders;
+                founding.supply(traders[seller as usize], instrument, STOCK);
+            }
+        }
+        let (entries, lanes) = founding.into_parts();
         let mut venue = Self {
             engine: Engine::new(),
             seq: Seq::ZERO,
-            lanes: Vec::new(),
+            lanes,
             own: Vec::new(),
             events: Vec::new(),
-            traders: Vec::new(),
+            traders,
             tape: Vec::new(),
             last: Entry::venue(Command::Tick),
             trades: 0,
         };
-        venue.apply(Entry::venue(Command::Genesis { operator_key: OPERATOR_KEY }));
-        let key = Fingerprint::of(&OPERATOR_KEY);
-        let mut operator = AccountId::VENUE;
-        for nth in 1..=u128::from(setup.sessions) {
-            venue.apply(Entry::venue(Command::OpenSession { session: SessionId(nth), key }));
-            operator = match &venue.events[..] {
-                [Event::SessionOpened { result: Ok(account), .. }] => *account,
-                other => unreachable!("the operator's key opens a session: {other:?}"),
-            };
-            venue.lanes.push(Lane { session: SessionId(nth), client_seq: 0 });
-        }
-        for nth in 0..setup.instruments {
-            venue.ask(operator, instrument(nth, setup.max_price));
-        }
-        for nth in 0..setup.traders + setup.consumers {
-            venue.open_account(operator, nth >= setup.traders, i64::from(setup.traders + setup.consumers));
-        }
-        for instrument in (0..setup.instruments).map(InstrumentId) {
-            for nth in 0..setup.sellers.min(setup.traders) {
-                let seller = (u32::from(instrument.0) * setup.sellers + nth) % setup.traders;
-                let account = venue.traders[seller as usize];
-                venue.ask(account, Command::SetCapacity { instrument, capacity: STOCK });
-                venue.ask(account, Command::Issue { instrument, qty: STOCK });
-                venue.ask(account, Command::TransferIssuance { instrument, qty: STOCK });
-            }
+        for entry in entries {
+            let asked = entry.session != SessionId::VENUE;
+            venue.apply(entry);
+            assert!(
+                !asked || venue.is_done(),
+                "the set-up is accepted: {:?} came to {:?}",
+                venue.last,
+                venue.events
+            );
         }
         venue
-    }
-
-    fn open_account(&mut self, operator: AccountId, consumer: bool, of: i64) {
-        let mode = if consumer { AccountMode::Easy } else { AccountMode::Advanced };
-        let open = Command::OpenAccount { name: String::new(), mode, capabilities: Capabilities::default() };
-        let account = AccountId(u32::try_from(self.ask(operator, open)).expect("account ids have 32 bits"));
-        self.ask(account, Command::Deposit { amount: Usd::dollars(ALL_MONEY / of) });
-        if consumer {
-            // Buys one Unit when a call does not find enough, and not before.
-            let auto_buy = AutoBuy { enabled: true, trigger_threshold: Qty(0), ..AutoBuy::default() };
-            self.ask(account, Command::SetAutoBuy(auto_buy));
-        } else {
-            self.ask(account, Command::RegisterSupplier(Box::default()));
-        }
-        self.traders.push(account);
     }
 
     /// Applies a command of a trader, through its session; what happened is in [`Venue::events`].
@@ -127,19 +104,18 @@ impl Venue {
         assert_eq!(trader as usize, self.own.len(), "own sessions are opened in order");
         let public_key = [trader as u8; 32];
         let account = self.traders[trader as usize];
-        self.ask(account, Command::AddSigningKey { public_key, label: String::new() });
+        self.submit(account, Command::AddSigningKey { public_key, label: String::new() });
+        assert!(self.is_done(), "{:?}", self.events);
         let (session, key) = (SessionId(1_000 + u128::from(trader)), Fingerprint::of(&public_key));
         self.apply(Entry::venue(Command::OpenSession { session, key }));
         assert!(matches!(self.events[..], [Event::SessionOpened { result: Ok(_), .. }]), "{:?}", self.events);
-        self.own.push(Lane { session, client_seq: 0 });
+        self.own.push(Lane::new(session));
     }
 
     /// Applies a command of a trader through its own session.
     pub fn send_own(&mut self, trader: u32, command: Command) {
-        let lane = &mut self.own[trader as usize];
-        lane.client_seq += 1;
-        let (session, client_seq, account) = (lane.session, lane.client_seq, self.traders[trader as usize]);
-        self.apply(Entry { session, client_seq, account, command });
+        let entry = self.own[trader as usize].entry(self.traders[trader as usize], command);
+        self.apply(entry);
     }
 
     /// The first command of the stream again, or the last of the set-up, with the number that it had: it is answered and not executed.
@@ -208,46 +184,27 @@ impl Venue {
     }
 
     fn submit(&mut self, account: AccountId, command: Command) {
-        let lane = account.0 as usize % self.lanes.len();
-        let lane = &mut self.lanes[lane];
-        lane.client_seq += 1;
-        let (session, client_seq) = (lane.session, lane.client_seq);
-        self.apply(Entry { session, client_seq, account, command });
+        let entry = self.lanes.entry(account, command);
+        self.apply(entry);
     }
 
-    /// A command of the set-up, which must succeed; the id of what it made.
-    fn ask(&mut self, account: AccountId, command: Command) -> u64 {
-        self.submit(account, command);
-        let done = self.events.iter().find_map(|event| match event {
-            Event::Report { report, .. } => match report.body {
-                ReportBody::Done { created } => Some(created),
-                _ => None,
-            },
-            _ => None,
-        });
-        done.unwrap_or_else(|| {
-            panic!("the set-up is accepted: {:?} came to {:?}", self.tape.last(), self.events)
-        })
+    /// Whether the last command, which is none of an order, was done.
+    fn is_done(&self) -> bool {
+        let done = |event: &Event| matches!(event, Event::Report { report, .. } if matches!(report.body, ReportBody::Done { .. }));
+        self.events.iter().any(done)
     }
 }
 
-/// A tick is a hundred-thousandth of a dollar, and fees are taken: a bench of a venue that moves no money would flatter it.
-fn instrument(nth: u16, max_price: u64) -> Command {
-    Command::DefineInstrument(Box::new(InstrumentSpec {
-        symbol: format!("bench-{nth}"),
-        name: "Bench".into(),
-        description: String::new(),
-        quality: QualityTerms::default(),
-        market: MarketTerms {
-            tick: Usd(10_000),
-            lot: Qty(1),
-            min_qty: Qty(1),
-            max_qty: Qty(1_000_000),
-            max_price: Price(max_price),
-            maker_fee_bps: 2,
-            taker_fee_bps: 5,
-        },
-        delivery: DeliveryTerms { window: None, movement: Movement::AtFill },
-        status: InstrumentStatus::Live,
-    }))
+/// An account that can pay and trade, or one that consumes.
+fn open_account(founding: &mut Founding, consumer: bool, money: Usd) -> AccountId {
+    let account = founding.account(if consumer { AccountMode::Easy } else { AccountMode::Advanced });
+    founding.ask(account, Command::Deposit { amount: money });
+    let then = if consumer {
+        // Buys one Unit when a call does not find enough, and not before.
+        Command::SetAutoBuy(AutoBuy { enabled: true, trigger_threshold: Qty(0), ..AutoBuy::default() })
+    } else {
+        Command::RegisterSupplier(Box::default())
+    };
+    founding.ask(account, then);
+    account
 }

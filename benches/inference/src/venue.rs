@@ -10,16 +10,12 @@ use std::time::Duration;
 use ed25519_dalek::SigningKey;
 use grid_client::{Client, Config as ClientConfig};
 use grid_engine::command::{
-    AccountMode, Capabilities, Command, Entry, NewOrder, Offer, OrderKind, SelfTrade, Side, SupplierProfile,
-    TimeInForce,
+    AccountMode, Command, NewOrder, Offer, OrderKind, SelfTrade, Side, SupplierProfile, TimeInForce,
 };
 use grid_engine::event::{Event, UsageRecord};
-use grid_engine::instrument::{
-    DeliveryTerms, InstrumentSpec, InstrumentStatus, MarketTerms, Movement, QualityTerms,
-};
-use grid_engine::{
-    AccountId, Engine, Fingerprint, InstrumentId, KeyHash, Label, Price, Qty, Seq, SessionId, Usd,
-};
+use grid_engine::instrument::{InstrumentSpec, MarketTerms, QualityTerms};
+use grid_engine::{Engine, InstrumentId, KeyHash, Label, Price, Qty, Seq, Usd};
+use grid_engine_benches::founding::{Founding, instrument};
 use grid_inference::{Config, Deps, RunningTier, Snapshot};
 use grid_orders::{Config as GatewayConfig, Gateway, LogLine, Rate, to_be_hosted};
 use grid_replicator::{ClusterConfig, Node, NodeConfig, Replica};
@@ -32,7 +28,6 @@ use crate::talk;
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 const OPERATOR: [u8; 32] = [7; 32];
-const FOUNDER: SessionId = SessionId(1);
 const ORDERS: &str = "orders";
 const TEXT: InstrumentId = InstrumentId(0);
 /// Consumers, each with a key.
@@ -177,53 +172,42 @@ pub(crate) fn keys() -> Vec<String> {
 
 /// The first commands of the log: an instrument, suppliers who sell Units of it, consumers who buy them in turn.
 fn found(node: &Node<Engine>, suppliers: &[String]) -> Result<(), Failure> {
-    let operator_key = SigningKey::from_bytes(&OPERATOR).verifying_key().to_bytes();
-    let mut entries = vec![
-        Entry::venue(Command::Genesis { operator_key }),
-        Entry::venue(Command::OpenSession { session: FOUNDER, key: Fingerprint::of(&operator_key) }),
-    ];
-    let mut ask = |account: u32, command: Command| {
-        let client_seq = entries.len() as u64 - 1;
-        entries.push(Entry { session: FOUNDER, client_seq, account: AccountId(account), command });
-    };
-    ask(1, Command::DefineInstrument(Box::new(spec())));
-    let open = |name: String| {
-        let (mode, capabilities) = (AccountMode::Advanced, Capabilities::default());
-        Command::OpenAccount { name, mode, capabilities }
-    };
-    let first_supplier = 2;
-    let first_consumer = first_supplier + suppliers.len() as u32;
+    let mut founding = Founding::new(SigningKey::from_bytes(&OPERATOR).verifying_key().to_bytes(), 1);
+    founding.instrument(spec());
     let stock = Qty(UNITS.0 * TURNS * u64::from(CONSUMERS));
-    for (account, base_url) in (first_supplier..).zip(suppliers) {
-        ask(1, open(format!("supplier {account}")));
+    let sell = |(nth, base_url): (usize, &String)| {
+        let supplier = founding.account(AccountMode::Advanced);
         let profile = SupplierProfile {
-            name: format!("supplier {account}"),
+            name: format!("supplier {nth}"),
             base_url: base_url.clone(),
             offers: vec![Offer { instrument: TEXT, model: talk::MODEL.to_owned() }],
             ..SupplierProfile::default()
         };
-        ask(account, Command::RegisterSupplier(Box::new(profile)));
-        ask(account, Command::SetCapacity { instrument: TEXT, capacity: stock });
-        ask(account, Command::Issue { instrument: TEXT, qty: stock });
-        ask(account, Command::TransferIssuance { instrument: TEXT, qty: stock });
-    }
-    for (account, key) in (first_consumer..).zip(keys()) {
-        ask(1, open(format!("consumer {account}")));
+        founding.ask(supplier, Command::RegisterSupplier(Box::new(profile)));
+        founding.supply(supplier, TEXT, stock);
+        supplier
+    };
+    let suppliers: Vec<_> = suppliers.iter().enumerate().map(sell).collect();
+    let buy = |key: String| {
+        let consumer = founding.account(AccountMode::Advanced);
         let key = Command::AddConsumptionKey {
             hash: KeyHash::of(&key),
             prefix: key[..8].to_owned(),
             name: "bench".to_owned(),
             expires_at: None,
         };
-        ask(account, key);
-        ask(account, Command::Deposit { amount: Usd::dollars(1_000_000) });
+        founding.ask(consumer, key);
+        founding.ask(consumer, Command::Deposit { amount: Usd::dollars(1_000_000) });
         for _ in 0..TURNS {
-            for supplier in first_supplier..first_consumer {
-                ask(supplier, order(Side::Sell));
-                ask(account, order(Side::Buy));
+            for &supplier in &suppliers {
+                founding.ask(supplier, order(Side::Sell));
+                founding.ask(consumer, order(Side::Buy));
             }
         }
-    }
+        consumer
+    };
+    let consumers: Vec<_> = keys().into_iter().map(buy).collect();
+    let entries = founding.into_entries();
     let count = entries.len() as u64;
     let mut submitter = node.submitter();
     for mut entry in entries {
@@ -240,9 +224,9 @@ fn found(node: &Node<Engine>, suppliers: &[String]) -> Result<(), Failure> {
     node.replica().wait_for_blocking(Seq(count), PATIENCE)?;
     node.replica().read(|engine| {
         let state = engine.state();
-        let bought = (first_consumer..first_consumer + CONSUMERS).all(|consumer| {
+        let bought = consumers.iter().all(|&consumer| {
             let wanted = UNITS.0 * TURNS * suppliers.len() as u64 * 1_000_000;
-            state.holding(AccountId(consumer), TEXT).is_some_and(|holding| holding.free_tokens().0 == wanted)
+            state.holding(consumer, TEXT).is_some_and(|holding| holding.free_tokens().0 == wanted)
         });
         bought.then_some(()).ok_or_else(|| Failure::from("the venue was not founded as planned"))
     })
@@ -262,21 +246,10 @@ fn order(side: Side) -> Command {
 }
 
 fn spec() -> InstrumentSpec {
+    let usual = instrument(talk::MODEL, 100_000);
     InstrumentSpec {
-        symbol: talk::MODEL.to_owned(),
-        name: talk::MODEL.to_owned(),
-        description: String::new(),
-        quality: QualityTerms { output_floor: 16_384, context_floor: 128_000, ..QualityTerms::default() },
-        market: MarketTerms {
-            tick: Usd(10_000_000),
-            lot: Qty(1),
-            min_qty: Qty(1),
-            max_qty: Qty(1_000_000),
-            max_price: Price(100_000),
-            maker_fee_bps: 2,
-            taker_fee_bps: 5,
-        },
-        delivery: DeliveryTerms { window: None, movement: Movement::AtFill },
-        status: InstrumentStatus::Live,
+        quality: QualityTerms { output_floor: 16_384, context_floor: 128_000, ..usual.quality },
+        market: MarketTerms { tick: Usd(10_000_000), ..usual.market },
+        ..usual
     }
 }

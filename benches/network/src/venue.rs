@@ -7,11 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
-use grid_engine::command::{AccountMode, Capabilities, Command, Entry};
-use grid_engine::instrument::{
-    DeliveryTerms, InstrumentSpec, InstrumentStatus, MarketTerms, Movement, QualityTerms,
-};
-use grid_engine::{AccountId, Engine, Fingerprint, InstrumentId, Price, Qty, Seq, SessionId, Usd};
+use grid_engine::command::{AccountMode, Command};
+use grid_engine::{Engine, InstrumentId, Qty, Seq, Usd};
+use grid_engine_benches::founding::{Founding, instrument};
 use grid_orders::{Config as GatewayConfig, Gateway, LogLine, Rate, Wait, to_be_hosted};
 use grid_replicator::{ClusterConfig, Node, NodeConfig};
 use grid_sequencer::{Config as SequencerConfig, JournalConfig, ThreadLayout};
@@ -25,7 +23,6 @@ pub(crate) const TRADERS: usize = 16;
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 const OPERATOR: [u8; 32] = [7; 32];
-const FOUNDER: SessionId = SessionId(1);
 /// Far more than any run trades.
 const STOCK: Qty = Qty(1_000_000_000);
 const ORDERS: &str = "orders";
@@ -128,29 +125,16 @@ pub(crate) fn keys() -> Vec<SigningKey> {
 
 /// The first commands of the log: an instrument, and accounts with all that they will ever need.
 fn found(node: &Node<Engine>) -> Result<(), Failure> {
-    let operator_key = SigningKey::from_bytes(&OPERATOR).verifying_key().to_bytes();
-    let mut entries = vec![
-        Entry::venue(Command::Genesis { operator_key }),
-        Entry::venue(Command::OpenSession { session: FOUNDER, key: Fingerprint::of(&operator_key) }),
-    ];
-    let mut ask = |account: u32, command: Command| {
-        let client_seq = entries.len() as u64 - 1;
-        entries.push(Entry { session: FOUNDER, client_seq, account: AccountId(account), command });
-    };
-    ask(1, Command::DefineInstrument(Box::new(spec())));
-    for (nth, key) in keys().iter().enumerate() {
-        let account = nth as u32 + 2;
-        let name = format!("trader {account}");
-        let (mode, capabilities) = (AccountMode::Advanced, Capabilities::default());
-        ask(1, Command::OpenAccount { name, mode, capabilities });
-        let public_key = key.verifying_key().to_bytes();
-        ask(account, Command::AddSigningKey { public_key, label: "load".to_owned() });
-        ask(account, Command::Deposit { amount: Usd::dollars(100_000_000) });
-        ask(account, Command::RegisterSupplier(Box::default()));
-        ask(account, Command::SetCapacity { instrument: INSTRUMENT, capacity: STOCK });
-        ask(account, Command::Issue { instrument: INSTRUMENT, qty: STOCK });
-        ask(account, Command::TransferIssuance { instrument: INSTRUMENT, qty: STOCK });
+    let mut founding = Founding::new(SigningKey::from_bytes(&OPERATOR).verifying_key().to_bytes(), 1);
+    founding.instrument(instrument("text-prime", 10_000_000));
+    for key in keys() {
+        let account = founding.account(AccountMode::Advanced);
+        founding.key(account, key.verifying_key().to_bytes());
+        founding.ask(account, Command::Deposit { amount: Usd::dollars(100_000_000) });
+        founding.ask(account, Command::RegisterSupplier(Box::default()));
+        founding.supply(account, INSTRUMENT, STOCK);
     }
+    let entries = founding.into_entries();
     let count = entries.len() as u64;
     let mut submitter = node.submitter();
     for entry in entries {
@@ -163,24 +147,4 @@ fn found(node: &Node<Engine>) -> Result<(), Failure> {
         let all_there = state.signing_keys.len() == TRADERS + 1;
         all_there.then_some(()).ok_or_else(|| Failure::from("the venue was not founded as planned"))
     })
-}
-
-fn spec() -> InstrumentSpec {
-    InstrumentSpec {
-        symbol: "text-prime".to_owned(),
-        name: "text-prime".to_owned(),
-        description: String::new(),
-        quality: QualityTerms::default(),
-        market: MarketTerms {
-            tick: Usd(10_000),
-            lot: Qty(1),
-            min_qty: Qty(1),
-            max_qty: Qty(1_000_000),
-            max_price: Price(10_000_000),
-            maker_fee_bps: 2,
-            taker_fee_bps: 5,
-        },
-        delivery: DeliveryTerms { window: None, movement: Movement::AtFill },
-        status: InstrumentStatus::Live,
-    }
 }

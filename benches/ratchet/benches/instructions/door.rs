@@ -8,21 +8,18 @@ use std::sync::{Arc, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ed25519_dalek::{Signer, SigningKey};
-use grid_engine::command::{AccountMode, Capabilities, Command, Entry, OrderRef, SelfTrade, Side};
+use grid_engine::command::{AccountMode, Command, Entry, OrderRef, SelfTrade, Side};
 use grid_engine::event::Event;
-use grid_engine::instrument::{
-    DeliveryTerms, InstrumentSpec, InstrumentStatus, MarketTerms, Movement, QualityTerms,
-};
 use grid_engine::{
     AccountId, Engine, Fingerprint, InstrumentId, Nanos, Price, Qty, Seq, SessionId, State, Usd,
 };
+use grid_engine_benches::founding::{Founding, instrument};
 use grid_orders::{ByHand, Config, Line, LineError, Rate, View, Wait, Wake};
 use grid_wire::{self as wire, ExecutionReport, MAX_FRAME_LEN, Message, scan};
 
 const MARKET: InstrumentId = InstrumentId(0);
 const SESSION: SessionId = SessionId(77);
 const TRADER: AccountId = AccountId(2);
-const FOUNDER: SessionId = SessionId(1);
 /// Prices that orders are spread over.
 const LEVELS: u64 = 64;
 const PRICE: u64 = 1_000;
@@ -43,40 +40,14 @@ fn apply(engine: &mut Engine, entry: &Entry) -> Vec<Event> {
 
 /// One instrument, and one account with money and a key of its own.
 fn founded() -> Engine {
+    let mut founding = Founding::new(key(1).verifying_key().to_bytes(), 1);
+    founding.instrument(instrument("text-prime", 10_000_000));
+    let trader = founding.account(AccountMode::Advanced);
+    founding.key(trader, key(2).verifying_key().to_bytes());
+    founding.ask(trader, Command::Deposit { amount: Usd::dollars(1_000_000) });
+    assert_eq!(trader, TRADER);
     let mut engine = Engine::new();
-    let operator_key = key(1).verifying_key().to_bytes();
-    apply(&mut engine, &Entry::venue(Command::Genesis { operator_key }));
-    apply(&mut engine, &Entry::venue(Command::OpenSession { session: FOUNDER, key: fingerprint(1) }));
-    let spec = InstrumentSpec {
-        symbol: "text-prime".to_owned(),
-        name: "text-prime".to_owned(),
-        description: String::new(),
-        quality: QualityTerms::default(),
-        market: MarketTerms {
-            tick: Usd(10_000),
-            lot: Qty(1),
-            min_qty: Qty(1),
-            max_qty: Qty(1_000_000),
-            max_price: Price(10_000_000),
-            maker_fee_bps: 2,
-            taker_fee_bps: 5,
-        },
-        delivery: DeliveryTerms { window: None, movement: Movement::AtFill },
-        status: InstrumentStatus::Live,
-    };
-    let (mode, capabilities) = (AccountMode::Advanced, Capabilities::default());
-    let asked = [
-        (AccountId(1), Command::DefineInstrument(Box::new(spec))),
-        (AccountId(1), Command::OpenAccount { name: String::new(), mode, capabilities }),
-        (
-            TRADER,
-            Command::AddSigningKey { public_key: key(2).verifying_key().to_bytes(), label: String::new() },
-        ),
-        (TRADER, Command::Deposit { amount: Usd::dollars(1_000_000) }),
-    ];
-    for (client_seq, (account, command)) in (1..).zip(asked) {
-        apply(&mut engine, &Entry { session: FOUNDER, client_seq, account, command });
-    }
+    founding.into_entries().iter().for_each(|entry| drop(apply(&mut engine, entry)));
     engine
 }
 
