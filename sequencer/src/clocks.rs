@@ -268,6 +268,7 @@ impl Sampler {
     }
 
     /// For each command: its time of arrival, if it is one to be stamped.
+    #[inline]
     pub(crate) fn next(&mut self) -> Option<Nanos> {
         match self.left {
             0 => None,

@@ -40,6 +40,7 @@ impl Board {
         Self { applied: AtomicU64::new(term), ..Self::default() }
     }
 
+    #[inline]
     pub(crate) fn epoch(&self) -> Option<u64> {
         let led = self.led.load(Ordering::SeqCst);
         (led != 0 && self.applied.load(Ordering::SeqCst) == led).then_some(led)

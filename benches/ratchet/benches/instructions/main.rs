@@ -215,9 +215,8 @@ fn order_gateway(mut door: Door) -> Door {
     door
 }
 
-/// The C library copies and clears what is long byte by byte in one instruction of the processor's, which callgrind counts as one for each
-/// byte: a list that grows and happens to be moved then counts more than all commands
-/// that made it grow. Not where it is told these.
+/// What is long, the C library copies and clears with one instruction of the processor's, which callgrind counts once for each byte: a list
+/// that grew and happened to be moved then counted more than what made it grow. With these it does so word by word.
 const BY_WORDS: &str =
     "glibc.cpu.x86_rep_movsb_threshold=1000000000:glibc.cpu.x86_rep_stosb_threshold=1000000000";
 
