@@ -132,7 +132,7 @@ impl Solo {
             last: Position::after(first.header()),
             ticket: 0,
             hard_state: Some(HardState { term, vote: Self::NODE, commit: before.index }),
-            unwritten: first.into(),
+            unwritten: [first].into(),
             in_flight: VecDeque::new(),
             committed: tail.to_vec().into(),
         }

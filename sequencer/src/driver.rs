@@ -178,7 +178,7 @@ impl<C: Consensus, Cmd> Core<C, Cmd> {
             }
             let Some(ready) = self.consensus.ready() else { break };
             self.unwritten = ready.persist;
-            ready.committed.each(|block| self.backlog.push_back(self.proposed.or_bytes(block)));
+            self.backlog.extend(ready.committed.into_iter().map(|block| self.proposed.or_bytes(block)));
         }
         cursors.board.post(self.consensus.leadership());
         filled

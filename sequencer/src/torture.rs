@@ -667,7 +667,7 @@ fn a_vote_is_remembered_wherever_a_crash_meets_the_beginning_of_a_segment() {
         push_command(&mut payload, |out| out.extend([7; 700]));
         let block = Arc::new(Block::entry(&model.last(), voted.term, model.last().at, 1, &payload));
         model.take(&block);
-        life.journal.append(&[Persist { ticket: 1, hard_state: None, blocks: block.into() }])
+        life.journal.append(&[Persist { ticket: 1, hard_state: None, blocks: [block].into() }])
     };
     for (fails_in, power) in (0..).flat_map(|fails_in| [(fails_in, false), (fails_in, true)]) {
         let what = format!("change {fails_in} fails, and the power: {power}");

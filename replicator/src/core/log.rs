@@ -129,7 +129,7 @@ impl Log {
             |index: u64| index.checked_sub(self.before.index + 1).expect("what is not applied is in memory");
         let (first, last) = (place(first) as usize, place(last) as usize);
         if first == last {
-            return Arc::clone(&self.blocks[first].block).into();
+            return [Arc::clone(&self.blocks[first].block)].into();
         }
         let before = first.checked_sub(1).map_or(self.bytes_before, |nth| self.blocks[nth].bytes_to);
         let fits = |slot: &&Slot| slot.bytes_to - before <= max_bytes;
@@ -139,7 +139,7 @@ impl Log {
             self.blocks.range(first..=last).take_while(fits).count().max(1)
         };
         let slots = self.blocks.range(first..first + count);
-        slots.map(|slot| Arc::clone(&slot.block)).collect::<Vec<_>>().into()
+        slots.map(|slot| Arc::clone(&slot.block)).collect()
     }
 
     /// The very block of an entry.

@@ -45,7 +45,7 @@ fn settle(core: &mut RaftCore) -> Vec<Arc<Block>> {
         if let Some(last) = blocks.last() {
             core.applied(last.header().index);
         }
-        blocks.each(|block| committed.push(block));
+        committed.extend(blocks);
     }
     committed
 }
