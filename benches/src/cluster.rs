@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 use grid_engine::command::Entry;
 use grid_engine::{Engine, Seq};
 use grid_engine_benches::market::Market;
+use grid_orders::to_be_hosted;
 use grid_replicator::core::{Addresses, Members};
 use grid_replicator::links::{Authority, Limits, Tls};
 use grid_replicator::{ClusterConfig, LinkSettings, Node, NodeConfig};
 use grid_sequencer::{
-    Config as SequencerConfig, Durability, JournalConfig, NodeId, Output, OutputPoller, Polled, Stopped,
-    SubmitError, Submitter,
+    Config as SequencerConfig, Durability, Hosted, JournalConfig, NodeId, Output, OutputPoller, Polled, Step,
+    Stopped, SubmitError, Submitter, ThreadLayout,
 };
 
 use grid_harness::Ground;
@@ -24,6 +25,8 @@ use grid_harness::Ground;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// The benches' own output.
 const OUTPUT: &str = "bench";
+/// Longest sleep of one who waits for something to be told; a wake-up ends it earlier.
+const NAP: Duration = Duration::from_millis(1);
 
 /// The mix from its first command, `commands` of them beyond those that open the market.
 #[must_use]
@@ -32,6 +35,26 @@ pub fn entries(commands: u64) -> VecDeque<Entry> {
     let mut entries = VecDeque::from(market.take_tape());
     entries.extend((0..commands).map(|_| market.next()));
     entries
+}
+
+/// Stages of the leader's in the hands of this thread.
+struct Host {
+    hosted: Hosted,
+    /// The term in which commands are handed in.
+    epoch: u64,
+}
+
+impl Host {
+    /// Steps them, or sleeps until they have something to do.
+    fn go_on(&mut self) {
+        if self.hosted.turn() == Step::Idle {
+            let limit = self.hosted.doze(Some(NAP)).unwrap_or(NAP);
+            if !limit.is_zero() {
+                std::thread::park_timeout(limit);
+            }
+            self.hosted.rouse();
+        }
+    }
 }
 
 /// Nodes that run, and the leader's way in and out.
@@ -43,6 +66,8 @@ pub struct Cluster {
     batch: Vec<Arc<Output<Engine>>>,
     /// The last command that the leader has told.
     told: Seq,
+    leader: usize,
+    host: Option<Host>,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -147,7 +172,28 @@ impl Cluster {
             drop(node.take_output(OUTPUT));
         }
         let submitter = running[leader].submitter();
-        Ok(Self { nodes: running, dirs, submitter, outputs, batch: Vec::new(), told: Seq(0) })
+        let batch = Vec::new();
+        Ok(Self { nodes: running, dirs, submitter, outputs, batch, told: Seq(0), leader, host: None })
+    }
+
+    /// From now on the calling thread steps the leader's stages itself, as an order gateway's thread does with this layout, if it does:
+    /// nothing is sequenced or matched but in [`Cluster::commit`] and [`Cluster::take_told`].
+    ///
+    /// # Errors
+    /// The leader leads no longer.
+    pub fn host(&mut self) -> Result<(), Box<dyn Error>> {
+        let leader = &self.nodes[self.leader];
+        let epoch = leader.leadership().epoch().ok_or("the leader leads no longer")?;
+        let lender = leader.lender().filter(|_| to_be_hosted(&ThreadLayout::auto()).is_some());
+        let here = std::thread::current();
+        let hosted = lender.and_then(|lender| lender.lend(Arc::new(move || here.unpark())));
+        self.host = hosted.map(|hosted| Host { hosted, epoch });
+        Ok(())
+    }
+
+    /// The leader's own thread steps them again.
+    pub fn give_back(&mut self) {
+        self.host = None;
     }
 
     /// The data directory of a node, counted from 0.
@@ -161,7 +207,11 @@ impl Cluster {
     /// # Errors
     /// The leader does not take commands any more.
     pub fn try_submit(&mut self, entry: Entry) -> Result<Option<Entry>, Box<dyn Error>> {
-        match self.submitter.try_submit(entry) {
+        let submitted = match &mut self.host {
+            Some(host) => host.hosted.submit(&mut self.submitter, entry, host.epoch),
+            None => self.submitter.try_submit(entry),
+        };
+        match submitted {
             Ok(()) => Ok(None),
             Err(SubmitError::Full(entry)) => Ok(Some(entry)),
             Err(refused) => Err(refused.to_string().into()),
@@ -180,7 +230,10 @@ impl Cluster {
                     see(&output);
                 }
             }
-            Polled::Empty => self.outputs.wait(Duration::from_millis(1)),
+            Polled::Empty => match &mut self.host {
+                Some(host) => host.go_on(),
+                None => self.outputs.wait(NAP),
+            },
             Polled::Closed => return Err("the leader ended".into()),
         }
         Ok(())
@@ -246,8 +299,8 @@ impl Cluster {
     /// Ends all nodes in good order.
     #[must_use]
     pub fn stop(self) -> Vec<Stopped<Engine>> {
-        let Self { nodes, outputs, submitter, .. } = self;
-        drop((outputs, submitter));
+        let Self { nodes, outputs, submitter, host, .. } = self;
+        drop((host, outputs, submitter));
         nodes.into_iter().map(Node::shutdown).collect()
     }
 }

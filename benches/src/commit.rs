@@ -1,16 +1,19 @@
 //! What a commit costs: one command at a time, from the moment it is handed in until its events are told, against one bare
-//! write and fdatasync of the same bytes on the same disk.
+//! write and fdatasync of as many bytes on the same disk.
 //!
-//! A regression in the ratio means that the order path, not the disk, became slower. The disk itself is in both figures.
+//! A regression in the ratio means that the order path, not the disk, became slower. The disk itself is in both figures. This thread hands
+//! in and is told as the order gateway's does: it steps the leader's stages itself, where the gateway would. What is left of the
+//! distance is told by bare writes that another thread does, since a venue's journal has a thread of its own: the two wake-ups.
 
 use std::collections::VecDeque;
 use std::error::Error;
 use std::time::Duration;
 
+use grid_engine::Nanos;
 use grid_engine::command::Entry;
-use grid_sequencer::Durability;
+use grid_sequencer::{Block, Durability, Position};
 
-use grid_harness::floors::BareWrites;
+use grid_harness::floors::{AskedWrites, BareWrites};
 use grid_harness::{
     Against, Awake, Ground, Latencies, Rounds, Row, Scenario, Settings, histogram, nanos, per_second,
 };
@@ -22,6 +25,8 @@ use crate::cluster::{Cluster, entries, submit_all};
 enum Committer {
     /// Only the write and the sync, of as many bytes as a block of one command has.
     Bare(BareWrites),
+    /// The same, asked of another thread.
+    Asked(AskedWrites),
     Nodes {
         cluster: Box<Cluster>,
         load: VecDeque<Entry>,
@@ -47,6 +52,7 @@ impl Committer {
     fn commit(&mut self) -> Result<Duration, Box<dyn Error>> {
         match self {
             Self::Bare(bare) => Ok(bare.commit()?),
+            Self::Asked(asked) => Ok(asked.commit()?),
             Self::Nodes { cluster, load } => cluster.commit(load.pop_front().ok_or("enough was generated")?),
         }
     }
@@ -55,13 +61,30 @@ impl Committer {
     fn round(&mut self, commits: u64) -> Result<Histogram<u64>, Box<dyn Error>> {
         if let Self::Nodes { cluster, .. } = self {
             cluster.settle()?;
+            cluster.host()?;
         }
         let mut took = histogram();
         for _ in 0..commits {
             took.saturating_record(nanos(self.commit()?));
         }
+        if let Self::Nodes { cluster, .. } = self {
+            cluster.give_back();
+        }
         Ok(took)
     }
+}
+
+/// Bytes in the log of one command that is alone in its block, as most commands of the mix are.
+fn block_bytes(commands: u64) -> usize {
+    let alone = |entry: &Entry| {
+        let mut form = Vec::new();
+        entry.encode(&mut form);
+        let payload = [&(form.len() as u32).to_le_bytes()[..], &form].concat();
+        Block::entry(&Position::default(), 1, Nanos(1), 1, &payload).bytes().len()
+    };
+    let mut bytes: Vec<_> = entries(commands).iter().map(alone).collect();
+    bytes.sort_unstable();
+    bytes[bytes.len() / 2]
 }
 
 /// One command at a time through 1 and 3 nodes, with both durabilities, against bare writes, taking turns in each round.
@@ -83,12 +106,13 @@ impl Scenario for CommitLatency {
         let rounds = settings.rounds;
         let per_round = settings.commands_or(400);
         let all = per_round * (rounds as u64 + 1);
-        // What the mix takes in the log: most of its blocks of one command are this large.
-        let block_bytes = 192;
+        let block_bytes = block_bytes(all);
         let nodes = |nodes, durability| Committer::nodes(&ground, nodes, durability, all);
         let bare = "one bare write and fdatasync";
+        let writes = |name| BareWrites::new(&ground.at(name), block_bytes);
         let mut contenders = [
-            (bare, Committer::Bare(BareWrites::new(&ground.at("bare"), block_bytes)?)),
+            (bare, Committer::Bare(writes("bare")?)),
+            ("the same, by another thread", Committer::Asked(AskedWrites::new(writes("asked")?))),
             ("disk-quorum, 1 node", nodes(1, Durability::DiskQuorum)?),
             ("disk-quorum, 3 nodes", nodes(3, Durability::DiskQuorum)?),
             ("memory-quorum, 1 node", nodes(1, Durability::MemoryQuorum)?),
@@ -114,7 +138,9 @@ impl Scenario for CommitLatency {
                 Committer::Bare(_) => row
                     .note(format!("{block_bytes} bytes, as a block of one command has; {per_round} a round"))
                     .note("all nodes, their disks and this bench share one machine; links are mutual TLS over loopback")
-                    .note("a thread on each core, asleep but for some microseconds, keeps it awake for all contenders alike"),
+                    .note("a thread on each core, asleep but for some microseconds, keeps it awake for all contenders alike")
+                    .note("the leader's stages, but for the journal where that has a thread, are stepped by this one, as by an order gateway's"),
+                Committer::Asked(_) => row.floor(bare, Against::Latency, floor.clone()),
                 Committer::Nodes { cluster, .. } => {
                     drop(cluster.stop());
                     row.floor(bare, Against::Latency, floor.clone())

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -60,6 +61,38 @@ impl BareWrites {
     }
 }
 
+/// The same by a thread that sleeps until it is asked, and then wakes whoever asked: what a commit cannot do without where the one who
+/// asks does not wait for the disk himself.
+#[derive(Debug)]
+pub struct AskedWrites {
+    ask: SyncSender<()>,
+    answer: Receiver<io::Result<Duration>>,
+}
+
+impl AskedWrites {
+    /// Has a thread write what `bare` writes.
+    #[must_use]
+    pub fn new(mut bare: BareWrites) -> Self {
+        let ((ask, asked), (answers, answer)) = (sync_channel(1), sync_channel(1));
+        std::thread::spawn(move || while asked.recv().is_ok() && answers.send(bare.commit()).is_ok() {});
+        Self { ask, answer }
+    }
+
+    /// One write and one fdatasync, from the question to the answer; how long that took.
+    ///
+    /// # Errors
+    /// What the system says.
+    ///
+    /// # Panics
+    /// If the thread did.
+    pub fn commit(&mut self) -> io::Result<Duration> {
+        let begin = Instant::now();
+        self.ask.send(()).expect("the thread waits for questions");
+        self.answer.recv().expect("the thread answers each")?;
+        Ok(begin.elapsed())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,5 +102,17 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let mut bare = BareWrites::new(&dir.path().join("bare"), 1 << 20).expect("it is made");
         assert_eq!(bare.round(40).expect("it writes").len(), 40, "more than the file is long");
+    }
+
+    #[test]
+    fn whoever_asks_hears_when_it_is_written() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("asked");
+        let mut asked = AskedWrites::new(BareWrites::new(&path, 64).expect("it is made"));
+        for count in 1..=3 {
+            asked.commit().expect("it writes");
+            let bytes = std::fs::read(&path).expect("it is there");
+            assert_eq!(bytes.iter().rposition(|byte| *byte != 0), Some(64 * count - 1));
+        }
     }
 }

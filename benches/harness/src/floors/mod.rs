@@ -7,13 +7,14 @@
 //! | [`ring_hop`], [`ring_throughput`] | a stage that hands on to the next through a ring |
 //! | [`park_hop`] | a stage that sleeps while it has nothing to do |
 //! | [`BareWrites`] | a commit: one write and one fdatasync of as many bytes |
+//! | [`AskedWrites`] | the same where another thread writes |
 //! | [`Ladder`] | an engine: the book alone |
 
 mod disk;
 mod hops;
 mod ladder;
 
-pub use disk::BareWrites;
+pub use disk::{AskedWrites, BareWrites};
 pub use hops::{cache_line_hop, park_hop, ring_hop, ring_throughput};
 pub use ladder::Ladder;
 
