@@ -12,7 +12,9 @@ use grid_engine_benches::flow::{Flow, Wanted};
 use grid_engine_benches::measure;
 use grid_engine_benches::tape::Tape;
 use grid_engine_benches::venue::Setup;
-use grid_harness::{Awake, Ground, Latencies, Rounds, Row, Scenario, Settings, histogram, nanos, per_second};
+use grid_harness::{
+    Awake, Ground, Latencies, Rounds, Row, Scenario, Settings, histogram, how_many, nanos, per_second,
+};
 use grid_sequencer::Durability;
 
 use crate::cluster::{Cluster, entries, submit_all};
@@ -133,7 +135,7 @@ fn engine_rows(settings: &Settings) -> Result<Vec<Row>, Box<dyn Error>> {
     }
     let mut rows = Vec::new();
     for (axis, at, size) in sizes.into_iter().filter(|(_, at, _)| fits(*at)) {
-        let row = measure::row(&format!("{at} {axis}"), &tape(size, commands), settings.rounds)?;
+        let row = measure::row(&how_many(at, axis), &tape(size, commands), settings.rounds)?;
         rows.push(row.point(axis, at as f64));
     }
     Ok(rows)
@@ -173,7 +175,7 @@ fn node_rows(settings: &Settings) -> Result<Vec<Row>, Box<dyn Error>> {
         }
     }
     let row = |(nodes, rates, latency): (usize, Rounds, Latencies)| {
-        Row::new(format!("{nodes} nodes"))
+        Row::new(how_many(nodes, "nodes"))
             .throughput(rates)
             .latency(latency)
             .point("nodes", nodes as f64)

@@ -4,7 +4,7 @@ use std::error::Error;
 
 use grid_engine::{Engine, limits};
 use grid_harness::plain::Contender;
-use grid_harness::{Against, Rounds, Row, Scenario, Settings, heap, ratios};
+use grid_harness::{Against, Rounds, Row, Scenario, Settings, heap, how_many, ratios};
 
 use crate::measure;
 use crate::streams::{self, Books, Depth};
@@ -190,7 +190,7 @@ impl Scenario for TenMillionResting {
 fn measured(books: Books, commands: u64, rounds: usize) -> Result<Row, Box<dyn Error>> {
     let empty = bytes_of(books.venue().venue().engine());
     let tape = books.tape(commands);
-    let name = format!("{} books, {} orders", books.books, books.resting);
+    let name = format!("{}, {} orders", how_many(books.books.into(), "books"), books.resting);
     let blind: Rounds = (0..rounds).map(|_| measure::without_look_ahead(&tape)).collect::<Result<_, _>>()?;
     let row = measure::row(&name, &tape, rounds)?.figure("without look-ahead", "commands/s", blind);
     // A program without the counting allocator has nothing to tell.

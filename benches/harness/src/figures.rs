@@ -49,6 +49,13 @@ pub(crate) fn count(figure: f64) -> String {
     format!("{digits} {prefix}").trim_end().to_owned()
 }
 
+/// So many of what is named by its plural: "1 book", "10 books".
+#[must_use]
+pub fn how_many(count: usize, plural: &str) -> String {
+    let name = if count == 1 { plural.strip_suffix('s').unwrap_or(plural) } else { plural };
+    format!("{count} {name}")
+}
+
 /// A time in the unit that fits.
 pub(crate) fn time(ns: f64) -> String {
     match ns {
@@ -77,5 +84,11 @@ mod tests {
             (time(52.0), time(6_800.0), time(4.1e6)),
             ("52 ns".into(), "6.80 µs".into(), "4.10 ms".into())
         );
+    }
+
+    #[test]
+    fn one_is_not_many() {
+        assert_eq!(how_many(1, "resting orders"), "1 resting order");
+        assert_eq!(how_many(0, "books") + ", " + &how_many(21, "books"), "0 books, 21 books");
     }
 }

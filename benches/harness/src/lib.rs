@@ -23,6 +23,7 @@ mod scenario;
 mod table;
 
 pub use awake::Awake;
+pub use figures::how_many;
 pub use ground::Ground;
 pub use latencies::{Latencies, PERCENTILES, histogram};
 pub use machine::Machine;

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use grid_harness::{Against, Ground, Latencies, Rounds, Row, Settings};
+use grid_harness::{Against, Ground, Latencies, Rounds, Row, Settings, how_many};
 
 use crate::Wait;
 use crate::echo::Echo;
@@ -34,7 +34,7 @@ pub fn over_connections(connections: usize, settings: &Settings) -> Result<Row, 
         ours.push(outcome.per_second());
         latency.push(&outcome.latency);
     }
-    Ok(Row::new(format!("{connections} connections"))
+    Ok(Row::new(how_many(connections, "connections"))
         .throughput(ours)
         .latency(latency)
         .floor(format!("bare mio echo, {}", wait_name(layout.wait)), Against::Throughput, floor)

@@ -192,16 +192,20 @@ fn figures(page: &mut String, rows: &[Row]) -> std::fmt::Result {
     if rows.iter().all(|row| row.figures.is_empty()) {
         return Ok(());
     }
+    // A time brings its unit along.
+    let units = rows.iter().flat_map(|row| &row.figures).any(|(_, unit, _)| *unit != "ns");
+    let head = if units { "<th>unit</th>" } else { "" };
     writeln!(
         page,
-        "<div class=\"wide\"><table><thead><tr><th></th><th></th><th>median</th><th>unit</th></tr></thead><tbody>"
+        "<div class=\"wide\"><table><thead><tr><th></th><th></th><th>median</th>{head}</tr></thead><tbody>"
     )?;
     for row in rows {
         for (name, unit, rounds) in &row.figures {
-            let figure = if *unit == "ns" { spread(rounds, time) } else { spread(rounds, short) };
-            let unit = if *unit == "ns" { "" } else { unit };
+            let (figure, unit) =
+                if *unit == "ns" { (spread(rounds, time), "") } else { (spread(rounds, short), *unit) };
             let (row, name) = (plain(&row.name), plain(name));
-            writeln!(page, "<tr><th>{row}</th><th>{name}</th><td>{figure}</td><td>{unit}</td></tr>")?;
+            let unit = if units { format!("<td>{}</td>", plain(unit)) } else { String::new() };
+            writeln!(page, "<tr><th>{row}</th><th>{name}</th><td>{figure}</td>{unit}</tr>")?;
         }
     }
     writeln!(page, "</tbody></table></div>")
@@ -255,6 +259,7 @@ svg text.name{fill:var(--ink)}.rule{stroke:var(--rule);stroke-width:1}.line{fill
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::figures::how_many;
     use crate::latencies::{Latencies, histogram};
     use crate::scenario::Settings;
 
@@ -276,7 +281,7 @@ mod tests {
                 .note("mind & see"),
         ];
         rows.extend([1.0, 10.0, 100.0].map(|at| {
-            Row::new(format!("{at} books"))
+            Row::new(how_many(at as usize, "books"))
                 .throughput(rounds(&[3e6]))
                 .latency(latency.clone())
                 .point("books", at)
@@ -300,6 +305,17 @@ mod tests {
         let links = page.matches("http://").count();
         assert_eq!(links, page.matches(plot::SVG).count(), "the name of a language is none");
         assert!(!page.contains("NaN") && !page.contains("inf\""), "every place is a number");
+    }
+
+    #[test]
+    fn units_have_a_column_where_a_figure_needs_one() {
+        let mut report = report();
+        assert!(report.html().contains("<th>unit</th>") && report.html().contains("<td>trades</td>"));
+        for figure in &mut report.scenarios[0].rows[0].figures {
+            figure.1 = "ns";
+        }
+        let page = report.html();
+        assert!(!page.contains("<th>unit</th>") && page.contains("5 ns</td></tr>"), "{page}");
     }
 
     #[test]
