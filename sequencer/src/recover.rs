@@ -100,6 +100,10 @@ pub struct RecoveryReport {
     pub passed_over: Vec<String>,
     /// Commands replayed from the journal.
     pub replayed: u64,
+    /// The last command applied.
+    pub applied: Seq,
+    /// The last command in the log. Those after `applied` are durable here and not known to be committed: consensus decides.
+    pub log_end: Seq,
     /// How long the replay took.
     pub elapsed: Duration,
     /// The torn tail that was cut, if a crash left one.
@@ -388,6 +392,7 @@ pub fn recover_on<M: Machine>(
         commit: position.index,
     };
     report.replayed = replay.commands;
+    (report.applied, report.log_end) = (position.seq, last.seq);
     report.elapsed = replay.elapsed;
     report.received = received.is_some();
     report.torn = torn;

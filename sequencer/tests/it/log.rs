@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use grid_sequencer::{
-    JournalConfig, LogReadError, LogReader, Machine, Position, Sequencer, SnapshotMeta, SnapshotStore, Upto,
-    inspect, recover, replay_all_kept, replay_from_first_block, replay_upto,
+    JournalConfig, LogReadError, LogReader, Machine, Position, RecoveryReport, Sequencer, SnapshotMeta,
+    SnapshotStore, Upto, inspect, recover, replay_all_kept, replay_from_first_block, replay_upto,
 };
 
 use crate::toy::{Dice, Toy};
@@ -55,6 +55,8 @@ fn what_is_not_known_to_be_committed_waits_in_the_tail() {
     let recovered = open(dir.path()).expect("it recovers");
     assert_eq!(recovered.log_end().seq.0, 10);
     assert!(!recovered.tail.is_empty() && recovered.position.seq.0 < 10);
+    let RecoveryReport { applied, log_end, .. } = recovered.report;
+    assert_eq!((applied, log_end.0), (recovered.position.seq, 10));
     let mut position = recovered.position;
     for block in &recovered.tail {
         assert_eq!(position.refuses(block.header()), None);

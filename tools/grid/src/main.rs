@@ -1,4 +1,4 @@
-//! `grid`: the one command. Starts the venue, tries it, looks inside its log.
+//! `grid`: the one command. Starts the venue, looks after it, tries and measures it, looks inside its log.
 
 mod bench;
 mod cluster;
@@ -12,6 +12,7 @@ mod participants;
 mod probe;
 mod progress;
 mod ready;
+mod recovery;
 mod script;
 mod secrets;
 mod serve;
@@ -32,7 +33,7 @@ static MEMORY: grid_memory::LargePages = grid_memory::LargePages;
 
 /// A spot market for AI inference: one venue, one log.
 #[derive(Parser)]
-#[command(version, about)]
+#[command(version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

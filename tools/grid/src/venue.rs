@@ -19,7 +19,7 @@ use grid_replicator::core::{Addresses, Members};
 use grid_replicator::links::{Identity, Limits, Tls};
 use grid_replicator::{ClusterConfig, LinkSettings, Node, NodeConfig, NodeEvent, Replica};
 use grid_sequencer::{
-    Config as SequencerConfig, JournalConfig, LeaderWatch, Position, RecoveryReport, ThreadLayout, ThreadPlan,
+    Config as SequencerConfig, JournalConfig, LeaderWatch, Position, ThreadLayout, ThreadPlan,
 };
 use grid_trading::{Follower, History, HistoryError};
 use serde::Serialize;
@@ -27,6 +27,7 @@ use serde::Serialize;
 use crate::cluster::{Member, Terms};
 use crate::config::{Config, Durability};
 use crate::progress::{self, step};
+use crate::recovery;
 use crate::secrets::{Secrets, Seed};
 use crate::service;
 use crate::setup::{self, Operator};
@@ -255,7 +256,8 @@ impl Base {
         if let Some(bar) = bar {
             bar.finish_and_clear();
         }
-        tell_recovery(node.report(), node.replica(), last.map_or(Duration::ZERO, |last| last - began));
+        let took = last.map_or(Duration::ZERO, |last| last - began);
+        recovery::told(node.report(), took).iter().for_each(|line| step(line));
         let secrets_path = config.data_dir.join("keys.json");
         let secrets = Secrets::open(&secrets_path)?;
         let roles = Roles::tell(config.cluster.as_ref().map(|terms| terms.node), node.leadership());
@@ -456,30 +458,6 @@ fn durability(config: &Config) -> String {
              nodes, and synced right after; power lost on a majority in between can lose it"
                 .into()
         }
-    }
-}
-
-fn tell_recovery(report: &RecoveryReport, replica: &Replica<Engine>, took: Duration) {
-    let applied = replica.applied();
-    let from = report.snapshot.map_or_else(
-        || "the first block".to_owned(),
-        |position| format!("the snapshot at sequence {}", position.seq.0),
-    );
-    if applied > Seq::ZERO {
-        let replayed = report.replayed;
-        // Of less than a moment's work there is no rate to tell.
-        let rate = if took > Duration::from_millis(100) {
-            format!(", {:.0} a second", replayed as f64 / took.as_secs_f64())
-        } else {
-            String::new()
-        };
-        step(&format!("log sequence {}: {replayed} commands replayed from {from}{rate}", applied.0));
-    }
-    for reason in &report.passed_over {
-        step(&format!("snapshot passed over: {reason}"));
-    }
-    if let Some(torn) = &report.torn {
-        step(&format!("cut a torn tail of {} bytes that nobody was told about", torn.bytes));
     }
 }
 
