@@ -67,7 +67,7 @@ struct Places {
     ordinal: u64,
     /// Up to where the file has been looked at.
     scanned: u64,
-    /// A later segment had been begun when it was looked at, so nothing will be added.
+    /// The next segment begins where this one was looked at up to, so nothing will be added.
     complete: bool,
     /// The segment's last version of each index, one after the other.
     blocks: Vec<Place>,
@@ -293,14 +293,15 @@ impl LogReader {
     /// or the end; or damage, which recovery judges, and of which nothing is handed out here.
     fn look(&self, known: &mut Known, nth: usize) -> Result<(), JournalError> {
         let segment = &known.segments[nth];
-        let followed = nth + 1 < known.segments.len();
+        let next = known.segments.get(nth + 1).map(|next| next.header.before);
         let places = places(&mut known.looked_at, segment);
         if places.complete {
             return Ok(());
         }
         let file = self.disk.open(&segment.path, Access::Read).map_err(io_error("open", &segment.path))?;
         scan(&*file, places).map_err(io_error("read", &segment.path))?;
-        places.complete = followed;
+        // Where it stops before that, it is damaged, and may be put right.
+        places.complete = next == Some(places.last);
         Ok(())
     }
 

@@ -755,6 +755,40 @@ fn a_flipped_bit_never_changes_the_log_in_silence() {
 }
 
 /// Whoever can put bytes into a command could otherwise make a node take a crash for damage.
+/// An operator restores a file from a copy while the venue runs.
+#[test]
+fn what_was_damaged_reads_again_once_it_was_put_right() {
+    for_seeds(50, |seed| {
+        let mut dice = Dice::new(seed);
+        let disk = MemoryDisk::new(dice.next());
+        let mut life = open(&disk, config(&mut dice)).expect("it opens");
+        let mut model = Model::default();
+        for ticket in 1..60 {
+            let block = model.next_block(&mut dice, 1);
+            model.take(&block);
+            let committed = HardState { term: 1, vote: 1, commit: ticket };
+            let persist = Persist { ticket, hard_state: Some(committed), blocks: block.into() };
+            life.journal.append(&[persist]).expect("written");
+        }
+        let path = Path::new(DATA).join("journal").join(crate::segment::segment_name(2));
+        let sound = disk.content(&path);
+        let used = sound.iter().rposition(|byte| *byte != 0).expect("not empty");
+        let first = crate::segment::SEGMENT_HEADER_BYTES;
+        disk.flip(&path, (first as u64 + dice.below((used - first) as u64)) * 8);
+        let reader = LogReader::on(Arc::new(disk.clone()), Path::new(DATA), Hash::FORMAT);
+        let refused = (1..60).filter(|&index| reader.read(index, 1).is_err()).count();
+        disk.overwrite(&path, sound);
+        for index in 1..60 {
+            let blocks = reader.read(index, 1).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            assert_eq!(
+                *blocks[0],
+                *model.log[index as usize - 1],
+                "seed {seed}, after {refused} were refused"
+            );
+        }
+    });
+}
+
 #[test]
 fn the_image_of_a_block_in_a_command_proves_nothing() {
     let disk = MemoryDisk::new(1);
