@@ -114,8 +114,9 @@ impl Machine for Engine {
     /// In format 1, of a day before the first release, an order's id was its command's place in the log; in format 2 a
     /// reservation did not say who called, nor a settlement which model served; in format 3 the asks of a suspended
     /// supplier stayed in the book; in format 4 sessions had no quotes; in format 5 the report of what happened to an order
-    /// was an event of its own; in format 6 new quotes of one command took room from each other that none of them had yet.
-    const FORMAT: u32 = 7;
+    /// was an event of its own; in format 6 new quotes of one command took room from each other that none of them had yet; in
+    /// format 7 a holding kept its tranches behind its tokens.
+    const FORMAT: u32 = 8;
 
     fn encode(command: &Entry, out: &mut Vec<u8>) {
         command.encode(out);

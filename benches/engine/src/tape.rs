@@ -142,7 +142,8 @@ impl Run<'_> {
     #[inline]
     pub fn publish(&mut self) {
         self.told += self.events.len() as u64;
-        self.trades += self.events.drain(..).filter(|event| matches!(event, Event::Traded(_))).count() as u64;
+        self.trades += self.events.iter().filter(|event| matches!(event, Event::Traded(_))).count() as u64;
+        self.events.clear();
     }
 
     /// What it came to so far.

@@ -457,6 +457,25 @@ impl Books {
         }
     }
 
+    /// Asks for the order of an account that it entered last.
+    #[inline]
+    pub(crate) fn ask_for_newest(&self, orders: OpenOrders) {
+        if let Some(record) = self.slab.get(orders.last) {
+            ask_for(record);
+        }
+    }
+
+    /// Asks for the oldest order of a level, which knows the newest.
+    #[inline]
+    pub(crate) fn ask_for_oldest(&self, instrument: InstrumentId, side: Side, price: Price) {
+        if let (Some(ladder), Ok(price)) =
+            (self.ladders.get(usize::from(instrument.0)), u32::try_from(price.0))
+            && let Some(record) = ladder.cell(side, price).and_then(|cell| self.slab.get(cell.head))
+        {
+            ask_for(record);
+        }
+    }
+
     /// Asks for what the search for a level of a side reads.
     #[inline]
     pub(crate) fn ask_for_ranks(&self, instrument: InstrumentId, side: Side) {

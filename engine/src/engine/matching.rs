@@ -8,6 +8,7 @@ use crate::book::hold_of;
 use crate::command::{SelfTrade, Side};
 use crate::event::{Closure, Event, OrderClosed, OrderReplaced, Subject, Trade};
 use crate::ids::{AccountId, InstrumentId, TradeId};
+use crate::prefetch::ask_for;
 use crate::reject::Reject;
 use crate::report::{Fill, Kind};
 use crate::state::{LastTrade, SessionIndex};
@@ -140,10 +141,23 @@ impl Step<'_> {
         self.happened(|| Event::OrderReplaced(OrderReplaced::apart(told, subject)));
     }
 
+    /// Asks for what the trades of an account will move: they last left the caches with its trade before.
+    #[inline(always)]
+    fn ask_for_party(&self, account: AccountId, instrument: InstrumentId, side: Side) {
+        ask_for(&self.state.accounts[account.0 as usize].usd_available);
+        if let Some(holding) = self.state.holdings.get(account, instrument) {
+            holding.ask_for_tranche(side);
+        }
+    }
+
     /// One match: the order in `slot`, first of the other side, gives as much as both have.
     fn trade(&mut self, incoming: &mut Incoming, slot: u32) {
         let before = *self.state.books.record(slot);
         let (terms, session) = (before.terms(), SessionIndex(before.session));
+        self.ask_for_party(AccountId(before.account), incoming.order.instrument, terms.side);
+        if incoming.order.filled == 0 {
+            self.ask_for_party(incoming.order.account, incoming.order.instrument, incoming.order.side);
+        }
         let narrow_qty = incoming.order.remaining.min(before.remaining);
         let (price, qty) = (Price(before.price.into()), Qty(narrow_qty.into()));
         let value = price.notional(qty, incoming.tick).expect("no more than the hold that was accepted");

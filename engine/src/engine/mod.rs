@@ -94,7 +94,7 @@ pub enum Ahead {
     Second,
     /// Nearer still: what the search for its level reads, or its level.
     Third,
-    /// Nearest: the levels it touches.
+    /// Nearest: the levels it touches, or the order that is found by its level.
     Last,
 }
 
@@ -221,11 +221,14 @@ impl Engine {
                     }
                     Ahead::Third => {
                         state.books.ask_for_level(new.instrument, new.side, price);
+                        if let Some(account) = state.account(account) {
+                            state.books.ask_for_newest(account.orders);
+                        }
                         if new.side == Side::Sell {
                             state.holdings.ask_for(account, new.instrument);
                         }
                     }
-                    Ahead::Last => {}
+                    Ahead::Last => state.books.ask_for_oldest(new.instrument, new.side, price),
                 }
             }
             Command::Cancel { order: OrderRef::Id(id) } => self.ask_ahead_of_order(account, *id, None, ahead),

@@ -5,9 +5,11 @@ use std::collections::VecDeque;
 use rkyv::{Archive, Deserialize as Thaw, Serialize as Freeze};
 
 use super::Pair;
+use crate::command::Side;
 use crate::event::Draw;
 use crate::ids::{AccountId, InstrumentId, LotId, TradeId};
 use crate::limits;
+use crate::prefetch::ask_for;
 use crate::units::{Nanos, Qty, Tokens, Usd};
 
 /// One account's Units and tokens of one instrument.
@@ -15,22 +17,22 @@ use crate::units::{Nanos, Qty, Tokens, Usd};
 /// Invariants: `available + held` = the tranches' sum; `held` = open sell orders' remainders;
 /// lots are ordered by deadline (none last), then id, and their sums are kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Archive, Freeze, Thaw)]
-#[repr(C, align(64))] // what an order looks at lies in one cache line
+#[repr(C, align(64))] // what orders and their trades look at lies in one cache line
 pub struct Holding {
     /// Units in trading that are free.
     pub available: Qty,
     /// Units in trading behind open sell orders.
     pub held: Qty,
-    /// Units issued by this account and not yet moved to trading.
-    pub issuance: Qty,
-    free: Tokens,
-    reserved: Tokens,
+    /// The Units in trading by origin, spent from the front.
+    pub tranches: VecDeque<Tranche>,
     /// When it last changed.
     pub updated_at: Nanos,
     account: AccountId,
     instrument: InstrumentId,
-    /// The Units in trading by origin, spent from the front.
-    pub tranches: VecDeque<Tranche>,
+    /// Units issued by this account and not yet moved to trading.
+    pub issuance: Qty,
+    free: Tokens,
+    reserved: Tokens,
     lots: VecDeque<Lot>,
     /// Counts for the account's own view.
     pub totals: HoldingTotals,
@@ -38,7 +40,7 @@ pub struct Holding {
     pub created_at: Nanos,
 }
 
-const _: () = assert!(std::mem::offset_of!(Holding, tranches) == 56);
+const _: () = assert!(std::mem::offset_of!(Holding, issuance) == 64);
 
 /// What went in and out of consumption over the holding's life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Archive, Freeze, Thaw)]
@@ -80,6 +82,18 @@ impl Holding {
     #[must_use]
     pub const fn lots(&self) -> &VecDeque<Lot> {
         &self.lots
+    }
+
+    /// Asks for the Units that a trade of this side will look at: those that are sold next, or those that were bought last.
+    #[inline]
+    pub(crate) fn ask_for_tranche(&self, side: Side) {
+        let tranche = match side {
+            Side::Buy => self.tranches.back(),
+            Side::Sell => self.tranches.front(),
+        };
+        if let Some(tranche) = tranche {
+            ask_for(tranche);
+        }
     }
 
     /// Adds Units at the back, joined with the last ones when they are of the same origin. Once there are
