@@ -19,82 +19,102 @@ enum Tag {
     Other,
 }
 
+/// More bytes than any of them takes.
+const MOST: usize = 160;
+
+/// One event's bytes, until they are appended.
+struct Form {
+    bytes: [u8; MOST],
+    len: usize,
+}
+
+/// Appends what `fill` puts down, which has one length for each kind of event, in one go.
+#[inline(always)]
+fn at_once(out: &mut Vec<u8>, fill: impl FnOnce(&mut Form)) {
+    let mut form = Form { bytes: [0; MOST], len: 0 };
+    fill(&mut form);
+    out.extend_from_slice(&form.bytes[..form.len]);
+}
+
+#[inline(always)]
+fn put<const N: usize>(form: &mut Form, bytes: [u8; N]) {
+    form.bytes[form.len..form.len + N].copy_from_slice(&bytes);
+    form.len += N;
+}
+
 /// Appends bytes that are equal for equal events and different for different ones.
 pub(crate) fn append(event: &Event, out: &mut Vec<u8>) {
-    // More than any of them takes.
-    out.reserve(160);
     match event {
         Event::Report { session, report } if matches!(report.body, ReportBody::Order(_)) => {
-            put(out, [Tag::Report as u8]);
-            put(out, session.0.to_le_bytes());
-            order_report(report, out);
+            at_once(out, |form| {
+                put(form, [Tag::Report as u8]);
+                put(form, session.0.to_le_bytes());
+                order_report(report, form);
+            })
         }
-        Event::OrderOpened(OrderOpened { told, order, level, tag: None, tif }) => {
-            put(out, [Tag::Opened as u8, *tif as u8]);
-            told_of(told, order, out);
-            after(*level, out);
-        }
-        Event::OrderReplaced(replaced) => {
-            put(out, [Tag::Replaced as u8]);
-            told_of(&replaced.told, &replaced.order, out);
-            put(out, replaced.left_qty.0.to_le_bytes());
-            put(out, replaced.left_orders.to_le_bytes());
-            put(out, replaced.left_price.to_le_bytes());
-            put(out, replaced.joined_qty.0.to_le_bytes());
-            put(out, replaced.joined_orders.to_le_bytes());
-        }
-        Event::Traded(trade) => {
-            put(out, [Tag::Traded as u8]);
-            traded(trade, out);
-        }
-        Event::OrderClosed(OrderClosed { told, order, level, unfilled, reason }) => {
-            put(out, [Tag::Closed as u8, *reason as u8]);
-            told_of(told, order, out);
-            after(*level, out);
-            put(out, unfilled.to_le_bytes());
-        }
+        Event::OrderOpened(OrderOpened { told, order, level, tag: None, tif }) => at_once(out, |form| {
+            put(form, [Tag::Opened as u8, *tif as u8]);
+            told_of(told, order, form);
+            after(*level, form);
+        }),
+        Event::OrderReplaced(replaced) => at_once(out, |form| {
+            put(form, [Tag::Replaced as u8]);
+            told_of(&replaced.told, &replaced.order, form);
+            put(form, replaced.left_qty.0.to_le_bytes());
+            put(form, replaced.left_orders.to_le_bytes());
+            put(form, replaced.left_price.to_le_bytes());
+            put(form, replaced.joined_qty.0.to_le_bytes());
+            put(form, replaced.joined_orders.to_le_bytes());
+        }),
+        Event::Traded(trade) => at_once(out, |form| {
+            put(form, [Tag::Traded as u8]);
+            traded(trade, form);
+        }),
+        Event::OrderClosed(OrderClosed { told, order, level, unfilled, reason }) => at_once(out, |form| {
+            put(form, [Tag::Closed as u8, *reason as u8]);
+            told_of(told, order, form);
+            after(*level, form);
+            put(form, unfilled.to_le_bytes());
+        }),
         Event::Level { instrument, level: LevelUpdate { price, qty, orders, side } } => {
-            put(out, [Tag::Level as u8, *side as u8]);
-            put(out, instrument.0.to_le_bytes());
-            put(out, price.0.to_le_bytes());
-            put(out, qty.0.to_le_bytes());
-            put(out, orders.to_le_bytes());
+            at_once(out, |form| {
+                put(form, [Tag::Level as u8, *side as u8]);
+                put(form, instrument.0.to_le_bytes());
+                put(form, price.0.to_le_bytes());
+                put(form, qty.0.to_le_bytes());
+                put(form, orders.to_le_bytes());
+            })
         }
         other => {
-            put(out, [Tag::Other as u8]);
+            out.push(Tag::Other as u8);
             append_general(other, out);
         }
     }
 }
 
 #[inline(always)]
-fn put<const N: usize>(out: &mut Vec<u8>, bytes: [u8; N]) {
-    out.extend_from_slice(&bytes);
+fn told_of(told: &Told, order: &Subject, form: &mut Form) {
+    put(form, told.session.0.to_le_bytes());
+    put(form, told.number.to_le_bytes());
+    put(form, told.client_seq.to_le_bytes());
+    put(form, order.label.0.to_le_bytes());
+    put(form, order.id.0.to_le_bytes());
+    put(form, order.account.0.to_le_bytes());
+    put(form, order.price.to_le_bytes());
+    put(form, order.remaining.to_le_bytes());
+    put(form, order.filled.to_le_bytes());
+    put(form, order.instrument.0.to_le_bytes());
+    put(form, [order.side as u8, order.quote]);
 }
 
 #[inline(always)]
-fn told_of(told: &Told, order: &Subject, out: &mut Vec<u8>) {
-    put(out, told.session.0.to_le_bytes());
-    put(out, told.number.to_le_bytes());
-    put(out, told.client_seq.to_le_bytes());
-    put(out, order.label.0.to_le_bytes());
-    put(out, order.id.0.to_le_bytes());
-    put(out, order.account.0.to_le_bytes());
-    put(out, order.price.to_le_bytes());
-    put(out, order.remaining.to_le_bytes());
-    put(out, order.filled.to_le_bytes());
-    put(out, order.instrument.0.to_le_bytes());
-    put(out, [order.side as u8, order.quote]);
+fn after(level: LevelAfter, form: &mut Form) {
+    put(form, level.qty.0.to_le_bytes());
+    put(form, level.orders.to_le_bytes());
 }
 
 #[inline(always)]
-fn after(level: LevelAfter, out: &mut Vec<u8>) {
-    put(out, level.qty.0.to_le_bytes());
-    put(out, level.orders.to_le_bytes());
-}
-
-#[inline(always)]
-fn order_report(report: &Report, out: &mut Vec<u8>) {
+fn order_report(report: &Report, form: &mut Form) {
     let Report { number, client_seq, seq, at, account, body } = report;
     let ReportBody::Order(order) = body else {
         unreachable!("the caller has looked");
@@ -106,25 +126,25 @@ fn order_report(report: &Report, out: &mut Vec<u8>) {
         Kind::Trade { aggressor } => (2, aggressor.into()),
         Kind::Closed(reason) => (3, reason as u8),
     };
-    put(out, [kind, more, subject.side as u8, subject.quote]);
-    put(out, number.to_le_bytes());
-    put(out, client_seq.to_le_bytes());
-    put(out, seq.0.to_le_bytes());
-    put(out, at.0.to_le_bytes());
-    put(out, account.0.to_le_bytes());
-    put(out, subject.label.0.to_le_bytes());
-    put(out, subject.id.0.to_le_bytes());
-    put(out, subject.instrument.0.to_le_bytes());
-    put(out, subject.price.to_le_bytes());
-    put(out, subject.remaining.to_le_bytes());
-    put(out, subject.filled.to_le_bytes());
-    put(out, fill.trade.0.to_le_bytes());
-    put(out, fill.price.to_le_bytes());
-    put(out, fill.qty.to_le_bytes());
+    put(form, [kind, more, subject.side as u8, subject.quote]);
+    put(form, number.to_le_bytes());
+    put(form, client_seq.to_le_bytes());
+    put(form, seq.0.to_le_bytes());
+    put(form, at.0.to_le_bytes());
+    put(form, account.0.to_le_bytes());
+    put(form, subject.label.0.to_le_bytes());
+    put(form, subject.id.0.to_le_bytes());
+    put(form, subject.instrument.0.to_le_bytes());
+    put(form, subject.price.to_le_bytes());
+    put(form, subject.remaining.to_le_bytes());
+    put(form, subject.filled.to_le_bytes());
+    put(form, fill.trade.0.to_le_bytes());
+    put(form, fill.price.to_le_bytes());
+    put(form, fill.qty.to_le_bytes());
 }
 
 #[inline(always)]
-fn traded(trade: &Trade, out: &mut Vec<u8>) {
+fn traded(trade: &Trade, form: &mut Form) {
     let Trade {
         trade,
         instrument,
@@ -139,18 +159,18 @@ fn traded(trade: &Trade, out: &mut Vec<u8>) {
         maker,
         maker_fee,
     } = trade;
-    put(out, [*aggressor as u8]);
-    put(out, trade.0.to_le_bytes());
-    put(out, instrument.0.to_le_bytes());
-    put(out, price.0.to_le_bytes());
-    put(out, qty.0.to_le_bytes());
-    put(out, value.0.to_le_bytes());
-    put(out, taker_order.0.to_le_bytes());
-    put(out, taker.0.to_le_bytes());
-    put(out, taker_fee.0.to_le_bytes());
-    put(out, maker_order.0.to_le_bytes());
-    put(out, maker.0.to_le_bytes());
-    put(out, maker_fee.0.to_le_bytes());
+    put(form, [*aggressor as u8]);
+    put(form, trade.0.to_le_bytes());
+    put(form, instrument.0.to_le_bytes());
+    put(form, price.0.to_le_bytes());
+    put(form, qty.0.to_le_bytes());
+    put(form, value.0.to_le_bytes());
+    put(form, taker_order.0.to_le_bytes());
+    put(form, taker.0.to_le_bytes());
+    put(form, taker_fee.0.to_le_bytes());
+    put(form, maker_order.0.to_le_bytes());
+    put(form, maker.0.to_le_bytes());
+    put(form, maker_fee.0.to_le_bytes());
 }
 
 #[cfg(test)]
@@ -372,5 +392,13 @@ mod tests {
             }
         }
         assert!(events.len() > 80);
+    }
+
+    #[test]
+    fn the_bytes_are_those_of_every_version() {
+        let mut bytes = Vec::new();
+        events().iter().for_each(|event| append(event, &mut bytes));
+        let found = (bytes.len(), xxhash_rust::xxh3::xxh3_64(&bytes));
+        assert_eq!(found, (9_150, 7_120_285_113_206_158_548), "nodes of two versions compare them");
     }
 }
