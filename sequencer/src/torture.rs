@@ -767,7 +767,7 @@ fn what_was_damaged_reads_again_once_it_was_put_right() {
             let block = model.next_block(&mut dice, 1);
             model.take(&block);
             let committed = HardState { term: 1, vote: 1, commit: ticket };
-            let persist = Persist { ticket, hard_state: Some(committed), blocks: block.into() };
+            let persist = Persist { ticket, hard_state: Some(committed), blocks: [block].into() };
             life.journal.append(&[persist]).expect("written");
         }
         let path = Path::new(DATA).join("journal").join(crate::segment::segment_name(2));
