@@ -43,7 +43,7 @@ pub fn scenarios_beside(contenders: &[Contender]) -> Vec<Box<dyn Scenario>> {
             name: "thin_book_sweep",
             shows: "An order takes twenty levels of one order each: worse means that a fill, or the search for the next level, became slower.",
             variants: &[("20 levels in one order", streams::thin_book_sweep)],
-            beside: None,
+            beside: Some(Vec::new()),
         }),
         Box::new(Mix {
             name: "cancel_burst",
@@ -53,7 +53,7 @@ pub fn scenarios_beside(contenders: &[Contender]) -> Vec<Box<dyn Scenario>> {
                 ("1,000 orders, one by one", streams::cancel_burst),
                 ("100 orders, one mass cancel", streams::mass_cancel),
             ],
-            beside: None,
+            beside: Some(Vec::new()),
         }),
         Box::new(QuoteRefresh),
         Box::new(TenThousandBooks),
@@ -74,7 +74,7 @@ struct Mix {
     name: &'static str,
     shows: &'static str,
     variants: &'static [(&'static str, Make)],
-    /// Other books that take the same stream, where it is one that a book alone understands.
+    /// Other books that take the same stream beside the bare ladder, where it is one that a book alone understands.
     beside: Option<Vec<Contender>>,
 }
 
@@ -93,8 +93,10 @@ impl Scenario for Mix {
         for (name, make) in self.variants {
             let tape = make(commands);
             match &self.beside {
-                Some(others) => rows.extend(measure::rows_beside(name, &tape, settings.rounds, others)?),
-                None => rows.push(measure::row(name, &tape, settings.rounds)?),
+                Some(others) if tape.is_plain() => {
+                    rows.extend(measure::rows_beside(name, &tape, settings.rounds, others)?);
+                }
+                _ => rows.push(measure::row(name, &tape, settings.rounds)?),
             }
         }
         Ok(rows)
@@ -148,7 +150,9 @@ impl Scenario for TenThousandBooks {
         let books = 10_000.min(limits::INSTRUMENTS).min(commands as usize) as u16;
         let resting = 1_000_000.min(commands);
         let books = Books { books, resting, traders: 1_000, pareto: true };
-        Ok(vec![measured(books, commands, settings.rounds)?])
+        let (row, small) = (measured(books, commands, settings.rounds)?, small_book(settings)?);
+        let near = small.latency.as_ref().ok_or("a row of a tape has percentiles")?.p50().clone();
+        Ok(vec![row.floor("one small book", Against::Latency, near)])
     }
 }
 
@@ -167,8 +171,7 @@ impl Scenario for TenMillionResting {
     fn run(&self, settings: &Settings) -> Result<Vec<Row>, Box<dyn Error>> {
         let commands = settings.commands_or(1_000_000);
         let full = if settings.commands.is_some() { 10_000_000.min(10 * commands) } else { 10_000_000 };
-        let small = Books { books: 1, resting: 1_000.min(commands), traders: 1_000, pareto: false };
-        let small = measured(small, commands, settings.rounds)?;
+        let small = small_book(settings)?;
         let large = measured(
             Books { books: 100, resting: full, traders: 1_000, pareto: false },
             commands,
@@ -184,6 +187,13 @@ impl Scenario for TenMillionResting {
         );
         Ok(vec![small, large])
     }
+}
+
+/// The same commands on a book whose orders are near.
+fn small_book(settings: &Settings) -> Result<Row, Box<dyn Error>> {
+    let commands = settings.commands_or(1_000_000);
+    let book = Books { books: 1, resting: 1_000.min(commands), traders: 1_000, pareto: false };
+    measured(book, commands, settings.rounds)
 }
 
 /// A row of many books, with the memory that an order takes.

@@ -67,6 +67,12 @@ impl Tape {
         tape
     }
 
+    /// Each command is one that any order book understands.
+    #[must_use]
+    pub const fn is_plain(&self) -> bool {
+        self.messages.len() == self.opening + self.entries.len()
+    }
+
     /// A run from the start.
     #[must_use]
     pub fn run(&self) -> Run<'_> {
