@@ -497,11 +497,16 @@ impl Journal {
     /// A process that died between the naming of a segment and its first write left it without what is to be remembered, or with a
     /// torn part of it. The segments ahead, which have it, may be released.
     fn begin_segment_again(&mut self) -> Result<(), JournalError> {
-        let nothing_stands = self.offset == SEGMENT_HEADER_BYTES as u64;
-        if !nothing_stands || self.trail.hard_state() == HardState::default() {
-            return Ok(());
+        let is_empty = self.offset == SEGMENT_HEADER_BYTES as u64;
+        if is_empty && self.trail.hard_state() != HardState::default() {
+            self.begin()?;
+            self.note_hard_state()?;
         }
-        self.begin()?;
+        Ok(())
+    }
+
+    /// Writes down what is to be remembered, and syncs it.
+    fn note_hard_state(&mut self) -> Result<(), JournalError> {
         let mut write = Write::default();
         self.take_in(Arc::new(self.hard_state_note_here()), &mut write);
         self.write(&mut write)?;
@@ -636,11 +641,7 @@ impl Journal {
     pub(crate) fn leave_behind(&mut self) -> Result<(), JournalError> {
         self.begin()?;
         self.next_segment(HARD_STATE_BYTES)?;
-        let mut write = Write::default();
-        self.take_in(Arc::new(self.hard_state_note_here()), &mut write);
-        self.write(&mut write)?;
-        self.failed = false;
-        self.sync()?;
+        self.note_hard_state()?;
         while self.segments.len() > 1 {
             let old = self.segments.pop_front().expect("more than one");
             remove_segment(&*self.disk, &self.dir, &old.path)?;

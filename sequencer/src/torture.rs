@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use grid_engine::{Nanos, Seq};
@@ -656,7 +657,8 @@ fn nothing_promised_is_lost_however_a_life_ends() {
     });
 }
 
-/// A vote given in the first segment and never again, a crash at every step into the second, and a snapshot behind which only the second is read.
+/// A vote given in the first segment and never again, a crash at every step into the second, and a snapshot behind which only the
+/// second is read.
 #[test]
 fn a_vote_is_remembered_wherever_a_crash_meets_the_beginning_of_a_segment() {
     const SEGMENT: u64 = 8 << 10;
@@ -754,10 +756,10 @@ fn a_flipped_bit_never_changes_the_log_in_silence() {
     });
 }
 
-/// Whoever can put bytes into a command could otherwise make a node take a crash for damage.
 /// An operator restores a file from a copy while the venue runs.
 #[test]
 fn what_was_damaged_reads_again_once_it_was_put_right() {
+    let damaged = AtomicUsize::new(0);
     for_seeds(50, |seed| {
         let mut dice = Dice::new(seed);
         let disk = MemoryDisk::new(dice.next());
@@ -776,19 +778,19 @@ fn what_was_damaged_reads_again_once_it_was_put_right() {
         let first = crate::segment::SEGMENT_HEADER_BYTES;
         disk.flip(&path, (first as u64 + dice.below((used - first) as u64)) * 8);
         let reader = LogReader::on(Arc::new(disk.clone()), Path::new(DATA), Hash::FORMAT);
-        let refused = (1..60).filter(|&index| reader.read(index, 1).is_err()).count();
+        // A bit of padding is nobody's.
+        damaged.fetch_add((1..60).filter(|&index| reader.read(index, 1).is_err()).count(), Ordering::Relaxed);
         disk.overwrite(&path, sound);
         for index in 1..60 {
             let blocks = reader.read(index, 1).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
-            assert_eq!(
-                *blocks[0],
-                *model.log[index as usize - 1],
-                "seed {seed}, after {refused} were refused"
-            );
+            assert_eq!(*blocks[0], *model.log[index as usize - 1], "seed {seed}");
         }
     });
+    let one_alone = std::env::var("GRID_SEED").is_ok();
+    assert!(one_alone || damaged.into_inner() > 0, "what is damaged is not handed out");
 }
 
+/// Whoever can put bytes into a command could otherwise make a node take a crash for damage.
 #[test]
 fn the_image_of_a_block_in_a_command_proves_nothing() {
     let disk = MemoryDisk::new(1);
