@@ -75,7 +75,7 @@ impl Committer {
 }
 
 /// Bytes in the log of one command that is alone in its block, as most commands of the mix are.
-fn block_bytes(commands: u64) -> usize {
+pub(crate) fn block_bytes(commands: u64) -> usize {
     let alone = |entry: &Entry| {
         let mut form = Vec::new();
         entry.encode(&mut form);

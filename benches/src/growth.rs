@@ -12,12 +12,15 @@ use grid_engine_benches::flow::{Flow, Wanted};
 use grid_engine_benches::measure;
 use grid_engine_benches::tape::Tape;
 use grid_engine_benches::venue::Setup;
+use grid_harness::floors::BareWrites;
 use grid_harness::{
-    Awake, Ground, Latencies, Rounds, Row, Scenario, Settings, histogram, how_many, nanos, per_second,
+    Against, Awake, Ground, Latencies, Rounds, Row, Scenario, Settings, histogram, how_many, nanos,
+    per_second,
 };
 use grid_sequencer::Durability;
 
 use crate::cluster::{Cluster, entries, submit_all};
+use crate::commit::block_bytes;
 
 /// Prices: bids below, asks above.
 const CENTRE: u32 = 10_000;
@@ -148,7 +151,12 @@ fn node_rows(settings: &Settings) -> Result<Vec<Row>, Box<dyn Error>> {
     let mut load = entries(few + many);
     let at_once = load.split_off(load.len() - many as usize);
     let one_by_one = load.split_off(load.len() - few as usize);
+    let mut bare = BareWrites::new(&ground.at("growth-bare"), block_bytes(few))?;
+    let mut floor = Rounds::default();
     for round in 0..settings.rounds {
+        let awake = Awake::keep();
+        floor.push(bare.round(few)?.value_at_quantile(0.5) as f64);
+        drop(awake);
         for (nodes, rates, latency) in &mut found {
             let name = format!("growth-{nodes}-{round}");
             let mut cluster = Cluster::start(&ground, &name, *nodes, Durability::DiskQuorum)?;
@@ -178,6 +186,7 @@ fn node_rows(settings: &Settings) -> Result<Vec<Row>, Box<dyn Error>> {
         Row::new(how_many(nodes, "nodes"))
             .throughput(rates)
             .latency(latency)
+            .floor("one bare write and fdatasync", Against::Latency, floor.clone())
             .point("nodes", nodes as f64)
             .note("one process on one machine, disk-quorum; latency: one command at a time")
     };

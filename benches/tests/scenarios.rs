@@ -63,6 +63,7 @@ fn every_curve_of_growth_has_more_than_one_point() {
         let of_axis = |row: &&Row| row.point.as_ref().is_some_and(|point| point.axis == axis);
         assert!(rows.iter().filter(of_axis).count() > 1, "{axis}: {rows:?}");
     }
+    assert!(rows.iter().all(|row| row.ratio().is_some()), "each has a floor: {rows:?}");
 }
 
 #[test]

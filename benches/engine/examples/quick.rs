@@ -53,7 +53,7 @@ fn main() {
         "{stream}: {commands} commands, {} trades, {} events, {} open at the end",
         tape.outcome.trades, tape.outcome.events, tape.open
     );
-    mix(&tape.messages[tape.opening..]);
+    mix(tape.messages.stream());
     let warm = tape.entries.len() / 10;
     let mut figures: Vec<f64> = (0..rounds)
         .map(|_| {

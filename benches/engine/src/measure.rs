@@ -5,13 +5,13 @@
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use grid_harness::floors::Ladder;
+use grid_harness::floors::{Balances, Extent, Ladder};
 use grid_harness::plain::{Book, Contender, Tally};
 use grid_harness::{Against, Latencies, Rounds, Row, histogram, per_second, ratios};
 use hdrhistogram::Histogram;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::tape::{BATCH, Run, Tape};
+use crate::tape::{BATCH, Plain, Run, Tape};
 
 /// The first so many of a tape warm up and are not timed.
 const WARM_UP: usize = 10;
@@ -156,57 +156,119 @@ impl<'a> Ours<'a> {
     }
 }
 
-/// A row of one tape: throughput and percentiles over `rounds`.
+/// Steps of a stream in plain form per second of processor time, and what they traded from the beginning.
+struct Bare {
+    rate: f64,
+    tally: Tally,
+    open: Option<usize>,
+}
+
+/// Lets `run` take the opening and the warm-up, and times it with the rest.
+fn timed_plain<T>(plain: &Plain<T>, mut run: impl FnMut(&[T])) -> f64 {
+    let (warm, timed) = plain.stream().split_at(plain.stream().len() / WARM_UP);
+    run(plain.opening());
+    run(warm);
+    let watch = Stopwatch::start();
+    run(timed);
+    per_second(timed.len() as u64, watch.stop().0)
+}
+
+/// Another book, or the bare ladder, with the same stream.
+fn beside(tape: &Tape, book: &mut dyn Book) -> Bare {
+    let mut tally = Tally::default();
+    let rate = timed_plain(&tape.messages, |messages| book.run(messages, &mut tally));
+    Bare { rate, tally, open: book.open() }
+}
+
+/// Bare balances with the same calls.
+fn balances(tape: &Tape) -> Bare {
+    let mut tally = Tally::default();
+    let mut ladder = Ladder::new(Extent::of(tape.messages.all()));
+    ladder.run(tape.messages.all(), &mut tally);
+    let mut balances = Balances::new(ladder, tape.calls.all());
+    let rate = timed_plain(&tape.calls, |calls| balances.run(calls, &mut tally));
+    Bare { rate, tally, open: balances.open() }
+}
+
+/// What lies under the engine: the same stream without its market.
+struct Floor<'a> {
+    tape: &'a Tape,
+    extent: Extent,
+    /// As many commands a second as these steps are worth, where one command does what many steps do.
+    commands: Rounds,
+}
+
+impl<'a> Floor<'a> {
+    fn new(tape: &'a Tape) -> Self {
+        Self { tape, extent: Extent::of(tape.messages.all()), commands: Rounds::default() }
+    }
+
+    fn is_of_calls(&self) -> bool {
+        !self.tape.calls.stream().is_empty()
+    }
+
+    fn round(&mut self) -> Result<(), Box<dyn Error>> {
+        let Tape { entries, messages, calls, .. } = self.tape;
+        let (bare, steps) = if self.is_of_calls() {
+            (balances(self.tape), calls.stream().len())
+        } else {
+            (beside(self.tape, &mut Ladder::new(self.extent)), messages.stream().len())
+        };
+        let (wanted, found) = ((self.tape.tally, self.tape.open), (bare.tally, bare.open));
+        if (wanted.0, Some(wanted.1 as usize)) != found {
+            return Err(format!("without its market the stream came to {found:?}, not to {wanted:?}").into());
+        }
+        self.commands.push(bare.rate * entries.len() as f64 / steps as f64);
+        Ok(())
+    }
+
+    fn name(&self) -> &'static str {
+        let Tape { entries, messages, .. } = self.tape;
+        match messages.stream().len() {
+            _ if self.is_of_calls() => "bare balances",
+            steps if steps == entries.len() => "bare ladder",
+            _ => "bare ladder, order by order",
+        }
+    }
+
+    fn under(self, row: Row) -> Row {
+        let name = self.name();
+        row.floor(name, Against::Throughput, self.commands)
+    }
+}
+
+/// A row of one tape: throughput and percentiles over `rounds`, above the floor of the same stream without its market.
 ///
 /// # Errors
 /// A run came to another outcome than the tape's.
 pub fn row(name: &str, tape: &Tape, rounds: usize) -> Result<Row, Box<dyn Error>> {
-    let mut ours = Ours::new(tape);
-    (0..rounds).try_for_each(|_| ours.round())?;
-    Ok(ours.row(name))
+    let mut rows = rows_beside(name, tape, rounds, &[])?;
+    Ok(rows.swap_remove(0))
 }
 
-/// Messages per second of processor time that another book takes of the same stream, and what it traded of it.
-fn beside(tape: &Tape, book: &mut dyn Book) -> (f64, Tally) {
-    let (opening, stream) = tape.messages.split_at(tape.opening);
-    let (warm, timed) = stream.split_at(stream.len() / WARM_UP);
-    let mut tally = Tally::default();
-    book.run(opening, &mut tally);
-    book.run(warm, &mut tally);
-    let watch = Stopwatch::start();
-    book.run(timed, &mut tally);
-    (per_second(timed.len() as u64, watch.stop().0), tally)
-}
-
-/// Rows of one tape of one book: ours with the bare ladder as its floor, and then each contender, round by round.
+/// The row of one tape of one book, and then one of each contender, round by round.
 ///
 /// # Errors
-/// A run of ours, or of the ladder, came to another outcome than the tape's.
+/// A run of ours, or of the floor, came to another outcome than the tape's.
 pub fn rows_beside(
     name: &str,
     tape: &Tape,
     rounds: usize,
     contenders: &[Contender],
 ) -> Result<Vec<Row>, Box<dyn Error>> {
-    let highest = tape.messages.iter().map(|message| message.price).max().unwrap_or_default();
-    let mut floor = Rounds::default();
     let mut others: Vec<(&Contender, Rounds, Tally)> =
         contenders.iter().map(|contender| (contender, Rounds::default(), Tally::default())).collect();
-    let mut ours = Ours::new(tape);
+    let (mut ours, mut floor) = (Ours::new(tape), Floor::new(tape));
     for _ in 0..rounds {
         ours.round()?;
-        let (rate, tally) = beside(tape, &mut Ladder::new(highest, tape.messages.len()));
-        if tally != tape.tally {
-            return Err(format!("the bare ladder traded {tally:?}, we {:?}", tape.tally).into());
-        }
-        floor.push(rate);
+        floor.round()?;
         for (contender, rates, traded) in &mut others {
-            let (rate, tally) = beside(tape, (contender.make)().as_mut());
-            rates.push(rate);
-            *traded = tally;
+            let bare = beside(tape, (contender.make)().as_mut());
+            rates.push(bare.rate);
+            *traded = bare.tally;
         }
     }
-    let mut ours = ours.row(name).floor("bare ladder", Against::Throughput, floor);
+    let mut ours = floor.under(ours.row(name));
     let best = others.iter().max_by(|(_, a, _), (_, b, _)| a.median().total_cmp(&b.median()));
     if let (Some((best, rates, _)), Some(mine)) = (best, &ours.throughput) {
         let times = ratios(mine, rates);

@@ -4,7 +4,7 @@ use std::error::Error;
 
 use grid_engine::{Engine, limits};
 use grid_harness::plain::Contender;
-use grid_harness::{Against, Rounds, Row, Scenario, Settings, heap, how_many, ratios};
+use grid_harness::{Rounds, Row, Scenario, Settings, heap, how_many, ratios};
 
 use crate::measure;
 use crate::streams::{self, Books, Depth};
@@ -25,7 +25,7 @@ pub fn scenarios_beside(contenders: &[Contender]) -> Vec<Box<dyn Scenario>> {
             shows: "The engine alone on the flow of exchange-core's own generator, most of it moves over thousands of prices: worse means that \
                     the ladder, or what accounts cost beside it, became slower.",
             variants: &[("1,000 orders on 850 levels", streams::exchange_mix)],
-            beside: Some(contenders.to_vec()),
+            beside: contenders.to_vec(),
         }),
         Box::new(Mix {
             name: "place_cancel_match",
@@ -37,13 +37,13 @@ pub fn scenarios_beside(contenders: &[Contender]) -> Vec<Box<dyn Scenario>> {
                     streams::place_cancel_match(Depth::Static, commands)
                 }),
             ],
-            beside: Some(contenders.to_vec()),
+            beside: contenders.to_vec(),
         }),
         Box::new(Mix {
             name: "thin_book_sweep",
             shows: "An order takes twenty levels of one order each: worse means that a fill, or the search for the next level, became slower.",
             variants: &[("20 levels in one order", streams::thin_book_sweep)],
-            beside: Some(Vec::new()),
+            beside: Vec::new(),
         }),
         Box::new(Mix {
             name: "cancel_burst",
@@ -53,7 +53,7 @@ pub fn scenarios_beside(contenders: &[Contender]) -> Vec<Box<dyn Scenario>> {
                 ("1,000 orders, one by one", streams::cancel_burst),
                 ("100 orders, one mass cancel", streams::mass_cancel),
             ],
-            beside: Some(Vec::new()),
+            beside: Vec::new(),
         }),
         Box::new(QuoteRefresh),
         Box::new(TenThousandBooks),
@@ -62,7 +62,7 @@ pub fn scenarios_beside(contenders: &[Contender]) -> Vec<Box<dyn Scenario>> {
             name: "reserve_settle",
             shows: "Calls reserved and settled, one in fifty with a purchase: worse means that every inference call waits longer for the venue.",
             variants: &[("256 calls open, 1,000 consumers", streams::reserve_settle)],
-            beside: None,
+            beside: Vec::new(),
         }),
     ]
 }
@@ -74,8 +74,8 @@ struct Mix {
     name: &'static str,
     shows: &'static str,
     variants: &'static [(&'static str, Make)],
-    /// Other books that take the same stream beside the bare ladder, where it is one that a book alone understands.
-    beside: Option<Vec<Contender>>,
+    /// Other books that take the same stream.
+    beside: Vec<Contender>,
 }
 
 impl Scenario for Mix {
@@ -92,12 +92,7 @@ impl Scenario for Mix {
         let mut rows = Vec::new();
         for (name, make) in self.variants {
             let tape = make(commands);
-            match &self.beside {
-                Some(others) if tape.is_plain() => {
-                    rows.extend(measure::rows_beside(name, &tape, settings.rounds, others)?);
-                }
-                _ => rows.push(measure::row(name, &tape, settings.rounds)?),
-            }
+            rows.extend(measure::rows_beside(name, &tape, settings.rounds, &self.beside)?);
         }
         Ok(rows)
     }
@@ -150,9 +145,7 @@ impl Scenario for TenThousandBooks {
         let books = 10_000.min(limits::INSTRUMENTS).min(commands as usize) as u16;
         let resting = 1_000_000.min(commands);
         let books = Books { books, resting, traders: 1_000, pareto: true };
-        let (row, small) = (measured(books, commands, settings.rounds)?, small_book(settings)?);
-        let near = small.latency.as_ref().ok_or("a row of a tape has percentiles")?.p50().clone();
-        Ok(vec![row.floor("one small book", Against::Latency, near)])
+        Ok(vec![measured(books, commands, settings.rounds)?])
     }
 }
 
@@ -171,29 +164,17 @@ impl Scenario for TenMillionResting {
     fn run(&self, settings: &Settings) -> Result<Vec<Row>, Box<dyn Error>> {
         let commands = settings.commands_or(1_000_000);
         let full = if settings.commands.is_some() { 10_000_000.min(10 * commands) } else { 10_000_000 };
-        let small = small_book(settings)?;
-        let large = measured(
-            Books { books: 100, resting: full, traders: 1_000, pareto: false },
-            commands,
-            settings.rounds,
-        )?;
+        let of = |books, resting| {
+            let books = Books { books, resting, traders: 1_000, pareto: false };
+            measured(books, commands, settings.rounds)
+        };
+        let (small, large) = (of(1, 1_000.min(commands))?, of(100, full)?);
         let latencies = small.latency.as_ref().zip(large.latency.as_ref());
         let (under, over) = latencies.ok_or("both rows have percentiles")?;
-        let (floor, tail) = (under.p50().clone(), ratios(over.p99(), under.p99()));
-        let large = large.floor("one small book", Against::Latency, floor).figure(
-            "p99 against one small book",
-            "times",
-            tail,
-        );
+        let tail = ratios(over.p99(), under.p99());
+        let large = large.figure("p99 against one small book", "times", tail);
         Ok(vec![small, large])
     }
-}
-
-/// The same commands on a book whose orders are near.
-fn small_book(settings: &Settings) -> Result<Row, Box<dyn Error>> {
-    let commands = settings.commands_or(1_000_000);
-    let book = Books { books: 1, resting: 1_000.min(commands), traders: 1_000, pareto: false };
-    measured(book, commands, settings.rounds)
 }
 
 /// A row of many books, with the memory that an order takes.

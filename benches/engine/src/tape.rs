@@ -5,7 +5,7 @@ use grid_engine::event::Event;
 use grid_engine::{Ahead, Engine, Nanos, Seq};
 
 use crate::flow::Flow;
-use grid_harness::plain::{Message, Tally};
+use grid_harness::plain::{Call, Message, Tally};
 
 /// Commands between two looks at what came of them, as a matcher publishes what it did in batches.
 pub const BATCH: usize = 32;
@@ -21,6 +21,33 @@ pub struct Outcome {
     pub hash: u64,
 }
 
+/// A stream in plain form.
+#[derive(Debug)]
+pub struct Plain<T> {
+    all: Vec<T>,
+    opening: usize,
+}
+
+impl<T> Plain<T> {
+    /// From the beginning of the venue.
+    #[must_use]
+    pub fn all(&self) -> &[T] {
+        &self.all
+    }
+
+    /// What makes the state that the stream starts from.
+    #[must_use]
+    pub fn opening(&self) -> &[T] {
+        &self.all[..self.opening]
+    }
+
+    /// The stream itself.
+    #[must_use]
+    pub fn stream(&self) -> &[T] {
+        &self.all[self.opening..]
+    }
+}
+
 /// A stream to run as often as one likes.
 #[derive(Debug)]
 pub struct Tape {
@@ -30,11 +57,11 @@ pub struct Tape {
     pub seq: Seq,
     /// The commands.
     pub entries: Vec<Entry>,
-    /// The same for any order book, where they are of one instrument: what makes `start`, and then `entries`.
-    pub messages: Vec<Message>,
-    /// How many of `messages` make `start`.
-    pub opening: usize,
-    /// What all `messages` trade.
+    /// The same in plain form: what goes to order books.
+    pub messages: Plain<Message>,
+    /// And the steps of calls.
+    pub calls: Plain<Call>,
+    /// What all of them trade.
     pub tally: Tally,
     /// What a run must come to.
     pub outcome: Outcome,
@@ -50,27 +77,24 @@ impl Tape {
     pub fn record(mut flow: Flow, make: impl FnOnce(&mut Flow)) -> Self {
         flow.venue_mut().clear_tape();
         let (start, seq) = (flow.venue().engine().clone(), flow.venue().seq());
-        let (opening, before) = (flow.messages().len(), flow.venue().trades());
+        let (messages, calls) = (flow.messages().len(), flow.calls().len());
+        let before = flow.venue().trades();
         make(&mut flow);
-        let (mut venue, messages, tally) = flow.into_parts();
+        let (mut venue, all_messages, all_calls, tally) = flow.into_parts();
+        let messages = Plain { all: all_messages, opening: messages };
+        let calls = Plain { all: all_calls, opening: calls };
         let entries = venue.take_tape();
         let engine = venue.engine();
         engine.check_invariants().expect("the books balance after the stream");
         let open = engine.state().books.len() as u64;
         let outcome = Outcome { trades: venue.trades() - before, events: 0, hash: engine.state_hash() };
-        let mut tape = Self { start, seq, entries, messages, opening, tally, outcome, open };
+        let mut tape = Self { start, seq, entries, messages, calls, tally, outcome, open };
         let mut run = tape.run();
         run.all();
         let again = run.outcome();
         assert_eq!(Outcome { events: 0, ..again }, tape.outcome, "the same commands come to the same state");
         tape.outcome = again;
         tape
-    }
-
-    /// Each command is one that any order book understands.
-    #[must_use]
-    pub const fn is_plain(&self) -> bool {
-        self.messages.len() == self.opening + self.entries.len()
     }
 
     /// A run from the start.

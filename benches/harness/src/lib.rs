@@ -14,6 +14,7 @@ mod html;
 mod latencies;
 mod machine;
 mod markdown;
+mod near;
 mod open_loop;
 pub mod plain;
 mod report;

@@ -1,5 +1,5 @@
-//! A stream as any order book understands it: one instrument, no accounts, orders named by the stream's own dense numbers. The same one runs
-//! through our engine, the bare ladder and other crates, and what they traded can be compared.
+//! A stream without its market: no accounts, orders and calls named by the stream's own dense numbers. The same one runs through our engine, the bare
+//! ladder and, where it is of one book, other crates, and what they traded can be compared.
 
 /// One command to one order book.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,6 +10,8 @@ pub struct Message {
     pub price: u32,
     /// Quantity of a new order, or the open quantity that a changed one has from then on.
     pub qty: u32,
+    /// Which book: other crates have one.
+    pub book: u16,
     /// What to do.
     pub verb: Verb,
     /// The order's side, in every message.
@@ -31,6 +33,19 @@ pub enum Verb {
     Move,
     /// A smaller quantity at the same price: it keeps its place.
     Reduce,
+}
+
+/// One step of a call: tokens of a consumer set aside, or settled. Who has too few buys one Unit first, at the best price there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// The call: those that set aside count it up from 0 over the whole stream.
+    pub number: u32,
+    /// Who pays.
+    pub consumer: u32,
+    /// How many tokens are set aside, or were used of those.
+    pub tokens: u32,
+    /// Whether the call is over.
+    pub settles: bool,
 }
 
 /// What a book traded: equal for two books if they made the same trades in the same order.

@@ -1,15 +1,16 @@
 //! The network scenarios against any venue, as one of its participants: what `grid bench` runs. The orders are bids that
 //! nobody meets; what is told is what that participant sees, the network between included. At the end nothing is left
-//! behind. There is no floor here: an echo would have to run where the venue does.
+//! behind. A floor would have to run where the venue does: where that is this machine, a bare echo takes turns with it.
 
 use std::error::Error;
 use std::net::SocketAddr;
 
 use ed25519_dalek::SigningKey;
-use grid_harness::{Latencies, Rounds, Row, Scenario, Settings};
+use grid_harness::{Against, Latencies, Rounds, Row, Scenario, Settings};
 
+use crate::echo::Echo;
 use crate::flow::PlaceCancel;
-use crate::load::Load;
+use crate::load::{Load, Outcome};
 use crate::order_to_ack::wait_name;
 use crate::{Failure, Wait, session};
 
@@ -29,9 +30,9 @@ pub struct Participant {
 }
 
 impl Participant {
-    fn load(&self, connections: usize) -> Result<Load<PlaceCancel>, Failure> {
+    fn load(&self, address: SocketAddr, connections: usize) -> Result<Load<PlaceCancel>, Failure> {
         let key = SigningKey::from_bytes(&self.key);
-        let sessions = session::open(self.address, &[key], connections)?;
+        let sessions = session::open(address, &[key], connections)?;
         let flow = |session| (session, PlaceCancel::at(self.instrument, self.price));
         Load::over(sessions.into_iter().map(flow).collect(), self.wait)
     }
@@ -90,21 +91,35 @@ fn measure(
     (connections, window): (usize, u64),
     rate: Option<f64>,
 ) -> Result<Row, Failure> {
-    let mut load = participant.load(connections)?;
+    let outcome = |load: &mut Load<PlaceCancel>| match rate {
+        Some(rate) => load.open(rate, settings.seconds, window),
+        None => load.closed(window, settings.seconds),
+    };
+    let is_here = participant.address.ip().is_loopback();
+    let mut load = participant.load(participant.address, connections)?;
     let (mut latencies, mut throughput) = (Latencies::default(), Rounds::default());
+    let mut floor = Rounds::default();
     for _ in 0..settings.rounds {
-        let outcome = match rate {
-            Some(rate) => load.open(rate, settings.seconds, window)?,
-            None => load.closed(window, settings.seconds)?,
-        };
+        if is_here {
+            let echo = Echo::start(participant.wait, None)?;
+            let Outcome { latency, .. } = outcome(&mut participant.load(echo.address, connections)?)?;
+            floor.push(latency.value_at_quantile(0.5) as f64);
+        }
+        let outcome = outcome(&mut load)?;
         throughput.push(outcome.per_second());
         latencies.push(&outcome.latency);
     }
     load.clear_up()?;
+    let wait = wait_name(participant.wait);
     let row = Row::new(format!("{connections} connections x {window}"))
         .throughput(throughput)
         .latency(latencies)
-        .note(format!("half orders, half cancels; client {}", wait_name(participant.wait)));
+        .note(format!("half orders, half cancels; client {wait}"));
+    let row = if is_here {
+        row.floor(format!("bare mio echo in this process, {wait}"), Against::Latency, floor)
+    } else {
+        row.note("the venue is on another machine, so there is no bare echo beside it")
+    };
     Ok(match rate {
         Some(rate) => {
             row.note(format!("open loop at {rate:.0} requests per second, from the planned send time"))

@@ -8,5 +8,8 @@ fn every_network_scenario_checks_every_answer_of_a_small_run() {
         let settings = Settings { seconds: 0.05, ..Settings::small(200) };
         let rows = scenario.run(&settings).unwrap_or_else(|error| panic!("{}: {error}", scenario.name()));
         assert!(!rows.is_empty(), "{}", scenario.name());
+        for row in rows {
+            assert!(row.ratio().is_some(), "{}: {} has no floor", scenario.name(), row.name);
+        }
     }
 }

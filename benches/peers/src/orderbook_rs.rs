@@ -56,7 +56,7 @@ impl Book for Peer {
     }
 
     fn apply(&mut self, message: &Message, tally: &mut Tally) {
-        let Message { order, price, qty, verb, buy } = *message;
+        let Message { order, price, qty, verb, buy, .. } = *message;
         let id = Id::sequential(order.into());
         let side = if buy { Side::Buy } else { Side::Sell };
         let enter = |tif| {

@@ -8,7 +8,7 @@ fn traded(name: &str, tape: &Tape) -> Tally {
     let all = grid_peers::contenders();
     let contender = all.iter().find(|contender| contender.name.starts_with(name)).expect("it is one of them");
     let mut tally = Tally::default();
-    (contender.make)().run(&tape.messages, &mut tally);
+    (contender.make)().run(tape.messages.all(), &mut tally);
     tally
 }
 

@@ -1,7 +1,7 @@
 //! Makers that move all their quotes whenever a book's middle moves: by one mass quote each, or order by order.
 
 use grid_engine::InstrumentId;
-use grid_engine::command::{Command, QuoteEntry, QuoteSide, SelfTrade, Side, TimeInForce};
+use grid_engine::command::{QuoteEntry, QuoteSide, Side, TimeInForce};
 use grid_engine::{Price, Qty};
 
 use crate::dice::Dice;
@@ -48,7 +48,7 @@ impl Middles {
 }
 
 /// What a maker wants around a middle: its own ticks away, so that makers share some levels and not others.
-fn around(maker: u32, instrument: InstrumentId, middle: u32) -> Command {
+fn around(maker: u32, instrument: InstrumentId, middle: u32) -> Box<[QuoteEntry]> {
     let side = |price: u32| QuoteSide { price: Price(price.into()), qty: Qty(QTY.into()) };
     let entry = |level: u32| QuoteEntry {
         instrument,
@@ -56,8 +56,7 @@ fn around(maker: u32, instrument: InstrumentId, middle: u32) -> Command {
         bid: side(middle - level - maker),
         ask: side(middle + level + maker),
     };
-    let entries = (1..=LEVELS).map(entry).collect();
-    Command::MassQuote { entries, stp: SelfTrade::Allow, post_only: false }
+    (1..=LEVELS).map(entry).collect()
 }
 
 /// Five makers with ten levels a side on each of nine books; whenever a book's middle moves, each of them moves all its quotes there with one

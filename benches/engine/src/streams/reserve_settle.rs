@@ -11,6 +11,7 @@ use crate::dice::Dice;
 use crate::flow::{Flow, Wanted};
 use crate::tape::Tape;
 use crate::venue::Setup;
+use grid_harness::plain::Call;
 
 const MARKET: InstrumentId = InstrumentId(0);
 const SUPPLIERS: u32 = 16;
@@ -60,13 +61,21 @@ pub fn reserve_settle(commands: u64) -> Tape {
 
 pub(super) struct Calls {
     dice: Dice,
-    open: VecDeque<(u32, ReservationId, AccountId)>,
-    request: u128,
+    open: VecDeque<Open>,
+    /// How many have been reserved.
+    count: u32,
+}
+
+struct Open {
+    number: u32,
+    consumer: u32,
+    reservation: ReservationId,
+    issuer: AccountId,
 }
 
 impl Calls {
     pub(super) fn new() -> Self {
-        Self { dice: Dice::new(3), open: VecDeque::new(), request: 0 }
+        Self { dice: Dice::new(3), open: VecDeque::new(), count: 0 }
     }
 
     fn next(&mut self, flow: &mut Flow) {
@@ -80,9 +89,10 @@ impl Calls {
     }
 
     pub(super) fn reserve(&mut self, flow: &mut Flow, consumer: u32) {
-        self.request += 1;
+        let number = self.count;
+        self.count += 1;
         // A handle is a hash or a random number in life, and never counted up.
-        let request = (u128::from(self.dice.next()) << 64) | self.request;
+        let request = (u128::from(self.dice.next()) << 64) | u128::from(self.count);
         let command = Command::Reserve {
             instrument: MARKET,
             tokens: Tokens(ASIDE),
@@ -91,7 +101,7 @@ impl Calls {
             key: KeyId::NONE,
             surface: Surface::ChatCompletions,
         };
-        flow.venue_mut().send(consumer, command);
+        flow.call(consumer, command, Call { number, consumer, tokens: ASIDE as u32, settles: false });
         let reserved = flow.venue().events().iter().find_map(|event| match event {
             Event::Report { report, .. } => match &report.body {
                 ReportBody::Reserved { reservation, issuers, .. } => Some((*reservation, issuers[0])),
@@ -100,13 +110,13 @@ impl Calls {
             _ => None,
         });
         let (reservation, issuer) = reserved.expect("there are tokens, or money and asks");
-        self.open.push_back((consumer, reservation, issuer));
+        self.open.push_back(Open { number, consumer, reservation, issuer });
     }
 
     pub(super) fn settle(&mut self, flow: &mut Flow) {
-        let (consumer, reservation, supplier) = self.open.pop_front().expect("some are open");
+        let Open { number, consumer, reservation, issuer } = self.open.pop_front().expect("some are open");
         let usage = Usage {
-            supplier,
+            supplier: issuer,
             prompt_tokens: Tokens(USED / 4),
             completion_tokens: Tokens(USED - USED / 4),
             ttft_us: 200_000,
@@ -114,7 +124,8 @@ impl Calls {
             attempts: 1,
             ..Usage::default()
         };
-        flow.venue_mut().send(consumer, Command::Settle { reservation, usage });
+        let call = Call { number, consumer, tokens: USED as u32, settles: true };
+        flow.call(consumer, Command::Settle { reservation, usage }, call);
         let settled = flow.venue().events().iter().any(|event| match event {
             Event::Report { report, .. } => matches!(report.body, ReportBody::Settled { .. }),
             _ => false,

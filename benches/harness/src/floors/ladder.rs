@@ -1,9 +1,11 @@
-//! A book and nothing else: price levels, orders in the order of their arrival, matching. No accounts, no holds, no fees, no events, no ids but the
+//! Books and nothing else: price levels, orders in the order of their arrival, matching. No accounts, no holds, no fees, no events, no ids but the
 //! stream's own. What our engine takes beyond it is the price of being a market and not a data structure.
 //!
-//! Every price up to the highest has its level in one array; three layers of bits, 64 to 1, find the next level that has orders; the best of each side
-//! is kept. Orders lie in a slab, linked in a circle per level, and freed slots are used again, the newest first.
+//! Every price between a stream's lowest and highest has its level in one array; three layers of bits, 64 to 1, find the next level that has orders; the best
+//! of each side is kept. Orders of all books lie in one slab, linked in a circle per level, and freed slots are used again, the newest first. Where
+//! there is more of it all than caches hold, what a message needs is asked for some messages ahead, as our engine does.
 
+use crate::near::ask_for;
 use crate::plain::{Book, Message, Tally, Verb};
 
 const NONE: u32 = u32::MAX;
@@ -17,6 +19,7 @@ struct Order {
     qty: u32,
     next: u32,
     prev: u32,
+    book: u16,
     buy: bool,
 }
 
@@ -81,12 +84,65 @@ fn edge(word: u64, highest: bool) -> usize {
     (if highest { 63 - word.leading_zeros() } else { word.trailing_zeros() }) as usize
 }
 
-/// The bare book; see the head of this file.
-pub struct Ladder {
+/// One book's levels.
+struct Prices {
     levels: Vec<Level>,
+    /// The price of the first level.
+    lowest: u32,
     /// Bids, asks.
     bits: [Bits; 2],
     best: [Option<u32>; 2],
+}
+
+impl Prices {
+    fn level(&mut self, price: u32) -> &mut Level {
+        &mut self.levels[(price - self.lowest) as usize]
+    }
+
+    /// The price nearest below or above that has orders of a side.
+    fn next(&self, side: usize, price: u32, down: bool) -> Option<u32> {
+        Some(self.bits[side].next(price - self.lowest, down)? + self.lowest)
+    }
+}
+
+/// Which books and prices a stream has orders at, so that there is room for these and no others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Books.
+    pub books: u16,
+    /// The lowest price at which an order may rest.
+    pub lowest: u32,
+    /// The highest.
+    pub highest: u32,
+    /// New orders.
+    pub orders: usize,
+}
+
+impl Extent {
+    /// Of a stream.
+    #[must_use]
+    pub fn of(messages: &[Message]) -> Self {
+        let rest = messages.iter().filter(|message| matches!(message.verb, Verb::New | Verb::Move));
+        let mut extent = Self { books: 1, lowest: u32::MAX, highest: 0, orders: 0 };
+        for message in rest {
+            extent.books = extent.books.max(message.book + 1);
+            extent.lowest = extent.lowest.min(message.price);
+            extent.highest = extent.highest.max(message.price);
+        }
+        extent.orders = messages.iter().map(|message| message.order as usize + 1).max().unwrap_or_default();
+        extent.lowest = extent.lowest.min(extent.highest);
+        extent
+    }
+}
+
+/// More levels and orders than this are not in the near caches.
+const NEAR: usize = 1 << 16;
+/// How many messages ahead of its turn an order's place is asked for, the order and its level, and the orders next to it.
+const AHEAD: [usize; 3] = [16, 10, 5];
+
+/// The bare books; see the head of this file.
+pub struct Ladder {
+    books: Vec<Prices>,
     orders: Vec<Order>,
     free: u32,
     /// By number; [`NONE`] if not open.
@@ -96,26 +152,34 @@ pub struct Ladder {
 
 impl std::fmt::Debug for Ladder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ladder").field("best", &self.best).field("open", &self.open).finish_non_exhaustive()
+        f.debug_struct("Ladder")
+            .field("books", &self.books.len())
+            .field("open", &self.open)
+            .finish_non_exhaustive()
     }
 }
 
 impl Ladder {
-    /// For prices up to `max_price`, and a stream of so many new `orders`, for which room is made now.
+    /// Empty, with room for a stream.
     ///
     /// # Panics
-    /// If prices go to 64 to the power of 3 or beyond.
+    /// If prices are 64 to the power of 3 or more.
     #[must_use]
-    pub fn new(max_price: u32, orders: usize) -> Self {
-        let prices = max_price as usize + 1;
+    pub fn new(extent: Extent) -> Self {
+        let Extent { books, lowest, highest, orders } = extent;
+        let prices = (highest - lowest) as usize + 1;
         assert!(prices <= 64_usize.pow(LAYERS), "the bits reach to {} prices", 64_usize.pow(LAYERS));
-        Self {
+        let book = || Prices {
             levels: vec![Level { head: NONE, orders: 0, qty: 0 }; prices],
+            lowest,
             bits: [Bits::new(prices), Bits::new(prices)],
             best: [None; 2],
+        };
+        Self {
+            books: (0..books).map(|_| book()).collect(),
             orders: Vec::with_capacity(orders),
             free: NONE,
-            slots: Vec::with_capacity(orders),
+            slots: vec![NONE; orders],
             open: 0,
         }
     }
@@ -132,10 +196,12 @@ impl Ladder {
         slot
     }
 
-    fn rest(&mut self, number: u32, price: u32, qty: u32, buy: bool) {
-        let slot = self.take_slot(Order { number, price, qty, next: NONE, prev: NONE, buy });
+    fn rest(&mut self, message: &Message, qty: u32) {
+        let Message { order: number, price, book, buy, .. } = *message;
+        let slot = self.take_slot(Order { number, price, qty, next: NONE, prev: NONE, book, buy });
         self.slots[number as usize] = slot;
-        let level = &mut self.levels[price as usize];
+        let prices = &mut self.books[usize::from(book)];
+        let level = prices.level(price);
         let head = if level.head == NONE { slot } else { level.head };
         let tail = if level.head == NONE { slot } else { self.orders[head as usize].prev };
         level.head = head;
@@ -143,10 +209,10 @@ impl Ladder {
         level.qty += u64::from(qty);
         if level.orders == 1 {
             let side = usize::from(!buy);
-            self.bits[side].set(price);
+            prices.bits[side].set(price - prices.lowest);
             let better = |best: u32| if buy { price > best } else { price < best };
-            if self.best[side].is_none_or(better) {
-                self.best[side] = Some(price);
+            if prices.best[side].is_none_or(better) {
+                prices.best[side] = Some(price);
             }
         }
         self.orders[slot as usize].next = head;
@@ -158,15 +224,16 @@ impl Ladder {
     /// Takes an order out; what is open of it does not count in its level any more.
     fn remove(&mut self, slot: u32) {
         let order = self.orders[slot as usize];
-        let level = &mut self.levels[order.price as usize];
+        let prices = &mut self.books[usize::from(order.book)];
+        let level = prices.level(order.price);
         level.qty -= u64::from(order.qty);
         level.orders -= 1;
         if level.orders == 0 {
             level.head = NONE;
             let side = usize::from(!order.buy);
-            self.bits[side].clear(order.price);
-            if self.best[side] == Some(order.price) {
-                self.best[side] = self.bits[side].next(order.price, order.buy);
+            prices.bits[side].clear(order.price - prices.lowest);
+            if prices.best[side] == Some(order.price) {
+                prices.best[side] = prices.next(side, order.price, order.buy);
             }
         } else {
             if level.head == slot {
@@ -182,21 +249,21 @@ impl Ladder {
     }
 
     /// Trades an incoming order as far as its limit reaches; what is left of it.
-    fn match_against(&mut self, taker: u32, limit: u32, mut qty: u32, buy: bool, tally: &mut Tally) -> u32 {
-        let side = usize::from(buy);
+    fn match_against(&mut self, taker: &Message, tally: &mut Tally) -> u32 {
+        let Message { order, price: limit, mut qty, book, buy, .. } = *taker;
+        let (book, side) = (usize::from(book), usize::from(buy));
         while qty > 0 {
-            let Some(price) =
-                self.best[side].filter(|best| if buy { *best <= limit } else { *best >= limit })
-            else {
-                break;
-            };
-            let slot = self.levels[price as usize].head;
+            let prices = &mut self.books[book];
+            let reached = |best: &u32| if buy { *best <= limit } else { *best >= limit };
+            let Some(price) = prices.best[side].filter(reached) else { break };
+            let level = prices.level(price);
+            let slot = level.head;
             let maker = &mut self.orders[slot as usize];
             let traded = qty.min(maker.qty);
-            tally.trade(taker, maker.number, price, traded);
+            tally.trade(order, maker.number, price, traded);
             qty -= traded;
             maker.qty -= traded;
-            self.levels[price as usize].qty -= u64::from(traded);
+            level.qty -= u64::from(traded);
             if maker.qty == 0 {
                 self.remove(slot);
             }
@@ -204,16 +271,18 @@ impl Ladder {
         qty
     }
 
-    /// Whether so much can be traded within the limit.
-    fn can_fill(&self, limit: u32, qty: u32, buy: bool) -> bool {
-        let side = usize::from(buy);
-        let (mut level, mut found) = (self.best[side], 0);
-        while let Some(price) = level.filter(|price| if buy { *price <= limit } else { *price >= limit }) {
-            found += self.levels[price as usize].qty;
+    /// Whether all of it can be traded within its limit.
+    fn can_fill(&mut self, taker: &Message) -> bool {
+        let Message { price: limit, qty, book, buy, .. } = *taker;
+        let (prices, side) = (&mut self.books[usize::from(book)], usize::from(buy));
+        let (mut level, mut found) = (prices.best[side], 0);
+        let reached = |price: &u32| if buy { *price <= limit } else { *price >= limit };
+        while let Some(price) = level.filter(reached) {
+            found += prices.level(price).qty;
             if found >= u64::from(qty) {
                 return true;
             }
-            level = self.bits[side].next(price, !buy);
+            level = prices.next(side, price, !buy);
         }
         false
     }
@@ -229,42 +298,72 @@ impl Book for Ladder {
     }
 
     fn apply(&mut self, message: &Message, tally: &mut Tally) {
-        let Message { order, price, qty, verb, buy } = *message;
-        match verb {
+        match message.verb {
             Verb::New | Verb::NewIoc | Verb::NewFok => {
-                if self.slots.len() <= order as usize {
-                    self.slots.resize(order as usize + 1, NONE);
-                }
-                if verb == Verb::NewFok && !self.can_fill(price, qty, buy) {
+                if message.verb == Verb::NewFok && !self.can_fill(message) {
                     return;
                 }
-                let left = self.match_against(order, price, qty, buy, tally);
-                if left > 0 && verb == Verb::New {
-                    self.rest(order, price, left, buy);
+                let left = self.match_against(message, tally);
+                if left > 0 && message.verb == Verb::New {
+                    self.rest(message, left);
                 }
             }
             Verb::Cancel => {
-                if let Some(slot) = self.slot(order) {
+                if let Some(slot) = self.slot(message.order) {
                     self.remove(slot);
                 }
             }
             Verb::Move => {
-                if let Some(slot) = self.slot(order) {
+                if let Some(slot) = self.slot(message.order) {
                     self.remove(slot);
-                    let left = self.match_against(order, price, qty, buy, tally);
+                    let left = self.match_against(message, tally);
                     if left > 0 {
-                        self.rest(order, price, left, buy);
+                        self.rest(message, left);
                     }
                 }
             }
             Verb::Reduce => {
-                if let Some(slot) = self.slot(order) {
+                if let Some(slot) = self.slot(message.order) {
                     let resting = &mut self.orders[slot as usize];
-                    let less = resting.qty - qty.min(resting.qty);
+                    let less = resting.qty - message.qty.min(resting.qty);
                     resting.qty -= less;
-                    self.levels[resting.price as usize].qty -= u64::from(less);
+                    let (book, price) = (usize::from(resting.book), resting.price);
+                    self.books[book].level(price).qty -= u64::from(less);
                 }
             }
+        }
+    }
+
+    fn run(&mut self, messages: &[Message], tally: &mut Tally) {
+        let levels = self.books.len() * self.books.first().map_or(0, |book| book.levels.len());
+        if levels + self.open <= NEAR {
+            messages.iter().for_each(|message| self.apply(message, tally));
+            return;
+        }
+        for (at, message) in messages.iter().enumerate() {
+            let ahead = |step: usize| messages.get(at + AHEAD[step]);
+            if let Some(later) = ahead(0) {
+                ask_for(&self.slots, later.order as usize);
+                ask_for(&self.books, later.book.into());
+            }
+            if let Some(later) = ahead(1) {
+                let slot = self.slots[later.order as usize];
+                ask_for(&self.orders, slot as usize);
+                let prices = &self.books[usize::from(later.book)];
+                ask_for(&prices.levels, later.price.wrapping_sub(prices.lowest) as usize);
+            }
+            if let Some(later) = ahead(2) {
+                let prices = &self.books[usize::from(later.book)];
+                if let Some(order) = self.orders.get(self.slots[later.order as usize] as usize) {
+                    ask_for(&prices.levels, (order.price - prices.lowest) as usize);
+                    ask_for(&self.orders, order.next as usize);
+                    ask_for(&self.orders, order.prev as usize);
+                }
+                if let Some(level) = prices.levels.get(later.price.wrapping_sub(prices.lowest) as usize) {
+                    ask_for(&self.orders, level.head as usize);
+                }
+            }
+            self.apply(message, tally);
         }
     }
 
@@ -282,18 +381,21 @@ mod tests {
     struct Naive(Vec<Order>);
 
     impl Naive {
-        fn trade(&mut self, taker: u32, limit: u32, mut qty: u32, buy: bool, tally: &mut Tally) -> u32 {
+        fn meets(taker: &Message, maker: &Order) -> bool {
+            let reached = if taker.buy { maker.price <= taker.price } else { maker.price >= taker.price };
+            maker.book == taker.book && maker.buy != taker.buy && reached
+        }
+
+        fn trade(&mut self, taker: &Message, tally: &mut Tally) -> u32 {
+            let mut qty = taker.qty;
             while qty > 0 {
-                let within = |maker: &Order| {
-                    maker.buy != buy && if buy { maker.price <= limit } else { maker.price >= limit }
-                };
-                let key = |price: u32| if buy { i64::from(price) } else { -i64::from(price) };
-                let makers = self.0.iter().enumerate().filter(|(_, maker)| within(maker));
+                let key = |price: u32| if taker.buy { i64::from(price) } else { -i64::from(price) };
+                let makers = self.0.iter().enumerate().filter(|(_, maker)| Self::meets(taker, maker));
                 // The first of equals: the oldest.
                 let Some((at, _)) = makers.min_by_key(|(_, maker)| key(maker.price)) else { break };
                 let maker = &mut self.0[at];
                 let traded = qty.min(maker.qty);
-                tally.trade(taker, maker.number, maker.price, traded);
+                tally.trade(taker.order, maker.number, maker.price, traded);
                 qty -= traded;
                 maker.qty -= traded;
                 if maker.qty == 0 {
@@ -303,11 +405,9 @@ mod tests {
             qty
         }
 
-        fn fills(&self, limit: u32, qty: u32, buy: bool) -> bool {
-            let within = |maker: &&Order| {
-                maker.buy != buy && if buy { maker.price <= limit } else { maker.price >= limit }
-            };
-            self.0.iter().filter(within).map(|maker| maker.qty).sum::<u32>() >= qty
+        fn fills(&self, taker: &Message) -> bool {
+            let makers = self.0.iter().filter(|maker| Self::meets(taker, maker));
+            makers.map(|maker| maker.qty).sum::<u32>() >= taker.qty
         }
 
         fn take(&mut self, number: u32) -> bool {
@@ -322,10 +422,10 @@ mod tests {
         }
 
         fn apply(&mut self, message: &Message, tally: &mut Tally) {
-            let Message { order: number, price, qty, verb, buy } = *message;
+            let Message { order: number, price, qty, book, verb, buy } = *message;
             let enter = match verb {
                 Verb::New | Verb::NewIoc => true,
-                Verb::NewFok => self.fills(price, qty, buy),
+                Verb::NewFok => self.fills(message),
                 Verb::Cancel => {
                     self.take(number);
                     false
@@ -339,9 +439,9 @@ mod tests {
                 }
             };
             if enter {
-                let left = self.trade(number, price, qty, buy, tally);
+                let left = self.trade(message, tally);
                 if left > 0 && matches!(verb, Verb::New | Verb::Move) {
-                    self.0.push(Order { number, price, qty: left, next: NONE, prev: NONE, buy });
+                    self.0.push(Order { number, price, qty: left, next: NONE, prev: NONE, book, buy });
                 }
             }
         }
@@ -351,38 +451,57 @@ mod tests {
         }
     }
 
-    #[test]
-    fn it_trades_as_a_list_does() {
+    /// Of a few books at prices that seldom, and then widely, leave the middle, so that bits are searched through all layers.
+    fn stream(books: u16, count: usize) -> Vec<Message> {
         let mut seed = 1_u64;
         let mut below = |bound: u64| {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             ((seed >> 33) % bound) as u32
         };
-        let (mut ladder, mut naive) = (Ladder::new(10_000, 0), Naive::default());
-        let (mut ours, mut theirs) = (Tally::default(), Tally::default());
-        let mut numbers = 0_u32;
-        let mut sides = Vec::new();
-        for nth in 0..20_000 {
+        let mut known: Vec<(u16, bool)> = Vec::new();
+        let mut messages = Vec::new();
+        for _ in 0..count {
             let verb =
                 [Verb::New, Verb::New, Verb::NewIoc, Verb::NewFok, Verb::Cancel, Verb::Move, Verb::Reduce]
                     [below(7) as usize];
-            // Far from each other at times, so that the bits are searched through all layers.
-            let price = if below(4) == 0 { below(10_001) } else { 5_000 + below(40) };
+            let price = 7_000 + if below(4) == 0 { below(10_001) } else { 5_000 + below(40) };
             let qty = 1 + below(20);
-            let new = matches!(verb, Verb::New | Verb::NewIoc | Verb::NewFok) || numbers == 0;
-            let message = if new {
-                sides.push(below(2) == 0);
-                numbers += 1;
-                let verb = if matches!(verb, Verb::NewIoc | Verb::NewFok) { verb } else { Verb::New };
-                Message { order: numbers - 1, price, qty, verb, buy: sides[numbers as usize - 1] }
+            let new = matches!(verb, Verb::New | Verb::NewIoc | Verb::NewFok);
+            let order = if new || known.is_empty() {
+                known.push((below(books.into()) as u16, below(2) == 0));
+                known.len() as u32 - 1
             } else {
-                let order = below(u64::from(numbers));
-                Message { order, price, qty, verb, buy: sides[order as usize] }
+                below(known.len() as u64)
             };
-            ladder.apply(&message, &mut ours);
-            naive.apply(&message, &mut theirs);
+            let (book, buy) = known[order as usize];
+            messages.push(Message { order, price, qty, book, verb, buy });
+        }
+        messages
+    }
+
+    #[test]
+    fn it_trades_as_a_list_does() {
+        let messages = stream(3, 20_000);
+        let (mut ladder, mut naive) = (Ladder::new(Extent::of(&messages)), Naive::default());
+        let (mut ours, mut theirs) = (Tally::default(), Tally::default());
+        for (nth, message) in messages.iter().enumerate() {
+            ladder.apply(message, &mut ours);
+            naive.apply(message, &mut theirs);
             assert_eq!((ours, ladder.open()), (theirs, naive.open()), "after {nth}: {message:?}");
         }
         assert!(ours.trades > 1_000, "{ours:?}");
+    }
+
+    #[test]
+    fn a_look_ahead_changes_no_trade() {
+        let messages = stream(9, 20_000);
+        let extent = Extent::of(&messages);
+        assert!(9 * (extent.highest - extent.lowest) as usize > NEAR, "there is more than is near");
+        let (mut ahead, mut blind) = (Ladder::new(extent), Ladder::new(extent));
+        let (mut with, mut without) = (Tally::default(), Tally::default());
+        ahead.run(&messages, &mut with);
+        messages.iter().for_each(|message| blind.apply(message, &mut without));
+        assert_eq!((with, ahead.open()), (without, blind.open()));
+        assert!(with.trades > 1_000, "{with:?}");
     }
 }

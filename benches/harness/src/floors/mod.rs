@@ -8,15 +8,18 @@
 //! | [`park_hop`] | a stage that sleeps while it has nothing to do |
 //! | [`BareWrites`] | a commit: one write and one fdatasync of as many bytes |
 //! | [`AskedWrites`] | the same where another thread writes |
-//! | [`Ladder`] | an engine: the book alone |
+//! | [`Ladder`] | an engine: its books alone |
+//! | [`Balances`] | an engine that serves calls: tokens alone, and a bare ladder to buy from |
 
+mod balances;
 mod disk;
 mod hops;
 mod ladder;
 
+pub use balances::Balances;
 pub use disk::{AskedWrites, BareWrites};
 pub use hops::{cache_line_hop, park_hop, ring_hop, ring_throughput};
-pub use ladder::Ladder;
+pub use ladder::{Extent, Ladder};
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
