@@ -1,5 +1,5 @@
 //! Snapshots of yesterday. Each was written once, and every later build opens it. A change that breaks one of these tests needs a
-//! new format number and a reader of the old. The journal's golden files are tested where one can be written: `src/torture.rs`.
+//! new format number and a reader of the old. The journal's golden files are tested where one can be written: `src/torture/golden.rs`.
 
 use grid_engine::{Engine, Nanos, Seq};
 use grid_sequencer::{JournalConfig, Machine, Position, Unreadable, recover};
