@@ -14,8 +14,9 @@ use grid_wire::{
 
 use crate::client::Client;
 use crate::failover::retransmitted;
+use crate::market_data::{Image, truth};
 use crate::venue::{Venue, key};
-use crate::{Image, assert_others_are_served, execution, rejected, start, truth};
+use crate::{assert_others_are_served, execution, rejected, start};
 
 /// A quote of instrument 0, each side as price and Units.
 pub(crate) fn quote(number: u8, bid: (u64, u64), ask: (u64, u64)) -> QuoteEntry {

@@ -63,11 +63,7 @@ impl World {
         Ok(())
     }
 
-    fn commit(
-        &mut self,
-        id: NodeId,
-        blocks: &[std::sync::Arc<grid_sequencer::Block>],
-    ) -> Result<(), String> {
+    fn commit(&mut self, id: NodeId, blocks: &[std::sync::Arc<grid_sequencer::Block>]) -> Result<(), String> {
         for block in blocks {
             let sent = &self.sent;
             let known = |entry: &Entry| sent.get(&(entry.session, entry.client_seq)) == Some(entry);
