@@ -333,11 +333,10 @@ impl Flow {
                     self.tally.trade(taker, maker, price, qty);
                     self.last_price = price;
                 }
-                Event::OrderClosed(closed) => {
-                    if let Some(nth) = self.by_id.remove(&closed.order.id) {
-                        self.unlist(nth);
-                    }
-                }
+                Event::OrderClosed(closed) => match self.by_id.remove(&closed.order.id) {
+                    Some(nth) => self.unlist(nth),
+                    None => assert!(matches!(taker, Some(Taker::Call(_))), "an order that closes was opened"),
+                },
                 Event::Report { report, .. } => {
                     let refused = matches!(report.body, ReportBody::Rejected { .. });
                     assert!(!refused, "nothing of a stream is refused: {report:?}");

@@ -156,10 +156,13 @@ impl<'a> Ours<'a> {
     }
 }
 
-/// Steps of a stream in plain form per second of processor time, and what they traded from the beginning.
+/// What a stream in plain form came to.
 struct Bare {
+    /// Steps per second of processor time.
     rate: f64,
+    /// What was traded from the beginning.
     tally: Tally,
+    /// Orders that are open at the end, where the book can say.
     open: Option<usize>,
 }
 
@@ -214,8 +217,8 @@ impl<'a> Floor<'a> {
         } else {
             (beside(self.tape, &mut Ladder::new(self.extent)), messages.stream().len())
         };
-        let (wanted, found) = ((self.tape.tally, self.tape.open), (bare.tally, bare.open));
-        if (wanted.0, Some(wanted.1 as usize)) != found {
+        let (wanted, found) = ((self.tape.tally, Some(self.tape.open as usize)), (bare.tally, bare.open));
+        if wanted != found {
             return Err(format!("without its market the stream came to {found:?}, not to {wanted:?}").into());
         }
         self.commands.push(bare.rate * entries.len() as f64 / steps as f64);
