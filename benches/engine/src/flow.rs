@@ -219,6 +219,20 @@ impl Flow {
     /// Changes an order to another price or open quantity; without any, it is closed.
     pub fn replace(&mut self, nth: u32, price: u32, qty: u32) {
         let order = *self.order(nth);
+        self.change(nth, price, qty);
+        let command = Command::Replace {
+            order: OrderRef::Id(order.id),
+            qty: Qty(qty.into()),
+            price: Price(price.into()),
+            stp: SelfTrade::Allow,
+            post_only: false,
+        };
+        self.send(order.trader, command, Some(Taker::Order(nth)));
+    }
+
+    /// A change in plain form.
+    fn change(&mut self, nth: u32, price: u32, qty: u32) {
+        let order = *self.order(nth);
         let keeps = price == order.price && qty <= order.remaining;
         let verb = match qty {
             0 => Verb::Cancel,
@@ -228,14 +242,6 @@ impl Flow {
         self.message(nth, verb, price, qty);
         let known = &mut self.orders[nth as usize];
         (known.price, known.remaining) = (price, qty);
-        let command = Command::Replace {
-            order: OrderRef::Id(order.id),
-            qty: Qty(qty.into()),
-            price: Price(price.into()),
-            stp: SelfTrade::Allow,
-            post_only: false,
-        };
-        self.send(order.trader, command, Some(Taker::Order(nth)));
     }
 
     /// Takes out all open orders of a trader.
@@ -279,7 +285,7 @@ impl Flow {
         assert!(matches!(told, Some(ReportBody::Quoted { refused: 0, .. })), "nothing is refused: {told:?}");
     }
 
-    /// One side of a quote in plain form: an order that is new, moved or left as it is.
+    /// One side of a quote in plain form: an order that is new, changed or left as it is.
     fn quote_side(&mut self, quote: u8, wanted: Wanted) {
         let Wanted { trader, instrument, side, price, qty, .. } = wanted;
         let key = (trader, instrument, quote, side);
@@ -289,9 +295,7 @@ impl Flow {
             return self.message(nth, Verb::New, price, qty);
         };
         if (price, qty) != (self.order(nth).price, self.order(nth).remaining) {
-            self.message(nth, Verb::Move, price, qty);
-            let known = &mut self.orders[nth as usize];
-            (known.price, known.remaining) = (price, qty);
+            self.change(nth, price, qty);
         }
     }
 

@@ -183,10 +183,9 @@ fn beside(tape: &Tape, book: &mut dyn Book) -> Bare {
     Bare { rate, tally, open: book.open() }
 }
 
-/// Bare balances with the same calls.
-fn balances(tape: &Tape) -> Bare {
+/// Bare balances with the same calls, before a bare ladder.
+fn balances(tape: &Tape, mut ladder: Ladder) -> Bare {
     let mut tally = Tally::default();
-    let mut ladder = Ladder::new(Extent::of(tape.messages.all()));
     ladder.run(tape.messages.all(), &mut tally);
     let mut balances = Balances::new(ladder, tape.calls.all());
     let rate = timed_plain(&tape.calls, |calls| balances.run(calls, &mut tally));
@@ -212,10 +211,11 @@ impl<'a> Floor<'a> {
 
     fn round(&mut self) -> Result<(), Box<dyn Error>> {
         let Tape { entries, messages, calls, .. } = self.tape;
+        let mut ladder = Ladder::new(self.extent);
         let (bare, steps) = if self.is_of_calls() {
-            (balances(self.tape), calls.stream().len())
+            (balances(self.tape, ladder), calls.stream().len())
         } else {
-            (beside(self.tape, &mut Ladder::new(self.extent)), messages.stream().len())
+            (beside(self.tape, &mut ladder), messages.stream().len())
         };
         let (wanted, found) = ((self.tape.tally, Some(self.tape.open as usize)), (bare.tally, bare.open));
         if wanted != found {

@@ -77,17 +77,18 @@ impl Tape {
     pub fn record(mut flow: Flow, make: impl FnOnce(&mut Flow)) -> Self {
         flow.venue_mut().clear_tape();
         let (start, seq) = (flow.venue().engine().clone(), flow.venue().seq());
-        let (messages, calls) = (flow.messages().len(), flow.calls().len());
-        let before = flow.venue().trades();
+        let (messages_before, calls_before) = (flow.messages().len(), flow.calls().len());
+        let trades_before = flow.venue().trades();
         make(&mut flow);
-        let (mut venue, all_messages, all_calls, tally) = flow.into_parts();
-        let messages = Plain { all: all_messages, opening: messages };
-        let calls = Plain { all: all_calls, opening: calls };
+        let (mut venue, messages, calls, tally) = flow.into_parts();
+        let messages = Plain { all: messages, opening: messages_before };
+        let calls = Plain { all: calls, opening: calls_before };
         let entries = venue.take_tape();
         let engine = venue.engine();
         engine.check_invariants().expect("the books balance after the stream");
         let open = engine.state().books.len() as u64;
-        let outcome = Outcome { trades: venue.trades() - before, events: 0, hash: engine.state_hash() };
+        let outcome =
+            Outcome { trades: venue.trades() - trades_before, events: 0, hash: engine.state_hash() };
         let mut tape = Self { start, seq, entries, messages, calls, tally, outcome, open };
         let mut run = tape.run();
         run.all();

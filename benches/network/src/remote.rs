@@ -1,6 +1,6 @@
 //! The network scenarios against any venue, as one of its participants: what `grid bench` runs. The orders are bids that
 //! nobody meets; what is told is what that participant sees, the network between included. At the end nothing is left
-//! behind. A floor would have to run where the venue does: where that is this machine, a bare echo takes turns with it.
+//! behind. A floor would have to run where the venue does: where that is reached over loopback, a bare echo takes turns with it.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -118,7 +118,7 @@ fn measure(
     let row = if is_here {
         row.floor(format!("bare mio echo in this process, {wait}"), Against::Latency, floor)
     } else {
-        row.note("the venue is on another machine, so there is no bare echo beside it")
+        row.note("not over loopback, so there is no bare echo beside it")
     };
     Ok(match rate {
         Some(rate) => {

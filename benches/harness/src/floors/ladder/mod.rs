@@ -53,7 +53,7 @@ impl Prices {
     }
 }
 
-/// Which books and prices a stream has orders at, so that there is room for these and no others.
+/// What a stream needs room for: its books, its orders and the prices at which they rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
     /// Books.
@@ -70,14 +70,15 @@ impl Extent {
     /// Of a stream.
     #[must_use]
     pub fn of(messages: &[Message]) -> Self {
-        let rest = messages.iter().filter(|message| matches!(message.verb, Verb::New | Verb::Move));
-        let mut extent = Self { books: 1, lowest: u32::MAX, highest: 0, orders: 0 };
-        for message in rest {
+        let mut extent = Self { books: 0, lowest: u32::MAX, highest: 0, orders: 0 };
+        for message in messages {
             extent.books = extent.books.max(message.book + 1);
-            extent.lowest = extent.lowest.min(message.price);
-            extent.highest = extent.highest.max(message.price);
+            extent.orders = extent.orders.max(message.order as usize + 1);
+            if matches!(message.verb, Verb::New | Verb::Move) {
+                extent.lowest = extent.lowest.min(message.price);
+                extent.highest = extent.highest.max(message.price);
+            }
         }
-        extent.orders = messages.iter().map(|message| message.order as usize + 1).max().unwrap_or_default();
         extent.lowest = extent.lowest.min(extent.highest);
         extent
     }

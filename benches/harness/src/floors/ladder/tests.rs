@@ -1,3 +1,5 @@
+//! The ladder against a list, with its look-ahead and without.
+
 use super::*;
 
 /// The same book as a list: slow, and right at a glance.
@@ -126,4 +128,13 @@ fn a_look_ahead_changes_no_trade() {
     messages.iter().for_each(|message| blind.apply(message, &mut without));
     assert_eq!((with, ahead.open()), (without, blind.open()));
     assert!(with.trades > 1_000, "{with:?}");
+}
+
+#[test]
+fn there_is_room_for_a_book_where_nothing_ever_rests() {
+    let message = |order, book, verb| Message { order, price: 5, qty: 1, book, verb, buy: true };
+    let messages = [message(0, 0, Verb::New), message(1, 7, Verb::NewIoc), message(2, 8, Verb::NewFok)];
+    let (mut ladder, mut tally) = (Ladder::new(Extent::of(&messages)), Tally::default());
+    ladder.run(&messages, &mut tally);
+    assert_eq!((tally, ladder.open()), (Tally::default(), Some(1)));
 }
