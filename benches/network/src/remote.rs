@@ -14,6 +14,9 @@ use crate::load::{Load, Outcome};
 use crate::order_to_ack::wait_name;
 use crate::{Failure, Wait, session};
 
+/// The longest that an echo is measured in a round, in seconds: the venue's sessions say nothing meanwhile, and are to stay live.
+const ECHO_SECONDS_MAX: f64 = 10.0;
+
 /// Who asks, and what for.
 #[derive(Clone, Debug)]
 pub struct Participant {
@@ -91,9 +94,9 @@ fn measure(
     (connections, window): (usize, u64),
     rate: Option<f64>,
 ) -> Result<Row, Failure> {
-    let outcome = |load: &mut Load<PlaceCancel>| match rate {
-        Some(rate) => load.open(rate, settings.seconds, window),
-        None => load.closed(window, settings.seconds),
+    let outcome = |load: &mut Load<PlaceCancel>, seconds: f64| match rate {
+        Some(rate) => load.open(rate, seconds, window),
+        None => load.closed(window, seconds),
     };
     let is_here = participant.address.ip().is_loopback();
     let mut load = participant.load(participant.address, connections)?;
@@ -102,10 +105,11 @@ fn measure(
     for _ in 0..settings.rounds {
         if is_here {
             let echo = Echo::start(participant.wait, None)?;
-            let Outcome { latency, .. } = outcome(&mut participant.load(echo.address, connections)?)?;
+            let mut bare = participant.load(echo.address, connections)?;
+            let Outcome { latency, .. } = outcome(&mut bare, settings.seconds.min(ECHO_SECONDS_MAX))?;
             floor.push(latency.value_at_quantile(0.5) as f64);
         }
-        let outcome = outcome(&mut load)?;
+        let outcome = outcome(&mut load, settings.seconds)?;
         throughput.push(outcome.per_second());
         latencies.push(&outcome.latency);
     }
